@@ -1,0 +1,13 @@
+"""The waist between measuring and reading: one JSON record per run, and the folder they lie in."""
+
+from clipdrift.records.folder import StudyFolder, atomic_write
+from clipdrift.records.schema import SCHEMA_VERSION, EpochReading, RunRecord, read_record
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "EpochReading",
+    "RunRecord",
+    "StudyFolder",
+    "atomic_write",
+    "read_record",
+]

@@ -1,0 +1,177 @@
+"""The study folder: where a study's files lie, and how they are written so that none is torn."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipdrift.errors import Fault, RecordError, StudyFolderError
+from clipdrift.records.schema import RunRecord, read_record
+from clipdrift.spec import StudySpec, dump_spec, load_spec
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into an error a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyFolderError(
+            Fault(
+                str(path),
+                "a folder that can be written",
+                str(error.strerror or error),
+                "Free space, mend the permissions or choose another --out; finished runs are safe",
+            )
+        ) from None
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """Names of everything in a study folder, and safe access to it."""
+
+    path: Path
+
+    @property
+    def spec_path(self) -> Path:
+        return self.path / "study.yaml"
+
+    @property
+    def plan_path(self) -> Path:
+        return self.path / "plan.json"
+
+    @property
+    def runs_path(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def tables_path(self) -> Path:
+        return self.path / "tables"
+
+    @property
+    def analysis_path(self) -> Path:
+        return self.path / "analysis.json"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    def run_path(self, run_id: str) -> Path:
+        """Folder of one run. The id comes from validated names, so it stays inside `runs`."""
+        return self.runs_path / run_id
+
+    def record_path(self, run_id: str) -> Path:
+        return self.run_path(run_id) / "record.json"
+
+    def create(self) -> None:
+        """Make the folder, refusing a path that is a file.
+
+        Raises:
+            StudyFolderError: if it is a file or cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise StudyFolderError(
+                Fault(str(self.path), "a folder for the results", "a file", "Choose another --out")
+            )
+        with writing_to(self.path):
+            self.runs_path.mkdir(parents=True, exist_ok=True)
+
+    def write_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> None:
+        """Keep the resolved study and the identity of each of its runs (run_id -> identity)."""
+        atomic_write(self.spec_path, dump_spec(spec))
+        atomic_write(self.plan_path, json.dumps({"runs": run_ids}, indent=1))
+
+    def read_spec(self) -> StudySpec | None:
+        """The study as it was run; None for a folder of imported records."""
+        return load_spec(self.spec_path) if self.spec_path.exists() else None
+
+    def planned(self) -> dict[str, str] | None:
+        """run_id -> identity of the study's runs; None where nothing was planned (imports).
+
+        Raises:
+            RecordError: if the plan is damaged.
+        """
+        if not self.plan_path.exists():
+            return None
+        try:
+            runs: Any = json.loads(self.plan_path.read_bytes())["runs"]
+            return {str(run_id): str(identity) for run_id, identity in runs.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise RecordError(
+                Fault(
+                    str(self.plan_path),
+                    "the study's plan",
+                    "a damaged file",
+                    "Run the study again; finished runs are kept",
+                )
+            ) from None
+
+    def finished(self, run_id: str, identity: str) -> RunRecord | None:
+        """The valid record of a run under exactly this identity, else None."""
+        try:
+            record = read_record(self.record_path(run_id))
+        except RecordError:
+            return None
+        return record if record.identity == identity and record.status != "failed" else None
+
+    def records(self) -> tuple[list[RunRecord], list[Fault]]:
+        """Records of the current study, sorted by run id, and the faults of unusable ones.
+
+        Records of an earlier version of the study lie in folders of other names; they are not read.
+
+        Raises:
+            StudyFolderError: if the folder does not exist.
+        """
+        if not self.path.is_dir():
+            raise StudyFolderError(
+                Fault(str(self.path), "a study folder", "nothing there", "Check the path")
+            )
+        planned = self.planned()
+        if planned is None:
+            names = sorted(p.parent.name for p in self.runs_path.glob("*/record.json"))
+        else:
+            names = sorted(name for name in planned if self.record_path(name).exists())
+        records, faults = [], []
+        for name in names:
+            try:
+                record = read_record(self.record_path(name))
+            except RecordError as error:
+                faults += error.faults
+                continue
+            if planned is None or record.identity == planned[name]:
+                records.append(record)
+        return records, faults
+
+
+__all__ = ["StudyFolder", "atomic_write", "writing_to"]

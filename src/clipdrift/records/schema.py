@@ -1,0 +1,165 @@
+"""RunRecord: what one run measured, under which conditions, on what.
+
+A record is a JSON file with a schema version and a checksum over everything else in it. Numbers
+that are undefined are null and `undefined` says why, by dotted name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipdrift.errors import Fault, RecordError
+from clipdrift.spec import content_hash
+
+SCHEMA_VERSION = 1
+MAX_BYTES = 64_000_000
+Number = float | None
+
+
+class TransferReading(BaseModel):
+    """Zero-shot result on one transfer dataset; accuracies are fractions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accuracy: Number
+    baseline_accuracy: Number = None
+    retention_pct: Number = None
+    chance_corrected_retention_pct: Number = None
+    delta_accuracy_pp: Number = None
+    n_images: int | None = None
+    n_classes: int | None = None
+
+
+class Reading(BaseModel):
+    """What can be read of a model at one moment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    val_accuracy: Number = None
+    transfer: dict[str, TransferReading] = Field(default_factory=dict)
+    levels: dict[str, Number] = Field(default_factory=dict)
+    drift: dict[str, Number] = Field(default_factory=dict)
+    levels_per_block: dict[str, list[Number]] = Field(default_factory=dict)
+    drift_per_block: dict[str, list[Number]] = Field(default_factory=dict)
+
+
+class EpochReading(Reading):
+    """One epoch of the history; epoch 0 is the untouched model with the fresh head.
+
+    `transfer` is read on a fixed balanced part of each set, smaller than at the end.
+    """
+
+    epoch: int
+    step: int
+    train_loss: Number = None
+    train_seconds: float = 0.0
+
+
+class Result(Reading):
+    """The reading at the selected epoch, with the test part, which is read once."""
+
+    test_accuracy: Number = None
+    test_loss: Number = None
+    test_n_images: int | None = None
+    parameters_trained: int | None = None
+    parameters_total: int | None = None
+    extra: dict[str, Number] = Field(
+        default_factory=dict, description="signals of imported records that have no field here"
+    )
+
+
+class RunRecord(BaseModel):
+    """One run: identity, conditions, history, result, provenance."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    identity: str
+    status: Literal["finished", "diverged", "failed"]
+    reason: str | None = None
+    study: str
+    backbone: str
+    target: str
+    method: str
+    role: Literal["matched", "reference"] = "matched"
+    learning_rate: float
+    seed: int
+    config: dict[str, Any] | None = Field(None, description="RunConfig; null if imported")
+    fingerprints: dict[str, str] = Field(
+        default_factory=dict, description="hash of each factor that matched runs share"
+    )
+    leaks: list[str] = Field(default_factory=list, description="what read the test part early")
+    selected_epoch: int | None = None
+    history: list[EpochReading] = Field(default_factory=list)
+    result: Result = Field(default_factory=Result)
+    undefined: dict[str, str] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256")
+    timing: dict[str, float | None] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    checksum: str = ""
+
+    def to_json(self) -> str:
+        """The record as JSON text with its checksum filled in.
+
+        Raises:
+            ValueError: if a number is NaN or infinite; undefined must be null.
+        """
+        body = self.model_dump(mode="json", exclude={"checksum"})
+        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read and verify one record.
+
+    Raises:
+        RecordError: if it is missing, torn, edited, or of a newer schema.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError("more than 64 MB")
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise _unusable(path, str(error.strerror), "Run the study again to redo it") from None
+    except (ValueError, RecursionError):
+        raise _unusable(
+            path, "a half-written or damaged file", "Run the study again to redo it"
+        ) from None
+    version = body.get("schema_version") if isinstance(body, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise _unusable(
+            path, f"schema version {version}, newer than {SCHEMA_VERSION}", "Update clipdrift"
+        )
+    try:
+        record = RunRecord.model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "record"
+        raise _unusable(
+            path, f"{place}: {first['msg']}", "Run the study again to redo it"
+        ) from None
+    stored = body.pop("checksum", "")
+    if not _finite(body) or content_hash(body) != stored:
+        raise _unusable(
+            path, "a checksum that does not match its content", "Restore the file or redo the run"
+        )
+    return record
+
+
+def _unusable(path: Path, got: str, next_step: str) -> RecordError:
+    return RecordError(Fault(str(path), "a valid run record", got, next_step))
+
+
+def _finite(value: Any) -> bool:
+    """JSON as Python reads it admits NaN and Infinity; a record does not."""
+    if isinstance(value, dict):
+        return all(_finite(item) for item in value.values())
+    if isinstance(value, list):
+        return all(_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)

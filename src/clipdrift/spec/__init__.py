@@ -1,0 +1,37 @@
+"""What a study is, as written in YAML and as resolved to runs.
+
+`parts` holds the pydantic models, `load` reads a file and reports every fault with its line,
+`grid` expands a study to run configurations with their identity, `audit` checks matchedness.
+"""
+
+from clipdrift.spec.grid import PROTOCOL_VERSION, RunConfig, canonical_json, content_hash, expand
+from clipdrift.spec.load import dump_spec, load_spec, parse_spec
+from clipdrift.spec.parts import (
+    DatasetSpec,
+    MethodSpec,
+    ProbeSpec,
+    ScheduleSpec,
+    SplitSpec,
+    StudySpec,
+    TargetSpec,
+    TransferSpec,
+)
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "DatasetSpec",
+    "MethodSpec",
+    "ProbeSpec",
+    "RunConfig",
+    "ScheduleSpec",
+    "SplitSpec",
+    "StudySpec",
+    "TargetSpec",
+    "TransferSpec",
+    "canonical_json",
+    "content_hash",
+    "dump_spec",
+    "expand",
+    "load_spec",
+    "parse_spec",
+]

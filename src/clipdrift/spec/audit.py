@@ -1,0 +1,141 @@
+"""Matchedness: which factors matched runs share, and the faults of a study that breaks them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clipdrift.errors import Fault
+
+if TYPE_CHECKING:
+    from clipdrift.spec.parts import StudySpec
+
+METHOD_FACTORS = ("projection", "head_init", "head_lr")
+"""Factors written per method that must agree between matched methods unless studied."""
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One factor of the design: how it stands between matched runs."""
+
+    factor: str
+    value: str
+    status: str  # "shared", "varied", "crossed" or "leak"
+
+
+def repeated(values: Iterable[Hashable]) -> list[Hashable]:
+    """Values that occur more than once, in order of first occurrence."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def spec_faults(spec: StudySpec) -> list[Fault]:
+    """All faults that only show when the parts of a study are read together."""
+    return [
+        *_duplicate_faults(spec),
+        *_matched_faults(spec),
+        *_reference_faults(spec),
+        *_checkpoint_faults(spec),
+    ]
+
+
+def _duplicate_faults(spec: StudySpec) -> list[Fault]:
+    lists: list[tuple[str, Sequence[Hashable]]] = [
+        ("learning_rates", spec.learning_rates),
+        ("seeds", spec.seeds),
+        ("targets", [target.name for target in spec.targets]),
+        ("transfers", [transfer.name for transfer in spec.transfers]),
+        ("methods", [method.name for method in spec.methods]),
+    ]
+    for i, method in enumerate(spec.methods):
+        lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
+    return [
+        Fault(where, "distinct values", f"{value} twice", "Remove one of the two")
+        for where, values in lists
+        for value in repeated(values)
+    ]
+
+
+def _matched_faults(spec: StudySpec) -> list[Fault]:
+    faults = []
+    matched = [(i, m) for i, m in enumerate(spec.methods) if m.role == "matched"]
+    for factor in METHOD_FACTORS:
+        if factor in spec.varied or not matched:
+            continue
+        first = matched[0][1]
+        for i, method in matched[1:]:
+            if getattr(method, factor) != getattr(first, factor):
+                faults.append(
+                    Fault(
+                        f"methods.{i}.{factor}",
+                        f"{getattr(first, factor)!r} as in matched method {first.name!r}",
+                        repr(getattr(method, factor)),
+                        f"Make them equal, set role: reference, or add {factor} to varied",
+                    )
+                )
+    return faults
+
+
+def _reference_faults(spec: StudySpec) -> list[Fault]:
+    known = [target.name for target in spec.targets]
+    return [
+        Fault(
+            f"methods.{i}.targets",
+            f"names among {', '.join(known)}",
+            repr(name),
+            "Name a target of this study",
+        )
+        for i, method in enumerate(spec.methods)
+        for name in method.targets or []
+        if name not in known
+    ]
+
+
+def _checkpoint_faults(spec: StudySpec) -> list[Fault]:
+    if spec.checkpoint != "best_validation":
+        return []
+    places = [("splits", spec.splits)]
+    places += [(f"targets.{i}.splits", t.splits) for i, t in enumerate(spec.targets) if t.splits]
+    return [
+        Fault(
+            f"{where}.val_fraction",
+            "more than 0 with checkpoint: best_validation",
+            "0",
+            "Give the validation set some images, or choose checkpoint: last",
+        )
+        for where, splits in places
+        if splits.val_fraction == 0
+    ]
+
+
+def audit(spec: StudySpec) -> list[AuditRow]:
+    """The matchedness audit that `plan` prints: every factor and how matched runs stand on it."""
+    schedule = spec.schedule
+    leak = spec.checkpoint == "paper_test_selected"
+    test_probe = [t.name for t in spec.targets if (t.probe or spec.probe).source == "test"]
+    rows = [
+        AuditRow("backbone", spec.backbone.id, "shared"),
+        AuditRow("data split", f"data seed {spec.splits.seed}", "shared"),
+        AuditRow("image order, flips, head init", "functions of (seed, epoch)", "shared"),
+        AuditRow(
+            "schedule",
+            f"AdamW, {schedule.epochs} epochs, batch {schedule.batch_size}, "
+            f"wd {schedule.weight_decay:g}, warm-up {schedule.warmup_fraction:.0%}, cosine, "
+            f"clip {schedule.clip_norm:g}",
+            "shared",
+        ),
+        AuditRow("precision", spec.precision, "shared"),
+        AuditRow("interpolation", spec.interpolation, "shared"),
+        AuditRow("probe set", f"seed {spec.probe.seed}", "leak" if test_probe else "shared"),
+        AuditRow("checkpoint rule", spec.checkpoint, "leak" if leak else "shared"),
+        AuditRow("method", ", ".join(m.name for m in spec.matched_methods()), "crossed"),
+        AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
+        AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
+        AuditRow("target", ", ".join(target.name for target in spec.targets), "crossed"),
+    ]
+    for factor in METHOD_FACTORS:
+        values = sorted({str(getattr(m, factor)) for m in spec.matched_methods()})
+        status = "varied" if factor in spec.varied else "shared"
+        rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
+    return rows

@@ -1,0 +1,145 @@
+"""Where images come from: the part of a study file that names target and transfer datasets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+"""Letters, digits, dot, underscore, hyphen; starts with a letter or digit: safe as a file name."""
+
+SOURCES = ("builtin", "folder", "files", "hub")
+
+
+def broken_rule(expected: str, got: object, next_step: str) -> PydanticCustomError:
+    """A validation error that carries the parts of a `Fault` through pydantic."""
+    return PydanticCustomError(
+        "broken_rule", "{expected}", {"expected": expected, "got": str(got), "next_step": next_step}
+    )
+
+
+class Part(BaseModel):
+    """Base of every part of a study: unknown keys refused, values never coerced in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SplitFiles(Part):
+    """CSV or Parquet files; `test` may be left out and is then carved from `train`."""
+
+    train: str | None = None
+    test: str | None = None
+
+
+class DatasetSpec(Part):
+    """One dataset. Exactly one of `builtin`, `folder`, `files`, `hub` says where it is.
+
+    A bare string in YAML is short for `{name: <string>, builtin: <string>}`.
+    """
+
+    name: Name
+    builtin: str | None = Field(None, description="name of a set known to clipdrift")
+    folder: str | None = Field(None, description="class sub-folders, or train/ and test/ of them")
+    files: SplitFiles | None = Field(None, description="CSV or Parquet with paths or bytes")
+    hub: str | None = Field(None, description="Hugging Face dataset id")
+    revision: str | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    hub_splits: SplitFiles = SplitFiles(train="train", test="test")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=1, description="carved when the data has no test part"
+    )
+    class_names: list[str] | None = Field(None, description="in label order; default: from data")
+    templates: list[str] | None = Field(
+        None, min_length=1, description="prompts, each with one {}; default: a photo of a {}"
+    )
+    max_bad_images: int = Field(0, ge=0, description="unreadable images tolerated, each counted")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"name": value, "builtin": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [source for source in SOURCES if getattr(self, source) is not None]
+        if len(given) != 1:
+            raise broken_rule(
+                f"exactly one of {', '.join(SOURCES)}",
+                ", ".join(given) or "none",
+                f"Say where the images of {self.name!r} are",
+            )
+        if self.files is not None and not (self.files.train or self.files.test):
+            raise broken_rule("files with train or test", "neither", "Name at least one file")
+        return self
+
+    @model_validator(mode="after")
+    def _templates_have_one_slot(self) -> Self:
+        for template in self.templates or []:
+            if template.count("{}") != 1:
+                raise broken_rule(
+                    "templates with exactly one {}",
+                    repr(template),
+                    "Write for example 'a photo of a {}'",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _class_names_distinct(self) -> Self:
+        names = self.class_names
+        if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
+            raise broken_rule(
+                "two or more distinct class_names", names, "Give one distinct name per label"
+            )
+        return self
+
+
+class SplitSpec(Part):
+    """How train and validation images are carved from the training part of a target."""
+
+    train_per_class: int | None = Field(None, ge=1, description="default: all that remain")
+    val_per_class: int | None = Field(None, ge=1, description="or val_fraction")
+    val_fraction: float | None = Field(
+        None, ge=0, lt=1, description="default 0.15; 0 only with paper_test_selected or last"
+    )
+    test_per_class: int | None = Field(None, ge=1, description="default: the whole test part")
+    seed: int = Field(0, ge=0, description="independent of the training seeds")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.val_per_class is not None and self.val_fraction is not None:
+            raise broken_rule("val_per_class or val_fraction", "both", "Keep one of the two")
+        return self
+
+
+class ProbeSpec(Part):
+    """The fixed, unlabelled images on which drift is read."""
+
+    per_class: int | None = Field(None, ge=1)
+    n_images: int | None = Field(None, ge=2, description="class-balanced total; default 200")
+    source: Literal["train", "test"] = Field("train", description="test only to redo the paper")
+    seed: int = Field(42, ge=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.per_class is not None and self.n_images is not None:
+            raise broken_rule("per_class or n_images", "both", "Keep one of the two")
+        return self
+
+
+class TargetSpec(DatasetSpec):
+    """A dataset to fine-tune on, with what may differ between targets."""
+
+    epochs: int | None = Field(None, ge=1, description="overrides schedule.epochs")
+    horizontal_flip: bool | None = Field(None, description="overrides schedule.horizontal_flip")
+    splits: SplitSpec | None = Field(None, description="overrides the study's splits")
+    probe: ProbeSpec | None = Field(None, description="overrides the study's probe")
+
+
+class TransferSpec(DatasetSpec):
+    """A dataset scored zero-shot only, before and after."""
+
+    n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
+    seed: int = Field(0, ge=0, description="draws the n_images")

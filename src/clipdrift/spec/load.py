@@ -1,0 +1,229 @@
+"""Reading a study file: safe YAML, every fault at once, each with its place in the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from clipdrift.errors import Fault, SpecError
+from clipdrift.spec.parts import StudySpec
+
+MAX_BYTES = 1_000_000
+Place = tuple[str | int, ...]
+
+
+def load_spec(path: Path) -> StudySpec:
+    """Read and validate a study file; relative data paths are read against its folder.
+
+    Raises:
+        SpecError: with every fault of the file, each naming its line.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(
+                Fault(str(path), "a study file under 1 MB", "a larger one", "Name the study file")
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SpecError(
+            Fault(
+                str(path),
+                "a readable study file",
+                str(reason),
+                "Check the path, or write one with 'clipdrift init'",
+            )
+        ) from None
+    return parse_spec(text, name=str(path), folder=path.resolve().parent)
+
+
+def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) -> StudySpec:
+    """Validate a study given as YAML text.
+
+    Args:
+        text: YAML.
+        name: what error messages call the file.
+        folder: folder that relative paths start from; None leaves them as they are.
+
+    Raises:
+        SpecError: with every fault, each naming its line.
+    """
+    node = _compose(text, name)
+    lines = dict(_lines(node, ()))
+    faults = [_duplicate_key_fault(name, key) for key in _duplicate_keys(node)]
+    try:
+        value = yaml.safe_load(text)
+        if not isinstance(value, dict):
+            raise SpecError(
+                Fault(name, "a mapping of study fields", type(value).__name__, _START_OVER)
+            )
+        value.pop("$schema", None)
+        spec = StudySpec.model_validate(_absolute(value, folder) if folder else value)
+    except ValidationError as error:
+        faults += [fault for detail in error.errors() for fault in _faults(detail, name, lines)]
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        faults.append(Fault(name, "plain YAML", type(error).__name__, _START_OVER))
+    if faults:
+        raise SpecError(dict.fromkeys(faults))
+    return spec
+
+
+def dump_spec(spec: StudySpec) -> str:
+    """The study as YAML, resolved: every default that is not empty written out."""
+    return yaml.safe_dump(
+        spec.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+    )
+
+
+_START_OVER = "Write a study file with 'clipdrift init' and change it"
+
+
+def _compose(text: str, name: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or "unreadable text"
+        raise SpecError(
+            Fault(where, "valid YAML", problem, "Check indentation, colons and quotes there")
+        ) from None
+    except (RecursionError, ValueError):
+        raise SpecError(Fault(name, "valid YAML", "nesting too deep", _START_OVER)) from None
+
+
+def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
+    """(place, line number from 1) of every key and list item."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            at = (*place, str(key.value))
+            yield at, key.start_mark.line + 1
+            yield from _lines(value, at)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            yield (*place, i), value.start_mark.line + 1
+            yield from _lines(value, (*place, i))
+
+
+def _duplicate_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                yield key
+            seen.add(str(key.value))
+            yield from _duplicate_keys(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _duplicate_keys(value)
+
+
+def _duplicate_key_fault(name: str, key: yaml.Node) -> Fault:
+    where = f"{name}:{key.start_mark.line + 1} {key.value}"
+    return Fault(where, "each key once", "a second one", "Remove one of the two")
+
+
+def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Data and model paths made absolute, so that the resolved study can be moved."""
+
+    def fix(item: Any, key: str) -> Any:
+        text = item.get(key) if isinstance(item, dict) else None
+        if isinstance(text, str) and text and "\0" not in text:
+            return {**item, key: str((folder / Path(text).expanduser()).resolve())}
+        return item
+
+    out = dict(value)
+    for part in ("targets", "transfers"):
+        if isinstance(out.get(part), list):
+            out[part] = [_absolute_files(fix(item, "folder"), fix) for item in out[part]]
+    backbone = out.get("backbone")
+    backbone = {"id": backbone} if isinstance(backbone, str) else backbone
+    if isinstance(backbone, dict) and str(backbone.get("id", "")).startswith((".", "/", "~")):
+        out["backbone"] = fix(backbone, "id")
+    return out
+
+
+def _absolute_files(item: Any, fix: Any) -> Any:
+    if isinstance(item, dict) and isinstance(item.get("files"), dict):
+        return {**item, "files": fix(fix(item["files"], "train"), "test")}
+    return item
+
+
+def _faults(detail: ErrorDetails, name: str, lines: dict[Place, int]) -> list[Fault]:
+    """pydantic's account of one error, in the four parts of ours."""
+    context = detail.get("ctx", {})
+    if detail["type"] == "faults":
+        return [_placed(fault, name, lines) for fault in context["faults"]]
+    # A discriminated union adds the chosen kind to the place; it is not a key of the file.
+    place = tuple(part for i, part in enumerate(detail["loc"]) if not _is_kind(detail["loc"], i))
+    where = ".".join(str(part) for part in place) or "study"
+    if detail["type"] == "broken_rule":
+        fault = Fault(where, context["expected"], context["got"], context["next_step"])
+    elif detail["type"] == "extra_forbidden":
+        fault = _unknown_key(where, place)
+    elif detail["type"] == "missing":
+        fault = Fault(where, "a value", "nothing", f"Add {place[-1]!r}")
+    elif detail["type"].startswith("union_tag"):
+        fault = Fault(
+            f"{where}.kind",
+            f"one of {context.get('expected_tags', METHOD_KINDS)}",
+            repr(context.get("tag", "nothing")),
+            "Choose a method kind",
+        )
+    else:
+        rule = detail["msg"].removeprefix("Input should be ").removeprefix("Value should ")
+        rule = rule[0].lower() + rule[1:]
+        fault = Fault(where, rule, _short(detail["input"]), "Correct the value")
+    return [_placed(fault, name, lines)]
+
+
+METHOD_KINDS = "'full_ft', 'lora', 'linear_probe', 'last_blocks'"
+
+
+def _is_kind(loc: tuple[int | str, ...], i: int) -> bool:
+    return loc[0] == "methods" and i == 2 and f"'{loc[i]}'" in METHOD_KINDS
+
+
+def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
+    """The fault with `file:line` before its key; the nearest parent's line if it has none."""
+    parts = [int(part) if part.isdigit() else part for part in fault.where.split(".")]
+    for end in range(len(parts), 0, -1):
+        line = lines.get(tuple(parts[:end]))
+        if line is not None:
+            where = f"{name}:{line} {fault.where}"
+            return Fault(where, fault.expected, fault.got, fault.next_step)
+    return Fault(f"{name} {fault.where}", fault.expected, fault.got, fault.next_step)
+
+
+def _unknown_key(where: str, place: Place) -> Fault:
+    known = sorted(_known_keys(place[:-1]))
+    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    step = f"Did you mean {near[0]!r}?" if near else "Remove it; see 'clipdrift init' for all keys"
+    return Fault(where, f"a known key ({', '.join(known)})", repr(place[-1]), step)
+
+
+def _known_keys(place: Place) -> set[str]:
+    """Keys allowed at a place, found by walking the models' fields."""
+    models: list[type[BaseModel]] = [StudySpec]
+    for part in place:
+        if isinstance(part, str):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [model for field in fields for model in _models_in(field.annotation)]
+    return {key for model in models for key in model.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for arg in getattr(annotation, "__args__", ()) for model in _models_in(arg)]
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,193 @@
+"""The study file as pydantic models: what may be written, its ranges and its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from clipdrift.spec.datasets import (
+    DatasetSpec,
+    Name,
+    Part,
+    ProbeSpec,
+    SplitSpec,
+    TargetSpec,
+    TransferSpec,
+    broken_rule,
+)
+
+__all__ = [
+    "BackboneSpec",
+    "DatasetSpec",
+    "EvaluationSpec",
+    "FullFtSpec",
+    "LinearProbeSpec",
+    "LoraSpec",
+    "MethodSpec",
+    "ProbeSpec",
+    "ScheduleSpec",
+    "SplitSpec",
+    "StudySpec",
+    "TargetSpec",
+    "TransferSpec",
+]
+
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+
+
+class BackboneSpec(Part):
+    """A CLIP in transformers format: `mini-clip`, a local folder, or a hub id with a revision."""
+
+    id: str = Field("mini-clip", min_length=1)
+    revision: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
+
+
+class MethodBase(Part):
+    """What every method states openly, so that nothing hides in its name.
+
+    role: `matched` methods share the study's learning rates and are compared pair by pair;
+    `reference` methods are points to hold them against, with rates and targets of their own.
+    """
+
+    name: Name
+    role: Literal["matched", "reference"] = "matched"
+    projection: Literal["trained", "frozen"] = "trained"
+    head_init: Literal["random", "text"] = "random"
+    head_lr: Literal["matched"] | LearningRate = "matched"
+    learning_rates: list[LearningRate] | None = None
+    targets: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _own_grid_only_for_references(self) -> Self:
+        own = [key for key in ("learning_rates", "targets") if getattr(self, key) is not None]
+        if self.role == "matched" and own:
+            raise broken_rule(
+                "the study's own grid for a matched method",
+                f"{' and '.join(own)} on {self.name!r}",
+                "Set role: reference, or remove it",
+            )
+        return self
+
+
+class FullFtSpec(MethodBase):
+    """Full fine-tuning of the vision tower."""
+
+    kind: Literal["full_ft"]
+
+
+class LoraSpec(MethodBase):
+    """LoRA on linear layers of the vision tower (never the text tower), scaled by alpha / rank."""
+
+    kind: Literal["lora"]
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    modules: list[str] = Field(["q_proj", "v_proj"], min_length=1)
+
+
+class LinearProbeSpec(MethodBase):
+    """A linear classifier on frozen image embeddings."""
+
+    kind: Literal["linear_probe"]
+    projection: Literal["frozen"] = "frozen"
+
+
+class LastBlocksSpec(MethodBase):
+    """The last `blocks` transformer blocks and the final layer norm; the rest frozen."""
+
+    kind: Literal["last_blocks"]
+    blocks: int = Field(1, ge=1)
+
+
+MethodSpec = Annotated[
+    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec, Field(discriminator="kind")
+]
+
+
+class ScheduleSpec(Part):
+    """AdamW, linear warm-up, cosine to zero, gradient clipping: the same for every method."""
+
+    epochs: int = Field(6, ge=1)
+    batch_size: int = Field(32, ge=1)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    horizontal_flip: bool = True
+    max_steps: int | None = Field(None, ge=1, description="stop early; for smoke tests")
+
+
+class EvaluationSpec(Part):
+    """What is read when. Drift and validation accuracy are read after every epoch."""
+
+    batch_size: int = Field(256, ge=1)
+    epoch_transfer_images: int = Field(
+        1000, ge=0, description="balanced images per transfer set after each epoch; 0: none"
+    )
+
+
+class StudySpec(Part):
+    """A whole study: backbone x targets x methods x learning rates x seeds on one shared grid."""
+
+    name: Name
+    description: str = ""
+    backbone: BackboneSpec = BackboneSpec()
+    targets: list[TargetSpec] = Field(min_length=1)
+    transfers: list[TransferSpec] = Field(min_length=1)
+    methods: list[MethodSpec] = Field(min_length=1)
+    learning_rates: list[LearningRate] = Field(min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1)
+    schedule: ScheduleSpec = ScheduleSpec()
+    splits: SplitSpec = SplitSpec()
+    probe: ProbeSpec = ProbeSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    checkpoint: Literal["best_validation", "last", "paper_test_selected"] = "best_validation"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    underfit_fraction: float = Field(
+        0.9, gt=0, le=1, description="cells below this share of a target's best are flagged"
+    )
+    varied: list[Literal["projection", "head_init", "head_lr"]] = Field(
+        [], description="factors that matched methods may differ in, because they are studied"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _methods_from_strings(cls, value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("methods"), list):
+            methods = [_expand_method(method) for method in value["methods"]]
+            return {**value, "methods": methods}
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        from clipdrift.spec.audit import spec_faults
+
+        faults = spec_faults(self)
+        if faults:
+            # pydantic carries one error per validator; the loader unfolds the list again.
+            raise PydanticCustomError("faults", "a consistent study", {"faults": faults})
+        return self
+
+    def matched_methods(self) -> Sequence[MethodBase]:
+        """Methods that share the grid and are compared pair by pair."""
+        return [method for method in self.methods if method.role == "matched"]
+
+
+def _expand_method(method: Any) -> Any:
+    """`lora` is short for `{kind: lora}`, and a method is named after its kind by default."""
+    if isinstance(method, str):
+        return {"name": method, "kind": method}
+    if isinstance(method, dict):
+        if "kind" in method:
+            return {"name": method["kind"], **method}
+        if "name" in method:
+            return {**method, "kind": method["name"]}
+    return method
