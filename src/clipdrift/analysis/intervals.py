@@ -41,12 +41,29 @@ def percentile_ci(samples: ArrayLike, level: float = 0.95, min_defined: float = 
     >>> percentile_ci([1.0, float("nan"), float("nan")])
     Interval(low=None, high=None)
     """
-    values = np.asarray(samples, dtype=np.float64).ravel()
-    defined = values[np.isfinite(values)]
-    if defined.size < 2 or defined.size < min_defined * values.size:
-        return UNDEFINED
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    whole = np.asarray(samples, dtype=np.float64).reshape(1, -1)
+    return percentile_cis(whole, level, min_defined)[0]
+
+
+def percentile_cis(
+    samples: Floats, level: float = 0.95, min_defined: float = 0.5
+) -> list[Interval]:
+    """`percentile_ci` of many statistics at once: samples (n_statistics, n_resamples)."""
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    out = [UNDEFINED] * len(samples)
+    if samples.shape[1] < 2:
+        return out
+    finite = np.isfinite(samples)
+    counts = finite.sum(axis=1)
+    whole = np.flatnonzero(counts == samples.shape[1])
+    # Statistics defined throughout, nearly always all of them, need one call and not one each.
+    for i, low, high in zip(whole, *np.quantile(samples[whole], ends, axis=1), strict=True):
+        out[i] = Interval(float(low), float(high))
+    for i in np.flatnonzero(counts < samples.shape[1]):
+        if counts[i] >= max(2, min_defined * samples.shape[1]):
+            low, high = np.quantile(samples[i, finite[i]], ends)
+            out[i] = Interval(float(low), float(high))
+    return out
 
 
 def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -134,5 +151,6 @@ __all__ = [
     "cluster_resamples",
     "distinct_draws",
     "percentile_ci",
+    "percentile_cis",
     "t_ci",
 ]

@@ -22,7 +22,7 @@ class Correlation(NamedTuple):
     reason: str | None
 
 
-def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
+def spearman(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> Correlation:
     """Spearman's rank correlation over the points where both are finite.
 
     rho = Pearson correlation of average ranks; p two-sided from t = rho sqrt((n-2)/(1-rho^2)) on
@@ -31,6 +31,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
 
     Args:
         x, y: shape (n,); NaN and infinities are left out pairwise.
+        names: what x and y are, for the reason.
 
     >>> spearman([1, 2, 3, 4], [10, 20, 40, 30]).rho
     0.8
@@ -43,7 +44,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
     n = int(a.size)
     if n < MIN_POINTS:
         return Correlation(n, None, None, f"{n} points, at least {MIN_POINTS} needed")
-    for name, values in (("x", a), ("y", b)):
+    for name, values in zip(names, (a, b), strict=True):
         if values.min() == values.max():
             return Correlation(n, None, None, f"{name} does not vary")
     rho = pearson(rankdata(a), rankdata(b))
@@ -70,44 +71,45 @@ def correlation_p(rho: float, df: int) -> float | None:
     return float(2 * stdtr(df, -abs(rho) * np.sqrt(df / (1 - rho**2))))
 
 
-def weighted_ranks(values: Floats, weights: Floats) -> Floats:
-    """Average ranks of each point when point i stands `weights[i]` times, per resample.
+def centred_ranks(values: Floats, weights: Floats) -> Floats:
+    """Average ranks less their mean when point i stands `weights[i]` times, per resample.
 
-    rank_i = sum_{x_j < x_i} w_j + (sum_{x_j = x_i} w_j + 1) / 2: the rank that the copies of point
-    i would get from `scipy.stats.rankdata` on the written-out resample.
+    rank_i - (N+1)/2 = sum_{x_j < x_i} w_j + sum_{x_j = x_i} w_j / 2 - N/2 with N = sum_j w_j: what
+    the copies of point i would get from `scipy.stats.rankdata` on the written-out resample, less
+    the mean rank.
 
     Args:
         values: shape (n,), finite.
         weights: multiplicities, shape (n, n_resamples).
 
     Returns:
-        Ranks, shape (n, n_resamples), from 1 to the total weight.
+        Shape (n, n_resamples), within -(N-1)/2 and (N-1)/2 where the weight is not 0.
 
-    >>> weighted_ranks(np.array([5.0, 3.0]), np.array([[1.0], [2.0]])).ravel().tolist()
-    [3.0, 1.5]
+    >>> centred_ranks(np.array([5.0, 3.0]), np.array([[1.0], [2.0]])).ravel().tolist()
+    [1.0, -0.5]
     """
     order = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) > 0])
-    ranks = np.empty_like(weights)
-    below = np.full(weights.shape[1], 0.5)
+    starts = np.flatnonzero(np.r_[True, np.diff(values[order]) > 0]).tolist()
+    ranks = weights / 2
+    below = -ranks.sum(axis=0)
     # One pass over the sorted points on whole rows of resamples: several times faster than
     # np.cumsum along the same axis, and it never holds more than the result.
-    for tied in np.split(order, starts[1:]):
-        weight = weights[tied[0]] if tied.size == 1 else weights[tied].sum(axis=0)
-        ranks[tied] = below + weight / 2
-        below += weight
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        if stop - start == 1:
+            point = order[start]
+            ranks[point] += below
+            below += weights[point]
+        else:
+            tied = order[start:stop]
+            weight = weights[tied].sum(axis=0)
+            ranks[tied] = below + weight / 2
+            below += weight
     return ranks
 
 
-def centred_ranks(values: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Weighted ranks less their mean (N+1)/2, and their weighted sum of squares per resample.
-
-    Returns:
-        (n, n_resamples) and (n_resamples,).
-    """
-    ranks = weighted_ranks(values, weights)
-    ranks -= (weights.sum(axis=0) + 1) / 2
-    return ranks, np.einsum("ib,ib,ib->b", weights, ranks, ranks)
+def sum_of_squares(ranks: Floats, weights: Floats) -> Floats:
+    """sum_i w_i r_i^2 per resample, both of shape (n, n_resamples)."""
+    return np.asarray(np.einsum("ib,ib,ib->b", weights, ranks, ranks))
 
 
 def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
@@ -123,9 +125,9 @@ def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
     >>> weighted_spearman(np.array([1.0, 2, 3]), np.array([1.0, 3, 2]), np.ones((3, 1))).tolist()
     [0.5]
     """
-    rx, sxx = centred_ranks(x, weights)
-    ry, syy = centred_ranks(y, weights)
-    return correlate_centred(np.einsum("ib,ib,ib->b", weights, rx, ry), sxx, syy)
+    rx, ry = centred_ranks(x, weights), centred_ranks(y, weights)
+    sxy = np.einsum("ib,ib,ib->b", weights, rx, ry)
+    return correlate_centred(sxy, sum_of_squares(rx, weights), sum_of_squares(ry, weights))
 
 
 def correlate_centred(sxy: Floats, sxx: Floats, syy: Floats) -> Floats:
@@ -147,6 +149,6 @@ __all__ = [
     "correlation_p",
     "pearson",
     "spearman",
-    "weighted_ranks",
+    "sum_of_squares",
     "weighted_spearman",
 ]
