@@ -1,0 +1,208 @@
+"""Curves against scipy's PCHIP and isotonic regression, the views against hand and naive work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_frames import RATES, SEEDS, made_up_runs, shuffled
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import isotonic_regression
+
+from clipdrift.analysis import matched_views
+from clipdrift.analysis.curves import Curve, knot_blocks
+from clipdrift.analysis.intervals import cluster_resamples
+
+OUTCOME = "transfer.cifar100.retention_pct"
+
+
+def pick(rows: list[dict[str, Any]], view: str, metric: str = OUTCOME, **more: Any) -> list[Any]:
+    wanted = {"view": view, "metric": metric, "target": "pets", **more}
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+
+
+@pytest.mark.parametrize("n_knots", [2, 3, 4, 7])
+@pytest.mark.parametrize("rng_seed", range(5))
+def test_interpolation_is_scipys_pchip(n_knots: int, rng_seed: int) -> None:
+    rng = np.random.default_rng(rng_seed)
+    x = np.sort(rng.normal(size=(n_knots, 3)), axis=0)
+    y = rng.normal(size=(n_knots, 2, 3))
+    y[: n_knots // 2, 1] = 4.0  # a flat stretch
+    curve = Curve(x, y)
+    for place in np.linspace(x.min() - 0.1, x.max() + 0.1, 29):
+        ours = curve.at(float(place))
+        for draw in range(3):
+            theirs = PchipInterpolator(x[:, draw], y[:, :, draw], extrapolate=False)(place)
+            assert ours[:, draw] == pytest.approx(theirs, rel=1e-9, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("rng_seed", range(20))
+def test_knots_are_isotonic_regression_up_to_the_peak(rng_seed: int) -> None:
+    x = np.random.default_rng(rng_seed).normal(size=9).round(1)
+    blocks = knot_blocks(x)
+    rising = x[: int(np.argmax(x)) + 1]
+    theirs = np.unique(isotonic_regression(rising).x.round(12))
+    ours = [x[list(block)].mean() for block in blocks]
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert [i for block in blocks for i in block] == list(range(len(rising)))
+
+
+def test_curve_ends_and_undefined_values() -> None:
+    x = np.array([[0.1, 0.1], [0.3, np.nan], [0.2, np.nan]])
+    y = np.array([[[1.0, 1], [2, 2]], [[3, 3], [np.nan, 4]], [[9, 9], [9, 9]]])
+    curve = Curve(x, y)
+    assert curve.span(0) == (0.1, 0.3)
+    assert curve.span(1) is None
+    assert np.isnan(curve.at(0.05)).all()
+    inside = curve.at(0.2)
+    assert inside[0, 0] == pytest.approx(2.0)  # halfway from 1 to 3; beyond the peak nothing counts
+    assert np.isnan(inside[1, 0])  # undefined at a knot
+    assert np.isnan(inside[:, 1]).all()  # one knot
+
+
+def two_lines(seeds: tuple[int, ...] = SEEDS) -> pd.DataFrame:
+    """Accuracy and retention linear in log10 LR, no noise: at equal accuracy b keeps 4 more."""
+    frame = made_up_runs(targets=("pets",), methods=("a", "b"), seeds=seeds)
+    step = np.log10(frame["learning_rate"]) + 6
+    is_b = (frame["method"] == "b").to_numpy(dtype=float)
+    frame["val_accuracy"] = 0.6 + 0.1 * step - 0.05 * is_b
+    frame[OUTCOME] = 100 - 200 * (frame["val_accuracy"] - 0.6) + 4 * is_b
+    frame["drift.weight_drift_rel"] = 10 ** (step - 4 - 0.5 * is_b)
+    return frame
+
+
+def test_equal_accuracy_on_straight_lines() -> None:
+    rows = matched_views.rows(two_lines(), n_resamples=50)
+    found = pick(rows, "equal_val_accuracy")
+    top = 0.6 + 0.1 * np.log10(50)
+    low, high = 0.6, top - 0.05
+    assert [row["at"] for row in found] == pytest.approx(np.linspace(low, high, 5), rel=1e-12)
+    for row in found:
+        assert row["value_a"] == pytest.approx(100 - 200 * (row["at"] - 0.6), rel=1e-9)
+        assert row["diff"] == pytest.approx(-4, rel=1e-9)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((-4, -4), rel=1e-9)
+    for row in pick(rows, "equal_val_accuracy", "log10_learning_rate"):
+        assert row["diff"] == pytest.approx(-0.5, rel=1e-9)
+        assert row["value_a"] == pytest.approx(-6 + (row["at"] - 0.6) / 0.1, rel=1e-9)
+
+
+def test_equal_weight_movement_is_followed_in_log10() -> None:
+    found = pick(matched_views.rows(two_lines(), n_resamples=50), "equal_weight_drift")
+    low, high = -4.0, np.log10(50) - 4.5
+    ats = [row["at"] for row in found]
+    assert np.log10(ats) == pytest.approx(np.linspace(low, high, 5), rel=1e-9)
+    # At equal movement b stands half a decade of LR higher: 0.05 - 0.05 in accuracy, so equal.
+    for row in found:
+        assert row["diff"] == pytest.approx(-4, rel=1e-9)
+
+
+def test_equal_rate_is_the_mean_difference_of_matched_seeds() -> None:
+    frame = made_up_runs()
+    frame = frame.drop(index=frame.index[(frame["method"] == "lora") & (frame["seed"] == 11)][:1])
+    frame.loc[(frame["seed"] == 7) & (frame["target"] == "pets"), OUTCOME] = np.nan
+    rows = matched_views.rows(frame, n_resamples=50)
+    for target in ("eurosat", "pets"):
+        part = frame[(frame["target"] == target)]
+        wide = part.pivot(index=["learning_rate", "seed"], columns="method", values=OUTCOME)
+        gap = (wide["full_ft"] - wide["lora"]).groupby("learning_rate").mean()
+        found = pick(rows, "equal_learning_rate", target=target)
+        assert [row["at"] for row in found] == list(RATES)
+        assert [row["diff"] for row in found] == pytest.approx(gap.to_numpy(), rel=1e-9)
+
+
+def naive_diff(frame: pd.DataFrame, held: str, place: float) -> float:
+    """Cell means, rising knots by scipy's isotonic regression, scipy's PCHIP."""
+    values = []
+    for method in ("full_ft", "lora"):
+        part = frame[frame["method"] == method]
+        means = part.groupby("learning_rate")[[held, OUTCOME]].mean()
+        means = means.iloc[: int(means[held].to_numpy().argmax()) + 1]
+        pooled = isotonic_regression(means[held].to_numpy()).x.round(13)
+        knots = means.groupby(pooled).mean()
+        if len(knots) < 2:
+            return float("nan")
+        curve = PchipInterpolator(knots[held], knots[OUTCOME], extrapolate=False)
+        values.append(float(curve(place)))
+    return values[0] - values[1]
+
+
+def test_bands_are_those_of_written_out_resamples() -> None:
+    frame = made_up_runs(targets=("pets",), rng_seed=4)
+    rows = matched_views.rows(frame, n_resamples=40, seed=6)
+    counts = cluster_resamples(sorted(SEEDS), 40, 6).counts.astype(int)
+    by_seed = dict(iter(frame.groupby("seed")))
+    drawn = []
+    for b in range(40):
+        times = zip(sorted(SEEDS), counts[:, b], strict=True)
+        drawn.append(pd.concat([by_seed[seed] for seed, k in times for _ in range(k)]))
+    found = pick(rows, "equal_val_accuracy")
+    assert len(found) == 5
+    for row in found[1:-1]:  # at the very ends rounding decides whether a curve gets there
+        samples = np.array([naive_diff(part, "val_accuracy", row["at"]) for part in drawn])
+        defined = samples[np.isfinite(samples)]
+        assert row["diff"] == pytest.approx(naive_diff(frame, "val_accuracy", row["at"]), rel=1e-9)
+        assert row["share_defined"] == len(defined) / 40
+        ends = np.quantile(defined, [0.025, 0.975])
+        assert [row["ci_low"], row["ci_high"]] == pytest.approx(ends, rel=1e-9)
+    assert 0 < found[-1]["share_defined"] < 1
+
+
+def test_no_overlap_is_null_with_a_reason() -> None:
+    frame = two_lines()
+    frame.loc[frame["method"] == "b", "val_accuracy"] -= 0.5
+    (row,) = pick(matched_views.rows(frame, n_resamples=10), "equal_val_accuracy")
+    assert (row["at"], row["value_a"], row["diff"], row["ci_low"]) == (None, None, None, None)
+    assert row["reason"] == "the curves do not overlap"
+
+
+def test_a_method_that_does_not_move_has_no_curve() -> None:
+    frame = two_lines()
+    frame.loc[frame["method"] == "b", "drift.weight_drift_rel"] = 0.0
+    (row,) = pick(matched_views.rows(frame, n_resamples=10), "equal_weight_drift")
+    assert row["reason"] == "the curve of b has fewer than two distinct values"
+
+
+def test_one_rate_has_the_equal_rate_view_only() -> None:
+    rows = matched_views.rows(made_up_runs(rates=(1e-5,)), n_resamples=10)
+    assert len(pick(rows, "equal_learning_rate")) == 1
+    (row,) = pick(rows, "equal_val_accuracy")
+    assert row["reason"] == "the curve of full_ft has fewer than two distinct values"
+
+
+def test_rates_that_never_meet() -> None:
+    frame = two_lines()
+    frame.loc[frame["method"] == "b", "learning_rate"] *= 3
+    rows = matched_views.rows(frame, n_resamples=10)
+    (row,) = pick(rows, "equal_learning_rate")
+    assert (row["diff"], row["reason"]) == (None, "no learning rate in common")
+    assert pick(rows, "equal_val_accuracy")[2]["diff"] == pytest.approx(-4, rel=1e-9)
+
+
+def test_one_seed_has_values_but_no_band() -> None:
+    found = pick(matched_views.rows(two_lines(seeds=(7,))), "equal_val_accuracy")
+    assert [row["diff"] for row in found] == pytest.approx([-4] * 5, rel=1e-9)
+    assert {(row["ci_low"], row["reason"]) for row in found} == {(None, "one seed: no interval")}
+
+
+def test_records_without_weight_movement() -> None:
+    frame = two_lines().drop(columns=["drift.weight_drift_rel"])
+    (row,) = pick(matched_views.rows(frame, n_resamples=10), "equal_weight_drift")
+    assert row["reason"] == "no drift.weight_drift_rel in these records"
+
+
+def test_one_method_has_nothing_to_be_held_against() -> None:
+    assert matched_views.rows(made_up_runs(methods=("lora",))) == []
+
+
+def test_what_is_held_equal_is_not_compared() -> None:
+    rows = matched_views.rows(two_lines(), n_resamples=10)
+    assert pick(rows, "equal_val_accuracy", "val_accuracy") == []
+    assert len(pick(rows, "equal_weight_drift", "val_accuracy")) == 5
+
+
+def test_the_order_of_the_rows_changes_no_digit() -> None:
+    frame = made_up_runs()
+    ours = matched_views.rows(frame, n_resamples=30)
+    assert matched_views.rows(shuffled(frame), n_resamples=30) == ours
