@@ -1,0 +1,1 @@
+"""Target and transfer data: named sets, loading, splits, prompts, and procedural images."""
