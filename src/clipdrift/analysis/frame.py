@@ -1,0 +1,213 @@
+"""Records as tables: one row per run, per block, per epoch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clipdrift.records import RunRecord
+from clipdrift.records.schema import Reading, Result
+
+RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
+"""What makes two records the same run."""
+CELL_KEY = ["backbone", "target", "role", "method", "learning_rate"]
+SORT_KEY = [*CELL_KEY, "seed", "run_id"]
+RUN_COLUMNS = ["run_id", "backbone", "target", "method", "role", "learning_rate", "seed"]
+CONDITIONS = ["selected_epoch", "leak"]
+FINGERPRINT = "fingerprint_"
+EPOCH1 = "epoch1."
+ACCURACIES = ["val_accuracy", "test_accuracy"]
+TRANSFER_FIELDS = (
+    "accuracy",
+    "baseline_accuracy",
+    "retention_pct",
+    "chance_corrected_retention_pct",
+    "delta_accuracy_pp",
+)
+BASELINE = ".baseline_accuracy"
+MAPPINGS = ("levels", "drift", "extra")
+
+
+def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row per usable run, sorted by `SORT_KEY`; see `usable_records` for what is left out.
+
+    Columns: `RUN_COLUMNS`; `selected_epoch`, `leak`; `fingerprint_<factor>` (missing where a record has none); then the
+    numbers, float64, named as the fields of `record.result`: `val_accuracy`, `test_accuracy`,
+    `transfer.<name>.accuracy`, `.baseline_accuracy`, `.retention_pct`,
+    `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `levels.<signal>`, `drift.<signal>`,
+    `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`. Undefined is
+    NaN, inside the frame only. A field of a transfer dataset that no record defines has no column.
+
+    Args:
+        records: of one or more studies, in any order.
+    """
+    kept = usable_records(records)
+    rows = []
+    for record in kept:
+        first = next((entry for entry in record.history if entry.epoch == 1), None)
+        early = {} if first is None else {EPOCH1 + k: v for k, v in numbers(first).items()}
+        rows.append({**numbers(record.result), **early})
+    marks = sorted({factor for record in kept for factor in record.fingerprints})
+    keys = [
+        {
+            **_run_keys(record),
+            "selected_epoch": record.selected_epoch,
+            "leak": bool(record.leaks),
+            **{FINGERPRINT + factor: record.fingerprints.get(factor) for factor in marks},
+        }
+        for record in kept
+    ]
+    head = pd.DataFrame(
+        keys, columns=[*RUN_COLUMNS, *CONDITIONS, *(FINGERPRINT + mark for mark in marks)]
+    )
+    # Named types hold for an empty study too.
+    types = {"learning_rate": "float64", "seed": "int64", "selected_epoch": "Int64", "leak": "bool"}
+    head = head.astype(types)
+    return pd.concat([head, _number_table(rows, ACCURACIES)], axis=1)
+
+
+def metric_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns that were measured on a run, in the frame's order.
+
+    The accuracies of the untouched backbone are left out: they are the same for every run.
+    """
+    return [
+        name
+        for name in map(str, frame.columns)
+        if not name.endswith(BASELINE)
+        and (
+            name in ACCURACIES
+            or name.startswith((EPOCH1, "transfer.", *(f"{mapping}." for mapping in MAPPINGS)))
+        )
+    ]
+
+
+def per_block_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """Long form of the per-block readings at the selected epoch: run keys, signal, block, value.
+
+    `signal` is `drift.<name>` or `levels.<name>`; `block` counts from 1, the block at the image
+    side; `value` is NaN where undefined.
+    """
+    rows = [
+        {**_run_keys(record), "signal": f"{kind}.{name}", "block": i, "value": _number(value)}
+        for record in usable_records(records)
+        for kind in ("drift", "levels")
+        for name, values in sorted(getattr(record.result, f"{kind}_per_block").items())
+        for i, value in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, "signal", "block", "value"])
+
+
+def history_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row per run and epoch: run keys, epoch, step, train_loss, metrics named as in `runs`.
+
+    Epoch 0 is the untouched model with the fresh head.
+    """
+    heads, rows = [], []
+    for record in usable_records(records):
+        for entry in sorted(record.history, key=lambda entry: entry.epoch):
+            heads.append({**_run_keys(record), "epoch": entry.epoch, "step": entry.step})
+            rows.append({"train_loss": _number(entry.train_loss), **numbers(entry)})
+    head = pd.DataFrame(heads, columns=[*RUN_COLUMNS, "epoch", "step"])
+    return pd.concat([head, _number_table(rows, ["train_loss", "val_accuracy"])], axis=1)
+
+
+def usable_records(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Finished runs in `SORT_KEY` order, each once.
+
+    Records of the same run (equal `RUN_KEY`) that agree on all numbers and fingerprints count
+    once, the first by run id. Where they disagree nothing says which is right, so none is used.
+    `warnings.rows` lists both cases, and diverged and failed runs.
+    """
+    return [group[0] for group in same_run_groups(records) if len(group) == 1 or agree(group)]
+
+
+def same_run_groups(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
+    """Finished records grouped by run, in `SORT_KEY` order."""
+    finished = sorted((r for r in records if r.status == "finished"), key=_sort_key)
+    by_run: dict[tuple[Any, ...], list[RunRecord]] = {}
+    for record in finished:
+        by_run.setdefault(tuple(getattr(record, key) for key in RUN_KEY), []).append(record)
+    yield from by_run.values()
+
+
+def agree(records: Sequence[RunRecord]) -> bool:
+    """Whether records hold the same numbers under the same conditions."""
+    # As text, because NaN does not equal itself.
+    texts = {
+        repr(
+            (
+                numbers(record.result),
+                record.result.drift_per_block,
+                sorted(record.fingerprints.items()),
+            )
+        )
+        for record in records
+    }
+    return len(texts) == 1
+
+
+def numbers(reading: Reading) -> dict[str, float]:
+    """The scalar readings by dotted name; undefined (null, NaN, infinite) is NaN."""
+    out = {"val_accuracy": _number(reading.val_accuracy)}
+    if isinstance(reading, Result):
+        out["test_accuracy"] = _number(reading.test_accuracy)
+    for name, transfer in sorted(reading.transfer.items()):
+        for field in TRANSFER_FIELDS:
+            out[f"transfer.{name}.{field}"] = _number(getattr(transfer, field))
+    for mapping in MAPPINGS:
+        for name, value in sorted(getattr(reading, mapping, {}).items()):
+            out[f"{mapping}.{name}"] = _number(value)
+    return out
+
+
+def _number(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else math.nan
+
+
+def _sort_key(record: RunRecord) -> tuple[Any, ...]:
+    return tuple(getattr(record, key) for key in SORT_KEY)
+
+
+def _run_keys(record: RunRecord) -> dict[str, Any]:
+    return {key: getattr(record, key) for key in RUN_COLUMNS}
+
+
+def _number_table(rows: list[dict[str, float]], always: list[str]) -> pd.DataFrame:
+    """Rows as float64 columns: `always`, then final readings, then those of epoch 1, by name."""
+    names = sorted(
+        {name for row in rows for name in row} - set(always),
+        key=lambda name: (name.startswith(EPOCH1), name),
+    )
+    table = pd.DataFrame(rows, columns=[*always, *names], dtype=np.float64)
+    never = [
+        name
+        for name in names
+        if name.removeprefix(EPOCH1).startswith(("transfer.", "val_accuracy"))
+        and not table[name].notna().any()
+    ]
+    return table.drop(columns=never)
+
+
+__all__ = [
+    "ACCURACIES",
+    "BASELINE",
+    "CELL_KEY",
+    "EPOCH1",
+    "FINGERPRINT",
+    "RUN_COLUMNS",
+    "RUN_KEY",
+    "SORT_KEY",
+    "agree",
+    "history_frame",
+    "metric_columns",
+    "numbers",
+    "per_block_frame",
+    "runs_frame",
+    "same_run_groups",
+    "usable_records",
+]
