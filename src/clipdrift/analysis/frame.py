@@ -35,8 +35,9 @@ MAPPINGS = ("levels", "drift", "extra")
 def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per usable run, sorted by `SORT_KEY`; see `usable_records` for what is left out.
 
-    Columns: `RUN_COLUMNS`; `selected_epoch`, `leak`; `fingerprint_<factor>` (missing where a record has none); then the
-    numbers, float64, named as the fields of `record.result`: `val_accuracy`, `test_accuracy`,
+    Columns: `RUN_COLUMNS`; `selected_epoch`, `leak`; `fingerprint_<factor>` (missing where a
+    record has none); then the numbers, float64, named as in `record.result`: `val_accuracy`,
+    `test_accuracy`,
     `transfer.<name>.accuracy`, `.baseline_accuracy`, `.retention_pct`,
     `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `levels.<signal>`, `drift.<signal>`,
     `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`. Undefined is
