@@ -71,6 +71,11 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.concat([head, _number_table(rows, ACCURACIES)], axis=1)
 
 
+def in_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame in `SORT_KEY` order with a fresh index, so that no sum depends on row order."""
+    return frame.sort_values(SORT_KEY, kind="stable").reset_index(drop=True)
+
+
 def metric_columns(frame: pd.DataFrame) -> list[str]:
     """Columns that were measured on a run, in the frame's order.
 
@@ -205,6 +210,7 @@ __all__ = [
     "SORT_KEY",
     "agree",
     "history_frame",
+    "in_order",
     "metric_columns",
     "numbers",
     "per_block_frame",

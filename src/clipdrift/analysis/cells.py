@@ -1,0 +1,187 @@
+"""What each cell reached: mean, SD over seeds and interval of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
+from clipdrift.analysis.signals import Floats, column
+
+UNDERFIT_FRACTION = 0.9
+Positions = NDArray[np.intp]
+
+
+class CellKey(NamedTuple):
+    """Backbone x target x method x learning rate; a method has one role."""
+
+    backbone: str
+    target: str
+    role: str
+    method: str
+    lr: float
+
+
+class Summary(NamedTuple):
+    """Per metric, shape (n_metrics,): count, mean, SD (ddof 1), t interval; NaN if undefined."""
+
+    n: NDArray[np.intp]
+    mean: Floats
+    sd: Floats
+    ci_low: Floats
+    ci_high: Floats
+
+
+def rows(
+    frame: pd.DataFrame, *, underfit_fraction: float = UNDERFIT_FRACTION, level: float = 0.95
+) -> list[dict[str, Any]]:
+    """Every metric of every cell over its seeds.
+
+    mean +- t_{(1+level)/2, n-1} SD / sqrt(n), SD with ddof 1, over the runs in which the metric is
+    defined. Diverged runs are not in the frame.
+
+    Args:
+        frame: one row per finished run.
+        underfit_fraction: a cell is flagged where its mean test accuracy is below this share of
+            the best cell of the same backbone and target.
+        level: coverage.
+
+    Returns:
+        One dict per cell and metric: `backbone, target, role, method, lr, metric, n, mean, sd,
+        ci_low, ci_high, underfit, run_ids, reason`, in the metric's unit; `run_ids` are the runs
+        in which the metric is defined.
+    """
+    runs = in_order(frame)
+    metrics = metric_columns(runs)
+    values = matrix(runs, metrics)
+    ids = runs["run_id"].to_numpy(dtype=object)
+    flags = underfitting(runs, underfit_fraction)
+    out = []
+    for key, at in cells(runs).items():
+        found = summarise(values[at], level)
+        defined = np.isfinite(values[at])
+        everyone = ids[at].tolist()
+        for i, metric in enumerate(metrics):
+            n = int(found.n[i])
+            whole = n == len(everyone)
+            out.append(
+                {
+                    **key._asdict(),
+                    "metric": metric,
+                    "n": n,
+                    "mean": number(found.mean[i]),
+                    "sd": number(found.sd[i]),
+                    "ci_low": number(found.ci_low[i]),
+                    "ci_high": number(found.ci_high[i]),
+                    "underfit": flags[key],
+                    "run_ids": everyone if whole else ids[at][defined[:, i]].tolist(),
+                    "reason": why_incomplete(n, len(everyone)),
+                }
+            )
+    return out
+
+
+def cells(runs: pd.DataFrame) -> dict[CellKey, Positions]:
+    """Cell -> positions of its runs, in sorted order of the cells."""
+    groups: Mapping[Any, Any] = runs.groupby(CELL_KEY, sort=True).indices
+    return {
+        CellKey(str(backbone), str(target), str(role), str(method), float(lr)): np.asarray(
+            groups[backbone, target, role, method, lr], dtype=np.intp
+        )
+        for backbone, target, role, method, lr in sorted(groups)
+    }
+
+
+def matrix(runs: pd.DataFrame, metrics: list[str]) -> Floats:
+    """Metrics as float64 (n_runs, n_metrics); undefined is NaN."""
+    if not metrics:
+        return np.empty((len(runs), 0))
+    return np.column_stack([column(runs, name) for name in metrics])
+
+
+def summarise(values: Floats, level: float = 0.95) -> Summary:
+    """Mean, SD and t interval of every column over its finite values.
+
+    Args:
+        values: (n_runs, n_metrics).
+
+    >>> found = summarise(np.array([[1.0, 2.0], [3.0, np.nan]]))
+    >>> found.n.tolist(), found.mean.tolist(), float(found.sd[0]) ** 2
+    ([2, 1], [2.0, 2.0], 2.0000000000000004)
+    """
+    defined = np.isfinite(values)
+    n = defined.sum(axis=0)
+    filled = np.where(defined, values, 0.0)
+    mean = np.where(n > 0, filled.sum(axis=0) / np.maximum(n, 1), np.nan)
+    # Equal values have SD 0 exactly; the rounding of their mean would make it 1e-17.
+    first = np.where(n > 0, np.take_along_axis(values, defined.argmax(axis=0)[None], 0)[0], np.nan)
+    same = (np.where(defined, values, first) == first).all(axis=0) & (n > 0)
+    mean = np.where(same, first, mean)
+    squares = np.where(defined, values - mean, 0.0) ** 2
+    sd = np.where(n > 1, np.sqrt(squares.sum(axis=0) / np.maximum(n - 1, 1)), np.nan)
+    half = stdtrit(np.maximum(n - 1, 1), (1 + level) / 2) * sd / np.sqrt(np.maximum(n, 1))
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def accuracy_column(runs: pd.DataFrame) -> str:
+    """What underfitting is read from: test accuracy, or validation accuracy where none is given."""
+    return "test_accuracy" if np.isfinite(column(runs, "test_accuracy")).any() else "val_accuracy"
+
+
+def underfitting(
+    runs: pd.DataFrame, fraction: float = UNDERFIT_FRACTION
+) -> dict[CellKey, bool | None]:
+    """Whether each cell's mean accuracy is below `fraction` of the best cell of its target.
+
+    Test accuracy; validation accuracy where a target has no test accuracy at all. None where the
+    cell has neither.
+    """
+    grid = cells(runs)
+    out: dict[CellKey, bool | None] = {}
+    places = list(dict.fromkeys(key[:2] for key in grid))
+    for place in places:
+        own = {key: at for key, at in grid.items() if key[:2] == place}
+        part = runs.iloc[np.concatenate(list(own.values()))]
+        accuracy = column(runs, accuracy_column(part))
+        means = {key: float(summarise(accuracy[at, None]).mean[0]) for key, at in own.items()}
+        best = max((mean for mean in means.values() if np.isfinite(mean)), default=np.nan)
+        for key, mean in means.items():
+            out[key] = mean < fraction * best if np.isfinite(mean) else None
+    return out
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: None where it is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def why_incomplete(n: int, n_runs: int) -> str | None:
+    """Why a cell's mean or SD is null or stands on fewer runs than the cell has."""
+    texts = []
+    if n == 0:
+        return f"undefined in all {n_runs} runs" if n_runs > 1 else "undefined in the only run"
+    if n < n_runs:
+        texts.append(f"undefined in {n_runs - n} of {n_runs} runs")
+    if n == 1:
+        texts.append("one value: no SD and no interval")
+    return "; ".join(texts) or None
+
+
+__all__ = [
+    "UNDERFIT_FRACTION",
+    "CellKey",
+    "Summary",
+    "accuracy_column",
+    "cells",
+    "matrix",
+    "number",
+    "rows",
+    "summarise",
+    "underfitting",
+    "why_incomplete",
+]
