@@ -1,0 +1,120 @@
+"""Are two methods the same within a margin? So that "no difference" is a result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+
+from clipdrift.analysis.paired import Gaps, default_metrics, differences
+from clipdrift.analysis.pairs import matched_pairs
+
+ACCURACY_MARGIN = 0.01
+RETENTION_MARGIN_PCT = 2.0
+ALPHA = 0.05
+
+
+def rows(
+    frame: pd.DataFrame,
+    *,
+    margins: Mapping[str, float] | None = None,
+    varied: Collection[str] = (),
+    alpha: float = ALPHA,
+) -> list[dict[str, Any]]:
+    """Two one-sided paired t tests (TOST) against a stated margin.
+
+    p_lower tests mean(d) <= -margin, p_upper tests mean(d) >= margin, d = method_a - method_b;
+    p_tost is the larger. Equivalent at level alpha where p_tost < alpha, which is where the
+    1 - 2 alpha interval lies within the margins. Different where that interval lies wholly outside
+    them. Otherwise the data leave it open.
+
+    Args:
+        frame: one row per finished run.
+        margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
+        varied: factors whose fingerprints may differ between matched runs.
+        alpha: level of each one-sided test.
+
+    Returns:
+        One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
+        metric, method_a, method_b, scope, lr, n_pairs, margin, mean_diff, p_lower, p_upper,
+        p_tost, ci_low, ci_high, ci_level, result ("equivalent", "different", "inconclusive"),
+        words, run_ids, reason`.
+
+    Reference: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15(6).
+    """
+    wanted = default_margins(frame) if margins is None else margins
+    out = []
+    for pairs in matched_pairs(frame, varied):
+        key = {"backbone": pairs.backbone, "target": pairs.target}
+        methods = (pairs.method_a, pairs.method_b)
+        for metric, margin in wanted.items():
+            names = {"metric": metric, "method_a": methods[0], "method_b": methods[1]}
+            for gaps in differences(pairs, metric):
+                found = _tost(gaps, margin, alpha)
+                words = _in_words(found, metric, methods, margin)
+                out.append({**key, **names, **found, "words": words})
+    return out
+
+
+def default_margins(frame: pd.DataFrame) -> dict[str, float]:
+    """One point for accuracies (fractions: 0.01), two points for retention; none for drift."""
+    out = {}
+    for metric in default_metrics(frame):
+        if metric.endswith("accuracy"):
+            out[metric] = ACCURACY_MARGIN
+        elif metric.endswith(".retention_pct"):
+            out[metric] = RETENTION_MARGIN_PCT
+    return out
+
+
+def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
+    d, n = gaps.values, int(gaps.values.size)
+    row: dict[str, Any] = {
+        "scope": gaps.scope,
+        "lr": gaps.lr,
+        "n_pairs": n,
+        "margin": margin,
+        "mean_diff": float(d.mean()) if n else None,
+        **dict.fromkeys(["p_lower", "p_upper", "p_tost", "ci_low", "ci_high"]),
+        "ci_level": 1 - 2 * alpha,
+        "result": None,
+        "run_ids": gaps.run_ids,
+        "reason": None,
+    }
+    if n < 2:
+        return {**row, "reason": "one pair: no spread" if n else "no matched pairs"}
+    error = float(d.std(ddof=1)) / n**0.5
+    if error * n**0.5 <= gaps.rounding:
+        return {**row, "reason": "the differences do not vary: no t test"}
+    mean = row["mean_diff"]
+    lower = float(stdtr(n - 1, -(mean + margin) / error))
+    upper = float(stdtr(n - 1, (mean - margin) / error))
+    half = float(stdtrit(n - 1, 1 - alpha)) * error
+    low, high = mean - half, mean + half
+    result = "inconclusive"
+    if max(lower, upper) < alpha:
+        result = "equivalent"
+    elif low > margin or high < -margin:
+        result = "different"
+    tests = {"p_lower": lower, "p_upper": upper, "p_tost": max(lower, upper)}
+    return {**row, **tests, "ci_low": low, "ci_high": high, "result": result}
+
+
+def _in_words(
+    found: dict[str, Any], metric: str, methods: tuple[str, str], margin: float
+) -> str | None:
+    if found["result"] is None:
+        return None
+    a, b = methods
+    interval = f"{found['ci_level']:.0%} interval {found['ci_low']:.3g} to {found['ci_high']:.3g}"
+    statement = {
+        "equivalent": f"{a} and {b} differ by less than {margin:g} in {metric}",
+        "different": f"{a} and {b} differ by more than {margin:g} in {metric}",
+        "inconclusive": f"whether {a} and {b} differ by {margin:g} in {metric} is open",
+    }[found["result"]]
+    return f"{statement} ({interval})"
+
+
+__all__ = ["ACCURACY_MARGIN", "ALPHA", "RETENTION_MARGIN_PCT", "default_margins", "rows"]
