@@ -1,0 +1,97 @@
+"""Where each method is used: the learning rate with the best validation accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from clipdrift.analysis.cells import (
+    CellKey,
+    Positions,
+    cells,
+    matrix,
+    number,
+    summarise,
+    why_incomplete,
+)
+from clipdrift.analysis.frame import in_order
+from clipdrift.analysis.paired import default_metrics
+from clipdrift.analysis.signals import VAL_ACCURACY, column
+
+
+class OperatingPoint(NamedTuple):
+    """The cell of a method with the best mean validation accuracy, and all rates it was run at."""
+
+    key: CellKey
+    val_accuracy: float | None
+    runs: Positions
+    rates: list[float]
+
+
+def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[dict[str, Any]]:
+    """What each method reaches and keeps at its best mean validation accuracy over seeds.
+
+    The test part has no say in the choice. Equal means: the lower learning rate.
+
+    Returns:
+        One dict per backbone, target, method and metric: `backbone, target, role, method, lr,
+        val_accuracy (mean, what was chosen by), metric, n, mean, sd, ci_low, ci_high, run_ids,
+        reason`. Without any validation accuracy one row with nulls and the reason.
+    """
+    runs = in_order(frame)
+    metrics = default_metrics(runs)
+    values = matrix(runs, metrics)
+    ids = runs["run_id"].to_numpy(dtype=object)
+    out: list[dict[str, Any]] = []
+    for point in operating_points(runs):
+        head = {**point.key._asdict(), "val_accuracy": point.val_accuracy}
+        if point.val_accuracy is None:
+            out.append({**head, **_EMPTY, "reason": "no validation accuracy in these records"})
+            continue
+        own = values[point.runs]
+        found = summarise(own, level)
+        for i, metric in enumerate(metrics):
+            defined = np.isfinite(own[:, i])
+            row = {
+                "metric": metric,
+                "n": int(found.n[i]),
+                "mean": number(found.mean[i]),
+                "sd": number(found.sd[i]),
+                "ci_low": number(found.ci_low[i]),
+                "ci_high": number(found.ci_high[i]),
+                "run_ids": ids[point.runs][defined].tolist(),
+                "reason": why_incomplete(int(found.n[i]), len(own)),
+            }
+            out.append({**head, **row})
+    return out
+
+
+_EMPTY: dict[str, Any] = {
+    "lr": None,
+    **dict.fromkeys(["metric", "n", "mean", "sd", "ci_low", "ci_high"]),
+    "run_ids": [],
+}
+
+
+def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
+    """The operating point of every method on every target; `val_accuracy` None if unknown."""
+    accuracy = column(runs, VAL_ACCURACY)
+    grid = cells(runs)
+    for series in dict.fromkeys(key[:4] for key in grid):
+        own = {key: at for key, at in grid.items() if key[:4] == series}
+        rates = [key.lr for key in own]
+        means = {key: float(summarise(accuracy[at, None]).mean[0]) for key, at in own.items()}
+        known = {key: mean for key, mean in means.items() if np.isfinite(mean)}
+        if known:
+            # The cells come by rising rate, and max keeps the first of equals.
+            best = max(known, key=lambda key: known[key])
+            yield OperatingPoint(best, known[best], own[best], rates)
+        else:
+            first = next(iter(own))
+            yield OperatingPoint(first, None, np.array([], dtype=np.intp), rates)
+
+
+__all__ = ["OperatingPoint", "operating_points", "rows"]
