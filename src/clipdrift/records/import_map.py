@@ -1,0 +1,183 @@
+"""The map of an import: which column of a table is which field of a record, in which unit."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clipdrift.errors import Fault, RecordError
+
+KEYS = ("backbone", "target", "method", "role", "lr", "seed")
+REQUIRED = ("target", "method", "lr", "seed")
+SCALARS = ("val_accuracy", "test_accuracy")
+TRANSFER_FIELDS = (
+    "accuracy",
+    "baseline_accuracy",
+    "retention_pct",
+    "chance_corrected_retention_pct",
+    "delta_accuracy_pp",
+)
+EPOCH1 = "epoch1."
+FRACTION, PERCENT = "fraction", "percent"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]*"
+PATTERNS = (
+    *(re.escape(name) for name in (*KEYS, *SCALARS)),
+    rf"(epoch1\.)?transfer\.{NAME}\.({'|'.join(TRANSFER_FIELDS)})",
+    rf"(drift|levels|extra)\.{NAME}",
+    rf"epoch1\.{NAME}",
+)
+_FIELD = re.compile("|".join(f"({pattern})" for pattern in PATTERNS))
+EXAMPLES = (
+    *KEYS,
+    *SCALARS,
+    *(f"transfer.<name>.{name}" for name in TRANSFER_FIELDS),
+    "drift.<signal>",
+    "levels.<signal>",
+    "extra.<signal>",
+    "epoch1.<signal>",
+)
+_SHAPE = "Write 'columns: {<column>: <field>}' and 'units: {val_accuracy: fraction}'"
+
+
+@dataclass(frozen=True)
+class ImportMap:
+    """Columns and constants by field, stated units, and which methods are references."""
+
+    columns: Mapping[str, str]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    reference_methods: frozenset[str] = frozenset()
+
+    def stated_unit(self, name: str) -> str | None:
+        """The unit the map states for a field: its own, else that of its group.
+
+        `transfer` speaks of accuracies. `retention_pct` says its unit in its name; only a unit
+        stated for that very field overrides it.
+        """
+        plain = name.removeprefix(EPOCH1)
+        places = [name, plain]
+        if plain.startswith("transfer.") and plain.endswith("accuracy"):
+            places += [plain.rsplit(".", 1)[0], "transfer"]
+        return next((self.units[place] for place in places if place in self.units), None)
+
+
+def read_map(path: Path) -> ImportMap:
+    """Read and check a map: `columns`, optional `units`, `constants`, `reference_methods`.
+
+    Raises:
+        RecordError: with every fault: an unknown field (and the nearest known one), a field given
+            twice, a required field left out, a unit that is none.
+    """
+    body = _read(path)
+    faults: list[Fault] = []
+    known = ("columns", "units", "constants", "reference_methods")
+    for key in body:
+        if key not in known:
+            step = f"Use only {', '.join(known)}"
+            faults.append(Fault(f"{path} {key}", "a known key", repr(key), step))
+    columns = _texts(body, "columns", path, faults)
+    constants = _texts(body, "constants", path, faults)
+    units = _texts(body, "units", path, faults)
+    references = body.get("reference_methods") or []
+    if not isinstance(references, list):
+        step = "Write reference_methods: [linear_probe]"
+        faults.append(Fault(f"{path} reference_methods", "a list", repr(references), step))
+        references = []
+    fields = [*columns.values(), *constants]
+    faults += [*_field_faults(fields, path), *_unit_faults(units, fields, path)]
+    if faults:
+        raise RecordError(faults)
+    return ImportMap(columns, constants, units, frozenset(map(str, references)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        body = yaml.safe_load(text)
+        repeated = list(_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader)))
+    except (OSError, UnicodeDecodeError) as error:
+        got = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecordError(Fault(str(path), "a readable map", str(got), "Check the path")) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise RecordError(Fault(where, "valid YAML", str(problem), _SHAPE)) from None
+    if not isinstance(body, dict) or not isinstance(body.get("columns"), dict):
+        got = type(body).__name__ if not isinstance(body, dict) else "no 'columns' mapping"
+        raise RecordError(Fault(str(path), "a map of columns to fields", got, _SHAPE))
+    if repeated:
+        raise RecordError(
+            Fault(f"{path}:{line} {key}", "each key once", "a second one", "Remove one of the two")
+            for line, key in repeated
+        )
+    return body
+
+
+def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """YAML keeps the last of two equal keys in silence; a column mapped twice is a mistake."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                yield key.start_mark.line + 1, str(key.value)
+            seen.add(str(key.value))
+            yield from _repeated_keys(value)
+
+
+def _texts(body: dict[str, Any], key: str, path: Path, faults: list[Fault]) -> dict[str, str]:
+    """A mapping of texts; other values become faults."""
+    found = body.get(key) or {}
+    if not isinstance(found, dict):
+        faults.append(Fault(f"{path} {key}", "a mapping", type(found).__name__, _SHAPE))
+        return {}
+    for name, value in found.items():
+        if isinstance(value, (dict, list)) or value is None:
+            faults.append(Fault(f"{path} {key}.{name}", "a single value", repr(value), _SHAPE))
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def _field_faults(fields: list[str], path: Path) -> Iterator[Fault]:
+    for name in dict.fromkeys(fields):
+        if not _FIELD.fullmatch(name):
+            yield Fault(f"{path} columns", "a known field", repr(name), _nearest(name))
+    for name, count in Counter(fields).items():
+        if count > 1:
+            step = "Map one of them, the others are kept as extra signals"
+            yield Fault(f"{path} {name}", "one column per field", f"{count} columns", step)
+    for name in REQUIRED:
+        if name not in fields:
+            step = f"Add '<column>: {name}' to columns, or '{name}: <value>' to constants"
+            yield Fault(f"{path} columns", f"a column for {name!r}", "none", step)
+
+
+def _nearest(name: str) -> str:
+    """The nearest field name, with the user's own dataset or signal name in it."""
+    middle = name.split(".")[1] if name.count(".") >= 1 else "<name>"
+    known = [example.replace("<name>", middle).replace("<signal>", middle) for example in EXAMPLES]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}?" if near else f"Fields are {', '.join(EXAMPLES)}"
+
+
+def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterator[Fault]:
+    plain = {name.removeprefix(EPOCH1) for name in fields}
+    groups = {name.rsplit(".", 1)[0] for name in plain if name.startswith("transfer.")}
+    known = sorted({*SCALARS, "transfer", *groups, *fields, *plain} - set(KEYS))
+    for name, unit in units.items():
+        if unit not in (FRACTION, PERCENT):
+            step = f"Write '{name}: {FRACTION}' or '{name}: {PERCENT}'"
+            yield Fault(f"{path} units.{name}", "fraction or percent", repr(unit), step)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            step = f"Did you mean {near[0]!r}?" if near else f"Units can be given for {known}"
+            yield Fault(f"{path} units", "a mapped field or 'transfer'", repr(name), step)
+
+
+__all__ = ["EPOCH1", "FRACTION", "KEYS", "PERCENT", "REQUIRED", "ImportMap", "read_map"]
