@@ -1,0 +1,193 @@
+"""All answers together: `analysis.json` and the same rows as CSV tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from clipdrift.analysis import (
+    caveats,
+    cells,
+    dose,
+    equivalence,
+    frontier,
+    grid,
+    matched_views,
+    mediation,
+    mixed,
+    operating,
+    paired,
+    partial,
+    power,
+    predictor_bootstrap,
+    predictors,
+    probe_sensitivity,
+    reproduction,
+    selection,
+)
+from clipdrift.analysis.frame import runs_frame
+from clipdrift.errors import Fault, RecordError
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.spec import StudySpec, content_hash
+
+SCHEMA_VERSION = 1
+# A spreadsheet runs a cell that starts with one of these as a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def analyze(
+    records: Sequence[RunRecord],
+    *,
+    spec: StudySpec | None = None,
+    published: str | None = None,
+    probe_tables: Mapping[str, pd.DataFrame] | None = None,
+    faults: Sequence[Fault] = (),
+) -> dict[str, Any]:
+    """Every statistic of a study, as in `analysis.schema.json`.
+
+    A pure function: the same records in any order give the same numbers, digit by digit.
+
+    Args:
+        records: of one study, or imported.
+        spec: the study, for its `underfit_fraction` and the factors it varies on purpose.
+        published: preset whose published figures to hold against; default the study's name.
+        probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
+        faults: of records that could not be read; they become warnings.
+
+    Returns:
+        `schema_version`, `generated_from`, `settings`, `warnings` and one list of flat rows per
+        question. Undefined is None with a `reason`.
+    """
+    underfit = cells.UNDERFIT_FRACTION if spec is None else spec.underfit_fraction
+    varied = [] if spec is None else sorted(spec.varied)
+    preset = published or _preset(records, spec)
+    # More threads would change the order of sums, and with it the last digits, from machine to
+    # machine; on matrices of this size they are slower too.
+    with threadpool_limits(limits=1):
+        runs = runs_frame(records)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "generated_from": _origin(records, runs),
+            "settings": {"underfit_fraction": underfit, "varied": varied, "preset": preset},
+            "warnings": caveats.rows(records, faults, varied),
+            "cells": cells.rows(runs, underfit_fraction=underfit),
+            "paired": paired.rows(runs, varied=varied),
+            "mixed": mixed.rows(runs),
+            "equivalence": equivalence.rows(runs, varied=varied),
+            "dose_response": dose.rows(runs),
+            "matched_views": matched_views.rows(runs),
+            "operating_points": operating.rows(runs),
+            "selection": selection.rows(runs),
+            "predictors": predictors.rows(runs),
+            "predictor_bootstrap": predictor_bootstrap.rows(runs),
+            "partial_correlations": partial.rows(runs),
+            "mediation": mediation.rows(runs),
+            "frontier": frontier.rows(runs, underfit_fraction=underfit),
+            "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
+            "probe_sensitivity": probe_sensitivity.rows(probe_tables or {}),
+            "power": power.rows(runs),
+            "reproduction": reproduction.rows(runs, preset) if preset else [],
+        }
+
+
+def write_analysis(folder: StudyFolder) -> dict[str, Any]:
+    """Analyse a study folder; write `analysis.json` and `tables/<key>.csv`.
+
+    Raises:
+        RecordError: if no record can be used; the faults of the unusable ones are named.
+        StudyFolderError: if the folder does not exist or cannot be written.
+    """
+    records, faults = folder.records()
+    if not any(record.status == "finished" for record in records):
+        step = "Run the study, or import records, first"
+        nothing = Fault(str(folder.path), "at least one finished run", "none", step)
+        raise RecordError([nothing, *faults])
+    tables, table_faults = probe_sensitivity.read_tables(folder)
+    known = {record.run_id for record in records}
+    result = analyze(
+        records,
+        spec=folder.read_spec(),
+        probe_tables={run_id: table for run_id, table in tables.items() if run_id in known},
+        faults=[*faults, *table_faults],
+    )
+    for key in row_keys():
+        atomic_write(folder.tables_path / f"{key}.csv", to_csv(key, result[key]))
+    atomic_write(folder.analysis_path, to_json(result))
+    return result
+
+
+@lru_cache(maxsize=1)
+def schema() -> dict[str, Any]:
+    """The JSON Schema of an analysis, as packaged.
+
+    >>> schema()["properties"]["schema_version"]["const"] == SCHEMA_VERSION
+    True
+    """
+    text = (files("clipdrift.analysis") / "analysis.schema.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def row_keys() -> list[str]:
+    """Keys of an analysis that hold lists of rows."""
+    return [key for key, part in schema()["properties"].items() if part.get("type") == "array"]
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """An analysis as JSON text, one row per line, so that two of them can be compared by `diff`."""
+    parts = []
+    for key, value in result.items():
+        text = json.dumps(value, allow_nan=False)
+        if isinstance(value, list) and value:
+            lines = ",\n  ".join(json.dumps(row, allow_nan=False) for row in value)
+            text = f"[\n  {lines}\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of one key as CSV: lists joined by spaces, null empty, text never a formula.
+
+    >>> print(to_csv("probe_sensitivity", [{"run_id": "=1+1", "cv": -0.5}]).splitlines()[1])
+    '=1+1,,,,,-0.5,,,
+    """
+    columns = list(schema()["properties"][key]["items"]["properties"])
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
+    return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:
+    """Name of the study, if it is one."""
+    names = {record.study for record in records} if spec is None else {spec.name}
+    return names.pop() if len(names) == 1 else None
+
+
+def _origin(records: Sequence[RunRecord], runs: pd.DataFrame) -> dict[str, Any]:
+    """Which records the numbers come from; the hash changes with any of their content."""
+    return {
+        "n_records": len(records),
+        "n_runs_used": len(runs),
+        "records_hash": content_hash(sorted(record.model_dump_json() for record in records)),
+    }
+
+
+__all__ = ["SCHEMA_VERSION", "analyze", "row_keys", "schema", "to_csv", "to_json", "write_analysis"]
