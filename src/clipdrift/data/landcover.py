@@ -70,10 +70,10 @@ def _draw_block(labels: NDArray[np.int64], seed: int, block: int, size: int) -> 
 def _photographed(canvas: Field, rng: _Rng) -> NDArray[np.uint8]:
     """Season tint, haze, exposure and sensor noise, the same distribution for every class."""
     count = len(canvas)
-    tint = rng.normal(1, 0.10, (count, 1, 1, 3)).astype(np.float32)
-    haze = rng.uniform(0, 0.35, (count, 1, 1, 1)).astype(np.float32)
+    tint = rng.normal(1, 0.08, (count, 1, 1, 3)).astype(np.float32)
+    haze = rng.uniform(0, 0.25, (count, 1, 1, 1)).astype(np.float32)
     gain = rng.uniform(0.75, 1.2, (count, 1, 1, 1)).astype(np.float32)
-    sigma = rng.uniform(0.01, 0.06, (count, 1, 1, 1)).astype(np.float32)
+    sigma = rng.uniform(0.01, 0.04, (count, 1, 1, 1)).astype(np.float32)
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * sigma
     seen = (canvas * tint * (1 - haze) + np.float32(0.6) * haze) * gain + noise
     return (np.clip(seen, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
