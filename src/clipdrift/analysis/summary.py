@@ -58,7 +58,7 @@ def analyze(
     Args:
         records: of one study, or imported.
         spec: the study, for its `underfit_fraction` and the factors it varies on purpose.
-        published: preset whose published figures to hold against; default the study's name.
+        published: preset whose published figures to hold against; default the one of this name.
         probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
         faults: of records that could not be read; they become warnings.
 
@@ -176,9 +176,10 @@ def _csv_cell(value: Any) -> Any:
 
 
 def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:
-    """Name of the study, if it is one."""
+    """The known preset that the study is by its name, if it is one."""
     names = {record.study for record in records} if spec is None else {spec.name}
-    return names.pop() if len(names) == 1 else None
+    known = names & set(reproduction.published())
+    return known.pop() if len(names) == 1 and known else None
 
 
 def _origin(records: Sequence[RunRecord], runs: pd.DataFrame) -> dict[str, Any]:
