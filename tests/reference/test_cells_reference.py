@@ -1,0 +1,189 @@
+"""Cells, dose-response, frontier, operating points and grid against pandas and scipy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_frames import RATES, SEEDS, made_up_runs, shuffled
+from scipy import stats
+
+from clipdrift.analysis import cells, dose, frontier, grid, operating
+from clipdrift.analysis.frame import metric_columns
+
+RETENTION = "transfer.cifar100.retention_pct"
+CELL = ["target", "method", "learning_rate"]
+
+
+def test_cells_agree_with_pandas_and_scipy() -> None:
+    frame = made_up_runs()
+    rows = cells.rows(frame)
+    assert len(rows) == 16 * len(metric_columns(frame))
+    groups = dict(iter(frame.groupby(CELL)))
+    for row in rows:
+        own = groups[row["target"], row["method"], row["lr"]][row["metric"]]
+        low, high = stats.t.interval(0.95, len(own) - 1, loc=own.mean(), scale=stats.sem(own))
+        assert row["n"] == len(own) == 5
+        assert row["mean"] == pytest.approx(own.mean(), rel=1e-12)
+        assert row["sd"] == pytest.approx(own.std(ddof=1), rel=1e-9)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_one_seed_has_no_spread() -> None:
+    row = cells.rows(made_up_runs(seeds=(7,)))[0]
+    assert (row["n"], row["sd"], row["ci_low"], row["ci_high"]) == (1, None, None, None)
+    assert row["mean"] is not None
+    assert row["reason"] == "one value: no SD and no interval"
+
+
+def test_undefined_values_are_left_out_and_said() -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,))
+    frame.loc[frame.index[:2], RETENTION] = [np.nan, np.inf]
+    frame["drift.never"] = np.nan
+    rows = {row["metric"]: row for row in cells.rows(frame)}
+    kept = frame[RETENTION].to_numpy()[2:]
+    assert rows[RETENTION]["mean"] == pytest.approx(kept.mean(), rel=1e-12)
+    assert rows[RETENTION]["n"] == len(rows[RETENTION]["run_ids"]) == 3
+    assert rows[RETENTION]["reason"] == "undefined in 2 of 5 runs"
+    assert (rows["drift.never"]["n"], rows["drift.never"]["mean"]) == (0, None)
+    assert rows["drift.never"]["reason"] == "undefined in all 5 runs"
+
+
+def test_equal_values_have_an_sd_of_exactly_zero() -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,), seeds=(1, 2, 3))
+    frame["test_accuracy"] = 0.1  # three times 0.1 over 3 is not 0.1 in floating point
+    row = next(r for r in cells.rows(frame) if r["metric"] == "test_accuracy")
+    assert (row["mean"], row["sd"]) == (0.1, 0.0)
+
+
+def test_underfitting_stands_on_validation_where_no_test_was_read() -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-6, 1e-5))
+    frame["test_accuracy"] = np.nan
+    frame["val_accuracy"] = np.where(frame["learning_rate"] == 1e-6, 0.5, 0.9)
+    flags = {row["lr"]: row["underfit"] for row in cells.rows(frame)}
+    assert flags == {1e-6: True, 1e-5: False}
+
+
+def test_dose_response_agrees_with_scipy() -> None:
+    frame = made_up_runs()
+    rows = dose.rows(frame, n_resamples=50)
+    assert len(rows) == 4 * len(metric_columns(frame))
+    for row in rows:
+        own = frame[(frame["target"] == row["target"]) & (frame["method"] == row["method"])]
+        expected = stats.spearmanr(np.log10(own["learning_rate"]), own[row["metric"]])
+        assert row["spearman_rho"] == pytest.approx(expected.statistic, rel=1e-9)
+        assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
+        assert (row["n"], row["n_lrs"], row["n_seeds"]) == (20, 4, 5)
+
+
+def test_dose_interval_draws_seeds_with_all_their_runs() -> None:
+    """The same draws of seeds, written out and put through scipy."""
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",)).sort_values(
+        ["learning_rate", "seed"]
+    )
+    row = next(
+        r for r in dose.rows(frame, n_resamples=200, seed=3) if r["metric"] == "drift.extra_0"
+    )
+    counts = np.random.default_rng(3).multinomial(5, np.full(5, 0.2), size=200)
+    rhos = []
+    for draw in counts:
+        part = pd.concat(
+            [
+                frame[frame["seed"] == seed]
+                for seed, times in zip(sorted(SEEDS), draw, strict=True)
+                for _ in range(times)
+            ]
+        )
+        rhos.append(stats.spearmanr(part["learning_rate"], part["drift.extra_0"]).statistic)
+    low, high = np.quantile(rhos, [0.025, 0.975])
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-9)
+
+
+def test_dose_response_of_one_rate_and_of_one_seed() -> None:
+    one_rate = dose.rows(made_up_runs(rates=(1e-5,)))
+    assert {(r["spearman_rho"], r["reason"]) for r in one_rate} == {
+        (None, "learning rate does not vary")
+    }
+    one_seed = dose.rows(made_up_runs(seeds=(7,)))
+    assert all(r["spearman_rho"] is not None and r["ci_low"] is None for r in one_seed)
+    assert {r["reason"] for r in one_seed} == {"one seed: no interval"}
+
+
+def test_dose_response_of_a_constant_metric() -> None:
+    frame = made_up_runs(targets=("eurosat",)).assign(**{"drift.extra_0": 1.0})
+    rows = [r for r in dose.rows(frame) if r["metric"] == "drift.extra_0"]
+    assert {(r["spearman_rho"], r["p"], r["reason"]) for r in rows} == {
+        (None, None, "metric does not vary")
+    }
+
+
+def test_frontier_holds_every_cell_that_nothing_beats() -> None:
+    frame = made_up_runs(rng_seed=4)
+    means = frame.groupby(CELL)[["test_accuracy", RETENTION]].mean()
+    expected = set()
+    for target, part in means.groupby("target"):
+        points = list(part.itertuples())
+        for point in points:
+            beaten = any(
+                other[1] >= point[1]
+                and other[2] >= point[2]
+                and (other[1] > point[1] or other[2] > point[2])
+                for other in points
+            )
+            if not beaten:
+                expected.add((target, point[0][1], point[0][2]))
+    rows = [row for row in frontier.rows(frame) if row["transfer"] == "cifar100"]
+    assert {(row["target"], row["method"], row["lr"]) for row in rows} == expected
+    assert all(row["n_cells"] == 8 for row in rows)
+
+
+def test_operating_point_is_the_cell_with_the_best_validation_mean() -> None:
+    frame = made_up_runs(rng_seed=2)
+    means = frame.groupby(CELL)[["val_accuracy", RETENTION]].mean()
+    for row in operating.rows(frame):
+        own = means.loc[row["target"], row["method"]]
+        assert row["lr"] == own["val_accuracy"].idxmax()
+        assert row["val_accuracy"] == pytest.approx(own["val_accuracy"].max(), rel=1e-12)
+        if row["metric"] == RETENTION:
+            assert row["mean"] == pytest.approx(own.loc[row["lr"], RETENTION], rel=1e-12)
+
+
+def test_equal_validation_means_take_the_lower_rate() -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",)).assign(val_accuracy=0.9)
+    assert {row["lr"] for row in operating.rows(frame)} == {min(RATES)}
+
+
+@pytest.mark.parametrize(
+    ("best", "edge"), [(1e-6, "lowest"), (1e-5, None), (5e-6, None), (5e-5, "highest")]
+)
+def test_grid_says_whether_the_best_rate_is_at_its_edge(best: float, edge: str | None) -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",))
+    frame["val_accuracy"] = np.where(frame["learning_rate"] == best, 0.95, 0.9)
+    frame["test_accuracy"] = 0.9
+    (row,) = grid.rows(frame)
+    assert (row["best_lr"], row["edge"], row["at_edge"]) == (best, edge, edge is not None)
+    assert (row["lowest_lr"], row["highest_lr"], row["n_lrs"]) == (1e-6, 5e-5, 4)
+    extend = f"the best rate of lora, {best:g}, is the {edge} of the grid: extend it"
+    assert row["words"] == (extend if edge else "nothing to remark")
+
+
+def test_grid_of_one_rate_and_without_validation() -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,))
+    (row,) = grid.rows(frame)
+    assert (row["at_edge"], row["edge"]) == (None, None)
+    assert row["reason"] == "one learning rate: a grid of one has no inside"
+    frame["val_accuracy"] = np.nan
+    (row,) = grid.rows(frame)
+    assert (row["best_lr"], row["reason"]) == (None, "no validation accuracy in these records")
+    (row,) = operating.rows(frame)
+    assert (row["lr"], row["mean"]) == (None, None)
+    assert row["reason"] == "no validation accuracy in these records"
+
+
+def test_order_of_rows_changes_nothing_and_backbones_stay_apart() -> None:
+    one, other = made_up_runs(backbone="b32"), made_up_runs(backbone="b16", rng_seed=9)
+    both = pd.concat([one, other], ignore_index=True)
+    for answer in (cells.rows, dose.rows, frontier.rows, operating.rows, grid.rows):
+        rows = answer(both)
+        assert answer(shuffled(both)) == rows
+        assert [row for row in rows if row["backbone"] == "b32"] == answer(one)

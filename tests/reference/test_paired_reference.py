@@ -1,0 +1,248 @@
+"""Paired tests, equivalence and their building blocks against scipy and statsmodels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_frames import SEEDS, made_up_runs, shuffled
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from clipdrift.analysis import equivalence, paired
+from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.pairs import matched_pairs
+from clipdrift.analysis.wilcoxon import MAX_EXACT, signed_rank
+from clipdrift.records import RunRecord
+
+RETENTION = "transfer.cifar100.retention_pct"
+
+
+def values(frame: pd.DataFrame, target: str, method: str, rate: float | None, metric: str) -> Any:
+    part = frame[(frame["target"] == target) & (frame["method"] == method)]
+    if rate is not None:
+        part = part[part["learning_rate"] == rate]
+    return part.sort_values(["learning_rate", "seed"])[metric].to_numpy()
+
+
+def test_every_row_agrees_with_scipy() -> None:
+    frame = made_up_runs()
+    rows = paired.rows(frame)
+    n_metrics = len(paired.default_metrics(frame))
+    assert len(rows) == 2 * n_metrics * 5  # targets, metrics, four rates and pooled
+    for row in rows:
+        a = values(frame, row["target"], "full_ft", row["lr"], row["metric"])
+        b = values(frame, row["target"], "lora", row["lr"], row["metric"])
+        t_test = stats.ttest_rel(a, b)
+        interval = t_test.confidence_interval(0.95)
+        assert row["n_pairs"] == len(a) == (20 if row["lr"] is None else 5)
+        assert row["mean_diff"] == pytest.approx((a - b).mean(), rel=1e-9)
+        assert row["t"] == pytest.approx(t_test.statistic, rel=1e-9)
+        assert row["p_t"] == pytest.approx(t_test.pvalue, rel=1e-9)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(interval), rel=1e-9)
+        exact = stats.wilcoxon(a, b, method="exact").pvalue
+        assert row["p_wilcoxon"] == pytest.approx(exact, rel=1e-9)
+        assert row["wilcoxon_floor"] == 2 * 0.5 ** len(a)
+
+
+@pytest.mark.parametrize("scope", ["per_lr", "pooled"])
+def test_holm_agrees_with_statsmodels(scope: str) -> None:
+    family = [row for row in paired.rows(made_up_runs()) if row["scope"] == scope]
+    adjusted = multipletests([row["p_t"] for row in family], method="holm")[1]
+    assert [row["p_holm"] for row in family] == pytest.approx(adjusted.tolist(), rel=1e-9)
+    assert {row["family"] for row in family} == {f"p_t of all {len(family)} {scope} tests"}
+
+
+@pytest.mark.parametrize("df", [2, 3, 4, 11, 40])
+def test_hedges_factor_makes_dz_unbiased(df: int) -> None:
+    """E[t] of a noncentral t with noncentrality delta sqrt(n) is sqrt(n) delta / J(df)."""
+    n = df + 1
+    expected = stats.nct.mean(df, 0.7 * math.sqrt(n)) / math.sqrt(n)
+    assert paired.hedges_factor(df) * expected == pytest.approx(0.7, rel=1e-9)
+
+
+def sign_patterns(d: np.ndarray[Any, Any]) -> float:
+    """Two-sided p over all 2^n sign patterns, written out."""
+    d = d[d != 0]
+    ranks = stats.rankdata(np.abs(d))
+    observed = ranks[d > 0].sum()
+    sums = [
+        sum(rank for rank, sign in zip(ranks, signs, strict=True) if sign)
+        for signs in product([False, True], repeat=len(d))
+    ]
+    below = sum(total <= observed for total in sums)
+    above = sum(total >= observed for total in sums)
+    return min(1.0, 2 * min(below, above) / len(sums))
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        [1.0],
+        [1.0, -1.0],
+        [0.5, 0.5, 0.5],
+        [1.0, 1.0, -2.0, 2.0, 3.0],
+        [0.0, 1.0, -2.0, 3.0, 0.0],
+        [1.0, -1.0, 1.0, -1.0, 2.0, 2.0, 2.0, -5.0],
+    ],
+)
+def test_wilcoxon_with_ties_and_zeros_is_exact(d: list[float]) -> None:
+    found = signed_rank(np.array(d))
+    assert found.p == pytest.approx(sign_patterns(np.array(d)), rel=1e-12)
+    assert found.method == "exact"
+
+
+def test_wilcoxon_of_many_pairs_is_the_normal_approximation() -> None:
+    d = np.round(np.random.default_rng(0).normal(0.2, 1, size=MAX_EXACT + 30), 1)
+    found = signed_rank(d)
+    expected = stats.wilcoxon(d, method="asymptotic", correction=False).pvalue
+    assert found.method == "normal"
+    assert found.p == pytest.approx(expected, rel=1e-9)
+
+
+def test_wilcoxon_takes_rounding_for_ties() -> None:
+    # Equal differences of accuracies, unequal only because decimals are not binary.
+    d = np.array([0.99 - 0.98, -(0.94 - 0.93), 0.03])
+    assert abs(d[0]) > abs(d[1])
+    assert signed_rank(d).p == 0.5
+    assert signed_rank(d, rounding=1e-13).p == sign_patterns(np.array([1.0, -1.0, 3.0])) == 0.75
+
+
+def test_wilcoxon_of_no_difference_is_undefined() -> None:
+    assert signed_rank(np.zeros(4)) == (None, None)
+
+
+def test_equivalence_agrees_with_statsmodels() -> None:
+    frame = made_up_runs()
+    rows = [row for row in equivalence.rows(frame) if row["metric"] == RETENTION]
+    assert len(rows) == 10
+    for row in rows:
+        a = values(frame, row["target"], "full_ft", row["lr"], RETENTION)
+        b = values(frame, row["target"], "lora", row["lr"], RETENTION)
+        p, (_, p_lower, _), (_, p_upper, _) = ttost_paired(a, b, -2.0, 2.0)
+        assert row["p_tost"] == pytest.approx(p, rel=1e-9)
+        assert row["p_lower"] == pytest.approx(p_lower, rel=1e-9)
+        assert row["p_upper"] == pytest.approx(p_upper, rel=1e-9)
+        low, high = stats.ttest_rel(a, b).confidence_interval(0.9)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("gap", "result"), [(0.0, "equivalent"), (0.05, "different"), (0.01, "inconclusive")]
+)
+def test_equivalence_in_words(gap: float, result: str) -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,))
+    first = frame["method"] == "full_ft"
+    jitter = dict(zip(SEEDS, (0.001, -0.001, 0.0005, -0.0005, 0.0), strict=True))
+    frame["test_accuracy"] = 0.9 + np.where(first, gap + frame["seed"].map(jitter), 0.0)
+    rows = equivalence.rows(frame, margins={"test_accuracy": 0.01})
+    assert [(row["scope"], row["result"]) for row in rows] == [
+        ("per_lr", result),
+        ("pooled", result),
+    ]
+    expected = {
+        "equivalent": "full_ft and lora differ by less than 0.01 in test_accuracy (90% interval",
+        "different": "full_ft and lora differ by more than 0.01 in test_accuracy (90% interval",
+        "inconclusive": "whether full_ft and lora differ by 0.01 in test_accuracy is open (90%",
+    }[result]
+    assert rows[0]["words"].startswith(expected)
+
+
+def test_zero_variance_is_null_with_a_reason() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,))
+    frame["test_accuracy"] = np.where(frame["method"] == "full_ft", 0.93, 0.90)
+    row = next(r for r in paired.rows(frame) if r["metric"] == "test_accuracy")
+    assert row["mean_diff"] == pytest.approx(0.03)
+    undefined = ("ci_low", "ci_high", "cohen_dz", "hedges_gz", "t", "p_t", "p_holm")
+    assert [row[key] for key in undefined] == [None] * 7
+    assert row["reason"] == "the differences do not vary: no t test"
+    assert row["p_wilcoxon"] == 2 / 32
+    tost = next(r for r in equivalence.rows(frame) if r["metric"] == "test_accuracy")
+    assert (tost["p_tost"], tost["result"], tost["words"]) == (None, None, None)
+
+
+def test_differences_equal_but_for_rounding_have_no_variance() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,))
+    base = frame["seed"].map(dict(zip(SEEDS, (0.80, 0.81, 0.9, 0.7, 0.6), strict=True)))
+    frame["test_accuracy"] = base + np.where(frame["method"] == "full_ft", 0.01, 0.0)
+    row = next(r for r in paired.rows(frame) if r["metric"] == "test_accuracy")
+    assert (row["t"], row["sd_diff"]) == (None, 0.0)
+
+
+def test_missing_seeds_drop_the_pair_and_are_counted() -> None:
+    frame = made_up_runs(targets=("eurosat",))
+    gone = (frame["method"] == "lora") & (frame["seed"] == 7) & (frame["learning_rate"] == 1e-5)
+    rows = [r for r in paired.rows(frame[~gone]) if r["metric"] == RETENTION]
+    by_lr = {row["lr"]: row for row in rows}
+    assert (by_lr[1e-5]["n_pairs"], by_lr[1e-5]["n_dropped"]) == (4, 1)
+    assert by_lr[1e-5]["dropped_reason"] == "1 no matched run of lora"
+    assert (by_lr[1e-6]["n_pairs"], by_lr[1e-6]["n_dropped"]) == (5, 0)
+    assert (by_lr[None]["n_pairs"], by_lr[None]["n_dropped"]) == (19, 1)
+    a = values(frame, "eurosat", "full_ft", 1e-5, RETENTION)[1:]
+    b = values(frame, "eurosat", "lora", 1e-5, RETENTION)[1:]
+    assert by_lr[1e-5]["t"] == pytest.approx(stats.ttest_rel(a, b).statistic, rel=1e-9)
+
+
+def test_undefined_values_drop_the_pair_for_that_metric_only() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,))
+    frame.loc[frame.index[0], RETENTION] = np.nan
+    frame.loc[frame.index[1], RETENTION] = np.inf
+    rows = {row["metric"]: row for row in paired.rows(frame) if row["scope"] == "pooled"}
+    assert (rows[RETENTION]["n_pairs"], rows[RETENTION]["n_dropped"]) == (3, 2)
+    assert rows[RETENTION]["dropped_reason"] == "2 undefined in one of the runs"
+    assert rows["test_accuracy"]["n_pairs"] == 5
+
+
+@pytest.mark.parametrize(("varied", "n_pairs"), [((), 2), (("head_init",), 3)])
+def test_runs_under_different_conditions_are_not_paired(
+    make_records: Callable[..., list[RunRecord]], varied: tuple[str, ...], n_pairs: int
+) -> None:
+    records = make_records(targets=("landcover",), rates=(1e-5,))
+    records[0].fingerprints["head_init"] = "other"
+    del records[1].fingerprints["data"]  # unknown is not different
+    frame = runs_frame(records)
+    (pairs,) = matched_pairs(frame, varied)
+    assert len(pairs.first) == n_pairs
+    row = next(r for r in paired.rows(frame, varied=varied) if r["scope"] == "pooled")
+    assert row["n_pairs"] == n_pairs
+    assert row["dropped_reason"] == (None if varied else "1 different head_init")
+
+
+def test_one_pair_two_pairs_and_one_method() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,), seeds=(7,))
+    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "pooled")
+    assert (row["n_pairs"], row["t"], row["reason"]) == (1, None, "one pair: no spread")
+    assert row["wilcoxon_floor"] == 1.0
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,), seeds=(7, 11))
+    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "pooled")
+    assert row["t"] is not None
+    assert (row["hedges_gz"], row["reason"]) == (
+        None,
+        "two pairs: Hedges' correction is undefined",
+    )
+    assert paired.rows(frame[frame["method"] == "lora"]) == []
+
+
+def test_backbones_and_references_are_never_paired() -> None:
+    one, other = made_up_runs(backbone="b32"), made_up_runs(backbone="b16", rng_seed=5)
+    reference = made_up_runs(methods=("linear_probe",)).assign(role="reference", backbone="b32")
+    rows = paired.rows(pd.concat([one, other, reference], ignore_index=True))
+    assert {row["backbone"] for row in rows} == {"b16", "b32"}
+    assert {(row["method_a"], row["method_b"]) for row in rows} == {("full_ft", "lora")}
+    alone = {(r["target"], r["metric"], r["lr"]): r["t"] for r in paired.rows(one)}
+    pooled_with = {
+        (r["target"], r["metric"], r["lr"]): r["t"] for r in rows if r["backbone"] == "b32"
+    }
+    assert alone == pooled_with
+
+
+def test_order_of_rows_changes_nothing() -> None:
+    frame = made_up_runs()
+    assert paired.rows(shuffled(frame)) == paired.rows(frame)
+    assert equivalence.rows(shuffled(frame)) == equivalence.rows(frame)
