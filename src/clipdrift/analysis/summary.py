@@ -40,7 +40,7 @@ from clipdrift.spec import StudySpec, content_hash
 
 SCHEMA_VERSION = 1
 # A spreadsheet runs a cell that starts with one of these as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def analyze(
@@ -170,9 +170,11 @@ def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list):
         value = " ".join(map(str, value))
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    # Control characters break rows, and spreadsheets skip some of them before a formula.
+    text = "".join(char if char.isprintable() else " " for char in value).strip()
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:
