@@ -165,7 +165,7 @@ class Table:
         where = f"{self.path} {field}"
         if field.endswith("retention_pct") and unit is None and 0 < largest <= LARGEST_FRACTION:
             step = f"Write '{field}: {FRACTION}' (or {PERCENT}) under units"
-            got = f"nothing above {largest:g}: a fraction?"
+            got = f"nothing above {largest:g}, as of a fraction"
             self.faults.append(Fault(where, "percent (100 = all kept)", got, step))
         if field in ("val_accuracy", "test_accuracy") and unit == PERCENT and 0 < largest <= 0.01:
             step = f"Write '{field}: {FRACTION}' under units"
