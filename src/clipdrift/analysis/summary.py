@@ -157,7 +157,7 @@ def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of one key as CSV: lists joined by spaces, null empty, text never a formula.
 
     >>> print(to_csv("probe_sensitivity", [{"run_id": "=1+1", "cv": -0.5}]).splitlines()[1])
-    '=1+1,,,,,-0.5,,,
+    '=1+1,,,,,,-0.5,,
     """
     columns = list(schema()["properties"][key]["items"]["properties"])
     out = io.StringIO()
