@@ -229,6 +229,15 @@ def test_one_pair_two_pairs_and_one_method() -> None:
     assert paired.rows(frame[frame["method"] == "lora"]) == []
 
 
+def test_metric_that_nobody_measured_has_no_usable_pair() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-5,)).assign(test_accuracy=np.nan)
+    for answer in (paired.rows, equivalence.rows):
+        for row in answer(frame):
+            if row["metric"] == "test_accuracy":
+                found = (row["n_pairs"], row["mean_diff"], row["reason"])
+                assert found == (0, None, "no usable pair")
+
+
 def test_backbones_and_references_are_never_paired() -> None:
     one, other = made_up_runs(backbone="b32"), made_up_runs(backbone="b16", rng_seed=5)
     reference = made_up_runs(methods=("linear_probe",)).assign(role="reference", backbone="b32")

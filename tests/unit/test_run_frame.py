@@ -106,6 +106,9 @@ def test_equal_duplicates_count_once_and_contradicting_ones_not_at_all(
     moved = first.model_copy(update={"run_id": "moved"}, deep=True)
     moved.fingerprints["data"] = "other split"
     assert [r.run_id for r in usable_records([first, moved, third])] == [third.run_id]
+    earlier = first.model_copy(update={"run_id": "earlier"}, deep=True)
+    earlier.history[1].drift["cka_mean"] = 0.5
+    assert [r.run_id for r in usable_records([first, earlier, third])] == [third.run_id]
 
 
 def test_blocks_count_from_one(make_records: MakeRecords) -> None:

@@ -84,7 +84,7 @@ def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
         "reason": None,
     }
     if n < 2:
-        return {**row, "reason": "one pair: no spread" if n else "no matched pairs"}
+        return {**row, "reason": "one pair: no spread" if n else "no usable pair"}
     error = float(d.std(ddof=1)) / n**0.5
     if error * n**0.5 <= gaps.rounding:
         return {**row, "reason": "the differences do not vary: no t test"}

@@ -142,12 +142,12 @@ def same_run_groups(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
 
 
 def agree(records: Sequence[RunRecord]) -> bool:
-    """Whether records hold the same numbers under the same conditions."""
+    """Whether records hold the same numbers, at the end and per epoch, under the same conditions."""
     # As text, because NaN does not equal itself.
     texts = {
         repr(
             (
-                numbers(record.result),
+                [numbers(reading) for reading in (record.result, *record.history)],
                 record.result.drift_per_block,
                 sorted(record.fingerprints.items()),
             )

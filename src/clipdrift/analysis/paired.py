@@ -132,7 +132,7 @@ def _test(gaps: Gaps, level: float) -> dict[str, Any]:
         "reason": None,
     }
     if n < 2:
-        return {**row, "reason": "one pair: no spread" if n else "no matched pairs"}
+        return {**row, "reason": "one pair: no spread" if n else "no usable pair"}
     sd = float(d.std(ddof=1))
     if sd <= gaps.rounding:
         return {**row, "sd_diff": 0.0, "reason": "the differences do not vary: no t test"}
