@@ -142,7 +142,7 @@ def same_run_groups(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
 
 
 def agree(records: Sequence[RunRecord]) -> bool:
-    """Whether records hold the same numbers, at the end and per epoch, under the same conditions."""
+    """Whether records hold the same numbers, final and per epoch, under the same conditions."""
     # As text, because NaN does not equal itself.
     texts = {
         repr(
