@@ -1,0 +1,1 @@
+"""Drift measurements: pure tensor functions, one quantity family a file, and streaming capture."""

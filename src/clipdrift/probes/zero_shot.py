@@ -1,0 +1,98 @@
+"""Zero-shot classification and how much of it is retained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from clipdrift.probes.attention import as_float
+
+NO_CLASS = -1
+
+
+def zero_shot_predict(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """The class whose text embedding has the largest cosine with the image embedding.
+
+    argmax_c cos(x_n, t_c), in float32 or wider.
+
+    Args:
+        image_features: [N, E] from the live, adapter-active encoder; need not be normalised.
+        text_features: [C, E] one per class; need not be normalised.
+
+    Returns:
+        [N] int64 class numbers; -1 (never right) where no cosine exists: an embedding that is zero
+        or not finite must not count as class 0.
+
+    Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+    Supervision", section 3.1.2.
+
+    >>> classes = torch.tensor([[1.0, 0.0], [0.0, 9.0]])
+    >>> zero_shot_predict(torch.tensor([[5.0, 1.0], [1.0, 2.0], [0.0, 0.0]]), classes).tolist()
+    [0, 1, -1]
+    """
+    image, text = as_float(image_features), as_float(text_features)
+    image, text = (v / torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (image, text))
+    cosine = image @ text.T
+    return torch.where(cosine.isfinite().all(dim=-1), cosine.argmax(dim=-1), NO_CLASS)
+
+
+def zero_shot_accuracy(image_features: Tensor, text_features: Tensor, labels: Tensor) -> float:
+    """Fraction of images whose zero-shot class is their label.
+
+    Args:
+        image_features: [N, E].
+        text_features: [C, E].
+        labels: [N] class numbers from 0.
+
+    Returns:
+        A fraction, 0 to 1.
+
+    Raises:
+        ValueError: if there are no images, or not one label for each.
+
+    >>> classes, images = torch.eye(2), torch.tensor([[2.0, 1.0], [0.0, 1.0]])
+    >>> zero_shot_accuracy(images, classes, torch.tensor([0, 0]))
+    0.5
+    """
+    if len(labels) == 0 or labels.shape != image_features.shape[:1]:
+        got = f"{list(labels.shape)} for images {list(image_features.shape)}"
+        raise ValueError(
+            f"labels: expected one for each of N > 0 images, got {got}. Check the set."
+        )
+    predicted = zero_shot_predict(image_features, text_features)
+    return (predicted == labels.to(predicted.device)).double().mean().item()
+
+
+def retention_pct(adapted: float, baseline: float) -> float | None:
+    """Zero-shot accuracy that survives: 100 adapted / baseline.
+
+    Args:
+        adapted: accuracy after fine-tuning, a fraction.
+        baseline: accuracy of the untouched backbone, a fraction.
+
+    Returns:
+        Percent, 0 or more, above 100 where transfer improved. None (undefined) at baseline 0.
+
+    >>> retention_pct(0.3, 0.6), retention_pct(0.1, 0.0)
+    (50.0, None)
+    """
+    return 100 * adapted / baseline if baseline > 0 else None
+
+
+def chance_corrected_retention_pct(adapted: float, baseline: float, n_classes: int) -> float | None:
+    """Retention of what is above guessing: 100 (adapted - 1/C) / (baseline - 1/C).
+
+    Args:
+        adapted: accuracy after fine-tuning, a fraction.
+        baseline: accuracy of the untouched backbone, a fraction.
+        n_classes: C, classes of the transfer dataset, balanced.
+
+    Returns:
+        Percent; 0 at chance, negative below it. None (undefined) if the baseline itself is not
+        above chance.
+
+    >>> chance_corrected_retention_pct(0.5, 0.75, 4), chance_corrected_retention_pct(0.5, 0.25, 4)
+    (50.0, None)
+    """
+    chance = 1 / n_classes
+    return 100 * (adapted - chance) / (baseline - chance) if baseline > chance else None
