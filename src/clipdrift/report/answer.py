@@ -1,0 +1,193 @@
+"""The answer in words and numbers: what each method reaches, what it keeps, how sure, what not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clipdrift.report.limits import Sentence, limits
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.printed import MEAN, Printed, of_cell, of_row
+from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.tables import Column, Table, word
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One target's answer: sentences, the table behind them, and the limits."""
+
+    title: str
+    sentences: Sequence[Sentence]
+    table: Table
+    limits: Sequence[Sentence]
+
+
+def answers(study: Study) -> list[Answer]:
+    return [
+        Answer(
+            study.title(place),
+            [*_reached(study, place), *_compared(study, place), *_unbeaten(study, place)],
+            headline_table(study, place, i),
+            limits(study, place),
+        )
+        for i, place in enumerate(study.places)
+    ]
+
+
+def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
+    """Method -> metric -> row at the method's best mean validation accuracy."""
+    out: dict[str, dict[str, Row]] = {}
+    for _, row in study.rows("operating_points", backbone=place.backbone, target=place.target):
+        out.setdefault(row["method"], {})[row["metric"]] = row
+    return {method: out[method] for method in study.looks if method in out}
+
+
+def headline_table(study: Study, place: Place, number: int) -> Table:
+    """Each method at its best rate: accuracy, retention, drift."""
+    names = [study.accuracy, *study.outcomes, *study.main_drifts[:2]]
+    columns = [
+        Column("Method", numeric=False),
+        Column("LR", "rate of the best mean validation accuracy"),
+        Column("Seeds", "runs with a value"),
+        *(Column(metric(name).axis, f"mean ± SD over seeds of {name}") for name in names),
+    ]
+    rows, marks = [], []
+    for method, found in operating_points(study, place).items():
+        first = found.get(study.accuracy) or next(iter(found.values()))
+        runs = study.index.encode(first["run_ids"])
+        count = Printed(str(first["n"]), study.accuracy, "n", runs, first["n"])
+        values = [of_cell(found.get(name), study.index) for name in names]
+        rows.append([word(method), word(rate_text(first["lr"]), first["lr"]), count, *values])
+        marks.append("underfit" if _underfits(study, place, method, first["lr"]) else "")
+    note = "Each method at the learning rate of its best mean validation accuracy."
+    return Table(
+        f"headline-{number}",
+        "At the best rate",
+        columns,
+        rows,
+        1,
+        marks,
+        note,
+        file="tables/operating_points.csv",
+    )
+
+
+def _underfits(study: Study, place: Place, method: str, lr: float) -> bool:
+    return any(
+        cell.method == method and cell.lr == lr and study.underfits(cell)
+        for cell in study.cells_of(place)
+    )
+
+
+def _reached(study: Study, place: Place) -> Iterable[Sentence]:
+    for method, found in operating_points(study, place).items():
+        row = found.get(study.accuracy)
+        if study.looks[method].role != "matched" or row is None or row["mean"] is None:
+            continue
+        part = "the test part" if study.accuracy == "test_accuracy" else "the validation part"
+        sentence: Sentence = [
+            word(method, title="method"),
+            " reaches ",
+            of_cell(row, study.index, unit=True),
+            f" on {part} at learning rate {rate_text(row['lr'])} ({_seeds(row['n'])})",
+        ]
+        kept = [found[name] for name in study.outcomes if name in found]
+        kept = [row for row in kept if row["mean"] is not None]
+        if kept:
+            sentence.append(" and keeps ")
+        for i, outcome in enumerate(kept):
+            sentence += ["" if i == 0 else ", ", *_kept(study, place, outcome)]
+        yield [*sentence, "."]
+
+
+def _kept(study: Study, place: Place, row: Row) -> Sentence:
+    dataset = row["metric"].split(".", 1)[1].rsplit(".", 1)[0]
+    out: Sentence = [of_cell(row, study.index, unit=True)]
+    if row["metric"].endswith("retention_pct"):
+        out.append(f" of the untouched zero-shot accuracy on {dataset}")
+        before = baseline(study, place, dataset)
+        if before is not None:
+            out += [" (", before, ")"]
+    else:
+        out.append(f" zero-shot accuracy on {dataset}")
+    return out
+
+
+def baseline(study: Study, place: Place, dataset: str) -> Printed | None:
+    """Zero-shot accuracy of the untouched model, as the runs of a place recorded it."""
+    name = f"transfer.{dataset}.baseline_accuracy"
+    if name not in study.runs:
+        return None
+    runs = study.runs[
+        (study.runs["backbone"] == place.backbone)
+        & (study.runs["target"] == place.target)
+        & study.runs[name].notna()
+    ]
+    if runs.empty:
+        return None
+    value = float(runs[name].mean())
+    positions = study.index.encode(runs["run_id"])
+    return Printed(metric(name).with_unit(value), name, MEAN, positions, value, metric(name).label)
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
+
+
+def _compared(study: Study, place: Place) -> Iterable[Sentence]:
+    """Matched runs, pooled over rates, and at how many rates the sign is the same."""
+    where = {"backbone": place.backbone, "target": place.target}
+    per_lr = [row for _, row in study.rows("paired", **where, scope="per_lr")]
+    for position, row in study.rows("paired", **where, scope="pooled"):
+        if row["metric"] not in study.outcomes or row["mean_diff"] is None:
+            continue
+        runs = study.runs_of(row)
+        sentence: Sentence = [
+            f"At equal learning rate and seed, {_verdict(row)}: ",
+            of_row("paired", position, row, "mean_diff", runs, unit=True),
+            f" on average over {row['n_pairs']} pairs",
+        ]
+        if row["ci_low"] is not None:
+            sentence += [" (95 % CI ", of_row("paired", position, row, "ci", runs), ")"]
+        own = [
+            other["mean_diff"]
+            for other in per_lr
+            if all(other[key] == row[key] for key in ("method_a", "method_b", "metric"))
+            and other["mean_diff"] is not None
+        ]
+        same = sum(diff * row["mean_diff"] > 0 for diff in own)
+        yield [*sentence, f"; the sign is the same at {same} of {len(own)} rates."]
+
+
+def _verdict(row: Row) -> str:
+    """Which of two methods keeps more, if the interval leaves it open or not."""
+    a, b = row["method_a"], row["method_b"]
+    dataset = row["metric"].split(".", 1)[1].rsplit(".", 1)[0]
+    what = "of" if row["metric"].endswith("retention_pct") else "accuracy on"
+    low, high = row["ci_low"], row["ci_high"]
+    if low is None or low <= 0 <= high:
+        return f"{a} and {b} are not told apart in what they keep {what} {dataset}"
+    side = "more" if row["mean_diff"] > 0 else "less"
+    return f"{a} keeps {side} {what} {dataset} than {b}"
+
+
+def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:
+    """The frontier, said once for all transfer datasets on which it is the same."""
+    said: dict[str, list[str]] = {}
+    where = {"backbone": place.backbone, "target": place.target}
+    for dataset in study.transfers:
+        rows = [row for _, row in study.rows("frontier", **where, transfer=dataset)]
+        if not rows:
+            continue
+        names = [
+            f"{row['method']} {rate_text(row['lr'])}" + (" (underfits)" if row["underfit"] else "")
+            for row in rows
+        ]
+        cells = rows[0]["n_cells"]
+        text = f"{len(rows)} of {cells} cells are not beaten in both: {', '.join(names)}."
+        said.setdefault(text, []).append(dataset)
+    for text, datasets in said.items():
+        yield [f"In accuracy and retention on {' or '.join(datasets)}, {text}"]
+
+
+__all__ = ["Answer", "answers", "headline_table", "operating_points"]

@@ -1,0 +1,129 @@
+"""What the page says beside its figures: facts, answer, tables, the list of sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from clipdrift.report import comparison_tables as comparison
+from clipdrift.report import design_tables as design
+from clipdrift.report import predictor_tables as predictor
+from clipdrift.report.answer import answers
+from clipdrift.report.attention import attention_images
+from clipdrift.report.charts import Charts
+from clipdrift.report.figures.history import history_metrics
+from clipdrift.report.figures.layers import layer_signals
+from clipdrift.report.notices import notices
+from clipdrift.report.provenance import (
+    conditions_table,
+    design_table,
+    matchedness_table,
+    runs_table,
+)
+from clipdrift.report.study import Study
+from clipdrift.report.tables import cell_table
+
+
+def content(study: Study, figures: Charts) -> dict[str, Any]:
+    """Every variable of the page's template except its script, style and figure data."""
+    found = notices(study)
+    images, omitted = attention_images(study)
+    out = {
+        "title": _title(study),
+        "description": study.spec.description if study.spec else "",
+        "facts": _facts(study),
+        "answers": answers(study),
+        "urgent": [notice for notice in found if notice.urgent],
+        "notices": [notice for notice in found if not notice.urgent],
+        **figures,
+        "layer_signals": layer_signals(study),
+        "history_metrics": history_metrics(study),
+        "tables": _tables(study),
+        "attention": images,
+        "attention_omitted": omitted,
+        "spec_text": study.folder.spec_path.read_text() if study.spec else "",
+        "records_hash": study.analysis["generated_from"]["records_hash"][:16],
+        "version": version("clipdrift"),
+    }
+    return {**out, "sections": _sections(out)}
+
+
+def _tables(study: Study) -> dict[str, Any]:
+    accuracy = [name for name in ("val_accuracy", "test_accuracy") if name in study.metrics]
+    transfer = [
+        f"transfer.{name}.{field}"
+        for name in study.transfers
+        for field in ("accuracy", "retention_pct")
+        if f"transfer.{name}.{field}" in study.metrics
+    ]
+    main = [*accuracy, *transfer, *study.main_drifts]
+    rest = [name for name in study.drifts if name not in study.main_drifts]
+    note = "Underfitting cells are grey: what they keep is no merit."
+    return {
+        "cells": cell_table(study, main, table_id="cells", caption="All cells", note=note),
+        "drifts": cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None,
+        "paired_per_lr": comparison.paired_table(study, "per_lr", every_metric=False),
+        "paired_pooled": comparison.paired_table(study, "pooled", every_metric=False),
+        "paired_per_lr_all": comparison.paired_table(study, "per_lr", every_metric=True),
+        "paired_pooled_all": comparison.paired_table(study, "pooled", every_metric=True),
+        "mixed": comparison.mixed_table(study),
+        "equivalence": comparison.equivalence_table(study),
+        "dose": comparison.dose_table(study),
+        "predictors": predictor.predictor_table(study, "predictors"),
+        "predictor_bootstrap": predictor.predictor_table(study, "predictor_bootstrap"),
+        "selection": predictor.selection_table(study, 2.0),
+        "mediation": predictor.mediation_table(study),
+        "matched": comparison.matched_table(study),
+        "grid": design.grid_table(study),
+        "power": design.power_table(study),
+        "sensitivity": design.sensitivity_table(study),
+        "reproduction": design.reproduction_table(study),
+        "matchedness": matchedness_table(study),
+        "design": design_table(study),
+        "conditions": conditions_table(study),
+        "runs": runs_table(study),
+    }
+
+
+def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    tables = content["tables"]
+    known: Sequence[tuple[str, str, Any]] = [
+        ("answer", "Answer", True),
+        ("trade-off", "Trade-off", content["planes"]),
+        ("dose", "Dose-response", content["dose"]),
+        ("layers", "Layers", content["heat"]),
+        ("training", "Training", content["history"]),
+        ("predictors", "Predictors", content["predictors"] or tables["predictors"]),
+        ("matched", "Matched views", content["matched"]),
+        ("tests", "Tests", tables["paired_per_lr"] or tables["dose"]),
+        ("cells", "Cells", True),
+        ("design", "Grid and power", tables["grid"] or tables["power"]),
+        ("reproduction", "Reproduction", tables["reproduction"]),
+        ("attention", "Attention", content["attention"]),
+        ("provenance", "Provenance", True),
+    ]
+    return [(section, name) for section, name, there in known if there]
+
+
+def _title(study: Study) -> str:
+    names = dict.fromkeys(record.study for record in study.records)
+    return study.spec.name if study.spec else ", ".join(names) or study.folder.path.name
+
+
+def _facts(study: Study) -> list[str]:
+    matched = [name for name, look in study.looks.items() if look.role == "matched"]
+    references = [name for name in study.looks if name not in matched]
+    seeds = sorted({record.seed for record in study.usable})
+    facts = [
+        f"{len(study.usable)} runs used of {len(study.records)}",
+        f"backbone {', '.join(study.backbones)}",
+        f"targets {', '.join(dict.fromkeys(place.target for place in study.places))}",
+        f"methods {', '.join(matched) or '–'}",
+        f"references {', '.join(references)}" if references else "",
+        f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 10 else f"{len(seeds)} seeds",
+    ]
+    return [fact for fact in facts if fact]
+
+
+__all__ = ["content"]

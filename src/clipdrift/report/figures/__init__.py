@@ -1,0 +1,1 @@
+"""Figures of the report as plotly data, one question a file; colours are tokens of the palette."""

@@ -1,0 +1,146 @@
+"""A chart as data: plotly traces and a layout whose colours are tokens of the palette."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipdrift.report.metrics import Metric, rate_text
+
+Trace = dict[str, Any]
+Layout = dict[str, Any]
+MAX_TICKS = 9
+MAX_POINTS = 400
+"""Above this many runs of a method, single runs would hide each other: only mean and SD stay."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page.
+
+    Every trace with numbers says in `meta` which statistic of which metric it shows and on which
+    axis, and names in `customdata[i][0]` the runs of its i-th point: a click lists them, and the
+    audit computes the point again from them.
+
+    variants: other versions of the figure by the name a selector offers, as (traces, layout).
+    """
+
+    id: str
+    title: str
+    description: str
+    traces: list[Trace]
+    layout: Layout
+    height: int = 290
+    wide: bool = False
+    variants: Mapping[str, tuple[list[Trace], Layout]] = field(default_factory=dict)
+
+
+def text(value: object) -> str:
+    """A name for use inside a figure: plotly reads a subset of HTML in every text.
+
+    >>> text("<b>lora</b>")
+    '&lt;b&gt;lora&lt;/b&gt;'
+    """
+    return html.escape(str(value), quote=False)
+
+
+def meta(stat: str, metric: str, *, axis: str = "y", **more: Any) -> dict[str, Any]:
+    """What a trace shows, for the click and the audit."""
+    return {"stat": stat, "metric": metric, "axis": axis, **more}
+
+
+def axis(title: str = "", **more: Any) -> dict[str, Any]:
+    """A quiet axis: light grid, thin line, no zero line."""
+    return {
+        "title": {"text": text(title), "font": {"size": 12}, "standoff": 6},
+        "gridcolor": "@grid",
+        "linecolor": "@rule",
+        "tickcolor": "@rule",
+        "tickfont": {"size": 11, "color": "@muted"},
+        "ticks": "outside",
+        "ticklen": 4,
+        "showline": True,
+        "zeroline": False,
+        "automargin": True,
+        **more,
+    }
+
+
+def metric_axis(shown: Metric, **more: Any) -> dict[str, Any]:
+    return axis(shown.axis, **more)
+
+
+def rate_axis(rates: Sequence[float], **more: Any) -> dict[str, Any]:
+    """Learning rate on a log axis whose ticks are the rates of the grid."""
+    ticks = sorted(set(rates))
+    if len(ticks) > MAX_TICKS:
+        ticks = ticks[:: -(-len(ticks) // MAX_TICKS)]
+    ticktext = [rate_text(rate) for rate in ticks]
+    return axis("Learning rate (log scale)", type="log", tickvals=ticks, ticktext=ticktext, **more)
+
+
+def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> Layout:
+    """The layout all figures share; dragging scrolls the page instead of zooming."""
+    return {
+        "font": {"family": "system-ui, sans-serif", "size": 12, "color": "@ink"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 58, "r": 14, "t": 10, "b": 46},
+        "hovermode": "closest",
+        "hoverlabel": {
+            "bgcolor": "@paper",
+            "bordercolor": "@rule",
+            "font": {"color": "@ink", "size": 12},
+            "align": "left",
+        },
+        "dragmode": False,
+        "showlegend": False,
+        "xaxis": dict(x),
+        "yaxis": dict(y),
+        **more,
+    }
+
+
+def level_line(value: float, label: str, *, horizontal: bool = True) -> tuple[Trace, Trace]:
+    """A dotted line at a value with meaning, and its small label: (shape, annotation)."""
+    along, across = ("x", "y") if horizontal else ("y", "x")
+    shape = {
+        "type": "line",
+        f"{along}ref": f"{along} domain",
+        f"{across}ref": across,
+        f"{along}0": 0,
+        f"{along}1": 1,
+        f"{across}0": value,
+        f"{across}1": value,
+        "line": {"color": "@rule", "width": 1, "dash": "dot"},
+        "layer": "below",
+    }
+    note = {
+        f"{along}ref": f"{along} domain",
+        f"{across}ref": across,
+        f"{along}": 1,
+        f"{across}": value,
+        "text": text(label),
+        "showarrow": False,
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "font": {"size": 10, "color": "@muted"},
+    }
+    return shape, note
+
+
+__all__ = [
+    "MAX_POINTS",
+    "Chart",
+    "Layout",
+    "Trace",
+    "axis",
+    "layout",
+    "level_line",
+    "meta",
+    "metric_axis",
+    "rate_axis",
+    "text",
+]

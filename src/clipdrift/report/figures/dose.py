@@ -1,0 +1,228 @@
+"""Dose-response: a metric against the learning rate, every run as a point, mean and SD per cell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pandas as pd
+
+from clipdrift.analysis.cells import UNDERFIT_FRACTION, underfitting
+from clipdrift.report.figures.chart import (
+    MAX_POINTS,
+    Layout,
+    Trace,
+    layout,
+    level_line,
+    meta,
+    metric_axis,
+    rate_axis,
+    text,
+)
+from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.palette import LIGHT, Look, looks, resolve
+from clipdrift.report.printed import RunIndex, mean_sd_text
+
+PANEL_HEIGHT = 290
+Underfit = Collection[tuple[str, float]]
+
+
+def dose_response_figure(frame: pd.DataFrame, metric: str, target: str) -> Any:
+    """One dose-response panel as a plotly figure, for notebooks.
+
+    Every run is a point; the line joins the means of the cells and the band is their SD over
+    seeds (ddof 1). Hollow markers: cells whose mean test accuracy is below 0.9 of the best of the
+    target. Reference methods outside the grid are dotted lines at their mean.
+
+    Args:
+        frame: as `analysis.frame.runs_frame` makes it; one backbone.
+        metric: a column of it, such as `drift.cls_entropy_pct`.
+        target: a target dataset of it.
+
+    Returns:
+        `plotly.graph_objects.Figure`; accuracies in percent.
+
+    Raises:
+        ValueError: if the frame has no such metric, no such target, or several backbones.
+    """
+    from plotly.graph_objects import Figure
+
+    for name, known in (("metric", list(frame.columns)), ("target", sorted(set(frame["target"])))):
+        asked = metric if name == "metric" else target
+        if asked not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {asked!r}")
+    runs = frame[frame["target"] == target]
+    if runs["backbone"].nunique() > 1:
+        raise ValueError("frame: expected one backbone; select one, they are never pooled")
+    flags = underfitting(runs, UNDERFIT_FRACTION)
+    underfit = {(key.method, key.lr) for key, flag in flags.items() if flag}
+    styles = looks(list(zip(runs["method"], runs["role"], strict=True)))
+    index = RunIndex(runs["run_id"].tolist())
+    traces, shape = dose_panel(runs, metric, styles, underfit, index)
+    shown = {**shape, "showlegend": True, "height": 360, "paper_bgcolor": "@paper"}
+    return Figure(data=resolve(traces, LIGHT), layout=resolve(shown, LIGHT))
+
+
+def dose_panel(
+    runs: pd.DataFrame,
+    name: str,
+    styles: Mapping[str, Look],
+    underfit: Underfit,
+    index: RunIndex,
+) -> tuple[list[Trace], Layout]:
+    """Traces and layout of one panel; `runs` are those of one backbone and target."""
+    defined = runs[runs[name].notna()]
+    shown = metric(name)
+    matched = defined[defined["role"] == "matched"]
+    grid = sorted(set((matched if len(matched) else defined)["learning_rate"]))
+    traces: list[Trace] = []
+    lines: list[Trace] = []
+    for method, look in styles.items():
+        own = defined[defined["method"] == method]
+        inside = own[own["learning_rate"].between(grid[0] / 1.5, grid[-1] * 1.5)] if grid else own
+        if len(inside):
+            traces += _method(inside, shown, look, underfit, index)
+        for rate, cell in own.drop(inside.index).groupby("learning_rate", sort=True):
+            lines.append(_level(cell, float(str(rate)), shown, look, grid, index))
+    shapes, notes = _resting(shown)
+    rates = sorted({*grid, *(rate for trace in traces for rate in trace["x"])})
+    return [*lines, *traces], layout(
+        rate_axis(rates), metric_axis(shown), shapes=shapes, annotations=notes
+    )
+
+
+def cell_means(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Per learning rate: n, mean, SD (ddof 1) of a metric and the run ids."""
+    grouped = runs.groupby("learning_rate", sort=True)
+    out = grouped[name].agg(["count", "mean", "std"])
+    out["ids"] = grouped["run_id"].agg(list)
+    return out.reset_index()
+
+
+def _method(
+    own: pd.DataFrame, shown: Metric, look: Look, underfit: Underfit, index: RunIndex
+) -> list[Trace]:
+    means = cell_means(own, shown.name)
+    traces = []
+    spread = means[means["std"].notna()]
+    if len(spread) > 1 and look.role == "matched":
+        traces.append(_band(spread, shown, look))
+    if len(own) <= MAX_POINTS:
+        traces.append(_points(own, shown, look, index))
+    return [*traces, _line(means, shown, look, underfit, index)]
+
+
+def _band(means: pd.DataFrame, shown: Metric, look: Look) -> Trace:
+    high = ((means["mean"] + means["std"]) * shown.scale).tolist()
+    low = ((means["mean"] - means["std"]) * shown.scale).tolist()
+    rates = means["learning_rate"].tolist()
+    return {
+        "type": "scatter",
+        "x": [*rates, *reversed(rates)],
+        "y": [*high, *reversed(low)],
+        "fill": "toself",
+        "fillcolor": f"{look.colour}/0.16",
+        "line": {"width": 0},
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "meta": {"method": look.method},
+    }
+
+
+def _points(own: pd.DataFrame, shown: Metric, look: Look, index: RunIndex) -> Trace:
+    columns = zip(own["run_id"], own["seed"], strict=True)
+    hover = [[index.encode([run_id]), f"{text(run_id)}<br>seed {seed}"] for run_id, seed in columns]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": own["learning_rate"].tolist(),
+        "y": (own[shown.name] * shown.scale).tolist(),
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 5, "opacity": 0.55},
+        "customdata": hover,
+        "hovertemplate": "%{customdata[1]}<br>%{y:.4~g} " + text(shown.unit) + "<extra></extra>",
+        "showlegend": False,
+        "meta": meta("value", shown.name, method=look.method),
+    }
+
+
+def _line(
+    means: pd.DataFrame, shown: Metric, look: Look, underfit: Underfit, index: RunIndex
+) -> Trace:
+    rates = means["learning_rate"].tolist()
+    hollow = [(look.method, rate) in underfit for rate in rates]
+    joined = look.role == "matched"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if joined else "markers",
+        "name": text(look.method),
+        "x": rates,
+        "y": (means["mean"] * shown.scale).tolist(),
+        "line": {"color": look.colour, "width": 2},
+        "marker": {
+            "color": look.colour,
+            "symbol": [look.open_symbol if flag else look.symbol for flag in hollow],
+            "size": 9,
+            "line": {"width": 1.5, "color": look.colour},
+        },
+        "customdata": _cell_hover(means, shown, look, hollow, index),
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": meta("mean", shown.name, method=look.method),
+    }
+
+
+def _cell_hover(
+    means: pd.DataFrame, shown: Metric, look: Look, hollow: list[bool], index: RunIndex
+) -> list[list[str]]:
+    out = []
+    for row, flag in zip(means.itertuples(index=False), hollow, strict=True):
+        rate, count, mean, sd, ids = row
+        value = mean_sd_text(shown.name, mean, None if pd.isna(sd) else sd)
+        head = f"<b>{text(look.method)}</b> at {rate_text(rate)}"
+        tail = "<br>underfits" if flag else ""
+        runs = "1 run: no SD" if count == 1 else f"mean ± SD over {count} runs"
+        label = f"{head}<br>{value} {text(shown.unit)}<br>{runs}{tail}"
+        out.append([index.encode(ids), label])
+    return out
+
+
+def _level(
+    cell: pd.DataFrame, rate: float, shown: Metric, look: Look, grid: list[float], index: RunIndex
+) -> Trace:
+    """A reference outside the grid: a line across, for its rate means nothing on this axis."""
+    means = cell_means(cell, shown.name)
+    hover = _cell_hover(means, shown, look, [False], index)[0]
+    ends = [grid[0], grid[-1]] if len(grid) > 1 else [rate, rate]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"{text(look.method)} at {rate_text(rate)}",
+        "x": ends,
+        "y": [float(means["mean"].iloc[0]) * shown.scale] * 2,
+        "line": {"color": look.colour, "width": 1.5, "dash": "dash"},
+        "marker": {"color": look.colour, "symbol": look.symbol, "size": 6},
+        "customdata": [hover, hover],
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": meta("mean", shown.name, method=look.method),
+    }
+
+
+def _resting(shown: Metric) -> tuple[list[Trace], list[Trace]]:
+    """The value of the untouched model, where the metric has one."""
+    value = resting(shown)
+    if value is None:
+        return [], []
+    shape, note = level_line(value, "untouched model")
+    return [shape], [note]
+
+
+def resting(shown: Metric) -> float | None:
+    """What the untouched model reads: 100 % retention, similarity 1, drift 0; None if unknown."""
+    if shown.name.endswith("retention_pct"):
+        return 100.0
+    if shown.similarity:
+        return 1.0
+    return 0.0 if shown.signed else None
+
+
+__all__ = ["PANEL_HEIGHT", "cell_means", "dose_panel", "dose_response_figure", "resting"]

@@ -1,0 +1,107 @@
+"""Training trajectories: accuracy, drift and retention after every epoch."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, meta, text
+from clipdrift.report.figures.dose import resting
+from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.palette import rate_colour
+from clipdrift.report.printed import mean_sd_text
+from clipdrift.report.study import Place, Study
+
+HEIGHT = 270
+MIN_EPOCHS = 2
+
+
+def history_metrics(study: Study) -> list[str]:
+    """What was read after every epoch, the most asked for first."""
+    table = study.history
+    if table.empty or table["epoch"].nunique() < MIN_EPOCHS:
+        return []
+    named = [str(name) for name in table.columns if table[name].notna().any()]
+    keys = {"learning_rate", "seed", "epoch", "step"}
+    numeric = [name for name in named if name not in keys and table[name].dtype.kind == "f"]
+    skipped = ("levels.", "extra.")
+    usual = ["val_accuracy", *study.outcomes, *study.main_drifts, "train_loss"]
+    rest = [name for name in numeric if name.startswith("drift.")]
+    wanted = dict.fromkeys([*usual, *rest])
+    return [name for name in wanted if name in numeric and not name.startswith(skipped)]
+
+
+def history_charts(study: Study, place: Place, prefix: str) -> list[Chart]:
+    """One chart per matched method, with a version for every metric; y ranges are shared."""
+    names = history_metrics(study)
+    table = study.history
+    here = table[(table["backbone"] == place.backbone) & (table["target"] == place.target)]
+    charts = []
+    for i, look in enumerate(study.looks.values()):
+        own = here[here["method"] == look.method]
+        if look.role != "matched" or own["epoch"].nunique() < MIN_EPOCHS:
+            continue
+        versions = {name: _version(study, here, own, metric(name)) for name in names}
+        traces, shape = next(iter(versions.values()))
+        title = f"{study.title(place)}: {look.method}"
+        words = f"{title}. Mean over seeds after every epoch, one line per learning rate."
+        charts.append(
+            Chart(f"{prefix}-{i}", title, words, traces, shape, HEIGHT, variants=versions)
+        )
+    return charts
+
+
+def _version(
+    study: Study, here: pd.DataFrame, own: pd.DataFrame, shown: Metric
+) -> tuple[list[Trace], dict[str, object]]:
+    rates = sorted(set(own["learning_rate"]))
+    traces = [
+        _line(study, own[own["learning_rate"] == rate], shown, rate, rate_colour(i, len(rates)))
+        for i, rate in enumerate(rates)
+    ]
+    rest = resting(shown)
+    lines = [] if rest is None else [level_line(rest, "untouched model")]
+    y = axis(shown.axis, **_range(here, shown))
+    x = axis("Epoch", tickmode="auto", nticks=9)
+    return traces, layout(
+        x, y, shapes=[shape for shape, _ in lines], annotations=[note for _, note in lines]
+    )
+
+
+def _line(study: Study, runs: pd.DataFrame, shown: Metric, rate: float, colour: str) -> Trace:
+    defined = runs[runs[shown.name].notna()]
+    grouped = defined.groupby("epoch", sort=True)
+    values = grouped[shown.name].agg(["mean", "std"])
+    ids = grouped["run_id"].agg(list)
+    hover = []
+    for epoch, mean, sd in values.itertuples():
+        value = mean_sd_text(shown.name, mean, None if pd.isna(sd) else sd)
+        label = f"{rate_text(rate)}, epoch {epoch}<br>{value} {text(shown.unit)}"
+        hover.append([study.index.encode(ids[epoch]), label, int(epoch)])
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": rate_text(rate),
+        "x": [int(epoch) for epoch in values.index],
+        "y": (values["mean"] * shown.scale).tolist(),
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 5},
+        "customdata": hover,
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": meta("epoch_mean", shown.name),
+    }
+
+
+def _range(here: pd.DataFrame, shown: Metric) -> dict[str, object]:
+    keys = ["method", "learning_rate", "epoch"]
+    matched = here[here["role"] == "matched"]
+    means = matched.groupby(keys)[shown.name].mean().dropna() * shown.scale
+    if means.empty:
+        return {}
+    rest = resting(shown)
+    low = min(float(means.min()), *([] if rest is None else [rest]), float("inf"))
+    high = max(float(means.max()), *([] if rest is None else [rest]), float("-inf"))
+    room = 0.06 * ((high - low) or 1.0)
+    return {"range": [low - room, high + room]}
+
+
+__all__ = ["history_charts", "history_metrics"]

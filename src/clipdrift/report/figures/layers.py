@@ -1,0 +1,225 @@
+"""Drift per block: layer x learning rate heatmaps on one colour scale, and profiles over depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clipdrift.report.figures.chart import (
+    Chart,
+    Layout,
+    Trace,
+    axis,
+    layout,
+    level_line,
+    meta,
+    text,
+)
+from clipdrift.report.figures.dose import resting
+from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.palette import rate_colour
+from clipdrift.report.printed import mean_sd_text
+from clipdrift.report.study import Place, Study
+
+FIRST = "drift.cls_entropy_pct"
+MAX_NUMBERS = 80
+MAX_RATES = 12
+Version = tuple[list[Trace], Layout]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One method on one target: the per-block readings of its runs, long form."""
+
+    place: Place
+    method: str
+    rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Symmetric colour range around the value of the untouched model, shared by all panels."""
+
+    signal: str
+    middle: float
+    reach: float
+
+    @property
+    def low(self) -> float:
+        return self.middle - self.reach
+
+    @property
+    def high(self) -> float:
+        return self.middle + self.reach
+
+
+def layer_signals(study: Study) -> list[str]:
+    """Drift signals read per block, the usual one first."""
+    names = sorted({name for name in study.blocks["signal"] if name.startswith("drift.")})
+    return sorted(names, key=lambda name: name != FIRST)
+
+
+def scales(study: Study) -> dict[str, Scale]:
+    """The colour scale of every signal: over all cells of the study, so that panels compare."""
+    out = {}
+    for signal in layer_signals(study):
+        rows = study.blocks[study.blocks["signal"] == signal]
+        means = rows.groupby(["backbone", "target", "method", "learning_rate", "block"])["value"]
+        middle = resting(metric(signal)) or 0.0
+        reach = float((means.mean() - middle).abs().max())
+        out[signal] = Scale(signal, middle, reach if np.isfinite(reach) and reach > 0 else 1.0)
+    return out
+
+
+def panels(study: Study) -> list[Panel]:
+    """Matched methods, and reference methods that were run at several rates."""
+    out = []
+    for (backbone, target, method), rows in study.blocks.groupby(
+        ["backbone", "target", "method"], sort=False
+    ):
+        if (rows["role"] == "matched").any() or rows["learning_rate"].nunique() > 1:
+            out.append(Panel(Place(str(backbone), str(target)), str(method), rows))
+    order = {name: i for i, name in enumerate(study.looks)}
+    return sorted(out, key=lambda panel: (study.places.index(panel.place), order[panel.method]))
+
+
+def heatmap_chart(study: Study, panel: Panel, chart_id: str, ranges: dict[str, Scale]) -> Chart:
+    """Block x learning rate; colour is the mean over seeds."""
+    words = "Rows are blocks, the image side below; columns are learning rates; colour is drift."
+    return _chart(study, panel, chart_id, words, lambda own, name: _heat(study, own, ranges[name]))
+
+
+def profile_chart(study: Study, panel: Panel, chart_id: str, ranges: dict[str, Scale]) -> Chart:
+    """The same numbers as lines over depth, one per learning rate."""
+    words = "Drift against block, one line per learning rate."
+    return _chart(
+        study, panel, chart_id, words, lambda own, name: _profile(study, own, ranges[name])
+    )
+
+
+def _chart(
+    study: Study,
+    panel: Panel,
+    chart_id: str,
+    words: str,
+    draw: Callable[[pd.DataFrame, str], Version],
+) -> Chart:
+    versions = {
+        signal: draw(panel.rows[panel.rows["signal"] == signal], signal)
+        for signal in layer_signals(study)
+    }
+    title = f"{study.title(panel.place)}: {panel.method}"
+    traces, shape = next(iter(versions.values()))
+    n_blocks = int(panel.rows["block"].max())
+    height = min(460, max(230, 90 + 22 * n_blocks))
+    return Chart(chart_id, title, f"{title}. {words}", traces, shape, height, variants=versions)
+
+
+def cell_blocks(own: pd.DataFrame) -> pd.DataFrame:
+    """Mean and SD over seeds per learning rate and block, with the run ids."""
+    grouped = own.groupby(["learning_rate", "block"], sort=True)
+    out = grouped["value"].agg(["mean", "std"])
+    out["ids"] = grouped["run_id"].agg(list)
+    return out.reset_index()
+
+
+def _heat(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
+    shown, means = metric(scale.signal), cell_blocks(own)
+    rates = sorted(set(means["learning_rate"]))
+    blocks = sorted(set(means["block"]))
+    at = {(row.learning_rate, row.block): row for row in means.itertuples(index=False)}
+    grid = [[at.get((rate, block)) for rate in rates] for block in blocks]
+    values = [[_value(row) for row in line] for line in grid]
+    trace: Trace = {
+        "type": "heatmap",
+        "x": [rate_text(rate) for rate in rates],
+        "y": blocks,
+        "z": values,
+        "zmin": scale.low,
+        "zmax": scale.high,
+        "colorscale": "@diverging",
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+        "customdata": [[_hover(study, row, shown) for row in line] for line in grid],
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "hoverongaps": False,
+        "meta": meta("block_mean", scale.signal, axis="z"),
+    }
+    if len(rates) * len(blocks) <= MAX_NUMBERS:
+        trace["text"] = [[shown.number(value) for value in line] for line in values]
+        trace["texttemplate"] = "%{text}"
+        trace["textfont"] = {"size": 10}
+    every = 1 if len(blocks) <= 12 else 2 if len(blocks) <= 24 else 4
+    x = axis("Learning rate", type="category", showgrid=False, ticklen=0)
+    y = axis("Block", showgrid=False, tickmode="linear", tick0=1, dtick=every, ticklen=0)
+    return [trace], layout(x, y)
+
+
+def _profile(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
+    shown, means = metric(scale.signal), cell_blocks(own)
+    rates = sorted(set(means["learning_rate"]))[:MAX_RATES]
+    traces = []
+    for rank, rate in enumerate(rates):
+        line = means[means["learning_rate"] == rate]
+        rows = list(line.itertuples(index=False))
+        colour = rate_colour(rank, len(rates))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": rate_text(rate),
+                "x": line["block"].tolist(),
+                "y": [_value(row) for row in rows],
+                "line": {"color": colour, "width": 2},
+                "marker": {"color": colour, "size": 5},
+                "customdata": [_hover(study, row, shown) for row in rows],
+                "hovertemplate": "%{customdata[1]}<extra></extra>",
+                "meta": meta("block_mean", scale.signal),
+            }
+        )
+    low, high = _span(study, scale)
+    shape, note = level_line(scale.middle, "untouched model")
+    x = axis("Block (1 = image side)", tickmode="auto", nticks=12)
+    y = axis(shown.axis, range=[low, high])
+    return traces, layout(x, y, shapes=[shape], annotations=[note])
+
+
+def _span(study: Study, scale: Scale) -> tuple[float, float]:
+    """One y range for every panel of a signal."""
+    rows = study.blocks[study.blocks["signal"] == scale.signal]
+    keys = ["backbone", "target", "method", "learning_rate", "block"]
+    means = rows.groupby(keys)["value"].mean()
+    low = min(float(means.min()), scale.middle)
+    high = max(float(means.max()), scale.middle)
+    room = 0.06 * ((high - low) or 1.0)
+    return low - room, high + room
+
+
+def _value(row: Any) -> float | None:
+    return None if row is None or pd.isna(row.mean) else float(row.mean)
+
+
+def _hover(study: Study, row: Any, shown: Metric) -> list[Any]:
+    if row is None or pd.isna(row.mean):
+        return ["", "undefined"]
+    sd = None if pd.isna(row.std) else float(row.std)
+    value = mean_sd_text(shown.name, float(row.mean), sd)
+    label = f"block {row.block} at {rate_text(row.learning_rate)}<br>{value} {text(shown.unit)}"
+    return [study.index.encode(row.ids), f"{label}<br>{len(row.ids)} runs", int(row.block)]
+
+
+__all__ = [
+    "Panel",
+    "Scale",
+    "cell_blocks",
+    "heatmap_chart",
+    "layer_signals",
+    "panels",
+    "profile_chart",
+    "scales",
+]

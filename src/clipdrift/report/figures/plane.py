@@ -1,0 +1,150 @@
+"""The accuracy-retention plane: what each cell reaches on the target and keeps elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clipdrift.report.figures.chart import (
+    Chart,
+    Layout,
+    Trace,
+    layout,
+    level_line,
+    meta,
+    metric_axis,
+    text,
+)
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.palette import Look
+from clipdrift.report.printed import mean_sd_text
+from clipdrift.report.study import CellId, Place, Row, Study
+
+MAX_LABELS = 24
+HEIGHT = 400
+
+
+def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Chart | None:
+    """Cells of a place in (target accuracy, retention); None where no cell has both."""
+    points = [
+        (cell, found[study.accuracy], found[outcome])
+        for cell in study.cells_of(place)
+        if (found := study.cells[cell]).get(study.accuracy, {}).get("mean") is not None
+        and found.get(outcome, {}).get("mean") is not None
+    ]
+    if not points:
+        return None
+    front = _frontier(study, place, outcome)
+    traces = [_front_line(study, points, front)] if front else []
+    for method, look in study.looks.items():
+        own = [point for point in points if point[0].method == method]
+        if own:
+            traces.append(_method(study, own, look, front, labelled=len(points) <= MAX_LABELS))
+    shape = _layout(study, outcome)
+    title = f"{study.title(place)}: {metric(outcome).label}"
+    words = (
+        f"{metric(study.accuracy).label} against {metric(outcome).label} for {len(points)} cells "
+        f"of {study.title(place)}; {len(front)} are not beaten in both."
+    )
+    return Chart(chart_id, title, words, traces, shape, HEIGHT)
+
+
+def _layout(study: Study, outcome: str) -> Layout:
+    x, y = metric(study.accuracy), metric(outcome)
+    lines = [level_line(100.0, "untouched model")] if outcome.endswith("retention_pct") else []
+    return layout(
+        metric_axis(x),
+        metric_axis(y),
+        shapes=[shape for shape, _ in lines],
+        annotations=[note for _, note in lines],
+    )
+
+
+def _frontier(study: Study, place: Place, outcome: str) -> set[tuple[str, float]]:
+    transfer = outcome.split(".", 1)[1].rsplit(".", 1)[0]
+    where = {"backbone": place.backbone, "target": place.target, "transfer": transfer}
+    return {(row["method"], row["lr"]) for _, row in study.rows("frontier", **where)}
+
+
+def _front_line(
+    study: Study, points: Sequence[tuple[CellId, Row, Row]], front: set[tuple[str, float]]
+) -> Trace:
+    """The edge of what was reached: a staircase through the non-dominated cells."""
+    kept = sorted(
+        (x["mean"] * metric(x["metric"]).scale, y["mean"] * metric(y["metric"]).scale)
+        for cell, x, y in points
+        if (cell.method, cell.lr) in front
+    )
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [x for x, _ in kept],
+        "y": [y for _, y in kept],
+        "line": {"color": "@rule", "width": 5, "shape": "vh"},
+        "opacity": 0.35,
+        "hoverinfo": "skip",
+        "meta": {"part": "frontier"},
+    }
+
+
+def _method(
+    study: Study,
+    own: Sequence[tuple[CellId, Row, Row]],
+    look: Look,
+    front: set[tuple[str, float]],
+    *,
+    labelled: bool,
+) -> Trace:
+    ordered = sorted(own, key=lambda point: point[0].lr)
+    x_shown, y_shown = metric(ordered[0][1]["metric"]), metric(ordered[0][2]["metric"])
+    on_front = [(cell.method, cell.lr) in front for cell, _, _ in ordered]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers+text" if labelled else "lines+markers",
+        "name": text(look.method),
+        "x": [x["mean"] * x_shown.scale for _, x, _ in ordered],
+        "y": [y["mean"] * y_shown.scale for _, _, y in ordered],
+        "error_x": _bars([x["sd"] for _, x, _ in ordered], x_shown.scale, look),
+        "error_y": _bars([y["sd"] for _, _, y in ordered], y_shown.scale, look),
+        "text": [rate_text(cell.lr) for cell, _, _ in ordered],
+        "textposition": "top right",
+        "textfont": {"size": 10, "color": "@muted"},
+        "cliponaxis": False,
+        "line": {"color": f"{look.colour}/0.45", "width": 1.5},
+        "marker": {
+            "color": look.colour,
+            "symbol": [
+                look.open_symbol if study.underfits(cell) else look.symbol for cell, _, _ in ordered
+            ],
+            "size": [13 if flag else 9 for flag in on_front],
+            "line": {"width": [2 if flag else 1 for flag in on_front], "color": "@ink"},
+        },
+        "customdata": [
+            [study.index.encode(set(x["run_ids"]) & set(y["run_ids"])), _hover(study, cell, x, y)]
+            for cell, x, y in ordered
+        ],
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": meta("mean", y_shown.name, method=look.method, x_metric=x_shown.name),
+    }
+
+
+def _bars(sds: Sequence[float | None], scale: float, look: Look) -> Trace:
+    return {
+        "type": "data",
+        "array": [None if sd is None else sd * scale for sd in sds],
+        "thickness": 1,
+        "width": 0,
+        "color": f"{look.colour}/0.6",
+    }
+
+
+def _hover(study: Study, cell: CellId, x: Row, y: Row) -> str:
+    lines = [f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}"]
+    for row in (x, y):
+        shown = metric(row["metric"])
+        value = mean_sd_text(shown.name, row["mean"], row["sd"])
+        lines.append(f"{text(shown.label)}: {value} {shown.unit}")
+    lines.append(f"{x['n']} runs" + (" · underfits" if study.underfits(cell) else ""))
+    return "<br>".join(lines)
+
+
+__all__ = ["plane_chart"]

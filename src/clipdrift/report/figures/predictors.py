@@ -1,0 +1,99 @@
+"""Which signal foretells retention: |rho| and its interval, at the end dark, epoch 1 light."""
+
+from __future__ import annotations
+
+from clipdrift.report.figures.chart import Chart, Trace, axis, layout, text
+from clipdrift.report.metrics import fixed, metric
+from clipdrift.report.study import Row, Study
+
+ROW_HEIGHT = 26
+MAX_SIGNALS = 28
+MOMENTS = (("final", "@m0", "circle", 9, -0.14), ("epoch1", "@m5", "diamond", 8, 0.14))
+NAMES = {"final": "at the end", "epoch1": "after epoch 1"}
+
+
+def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) -> Chart | None:
+    """|Spearman rho| of every signal with the final outcome; None where none is defined."""
+    rows = [
+        row
+        for _, row in study.rows("predictor_bootstrap", backbone=backbone, outcome=outcome)
+        if row["abs_rho"] is not None
+    ]
+    if not rows:
+        return None
+    order = signal_order(rows)[:MAX_SIGNALS]
+    runs = study.runs_where(backbone, matched=True)
+    traces = [_moment(rows, order, runs, *moment) for moment in MOMENTS]
+    y = axis(
+        "",
+        tickvals=list(range(len(order))),
+        ticktext=[text(metric(name).label) for name in order],
+        range=[len(order) - 0.4, -0.6],
+        ticklen=0,
+    )
+    x = axis("|Spearman ρ| with final retention", range=[-0.02, 1.04], dtick=0.25)
+    shape = layout(x, y, margin={"l": 150, "r": 14, "t": 10, "b": 46})
+    title = metric(outcome).label + (f" · {backbone}" if len(study.backbones) > 1 else "")
+    words = f"Absolute rank correlation of {len(order)} signals with {title}, 95 % intervals."
+    height = 80 + ROW_HEIGHT * len(order)
+    return Chart(chart_id, title, words, [t for t in traces if t["x"]], shape, height)
+
+
+def signal_order(rows: list[Row]) -> list[str]:
+    """Signals by falling |rho| at the end, those read only after epoch 1 last."""
+    final = {row["signal"]: row["abs_rho"] for row in rows if row["when"] == "final"}
+    early = {row["signal"]: row["abs_rho"] for row in rows if row["when"] == "epoch1"}
+    names = dict.fromkeys([*final, *early])
+    return sorted(
+        names, key=lambda name: (name not in final, -final.get(name, early.get(name, 0.0)), name)
+    )
+
+
+def _moment(
+    rows: list[Row],
+    order: list[str],
+    runs: str,
+    when: str,
+    colour: str,
+    symbol: str,
+    size: int,
+    shift: float,
+) -> Trace:
+    own = [row for row in rows if row["when"] == when and row["signal"] in order]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": NAMES[when],
+        "x": [row["abs_rho"] for row in own],
+        "y": [order.index(row["signal"]) + shift for row in own],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [_reach(row, "ci_high") for row in own],
+            "arrayminus": [_reach(row, "ci_low") for row in own],
+            "thickness": 1.5,
+            "width": 0,
+            "color": f"{colour}/0.7",
+        },
+        "marker": {"color": colour, "symbol": symbol, "size": size},
+        "customdata": [[runs, _hover(row)] for row in own],
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": {"part": when},
+    }
+
+
+def _reach(row: Row, end: str) -> float | None:
+    return None if row[end] is None else max(0.0, abs(row[end] - row["abs_rho"]))
+
+
+def _hover(row: Row) -> str:
+    interval = "no interval"
+    if row["ci_low"] is not None:
+        interval = f"95 % interval {fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}"
+    name = text(metric(row["signal"]).label)
+    where = f"{row['n']} runs, {row['n_cells']} cells"
+    head = f"<b>{name}</b>, {NAMES[row['when']]}"
+    return f"{head}<br>|ρ| {fixed(row['abs_rho'], 2)}, {interval}<br>{where}"
+
+
+__all__ = ["predictor_chart", "signal_order"]

@@ -1,0 +1,88 @@
+"""What a design cannot tell, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.printed import Printed, of_row
+from clipdrift.report.study import Place, Row, Study
+
+Sentence = list[str | Printed]
+
+
+def limits(study: Study, place: Place) -> list[Sentence]:
+    """Sentences on the grid's edges, underfitting, what goes undetected, missing overlap."""
+    return [
+        *_edges(study, place),
+        *_detectable(study, place),
+        *_unequal_dose(study, place),
+    ]
+
+
+def _edges(study: Study, place: Place) -> Iterable[Sentence]:
+    where = {"backbone": place.backbone, "target": place.target}
+    for _, row in study.rows("grid_adequacy", **where):
+        if study.looks[row["method"]].role != "matched":
+            continue
+        if row["edge"]:
+            best = f"The best rate of {row['method']}, {rate_text(row['best_lr'])},"
+            risk = "it may do better beyond, so the comparison at best rates may be unfair to it"
+            yield [f"{best} is the {row['edge']} of the grid: {risk}."]
+        if row["underfit_lrs"]:
+            rates = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
+            share = f"below {100 * row['underfit_fraction']:g} % of the best accuracy here"
+            yield [f"{row['method']} underfits at {rates} ({share}): what it keeps is no merit."]
+
+
+def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
+    where = {"backbone": place.backbone, "target": place.target, "scope": "per_lr"}
+    pairs = dict.fromkeys((r["method_a"], r["method_b"]) for _, r in study.rows("power", **where))
+    for a, b in pairs:
+        for outcome in study.outcomes:
+            rows = [
+                (i, row)
+                for i, row in study.rows("power", **where, method_a=a, method_b=b, metric=outcome)
+                if row["detectable_diff"] is not None
+            ]
+            if not rows:
+                continue
+            rows.sort(key=lambda item: item[1]["detectable_diff"])
+            n_pairs = sorted({row["n_pairs"] for _, row in rows})
+            pairs_text = "–".join(map(str, n_pairs[:: max(1, len(n_pairs) - 1)]))
+            what = f"{a} − {b} in {lower(metric(outcome).label)} at one rate"
+            yield [
+                f"With {pairs_text} pairs per rate, {what} is found in 80 % of studies only from ",
+                _detect(study, rows[0]),
+                " to ",
+                _detect(study, rows[-1]),
+                ", depending on the rate; an exact signed-rank test cannot go below p = ",
+                of_row(
+                    "power", rows[0][0], rows[0][1], "wilcoxon_floor", study.runs_of(rows[0][1])
+                ),
+                ".",
+            ]
+
+
+def _detect(study: Study, item: tuple[int, Row]) -> Printed:
+    position, row = item
+    return of_row("power", position, row, "detectable_diff", study.runs_of(row), unit=True)
+
+
+def _unequal_dose(study: Study, place: Place) -> Iterable[Sentence]:
+    """Equal rate is not equal dose; say where the curves do not overlap in another view."""
+    where = {"backbone": place.backbone, "target": place.target}
+    said = set()
+    for _, row in study.rows("matched_views", **where):
+        view = row["view"].replace("_", " ")
+        text = f"{row['method_a']} − {row['method_b']}, {view}: {row['reason']}."
+        if row["diff"] is None and row["reason"] and row["at"] is None and text not in said:
+            said.add(text)
+            yield [text]
+
+
+def lower(label: str) -> str:
+    return label[0].lower() + label[1:]
+
+
+__all__ = ["Sentence", "limits"]

@@ -1,0 +1,245 @@
+"""What a metric is called on paper, in which unit, and how its values are printed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+
+EPOCH1 = "epoch1."
+UNDEFINED = "–"
+MINUS = "−"
+NBSP = "\u00a0"
+SIGNALS = {
+    "cls_entropy": "CLS entropy",
+    "erf95": "ERF@0.95",
+    "gini": "CLS Gini",
+    "head_diversity": "Head diversity",
+    "head_diversity_paper": "Head diversity (batch map)",
+    "patch_entropy": "Patch entropy",
+    "rollout_entropy": "Rollout entropy",
+    "rollout_erf95": "Rollout ERF@0.95",
+    "rollout_gini": "Rollout Gini",
+    "cka": "Linear CKA",
+    "embedding_drift": "Embedding drift",
+    "weight_drift": "Weight drift, encoder",
+    "projection_weight_drift": "Weight drift, projection",
+    "log10_learning_rate": "log₁₀ learning rate",
+}
+UNITS = {
+    "embedding_drift": "1 − cos",
+    "nats": "nats",
+    "bits": "bits",
+}
+PLAIN = {
+    "test_accuracy": "Test accuracy",
+    "val_accuracy": "Validation accuracy",
+    "train_loss": "Training loss",
+    "log10_learning_rate": "log₁₀ learning rate",
+}
+TRANSFER = {
+    "accuracy": "Zero-shot accuracy, {}",
+    "baseline_accuracy": "Untouched zero-shot accuracy, {}",
+    "retention_pct": "Retention, {}",
+    "chance_corrected_retention_pct": "Chance-corrected retention, {}",
+    "delta_accuracy_pp": "Zero-shot change, {}",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a record field is shown: `value * scale` with `decimals`, in `unit`."""
+
+    name: str
+    label: str
+    unit: str
+    scale: float = 1.0
+    decimals: int | None = None
+    signed: bool = False
+    similarity: bool = False
+
+    @property
+    def axis(self) -> str:
+        """Axis title with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def difference_unit(self) -> str:
+        return "pp" if self.unit == "%" else self.unit
+
+    def number(self, value: float | None, *, signed: bool | None = None) -> str:
+        """The value without its unit; an en dash if undefined.
+
+        >>> metric("test_accuracy").number(0.9876), metric("drift.gini_pct").number(-1.234)
+        ('98.8', '−1.23')
+        """
+        if value is None or not math.isfinite(value):
+            return UNDEFINED
+        shown = value * self.scale
+        sign = self.signed if signed is None else signed
+        if self.decimals is None:
+            return significant(shown, signed=sign)
+        return fixed(shown, self.decimals, signed=sign)
+
+    def with_unit(self, value: float | None) -> str:
+        """The value and its unit, kept on one line.
+
+        >>> metric("transfer.pets.retention_pct").with_unit(51.24)
+        '51.2\xa0%'
+        """
+        text = self.number(value)
+        return text if text == UNDEFINED or not self.unit else f"{text}{NBSP}{self.unit}"
+
+
+@lru_cache(maxsize=4096)
+def metric(name: str) -> Metric:
+    """How a field of the run frame is shown; fields of other tools keep their own names.
+
+    >>> metric("transfer.cifar100.retention_pct").axis
+    'Retention, cifar100 (%)'
+    """
+    plain = name.removeprefix(EPOCH1)
+    found = _described(plain)
+    if plain == name:
+        return found
+    label = f"{found.label}, epoch 1"
+    return Metric(
+        name,
+        label,
+        found.unit,
+        found.scale,
+        found.decimals,
+        found.signed,
+        found.similarity,
+    )
+
+
+def _described(name: str) -> Metric:
+    if name.startswith("transfer."):
+        dataset, _, field = name.removeprefix("transfer.").rpartition(".")
+        label = TRANSFER.get(field, "{} " + field).format(dataset)
+        if field.endswith("accuracy"):
+            return Metric(name, label, "%", 100.0, 1)
+        unit = "pp" if field.endswith("_pp") else "%"
+        return Metric(name, label, unit, 1.0, 1, signed=unit == "pp")
+    if name in PLAIN:
+        accuracy = name.endswith("accuracy")
+        return Metric(
+            name,
+            PLAIN[name],
+            "%" if accuracy else "",
+            100.0 if accuracy else 1.0,
+            1 if accuracy else None,
+        )
+    kind, _, signal = name.rpartition(".")
+    return _signal(name, kind, signal)
+
+
+def _signal(name: str, kind: str, signal: str) -> Metric:
+    """`drift.<stem>_pct` is a relative change; other drifts are read as they are."""
+    stem, ending = signal, ""
+    for suffix in ("_pct", "_rel", "_nats", "_bits"):
+        if signal.endswith(suffix):
+            stem, ending = signal.removesuffix(suffix), suffix[1:]
+    stem, place = _place(stem)
+    label = SIGNALS.get(stem, stem.replace("_", " "))
+    if stem == "cka":
+        return Metric(name, label + place, "", 1.0, 3, similarity=True)
+    if kind == "drift" and ending == "pct":
+        return Metric(name, f"{label} drift{place}", "%", 1.0, 2, signed=True)
+    unit = UNITS.get(ending) or UNITS.get(stem, "")
+    if kind == "levels":
+        return Metric(name, label + place, unit, 1.0, 3)
+    if ending == "rel":
+        return Metric(name, label + place, "% of ‖W₀‖", 100.0)
+    return Metric(name, label + place, unit)
+
+
+def _place(stem: str) -> tuple[str, str]:
+    for suffix, words in (
+        ("_last_block", ", last block"),
+        ("_last", ", last block"),
+        ("_mean", ""),
+    ):
+        if stem.endswith(suffix):
+            return stem.removesuffix(suffix), words
+    return stem, ""
+
+
+def decimals_of(value: float) -> int:
+    """Decimals that show three significant digits of a value, between 0 and 6.
+
+    >>> decimals_of(0.0123), decimals_of(421.0)
+    (4, 0)
+    """
+    if value == 0 or not math.isfinite(value):
+        return 2
+    return min(6, max(0, 2 - math.floor(math.log10(abs(value)))))
+
+
+def fixed(value: float, decimals: int, *, signed: bool = False) -> str:
+    """A fixed number of decimals with a true minus; never a negative zero.
+
+    >>> fixed(-0.04, 1), fixed(2.0, 1, signed=True)
+    ('0.0', '+2.0')
+    """
+    rounded = round(value, decimals) + 0.0
+    sign = "+" if signed and rounded > 0 else ""
+    return sign + f"{rounded:.{decimals}f}".replace("-", MINUS)
+
+
+def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Three significant digits.
+
+    >>> significant(0.0021349), significant(123456.0)
+    ('0.00213', '1.23e+5')
+    """
+    if value == 0:
+        return "0"
+    sign = "+" if signed and value > 0 else ""
+    text = f"{value:.{digits}g}"
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}e{int(exponent):+d}"
+    return sign + text.replace("-", MINUS)
+
+
+def rate_text(rate: float | None) -> str:
+    """A learning rate in full, so that two different rates never read alike.
+
+    >>> rate_text(1e-05), rate_text(1.5e-05), rate_text(0.001)
+    ('1e-5', '1.5e-5', '1e-3')
+    """
+    if rate is None:
+        return UNDEFINED
+    _, digits, exponent = Decimal(repr(rate)).normalize().as_tuple()
+    power = int(exponent) + len(digits) - 1
+    if power >= -2:
+        return f"{rate:g}" if float(f"{rate:g}") == rate else repr(rate)
+    text = "".join(map(str, digits))
+    return f"{text[0]}.{text[1:]}e{power}" if len(text) > 1 else f"{text}e{power}"
+
+
+def p_text(p: float | None) -> str:
+    """A p value; never rounded to 0.
+
+    >>> p_text(0.0312), p_text(3e-9)
+    ('0.031', '< 0.001')
+    """
+    if p is None:
+        return UNDEFINED
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+__all__ = [
+    "NBSP",
+    "UNDEFINED",
+    "Metric",
+    "decimals_of",
+    "fixed",
+    "metric",
+    "p_text",
+    "rate_text",
+    "significant",
+]

@@ -1,0 +1,64 @@
+"""Warnings of the analysis in words, the urgent ones first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipdrift.report.metrics import rate_text
+from clipdrift.report.study import Row, Study
+
+WARNING_WORDS = {
+    "leak": "The test part was read before the end",
+    "run_not_finished": "Run not finished, in no mean",
+    "unreadable_record": "Record that cannot be read",
+    "duplicate_kept_once": "Duplicated run, counted once",
+    "duplicate_dropped": "Duplicated run that contradicts itself, left out",
+    "pairs_dropped": "Matched pairs dropped",
+    "undefined_value": "Undefined value",
+    "several_backbones": "Several backbones",
+    "one_method": "One method",
+    "one_learning_rate": "One learning rate",
+    "one_seed": "One seed",
+    "run_warning": "Remark of a run",
+}
+URGENT = ("leak", "duplicate_dropped", "unreadable_record")
+MAX_LISTED = 40
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A warning of the analysis in words."""
+
+    kind: str
+    heading: str
+    detail: str
+    runs: str
+    urgent: bool
+
+
+def notices(study: Study) -> list[Notice]:
+    """Everything a reader must know before the numbers, the urgent first."""
+    out = [_notice(study, row) for row in study.analysis["warnings"]]
+    return sorted(out, key=lambda notice: not notice.urgent)[:MAX_LISTED]
+
+
+def _notice(study: Study, row: Row) -> Notice:
+    place = [
+        str(row[key]) if key != "lr" else rate_text(row[key])
+        for key in ("target", "method", "lr")
+        if row[key] is not None
+    ]
+    seed = [] if row["seed"] is None else [f"seed {row['seed']}"]
+    where = " · ".join([*place, *seed])
+    count = f" ({row['count']} times)" if (row["count"] or 0) > 1 else ""
+    kind = row["kind"]
+    return Notice(
+        kind,
+        WARNING_WORDS.get(kind, kind.replace("_", " ")) + (f": {where}" if where else ""),
+        f"{row['detail']}{count}",
+        study.index.encode(row["run_ids"]),
+        kind in URGENT,
+    )
+
+
+__all__ = ["Notice", "notices"]

@@ -1,0 +1,110 @@
+"""Signals as tables: what foretells retention, which run a signal picks, what lies between."""
+
+from __future__ import annotations
+
+from clipdrift.report.comparison_tables import PAIR
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.study import Row, Study
+from clipdrift.report.tables import (
+    Shown,
+    Table,
+    analysis_table,
+    metric_of,
+    place_columns,
+)
+
+MOMENTS = {"final": "end", "epoch1": "epoch 1"}
+
+
+def moment(row: Row) -> str:
+    return MOMENTS.get(str(row["when"]), str(row["when"]))
+
+
+def predictor_table(study: Study, name: str) -> Table | None:
+    """`predictors` or `predictor_bootstrap`."""
+    signal = Shown("signal", "Signal", words=metric_of("signal"))
+    outcome = Shown("outcome", "Outcome", words=metric_of("outcome"))
+    keys = [outcome, signal, Shown("when", "Read at", words=moment)]
+    if name == "predictors":
+        columns = [
+            Shown("n", "Runs"),
+            Shown("spearman_overall", "ρ overall"),
+            Shown("p", "p", "takes runs as independent, which seeds of a cell are not"),
+            Shown("within_target_mean_abs", "mean |ρ| in target"),
+            Shown("within_group_mean_abs", "mean |ρ| in target × method"),
+            Shown("within_group_mean_signed", "with one sign", "negative: groups go against it"),
+        ]
+        caption = "Signals against final retention"
+    else:
+        columns = [
+            Shown("n_cells", "Cells"),
+            Shown("abs_rho", "|ρ|"),
+            Shown("ci", "95 % CI", "cells resampled"),
+            Shown("reference", "Reference", words=lambda row: metric(str(row["reference"])).label),
+            Shown("gap", "Gap to reference"),
+            Shown("gap_ci", "95 % CI of gap"),
+        ]
+        caption = "How sure are the correlations?"
+    rows = study.rows(name)
+    return analysis_table(study, name, caption, [*keys, *columns], rows=rows, n_keys=3)
+
+
+def selection_table(study: Study, band_pp: float) -> Table | None:
+    keys = [
+        *place_columns(study),
+        Shown("outcome", "Outcome", words=metric_of("outcome")),
+        Shown("signal", "Chosen by", words=metric_of("signal")),
+        Shown("when", "Read at", words=moment),
+    ]
+    shown = [
+        *keys,
+        Shown("n_candidates", "Candidates"),
+        Shown(
+            "method",
+            "Picks",
+            words=lambda r: f"{r['method']} {rate_text(r['lr'])}" if r["run_id"] else "–",
+        ),
+        Shown("retention_pct", "Retention (%)"),
+        Shown("oracle_retention_pct", "Best possible (%)"),
+        Shown("random_retention_pct", "At random (%)"),
+        Shown("regret_pp", "Regret (pp)"),
+    ]
+    return analysis_table(
+        study,
+        "selection",
+        f"Which run to keep, within {band_pp:g} pp of the best validation accuracy",
+        shown,
+        rows=study.rows("selection", band_pp=band_pp),
+        n_keys=len(keys),
+        note="Bands of other widths are in the file.",
+    )
+
+
+def mediation_table(study: Study) -> Table | None:
+    mediator = Shown("mediator", "Drift", words=metric_of("mediator"))
+    keys = [*place_columns(study), Shown("outcome", "Outcome", words=metric_of("outcome"))]
+    shown = [
+        *keys,
+        mediator,
+        PAIR,
+        Shown("total", "Total"),
+        Shown("indirect", "Along drift"),
+        Shown("indirect_ci", "95 % CI"),
+        Shown("direct", "Remaining"),
+        Shown("vanishing_rho", "Vanishes at", "error correlation at which the share vanishes"),
+    ]
+    rows = list(study.rows("mediation"))
+    words = sorted({str(row["assumptions"]) for _, row in rows if row["assumptions"]})
+    caption = "How much of the difference in retention goes along with drift"
+    return analysis_table(
+        study,
+        "mediation",
+        caption,
+        shown,
+        rows=rows,
+        n_keys=len(keys) + 2,
+        note=" ".join(words),
+    )
+
+
+__all__ = ["mediation_table", "predictor_table", "selection_table"]

@@ -1,0 +1,251 @@
+"""The main figures for papers, as PNG and PDF drawn by matplotlib."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from clipdrift.report.figures.dose import cell_means, resting
+from clipdrift.report.figures.layers import cell_blocks, layer_signals, panels, scales
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.palette import LIGHT
+from clipdrift.report.study import Place, Row, Study
+
+MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "cross": "P",
+    "star": "*",
+    "hexagon": "h",
+    "x": "X",
+}
+FORMATS = ("png", "pdf")
+DPI = 200
+PANEL = (3.1, 2.5)
+STYLE = {
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.6,
+    "axes.edgecolor": "#9aa3ad",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    # Names come from users: no character of them is a formula.
+    "text.parse_math": False,
+    "svg.hashsalt": "clipdrift",
+}
+Draw = Callable[[Any], None]
+
+
+def static_figures(study: Study) -> Iterator[tuple[str, bytes]]:
+    """File name and content of every figure, each as PNG and PDF."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    for name, size, draw in _figures(study):
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=size, layout="constrained")
+            FigureCanvasAgg(figure)
+            draw(figure)
+            for ending in FORMATS:
+                out = io.BytesIO()
+                # No date inside: the same study gives the same file.
+                stamp = {"CreationDate": None} if ending == "pdf" else {"Software": None}
+                figure.savefig(out, format=ending, dpi=DPI, metadata=stamp)
+                yield f"{name}.{ending}", out.getvalue()
+
+
+def slug(text: str, number: int) -> str:
+    """A file name part that is safe and distinct whatever the name holds.
+
+    >>> slug("../Pets (37)", 1)
+    '1-pets-37'
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
+    return f"{number}-{plain}".rstrip("-")
+
+
+def _figures(study: Study) -> Iterator[tuple[str, tuple[float, float], Draw]]:
+    names = [study.accuracy, *study.main_drifts[:1], *study.outcomes]
+    for i, place in enumerate(study.places):
+        own = [name for name in names if name in study.runs]
+        wide = (PANEL[0] * len(own), PANEL[1] + 0.3)
+        yield f"dose-response-{slug(study.title(place), i)}", wide, _dose(study, place, own)
+        if study.outcomes:
+            wide = (4.0 * len(study.outcomes), 3.4)
+            yield f"plane-{slug(study.title(place), i)}", wide, _plane(study, place)
+        shown = [panel for panel in panels(study) if panel.place == place]
+        if shown:
+            wide = (PANEL[0] * len(shown) + 0.5, 3.2)
+            yield f"layers-{slug(study.title(place), i)}", wide, _layers(study, place)
+
+
+def _dose(study: Study, place: Place, names: Sequence[str]) -> Draw:
+    runs = study.runs[
+        (study.runs["backbone"] == place.backbone) & (study.runs["target"] == place.target)
+    ]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(names), squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            for method in study.looks:
+                own = runs[(runs["method"] == method) & runs[name].notna()]
+                if len(own):
+                    _dose_line(study, ax, own, name, method, place)
+            _rate_ticks(ax, sorted(set(runs["learning_rate"])))
+            _untouched(ax, name)
+            ax.set_ylabel(metric(name).axis)
+        _legend(figure, axes[0], study.title(place))
+
+    return draw
+
+
+def _dose_line(study: Study, ax: Any, own: Any, name: str, method: str, place: Place) -> None:
+    look, scale = study.looks[method], metric(name).scale
+    colour, marker = LIGHT[look.colour[1:]], MARKERS[look.symbol]
+    means = cell_means(own, name)
+    rates, mean = means["learning_rate"], means["mean"] * scale
+    sd = means["std"].fillna(0.0) * scale
+    ax.fill_between(rates, mean - sd, mean + sd, color=colour, alpha=0.16, linewidth=0)
+    ax.plot(own["learning_rate"], own[name] * scale, ".", color=colour, alpha=0.5, markersize=3)
+    line = "-" if look.role == "matched" else "none"
+    ax.plot(rates, mean, color=colour, linestyle=line, linewidth=1.4)
+    _markers(study, ax, place, method, rates.tolist(), mean.tolist())
+    ax.plot([], [], color=colour, marker=marker, linestyle=line, label=method)
+
+
+def _markers(
+    study: Study, ax: Any, place: Place, method: str, rates: list[float], ys: list[float], **at: Any
+) -> None:
+    """Filled markers; hollow where the cell underfits. `at["x"]` replaces the rates as abscissa."""
+    look = study.looks[method]
+    colour = LIGHT[look.colour[1:]]
+    weak = {c.lr for c in study.cells_of(place) if c.method == method and study.underfits(c)}
+    for i, (rate, y) in enumerate(zip(rates, ys, strict=True)):
+        x = at["x"][i] if "x" in at else rate
+        fill = "white" if rate in weak else colour
+        ax.plot(
+            x, y, MARKERS[look.symbol], markersize=5, color=colour, markerfacecolor=fill, zorder=3
+        )
+
+
+def _rate_ticks(ax: Any, rates: Sequence[float]) -> None:
+    ax.set_xscale("log")
+    every = -(-len(rates) // 6)
+    ax.set_xticks(rates[::every], [rate_text(rate) for rate in rates[::every]])
+    ax.minorticks_off()
+    ax.set_xlabel("Learning rate")
+
+
+def _untouched(ax: Any, name: str) -> None:
+    value = resting(metric(name))
+    if value is not None:
+        ax.axhline(value, color="#9aa3ad", linewidth=0.8, linestyle=":")
+
+
+def _legend(figure: Any, ax: Any, title: str) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=max(1, min(6, len(labels))), title=title
+    )
+
+
+def _plane(study: Study, place: Place) -> Draw:
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(study.outcomes), squeeze=False)[0]
+        for ax, outcome in zip(axes, study.outcomes, strict=True):
+            for method in study.looks:
+                _plane_line(study, ax, place, outcome, method)
+            _untouched(ax, outcome)
+            ax.set_xlabel(metric(study.accuracy).axis)
+            ax.set_ylabel(metric(outcome).axis)
+        _legend(figure, axes[0], study.title(place))
+
+    return draw
+
+
+def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) -> None:
+    look = study.looks[method]
+    colour = LIGHT[look.colour[1:]]
+    rows: list[tuple[float, Row, Row]] = [
+        (cell.lr, study.cells[cell][study.accuracy], study.cells[cell][outcome])
+        for cell in study.cells_of(place)
+        if cell.method == method
+        and study.cells[cell].get(study.accuracy, {}).get("mean") is not None
+        and study.cells[cell].get(outcome, {}).get("mean") is not None
+    ]
+    if not rows:
+        return
+    rows.sort(key=lambda row: row[0])
+    scales_xy = metric(study.accuracy).scale, metric(outcome).scale
+    xs, ys = (
+        [x["mean"] * scales_xy[0] for _, x, _ in rows],
+        [y["mean"] * scales_xy[1] for _, _, y in rows],
+    )
+    sx, sy = (
+        [(x["sd"] or 0.0) * scales_xy[0] for _, x, _ in rows],
+        [(y["sd"] or 0.0) * scales_xy[1] for _, _, y in rows],
+    )
+    ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
+    _markers(study, ax, place, method, [row[0] for row in rows], ys, x=xs)
+    for x, y, (rate, _, _) in zip(xs, ys, rows, strict=True):
+        ax.annotate(
+            rate_text(rate),
+            (x, y),
+            (4, 4),
+            textcoords="offset points",
+            fontsize=6.5,
+            color="#5b6470",
+        )
+    ax.plot([], [], color=colour, marker=MARKERS[look.symbol], label=method)
+
+
+def _layers(study: Study, place: Place) -> Draw:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    signal = layer_signals(study)[0]
+    scale = scales(study)[signal]
+    shown = [panel for panel in panels(study) if panel.place == place]
+    colours = LinearSegmentedColormap.from_list(
+        "drift", [(float(at), str(colour)) for at, colour in LIGHT["diverging"]]
+    )
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+        for ax, panel in zip(axes, shown, strict=True):
+            means = cell_blocks(panel.rows[panel.rows["signal"] == signal])
+            grid = means.pivot(index="block", columns="learning_rate", values="mean")
+            image = ax.pcolormesh(
+                np.arange(grid.shape[1] + 1) - 0.5,
+                np.arange(grid.shape[0] + 1) + 0.5,
+                grid.to_numpy(),
+                cmap=colours,
+                vmin=scale.low,
+                vmax=scale.high,
+                edgecolors="white",
+                linewidth=0.6,
+            )
+            ax.set_xticks(
+                range(grid.shape[1]), [rate_text(float(rate)) for rate in grid.columns.tolist()]
+            )
+            ax.set_xlabel("Learning rate")
+            ax.set_title(panel.method, fontsize=8.5)
+            ax.grid(visible=False)
+        axes[0].set_ylabel("Block")
+        figure.colorbar(image, ax=list(axes), label=metric(signal).axis, shrink=0.9)
+        figure.suptitle(study.title(place), fontsize=9)
+
+    return draw
+
+
+__all__ = ["slug", "static_figures"]

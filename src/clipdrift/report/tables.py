@@ -1,0 +1,159 @@
+"""Tables of the page: rows of the analysis as printed numbers, each with the runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clipdrift.report.metrics import UNDEFINED, metric, rate_text
+from clipdrift.report.printed import COUNT, Printed, of_cell, of_row
+from clipdrift.report.study import CellId, Row, Study
+
+MAX_ROWS = 400
+
+
+@dataclass(frozen=True)
+class Column:
+    label: str
+    title: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sortable table; its first `n_keys` columns name the row.
+
+    marks: one class per row for rows that need care, such as "underfit".
+    """
+
+    id: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Printed]]
+    n_keys: int = 1
+    marks: Sequence[str] = ()
+    note: str = ""
+    omitted: int = 0
+    file: str = ""
+
+    @property
+    def searchable(self) -> bool:
+        return len(self.rows) > 12
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A column made from a field of the analysis: the field, its heading, what it means."""
+
+    key: str
+    label: str
+    title: str = ""
+    words: Callable[[Row], str] | None = field(default=None)
+
+
+def word(text: str, sort: float | str | None = None, title: str = "") -> Printed:
+    """Text that is no number."""
+    return Printed(text, sort=sort if sort is not None else text, title=title)
+
+
+def analysis_table(
+    study: Study,
+    name: str,
+    caption: str,
+    shown: Sequence[Shown],
+    *,
+    rows: Iterable[tuple[int, Row]],
+    n_keys: int,
+    table_id: str = "",
+    note: str = "",
+) -> Table | None:
+    """A table from rows of the analysis; None where there are none."""
+    found = list(rows)
+    if not found:
+        return None
+    lines = []
+    for position, row in found[:MAX_ROWS]:
+        runs = study.runs_of(row)
+        lines.append([_printed(name, position, row, column, runs) for column in shown])
+    columns = [Column(c.label, c.title, numeric=c.words is None) for c in shown]
+    return Table(
+        table_id or name,
+        caption,
+        columns,
+        lines,
+        n_keys,
+        note=note,
+        omitted=max(0, len(found) - MAX_ROWS),
+        file=f"tables/{name}.csv",
+    )
+
+
+def _printed(name: str, position: int, row: Row, column: Shown, runs: str) -> Printed:
+    if column.words is None:
+        return of_row(name, position, row, column.key, runs)
+    return word(column.words(row))
+
+
+def name_of(key: str, otherwise: str = UNDEFINED) -> Callable[[Row], str]:
+    """The text of a field as it is."""
+    return lambda row: otherwise if row.get(key) is None else str(row[key])
+
+
+def metric_of(key: str = "metric") -> Callable[[Row], str]:
+    """The label and unit of the metric a field names."""
+    return lambda row: metric(str(row[key])).axis
+
+
+def place_columns(study: Study) -> list[Shown]:
+    """Target, and the backbone where there are several."""
+    backbone = Shown("backbone", "Backbone", words=name_of("backbone"))
+    target = Shown("target", "Target", words=name_of("target", "all targets"))
+    return [backbone, target] if len(study.backbones) > 1 else [target]
+
+
+def cell_table(
+    study: Study, metrics: Sequence[str], *, table_id: str, caption: str, note: str = ""
+) -> Table:
+    """Mean ± SD of some metrics for every cell, underfitting cells marked."""
+    heads = [Column("Target", numeric=False), Column("Method", numeric=False)]
+    if len(study.backbones) > 1:
+        heads.insert(0, Column("Backbone", numeric=False))
+    heads += [Column("LR", "learning rate"), Column("n", "runs in the cell")]
+    shown = [metric(name) for name in metrics]
+    columns = [*heads, *(Column(m.axis, f"mean ± SD over seeds of {m.name}") for m in shown)]
+    order = list(study.looks)
+    cells = sorted(
+        study.cells,
+        key=lambda cell: (study.places.index(cell.place), order.index(cell.method), cell.lr),
+    )
+    rows = [_cell_row(study, cell, metrics) for cell in cells[:MAX_ROWS]]
+    marks = ["underfit" if study.underfits(cell) else "" for cell in cells[:MAX_ROWS]]
+    omitted = max(0, len(cells) - MAX_ROWS)
+    n_keys = len(heads) - 1
+    return Table(table_id, caption, columns, rows, n_keys, marks, note, omitted, "tables/cells.csv")
+
+
+def _cell_row(study: Study, cell: CellId, metrics: Sequence[str]) -> list[Printed]:
+    rows = study.cells[cell]
+    keys = [word(cell.place.target), word(cell.method)]
+    if len(study.backbones) > 1:
+        keys.insert(0, word(cell.place.backbone))
+    ids = list(dict.fromkeys(run_id for row in rows.values() for run_id in row["run_ids"]))
+    runs = study.index.encode(ids)
+    count = Printed(str(len(ids)), "", COUNT, runs, len(ids))
+    values = [of_cell(rows.get(name), study.index) for name in metrics]
+    return [*keys, word(rate_text(cell.lr), cell.lr), count, *values]
+
+
+__all__ = [
+    "MAX_ROWS",
+    "Column",
+    "Shown",
+    "Table",
+    "analysis_table",
+    "cell_table",
+    "metric_of",
+    "name_of",
+    "place_columns",
+    "word",
+]

@@ -1,0 +1,37 @@
+"""Write the report of a study folder: the page, figures for papers, LaTeX tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.report.latex import latex_tables
+from clipdrift.report.page import render
+from clipdrift.report.static import static_figures
+from clipdrift.report.study import read_study
+
+
+def write_report(folder: StudyFolder) -> Path:
+    """Write `report.html`, `figures/*.png|pdf` and `tables/*.tex` from records and analysis.
+
+    Args:
+        folder: a study folder that holds `analysis.json`, as `clipdrift analyze` writes it.
+
+    Returns:
+        Path of the page. It needs no other file and no network.
+
+    Raises:
+        RecordError: if the analysis is missing, damaged, or of other records than the folder's.
+        StudyFolderError: if the folder does not exist or cannot be written.
+    """
+    study = read_study(folder)
+    for name, text in latex_tables(study).items():
+        atomic_write(folder.tables_path / name, text)
+    for name, data in static_figures(study):
+        atomic_write(folder.path / "figures" / name, data)
+    # The page comes last: where it exists, everything beside it does.
+    atomic_write(folder.report_path, render(study))
+    return folder.report_path
+
+
+__all__ = ["write_report"]

@@ -1,0 +1,241 @@
+"""The report in a real browser: it draws, sorts, lists runs, and asks the network for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_records import synthetic_records
+
+from clipdrift.analysis.summary import write_analysis
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.report import write_report
+
+pytestmark = pytest.mark.browser
+DRAWN = "html[data-drawn]"
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def write_study(path: Path, records: list[RunRecord]) -> StudyFolder:
+    folder = StudyFolder(path)
+    folder.create()
+    for number, record in enumerate(records):
+        # Folder names are no part of a record; hostile names in records must not break paths.
+        atomic_write(folder.record_path(f"run-{number}"), record.to_json())
+    write_analysis(folder)
+    return folder
+
+
+class Page:
+    """A page of a browser context that remembers whatever went wrong."""
+
+    def __init__(self, context: Any) -> None:
+        self.page = context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", self._heard)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._asked)
+
+    def _heard(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith(("data:", "blob:")):
+            self.requests.append(request.url)
+
+    def open(self, path: Path) -> Any:
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(DRAWN, timeout=60_000)
+        return self.page
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    records = synthetic_records(linear_probe=True, epochs=3)
+    folder = write_study(tmp_path_factory.mktemp("study"), records)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture
+def opened(chromium: Any, study: StudyFolder) -> Iterator[Callable[..., Page]]:
+    contexts = []
+
+    def open_with(**options: Any) -> Page:
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        page = Page(context)
+        page.open(study.report_path)
+        return page
+
+    yield open_with
+    for context in contexts:
+        context.close()
+
+
+def test_every_figure_is_drawn_without_a_complaint_or_a_request(
+    opened: Callable[..., Page], study: StudyFolder
+) -> None:
+    view = opened(viewport={"width": 1280, "height": 900})
+    counts = view.page.evaluate(
+        """() => [...document.querySelectorAll(".plot")].map((plot) => [plot.id,
+            plot.querySelectorAll("svg .scatterlayer .trace, svg .heatmaplayer image").length])"""
+    )
+    assert len(counts) > 20
+    assert [name for name, drawn in counts if drawn == 0] == []
+    assert view.complaints == []
+    assert view.requests == [study.report_path.as_uri()]
+
+
+def test_a_heading_sorts_its_table_and_says_so(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    head = page.locator("[data-table=cells] thead th", has_text="Test accuracy")
+    column = head.evaluate("(cell) => cell.cellIndex")
+    read = f"""() => [...document.querySelectorAll("[data-table=cells] tbody tr")]
+        .map((row) => Number(row.cells[{column}].dataset.sort))"""
+    before = page.evaluate(read)
+    assert before != sorted(before)
+    head.locator("button").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(read) == sorted(before)
+    assert head.get_attribute("aria-sort") == "ascending"
+    page.keyboard.press("Enter")
+    assert page.evaluate(read) == sorted(before, reverse=True)
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_a_number_lists_the_runs_it_comes_from(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    row = page.locator("[data-table=cells] tbody tr").first
+    method, rate = row.locator("th").nth(1).inner_text(), row.locator("th").nth(2).inner_text()
+    row.locator("td[data-runs]").nth(1).click()
+    listed = page.locator("#drawer tbody tr")
+    assert page.locator("#drawer").is_visible()
+    assert listed.count() == 3
+    assert {listed.nth(i).locator("td").nth(4).inner_text() for i in range(3)} == {"7", "11", "19"}
+    for i in range(3):
+        cells = listed.nth(i).locator("td").all_inner_texts()
+        assert cells[2] == method.split()[0]
+        assert cells[3] == rate.split()[0]
+    page.keyboard.press("Escape")
+    assert page.locator("#drawer").is_hidden()
+
+
+def test_a_marker_lists_the_runs_of_its_cell(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 1280, "height": 900}).page
+    marker = page.locator("#plane-0 .scatterlayer .point").first
+    marker.scroll_into_view_if_needed()
+    box = marker.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#plane-0 .hoverlayer .hovertext")
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector("#drawer:not([hidden])")
+    assert page.locator("#drawer tbody tr").count() == 3
+
+
+def test_the_keyboard_walks_the_numbers_of_a_table(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    first = page.locator("[data-table=cells] tbody [data-runs]").first
+    first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    place = page.evaluate(
+        """() => { const cell = document.activeElement;
+            return [cell.closest("table").dataset.table, cell.closest("tr").rowIndex,
+                    cell.cellIndex]; }"""
+    )
+    assert place == ["cells", 2, first.evaluate("(cell) => cell.cellIndex") + 1]
+    page.keyboard.press("Enter")
+    assert page.locator("#drawer").is_visible()
+
+
+def test_a_selector_redraws_the_layers_with_another_signal(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    read = "document.getElementById('heat-0').data[0].z[0][0]"
+    before = page.evaluate(read)
+    page.select_option("[data-versions=layers]", "drift.cka")
+    assert page.evaluate(read) != before
+    assert page.evaluate("document.getElementById('heat-0').data[0].meta.metric") == "drift.cka"
+
+
+def test_a_method_can_be_hidden_in_all_figures(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    button = page.locator("[data-method=lora]").first
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    visible = page.evaluate(
+        """() => document.getElementById("dose-0-0").data
+            .filter((trace) => trace.visible !== false).map((trace) => trace.meta.method)"""
+    )
+    assert set(visible) == {"full_ft", "linear_probe"}
+
+
+def test_a_filter_keeps_the_rows_that_hold_every_word(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    page.fill("[data-filter=cells]", "digits lora")
+    shown = page.locator("[data-table=cells] tbody tr:not([hidden])")
+    assert shown.count() == 4
+    assert all("digits" in text and "lora" in text for text in shown.all_inner_texts())
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened: Callable[..., Page]) -> None:
+    page = opened(viewport={"width": 390, "height": 844}, has_touch=True).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    edges = page.evaluate(
+        """[...document.querySelectorAll(".plot .main-svg")]
+            .map((svg) => svg.getBoundingClientRect().right)"""
+    )
+    assert max(edges) <= 390
+
+
+def test_dark_mode_repaints_page_and_figures(opened: Callable[..., Page]) -> None:
+    paint = """() => [getComputedStyle(document.body).backgroundColor,
+        document.getElementById("dose-0-0").data.find((t) => t.name === "full_ft").line.color]"""
+    view = opened(color_scheme="light")
+    light = view.page.evaluate(paint)
+    view.page.emulate_media(color_scheme="dark")
+    for _ in range(100):
+        # The page's policy forbids eval, and with it playwright's own way to wait for a change.
+        if view.page.evaluate(paint)[1] != light[1]:
+            break
+        view.page.wait_for_timeout(100)
+    dark = view.page.evaluate(paint)
+    assert light == ["rgb(255, 255, 255)", "#0072b2"]
+    assert dark[0] == "rgb(21, 24, 28)"
+    assert dark[1] != light[1]
+    assert opened(color_scheme="dark").page.evaluate(paint) == dark
+    assert view.complaints == []
+
+
+def test_printing_repaints_dark_pages_in_light_ink(opened: Callable[..., Page]) -> None:
+    page = opened(color_scheme="dark").page
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    paint = "document.getElementById('dose-0-0').data.find((t) => t.name === 'full_ft').line.color"
+    assert page.evaluate(paint) == "#0072b2"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(paint) != "#0072b2"
+
+
+def test_hostile_names_run_nothing_and_show_as_written(
+    chromium: Any, tmp_path: Path, make_records: Callable[..., list[RunRecord]]
+) -> None:
+    records = make_records(targets=(HOSTILE,), methods=("</script><script>alert(1)</script>", "b"))
+    folder = write_study(tmp_path, records)
+    write_report(folder)
+    context = chromium.new_context()
+    view = Page(context)
+    dialogs: list[str] = []
+    view.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page = view.open(folder.report_path)
+    page.locator("[data-table=cells] tbody td[data-runs]").first.click()
+    assert page.locator("#drawer tbody td").nth(1).inner_text() == HOSTILE
+    assert HOSTILE in page.locator(".answer h3").first.inner_text()
+    assert dialogs == []
+    assert page.locator("img[src=x]").count() == 0
+    assert view.complaints == []
+    context.close()
