@@ -1,0 +1,39 @@
+"""Adaptation methods: one file per family, each a handful of functions, no inheritance.
+
+A family says what of the vision tower trains (`adapt`), what its weights amount to without any
+wrapper (`effective_state`), and how it is saved and restored exactly (`save`, `restore`).
+Projection and head are the same business for all methods and live in `adapted`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from clipdrift.backbone import ImageEncoder
+from clipdrift.methods import full_ft, last_blocks, linear_probe, lora
+
+
+@dataclass(frozen=True)
+class Family:
+    """The functions of one method family."""
+
+    adapt: Callable[[ImageEncoder, Any, int], None]
+    effective_state: Callable[[ImageEncoder], dict[str, Tensor]]
+    save: Callable[[ImageEncoder, Path], None]
+    restore: Callable[[ImageEncoder, Any, Path], None]
+
+
+FAMILIES: dict[str, Family] = {
+    name: Family(module.adapt, module.effective_state, module.save, module.restore)
+    for name, module in {
+        "full_ft": full_ft,
+        "last_blocks": last_blocks,
+        "linear_probe": linear_probe,
+        "lora": lora,
+    }.items()
+}

@@ -1,0 +1,121 @@
+"""The adapted model: image encoder under a method, plus the classifier that trains with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.methods import FAMILIES, Family
+from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
+from clipdrift.spec.parts import MethodBase
+
+HEAD_FILE = "head.safetensors"
+
+
+class AdaptedModel(nn.Module):
+    """uint8 images -> class logits: a linear head on the un-normalised projected embedding."""
+
+    def __init__(self, encoder: ImageEncoder, head: nn.Linear, family: Family) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.family = family
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(pixels))
+        return logits
+
+    def vision_state(self) -> dict[str, Tensor]:
+        """The tower's weights as a plain CLIP would hold them."""
+        return self.family.effective_state(self.encoder)
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every tensor that trains, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of every trained tensor, to come back to."""
+        return {name: p.detach().clone() for name, p in self.trained().items()}
+
+    def rewind(self, snapshot: dict[str, Tensor]) -> None:
+        """Come back to a snapshot."""
+        assign({k: p.data for k, p in self.trained().items()}, snapshot, where="snapshot")
+
+    def parameter_groups(self, rate: float, head_rate: float) -> Iterator[dict[str, object]]:
+        """Optimiser groups: one rate for everything, the head's own where the study says so."""
+        head = list(self.head.parameters())
+        rest = [p for p in self.encoder.parameters() if p.requires_grad]
+        yield {"params": head, "lr": head_rate}
+        if rest:
+            yield {"params": rest, "lr": rate}
+
+    def save(self, folder: Path) -> None:
+        """Write the method's own files, and head and projection in one more."""
+        self.family.save(self.encoder, folder)
+        save_tensors(self._head_and_projection(), folder / HEAD_FILE)
+
+    def restore(self, spec: MethodBase, folder: Path) -> None:
+        """Read back what `save` wrote onto a fresh, untouched encoder."""
+        self.family.restore(self.encoder, spec, folder)
+        saved = load_tensors(folder / HEAD_FILE)
+        assign(self._head_and_projection(), saved, where=str(folder / HEAD_FILE))
+
+    def _head_and_projection(self) -> dict[str, Tensor]:
+        tensors = {f"head.{k}": p.detach() for k, p in self.head.named_parameters()}
+        for name, p in self.encoder.projection.named_parameters():
+            tensors[f"projection.{name}"] = p.detach()
+        return tensors
+
+
+def build(
+    backbone: Backbone, spec: MethodBase, n_classes: int, *, seed: int, text_features: Tensor | None
+) -> AdaptedModel:
+    """The model at step 0: baseline encoder under a method, fresh head.
+
+    The head depends on (seed, shape) alone and so is equal for all matched methods.
+
+    Args:
+        text_features: [C, E] unit class embeddings, needed for `head_init: text`.
+    """
+    model = _bare(backbone, spec, n_classes)
+    model.family.adapt(model.encoder, spec, seed)
+    model.encoder.projection.requires_grad_(spec.projection == "trained")
+    _init_head(model.head, seed, text_features if spec.head_init == "text" else None)
+    return model
+
+
+def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -> AdaptedModel:
+    """The model that a run saved, rebuilt from the untouched backbone.
+
+    Raises:
+        RecordError: if a file is missing or damaged, or its tensors are not the expected ones.
+    """
+    model = _bare(backbone, spec, n_classes)
+    model.restore(spec, folder)
+    return model.eval()
+
+
+def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:
+    encoder = backbone.encoder()
+    width = encoder.projection.out_features
+    kind: str = spec.kind  # type: ignore[attr-defined]
+    head = nn.Linear(int(width), n_classes, device=encoder.mean.device)  # type: ignore[arg-type]
+    return AdaptedModel(encoder, head, FAMILIES[kind])
+
+
+@torch.no_grad()
+def _init_head(head: nn.Linear, seed: int, text_features: Tensor | None) -> None:
+    """torch's default for linear layers, U(-1/sqrt(E), 1/sqrt(E)), from a generator of its own."""
+    if text_features is not None:
+        head.weight.copy_(text_features)
+        head.bias.zero_()
+        return
+    generator = torch.Generator().manual_seed(seed)
+    bound = head.in_features**-0.5
+    for parameter in (head.weight, head.bias):
+        draw = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
+        parameter.copy_(draw)

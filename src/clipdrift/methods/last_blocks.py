@@ -1,0 +1,52 @@
+"""Partial fine-tuning: the last blocks of the vision tower and its final layer norm train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from clipdrift.backbone import ImageEncoder
+from clipdrift.errors import Fault, MethodError
+from clipdrift.methods.full_ft import effective_state
+from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
+from clipdrift.spec.parts import LastBlocksSpec
+
+FILE = "last_blocks.safetensors"
+
+__all__ = ["adapt", "effective_state", "restore", "save"]
+
+
+def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
+    """Let the last `spec.blocks` blocks and the post layer norm train.
+
+    Raises:
+        MethodError: if the tower has fewer blocks.
+    """
+    blocks: nn.ModuleList = encoder.tower.encoder.layers  # type: ignore[union-attr, assignment]
+    if spec.blocks > len(blocks):
+        raise MethodError(
+            Fault(
+                f"method {spec.name}",
+                f"at most {len(blocks)} blocks, as the backbone has",
+                str(spec.blocks),
+                "Lower blocks",
+            )
+        )
+    blocks[-spec.blocks :].requires_grad_(True)
+    encoder.tower.post_layernorm.requires_grad_(True)
+
+
+def save(encoder: ImageEncoder, folder: Path) -> None:
+    """Write the weights that trained."""
+    save_tensors(_trained(encoder), folder / FILE)
+
+
+def restore(encoder: ImageEncoder, spec: LastBlocksSpec, folder: Path) -> None:
+    """Read the weights that trained back, key by key."""
+    adapt(encoder, spec, seed=0)
+    assign(_trained(encoder), load_tensors(folder / FILE), where=str(folder / FILE))
+
+
+def _trained(encoder: ImageEncoder) -> dict[str, Tensor]:
+    return {n: p.detach() for n, p in encoder.tower.named_parameters() if p.requires_grad}

@@ -1,0 +1,127 @@
+"""LoRA (Hu et al. 2022) through peft, on linear layers of the vision tower only.
+
+peft scales the update by alpha / rank. The adapter is saved in peft's own format, so that peft
+itself can load it onto the untouched vision tower.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipdrift.backbone import ImageEncoder
+from clipdrift.errors import Fault, MethodError
+from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
+from clipdrift.spec.parts import LoraSpec
+
+FOLDER = "adapter"
+WEIGHTS = "adapter_model.safetensors"
+PEFT_PREFIX = "base_model.model."
+
+
+def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
+    """Put adapters into the tower, in place; B starts at zero, so nothing changes yet.
+
+    Raises:
+        MethodError: if a module name matches no linear layer, or the rank exceeds a layer's width.
+    """
+    from peft import inject_adapter_in_model
+
+    _check(encoder.tower, spec)
+    # peft draws A from the global generator: seed it here and leave it as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(_config(spec), encoder.tower)
+
+
+def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
+    """The tower's weights with the update merged in: W_0 + (alpha / rank) B A, by plain names.
+
+    Computed from the factors and not by peft's merge, so that it can be held against the live path.
+    """
+    state: dict[str, Tensor] = {}
+    adapted = _adapted_layers(encoder.tower)
+    for name, parameter in encoder.tower.named_parameters():
+        if ".lora_" in name:
+            continue
+        plain = name.replace(".base_layer.", ".")
+        layer = adapted.get(plain.removesuffix(".weight"))
+        state[plain] = parameter.detach() + _delta(layer) if layer else parameter.detach()
+    return state
+
+
+def save(encoder: ImageEncoder, folder: Path) -> None:
+    """Write the adapter as peft does: adapter_config.json and adapter_model.safetensors."""
+    tensors = {PEFT_PREFIX + k: t for k, t in _factors(encoder.tower).items()}
+    save_tensors(tensors, folder / FOLDER / WEIGHTS)
+    config = encoder.tower.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
+    text = json.dumps(config, indent=1, sort_keys=True, default=_plain)
+    (folder / FOLDER / "adapter_config.json").write_text(text)
+
+
+def restore(encoder: ImageEncoder, spec: LoraSpec, folder: Path) -> None:
+    """Wrap the untouched tower as in training and read the factors back, key by key."""
+    adapt(encoder, spec, seed=0)
+    saved = load_tensors(folder / FOLDER / WEIGHTS)
+    plain = {key.removeprefix(PEFT_PREFIX): value for key, value in saved.items()}
+    assign(_factors(encoder.tower), plain, where=str(folder / FOLDER / WEIGHTS))
+
+
+def _config(spec: LoraSpec) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=sorted(spec.modules),
+        bias="none",
+    )
+
+
+def _check(tower: nn.Module, spec: LoraSpec) -> None:
+    linears = {n: m for n, m in tower.named_modules() if isinstance(m, nn.Linear)}
+    known = sorted({name.rsplit(".", 1)[-1] for name in linears})
+    where = f"method {spec.name}"
+    faults = [
+        Fault(f"{where} modules", f"names among {', '.join(known)}", repr(m), "Name linear layers")
+        for m in spec.modules
+        if m not in known
+    ]
+    chosen = [m for n, m in linears.items() if n.rsplit(".", 1)[-1] in spec.modules]
+    width = min((min(m.in_features, m.out_features) for m in chosen), default=spec.rank)
+    if spec.rank > width:
+        faults.append(
+            Fault(f"{where} rank", f"at most the layer width {width}", str(spec.rank), "Lower it")
+        )
+    if faults:
+        raise MethodError(faults)
+
+
+def _adapted_layers(tower: nn.Module) -> dict[str, Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return {name: m for name, m in tower.named_modules() if isinstance(m, LoraLayer)}
+
+
+def _delta(layer: Any) -> Tensor:
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    delta: Tensor = layer.scaling["default"] * (b.detach() @ a.detach())
+    return delta
+
+
+def _factors(tower: nn.Module) -> dict[str, Tensor]:
+    """A and B of every adapted layer under peft's saved names (without the adapter's name)."""
+    return {
+        name.replace(".default.", "."): p.detach()
+        for name, p in tower.named_parameters()
+        if ".lora_" in name
+    }
+
+
+def _plain(value: object) -> Any:
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
