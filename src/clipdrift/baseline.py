@@ -1,0 +1,104 @@
+"""What the untouched backbone reads, measured once per study and shared by all its runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.data.images import Images
+from clipdrift.probes.capture import ProbeReading, read_probe
+from clipdrift.probes.zero_shot import zero_shot_predict
+from clipdrift.records import atomic_write
+from clipdrift.training import embed, in_batches
+
+PROBE_BATCH = 50
+
+
+@dataclass(frozen=True)
+class TransferBaseline:
+    """One transfer set before fine-tuning: class embeddings [C, E] and accuracies (fractions)."""
+
+    text_features: Tensor
+    accuracy: float
+    epoch_accuracy: float | None
+
+
+def score(
+    encoder: ImageEncoder, images: Images, text_features: Tensor, *, batch_size: int
+) -> float:
+    """Zero-shot accuracy (fraction) of an encoder as it is now, adapters and all."""
+    features = embed(encoder, images, batch_size=batch_size)
+    predicted = zero_shot_predict(features, text_features.to(features.device)).cpu()
+    return float((predicted == torch.from_numpy(images.labels)).double().mean())
+
+
+def probe(encoder: ImageEncoder, images: Images) -> ProbeReading:
+    """Every drift signal of an encoder as it is now, in one pass over the probe images."""
+    device = encoder.mean.device
+    batches = (encoder.normalise(b.to(device)) for b in in_batches(images, PROBE_BATCH))
+    return read_probe(encoder.encode, encoder.tower, batches)
+
+
+def measure_transfer(
+    backbone: Backbone,
+    prompts: list[list[str]],
+    images: Images,
+    epoch_images: Images | None,
+    *,
+    batch_size: int,
+) -> TransferBaseline:
+    """Zero-shot accuracy of the untouched backbone on the whole set and on its epoch part."""
+    encoder = backbone.encoder()
+    text = backbone.text_features(prompts)
+    return TransferBaseline(
+        text_features=text.cpu(),
+        accuracy=score(encoder, images, text, batch_size=batch_size),
+        epoch_accuracy=score(encoder, epoch_images, text, batch_size=batch_size)
+        if epoch_images is not None
+        else None,
+    )
+
+
+def save_reading(reading: ProbeReading, path: Path) -> None:
+    """Write a probe reading as safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    tensors = {f.name: getattr(reading, f.name).cpu().contiguous() for f in fields(reading)}
+    atomic_write(path, save(tensors))
+
+
+def load_reading(path: Path) -> ProbeReading | None:
+    """A reading written by `save_reading`, or None if it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return ProbeReading(**load(path.read_bytes()))
+    except (OSError, SafetensorError, TypeError, ValueError):
+        return None
+
+
+def save_transfer(baseline: TransferBaseline, path: Path) -> None:
+    """Write a transfer baseline: text features as safetensors, accuracies in its metadata."""
+    from safetensors.torch import save
+
+    numbers = {"accuracy": baseline.accuracy, "epoch_accuracy": baseline.epoch_accuracy}
+    tensors = {"text_features": baseline.text_features.contiguous()}
+    atomic_write(path, save(tensors, metadata={"numbers": json.dumps(numbers)}))
+
+
+def load_transfer(path: Path) -> TransferBaseline | None:
+    """A baseline written by `save_transfer`, or None if it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads(file.metadata()["numbers"])
+            return TransferBaseline(file.get_tensor("text_features"), **numbers)
+    except (OSError, SafetensorError, TypeError, ValueError, KeyError):
+        return None
