@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 import pandas as pd
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from clipdrift.analysis import (
     caveats,
