@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from clipdrift.errors import Fault, SpecError
 from clipdrift.spec.parts import StudySpec
 
 MAX_BYTES = 1_000_000
+MAX_ENTRIES = 100_000
 Place = tuple[str | int, ...]
 
 
@@ -55,7 +58,7 @@ def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) ->
         SpecError: with every fault, each naming its line.
     """
     node = _compose(text, name)
-    lines = dict(_lines(node, ()))
+    lines = _line_numbers(node, name)
     faults = [_duplicate_key_fault(name, key) for key in _duplicate_keys(node)]
     try:
         value = yaml.safe_load(text)
@@ -98,6 +101,23 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise SpecError(Fault(name, "valid YAML", "nesting too deep", _START_OVER)) from None
 
 
+def _line_numbers(node: yaml.Node | None, name: str) -> dict[Place, int]:
+    """Place -> line. Bounded here, because aliases can unfold a small file without end."""
+    try:
+        entries = list(islice(_lines(node, ()), MAX_ENTRIES))
+    except RecursionError:
+        raise SpecError(
+            Fault(name, "valid YAML", "a part that contains itself", _START_OVER)
+        ) from None
+    if len(entries) == MAX_ENTRIES:
+        raise SpecError(
+            Fault(
+                name, f"fewer than {MAX_ENTRIES:,} entries", "more, aliases unfolded", _START_OVER
+            )
+        )
+    return dict(entries)
+
+
 def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
     """(place, line number from 1) of every key and list item."""
     if isinstance(node, yaml.MappingNode):
@@ -135,7 +155,7 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     def fix(item: Any, key: str) -> Any:
         text = item.get(key) if isinstance(item, dict) else None
         if isinstance(text, str) and text and "\0" not in text:
-            return {**item, key: str((folder / Path(text).expanduser()).resolve())}
+            return {**item, key: os.path.realpath(folder / os.path.expanduser(text))}
         return item
 
     out = dict(value)
@@ -192,7 +212,7 @@ def _is_kind(loc: tuple[int | str, ...], i: int) -> bool:
 
 def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
     """The fault with `file:line` before its key; the nearest parent's line if it has none."""
-    parts = [int(part) if part.isdigit() else part for part in fault.where.split(".")]
+    parts = [int(part) if part.isdecimal() else part for part in fault.where.split(".")]
     for end in range(len(parts), 0, -1):
         line = lines.get(tuple(parts[:end]))
         if line is not None:
