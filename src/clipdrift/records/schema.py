@@ -7,7 +7,6 @@ that are undefined are null and `undefined` says why, by dotted name.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,7 +75,8 @@ class Result(Reading):
 class RunRecord(BaseModel):
     """One run: identity, conditions, history, result, provenance."""
 
-    model_config = ConfigDict(extra="forbid")
+    # NaN in a field of type Any would otherwise be written as null, without a reason.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -144,8 +144,7 @@ def read_record(path: Path) -> RunRecord:
         raise _unusable(
             path, f"{place}: {first['msg']}", "Run the study again to redo it"
         ) from None
-    stored = body.pop("checksum", "")
-    if not _finite(body) or content_hash(body) != stored:
+    if not _sealed(body):
         raise _unusable(
             path, "a checksum that does not match its content", "Restore the file or redo the run"
         )
@@ -156,10 +155,10 @@ def _unusable(path: Path, got: str, next_step: str) -> RecordError:
     return RecordError(Fault(str(path), "a valid run record", got, next_step))
 
 
-def _finite(value: Any) -> bool:
-    """JSON as Python reads it admits NaN and Infinity; a record does not."""
-    if isinstance(value, dict):
-        return all(_finite(item) for item in value.values())
-    if isinstance(value, list):
-        return all(_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
+def _sealed(body: dict[str, Any]) -> bool:
+    """Whether the checksum is that of the rest; NaN, which JSON does not have, has no hash."""
+    stored = body.pop("checksum", "")
+    try:
+        return bool(content_hash(body) == stored)
+    except (ValueError, RecursionError):
+        return False
