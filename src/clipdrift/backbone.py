@@ -81,7 +81,7 @@ class Backbone:
         )
         return encoder.requires_grad_(False).eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def text_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
         """Unit text embeddings of classes, averaged over their prompts.
 
@@ -105,7 +105,7 @@ class Backbone:
             ).pooler_output
             unit = nn.functional.normalize(out.float(), dim=-1)
             features.append(nn.functional.normalize(unit.mean(dim=0), dim=0))
-        return torch.stack(features).clone()
+        return torch.stack(features)
 
     def vision_state(self) -> dict[str, Tensor]:
         """The tower's weights by name: what weight drift is measured against."""
@@ -135,6 +135,7 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are counted below, by name
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -157,7 +158,7 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
             f"{len(wrong)} that do not, first {wrong[0]!r}",
             _CONVERT,
         )
-    size, mean, std = _preprocessing(folder, config)
+    size, mean, std = _preprocessing(folder, config, spec)
     return Backbone(
         name=spec.id if spec.id in EMBEDDED else folder.name if Path(spec.id).is_dir() else spec.id,
         model=model.requires_grad_(False).eval().to(device),
@@ -200,16 +201,26 @@ def folder_hash(folder: Path) -> str:
 
 
 def _preprocessing(
-    folder: Path, config: Mapping[str, Any]
+    folder: Path, config: Mapping[str, Any], spec: BackboneSpec
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Image size, mean and std: the checkpoint's own, else CLIP's."""
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
     path = folder / "preprocessor_config.json"
-    own = json.loads(path.read_text()) if path.exists() else {}
     size = int((config.get("vision_config") or {}).get("image_size", 224))
-    mean = tuple(own.get("image_mean") or OPENAI_CLIP_MEAN)
-    std = tuple(own.get("image_std") or OPENAI_CLIP_STD)
+    try:
+        own = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        mean = tuple(float(v) for v in own.get("image_mean") or OPENAI_CLIP_MEAN)
+        std = tuple(float(v) for v in own.get("image_std") or OPENAI_CLIP_STD)
+        if (len(mean), len(std)) != (3, 3) or min(std) <= 0:
+            raise ValueError
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise _fault(
+            spec,
+            "three channel means and positive deviations",
+            str(path),
+            "Mend or remove the file",
+        ) from None
     return size, mean, std
 
 
