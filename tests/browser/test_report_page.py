@@ -7,25 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_study import study_folder
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis.summary import write_analysis
-from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import write_report
 
 pytestmark = pytest.mark.browser
 DRAWN = "html[data-drawn]"
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-def write_study(path: Path, records: list[RunRecord]) -> StudyFolder:
-    folder = StudyFolder(path)
-    folder.create()
-    for number, record in enumerate(records):
-        # Folder names are no part of a record; hostile names in records must not break paths.
-        atomic_write(folder.record_path(f"run-{number}"), record.to_json())
-    write_analysis(folder)
-    return folder
 
 
 class Page:
@@ -56,7 +46,7 @@ class Page:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     records = synthetic_records(linear_probe=True, epochs=3)
-    folder = write_study(tmp_path_factory.mktemp("study"), records)
+    folder = study_folder(tmp_path_factory.mktemp("study"), records)
     write_report(folder)
     return folder
 
@@ -225,7 +215,7 @@ def test_hostile_names_run_nothing_and_show_as_written(
     chromium: Any, tmp_path: Path, make_records: Callable[..., list[RunRecord]]
 ) -> None:
     records = make_records(targets=(HOSTILE,), methods=("</script><script>alert(1)</script>", "b"))
-    folder = write_study(tmp_path, records)
+    folder = study_folder(tmp_path, records)
     write_report(folder)
     context = chromium.new_context()
     view = Page(context)

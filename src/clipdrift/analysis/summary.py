@@ -105,6 +105,23 @@ def write_analysis(folder: StudyFolder) -> dict[str, Any]:
         RecordError: if no record can be used; the faults of the unusable ones are named.
         StudyFolderError: if the folder does not exist or cannot be written.
     """
+    result = analyze_folder(folder)
+    for key in row_keys():
+        atomic_write(folder.tables_path / f"{key}.csv", to_csv(key, result[key]))
+    atomic_write(folder.analysis_path, to_json(result))
+    return result
+
+
+def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict[str, Any]:
+    """What `write_analysis` writes, computed from the records and not written.
+
+    Args:
+        published: as for `analyze`.
+
+    Raises:
+        RecordError: if no record can be used; the faults of the unusable ones are named.
+        StudyFolderError: if the folder does not exist.
+    """
     records, faults = folder.records()
     if not any(record.status == "finished" for record in records):
         step = "Run the study, or import records, first"
@@ -112,16 +129,13 @@ def write_analysis(folder: StudyFolder) -> dict[str, Any]:
         raise RecordError([nothing, *faults])
     tables, table_faults = probe_sensitivity.read_tables(folder)
     known = {record.run_id for record in records}
-    result = analyze(
+    return analyze(
         records,
         spec=folder.read_spec(),
+        published=published,
         probe_tables={run_id: table for run_id, table in tables.items() if run_id in known},
         faults=[*faults, *table_faults],
     )
-    for key in row_keys():
-        atomic_write(folder.tables_path / f"{key}.csv", to_csv(key, result[key]))
-    atomic_write(folder.analysis_path, to_json(result))
-    return result
 
 
 @lru_cache(maxsize=1)
@@ -193,4 +207,13 @@ def _origin(records: Sequence[RunRecord], runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-__all__ = ["SCHEMA_VERSION", "analyze", "row_keys", "schema", "to_csv", "to_json", "write_analysis"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "analyze",
+    "analyze_folder",
+    "row_keys",
+    "schema",
+    "to_csv",
+    "to_json",
+    "write_analysis",
+]

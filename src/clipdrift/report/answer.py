@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipdrift.report.limits import Sentence, limits
-from clipdrift.report.metrics import metric, rate_text
-from clipdrift.report.printed import MEAN, Printed, of_cell, of_row
+from clipdrift.report.metrics import NBSP, metric, rate_text
+from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, of_cell, of_row
 from clipdrift.report.study import Place, Row, Study
 from clipdrift.report.tables import Column, Table, word
 
@@ -37,8 +37,9 @@ def answers(study: Study) -> list[Answer]:
 def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
     """Method -> metric -> row at the method's best mean validation accuracy."""
     out: dict[str, dict[str, Row]] = {}
-    for _, row in study.rows("operating_points", backbone=place.backbone, target=place.target):
-        out.setdefault(row["method"], {})[row["metric"]] = row
+    where = {"backbone": place.backbone, "target": place.target}
+    for position, row in study.rows("operating_points", **where):
+        out.setdefault(row["method"], {})[row["metric"]] = {**row, "position": position}
     return {method: out[method] for method in study.looks if method in out}
 
 
@@ -55,9 +56,9 @@ def headline_table(study: Study, place: Place, number: int) -> Table:
     for method, found in operating_points(study, place).items():
         first = found.get(study.accuracy) or next(iter(found.values()))
         runs = study.index.encode(first["run_ids"])
-        count = Printed(str(first["n"]), study.accuracy, "n", runs, first["n"])
+        count = Printed(str(first["n"]), first["metric"], COUNT, runs, first["n"])
         values = [of_cell(found.get(name), study.index) for name in names]
-        rows.append([word(method), word(rate_text(first["lr"]), first["lr"]), count, *values])
+        rows.append([word(method), _best_rate(study, first), count, *values])
         marks.append("underfit" if _underfits(study, place, method, first["lr"]) else "")
     note = "Each method at the learning rate of its best mean validation accuracy."
     return Table(
@@ -70,6 +71,10 @@ def headline_table(study: Study, place: Place, number: int) -> Table:
         note,
         file="tables/operating_points.csv",
     )
+
+
+def _best_rate(study: Study, row: Row) -> Printed:
+    return of_row("operating_points", row["position"], row, "lr", study.runs_of(row))
 
 
 def _underfits(study: Study, place: Place, method: str, lr: float) -> bool:
@@ -89,7 +94,11 @@ def _reached(study: Study, place: Place) -> Iterable[Sentence]:
             word(method, title="method"),
             " reaches ",
             of_cell(row, study.index, unit=True),
-            f" on {part} at learning rate {rate_text(row['lr'])} ({_seeds(row['n'])})",
+            f" on {part} at learning rate ",
+            _best_rate(study, row),
+            " (",
+            Printed(str(row["n"]), row["metric"], COUNT, study.runs_of(row)),
+            " seed)" if row["n"] == 1 else " seeds)",
         ]
         kept = [found[name] for name in study.outcomes if name in found]
         kept = [row for row in kept if row["mean"] is not None]
@@ -130,10 +139,6 @@ def baseline(study: Study, place: Place, dataset: str) -> Printed | None:
     return Printed(metric(name).with_unit(value), name, MEAN, positions, value, metric(name).label)
 
 
-def _seeds(n: int) -> str:
-    return "1 seed" if n == 1 else f"{n} seeds"
-
-
 def _compared(study: Study, place: Place) -> Iterable[Sentence]:
     """Matched runs, pooled over rates, and at how many rates the sign is the same."""
     where = {"backbone": place.backbone, "target": place.target}
@@ -145,7 +150,9 @@ def _compared(study: Study, place: Place) -> Iterable[Sentence]:
         sentence: Sentence = [
             f"At equal learning rate and seed, {_verdict(row)}: ",
             of_row("paired", position, row, "mean_diff", runs, unit=True),
-            f" on average over {row['n_pairs']} pairs",
+            " on average over ",
+            of_row("paired", position, row, "n_pairs", runs),
+            " pairs",
         ]
         if row["ci_low"] is not None:
             sentence += [" (95 % CI ", of_row("paired", position, row, "ci", runs), ")"]
@@ -156,7 +163,8 @@ def _compared(study: Study, place: Place) -> Iterable[Sentence]:
             and other["mean_diff"] is not None
         ]
         same = sum(diff * row["mean_diff"] > 0 for diff in own)
-        yield [*sentence, f"; the sign is the same at {same} of {len(own)} rates."]
+        count = Printed(f"{same}{NBSP}of{NBSP}{len(own)}", row["metric"], DERIVED, runs)
+        yield [*sentence, "; the sign is the same at ", count, " rates."]
 
 
 def _verdict(row: Row) -> str:
@@ -173,21 +181,26 @@ def _verdict(row: Row) -> str:
 
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:
     """The frontier, said once for all transfer datasets on which it is the same."""
-    said: dict[str, list[str]] = {}
+    said: dict[tuple[str, str], list[str]] = {}
     where = {"backbone": place.backbone, "target": place.target}
     for dataset in study.transfers:
         rows = [row for _, row in study.rows("frontier", **where, transfer=dataset)]
         if not rows:
             continue
         names = [
-            f"{row['method']} {rate_text(row['lr'])}" + (" (underfits)" if row["underfit"] else "")
+            f"{row['method']}{NBSP}{rate_text(row['lr'])}"
+            + (f"{NBSP}(underfits)" if row["underfit"] else "")
             for row in rows
         ]
-        cells = rows[0]["n_cells"]
-        text = f"{len(rows)} of {cells} cells are not beaten in both: {', '.join(names)}."
-        said.setdefault(text, []).append(dataset)
-    for text, datasets in said.items():
-        yield [f"In accuracy and retention on {' or '.join(datasets)}, {text}"]
+        count = f"{len(rows)}{NBSP}of{NBSP}{rows[0]['n_cells']}"
+        said.setdefault((count, ", ".join(names)), []).append(dataset)
+    runs = study.runs_where(place.backbone, place.target)
+    for (count, names_text), datasets in said.items():
+        yield [
+            f"In accuracy and retention on {' or '.join(datasets)}, ",
+            Printed(count, "", DERIVED, runs),
+            f" cells are not beaten in both: {names_text}.",
+        ]
 
 
 __all__ = ["Answer", "answers", "headline_table", "operating_points"]

@@ -14,7 +14,9 @@ from clipdrift.report.attention import attention_images
 from clipdrift.report.charts import Charts
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
+from clipdrift.report.limits import Sentence
 from clipdrift.report.notices import notices
+from clipdrift.report.printed import DERIVED, Printed
 from clipdrift.report.provenance import (
     conditions_table,
     design_table,
@@ -111,19 +113,26 @@ def _title(study: Study) -> str:
     return study.spec.name if study.spec else ", ".join(names) or study.folder.path.name
 
 
-def _facts(study: Study) -> list[str]:
+def _facts(study: Study) -> list[Sentence]:
     matched = [name for name, look in study.looks.items() if look.role == "matched"]
     references = [name for name in study.looks if name not in matched]
     seeds = sorted({record.seed for record in study.usable})
+    used = study.index.encode(record.run_id for record in study.usable)
+    everything = study.index.encode(record.run_id for record in study.records)
     facts = [
-        f"{len(study.usable)} runs used of {len(study.records)}",
         f"backbone {', '.join(study.backbones)}",
         f"targets {', '.join(dict.fromkeys(place.target for place in study.places))}",
         f"methods {', '.join(matched) or '–'}",
         f"references {', '.join(references)}" if references else "",
         f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 10 else f"{len(seeds)} seeds",
     ]
-    return [fact for fact in facts if fact]
+    counts: Sentence = [
+        Printed(str(len(study.usable)), "", DERIVED, used),
+        " runs used of ",
+        Printed(str(len(study.records)), "", DERIVED, everything),
+    ]
+    others: list[Sentence] = [[fact] for fact in facts if fact]
+    return [counts, *others]
 
 
 __all__ = ["content"]

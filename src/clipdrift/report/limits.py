@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clipdrift.report.metrics import metric, rate_text
-from clipdrift.report.printed import Printed, of_row
+from clipdrift.report.printed import DERIVED, Printed, of_row
 from clipdrift.report.study import Place, Row, Study
 
 Sentence = list[str | Printed]
@@ -22,17 +22,23 @@ def limits(study: Study, place: Place) -> list[Sentence]:
 
 def _edges(study: Study, place: Place) -> Iterable[Sentence]:
     where = {"backbone": place.backbone, "target": place.target}
-    for _, row in study.rows("grid_adequacy", **where):
+    for position, row in study.rows("grid_adequacy", **where):
         if study.looks[row["method"]].role != "matched":
             continue
         if row["edge"]:
-            best = f"The best rate of {row['method']}, {rate_text(row['best_lr'])},"
+            best = of_row("grid_adequacy", position, row, "best_lr", study.runs_of(row))
             risk = "it may do better beyond, so the comparison at best rates may be unfair to it"
-            yield [f"{best} is the {row['edge']} of the grid: {risk}."]
+            edge = f", is the {row['edge']} of the grid: {risk}."
+            yield [f"The best rate of {row['method']}, ", best, edge]
         if row["underfit_lrs"]:
-            rates = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
+            texts = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
+            rates = Printed(texts, "", DERIVED, study.runs_of(row))
             share = f"below {100 * row['underfit_fraction']:g} % of the best accuracy here"
-            yield [f"{row['method']} underfits at {rates} ({share}): what it keeps is no merit."]
+            yield [
+                f"{row['method']} underfits at ",
+                rates,
+                f" ({share}): what it keeps is no merit.",
+            ]
 
 
 def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
@@ -50,9 +56,12 @@ def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
             rows.sort(key=lambda item: item[1]["detectable_diff"])
             n_pairs = sorted({row["n_pairs"] for _, row in rows})
             pairs_text = "–".join(map(str, n_pairs[:: max(1, len(n_pairs) - 1)]))
+            runs = study.runs_where(place.backbone, place.target, (a, b), matched=True)
             what = f"{a} − {b} in {lower(metric(outcome).label)} at one rate"
             yield [
-                f"With {pairs_text} pairs per rate, {what} is found in 80 % of studies only from ",
+                "With ",
+                Printed(pairs_text, outcome, DERIVED, runs),
+                f" pairs per rate, {what} is found in 80 % of studies only from ",
                 _detect(study, rows[0]),
                 " to ",
                 _detect(study, rows[-1]),

@@ -19,6 +19,7 @@ from clipdrift.report.metrics import (
 )
 
 MEAN_SD, MEAN, VALUE, COUNT, ROW = "mean_sd", "mean", "value", "n", "row"
+DERIVED = "derived"
 RATES = ("lr", "best_lr", "lowest_lr", "highest_lr")
 P_VALUES = ("p", "p_t", "p_holm", "p_wilcoxon", "p_tost", "wilcoxon_floor", "t_floor")
 IN_METRIC_UNIT = (
@@ -46,8 +47,9 @@ class Printed:
     """Text as printed, with its origin.
 
     runs: positions in the page's list of runs, as ranges ("0-2 7").
-    stat: `mean_sd`, `value` or `n` of the record field `metric` over those runs, or `row` for a
-        field of `analysis.json`, then `metric` is "paired[17].p_t".
+    stat: `mean_sd`, `mean`, `value` or `n` of the record field `metric` over those runs; `row` for
+        a field of `analysis.json`, then `metric` is "paired[17].p_t"; `derived` for what is counted
+        from several of them.
     """
 
     text: str
@@ -195,6 +197,7 @@ def _in_unit(table: str, row: Mapping[str, Any], key: str, value: float) -> str:
 
 __all__ = [
     "COUNT",
+    "DERIVED",
     "MEAN",
     "MEAN_SD",
     "ROW",

@@ -9,7 +9,7 @@ from typing import Any
 
 from clipdrift.records import RunRecord
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text, significant
-from clipdrift.report.printed import VALUE, Printed
+from clipdrift.report.printed import COUNT, DERIVED, VALUE, Printed
 from clipdrift.report.study import Study
 from clipdrift.report.tables import MAX_ROWS, Column, Table, word
 from clipdrift.spec.audit import audit
@@ -32,6 +32,7 @@ def matchedness_table(study: Study) -> Table | None:
     if not factors:
         return None
     varied = set(study.analysis["settings"]["varied"])
+    runs = study.index.encode(record.run_id for group in sets for record in group)
     rows, marks = [], []
     for factor in factors:
         held = [
@@ -44,7 +45,7 @@ def matchedness_table(study: Study) -> Table | None:
         rows.append(
             [
                 word(factor.replace("_", " ")),
-                word(f"{agree} of {len(both)}", agree),
+                Printed(f"{agree} of {len(both)}", "", DERIVED, runs, agree),
                 word("differs" if broken else verdict),
             ]
         )
@@ -78,7 +79,7 @@ def conditions_table(study: Study) -> Table | None:
         found = sorted(values[key].items(), key=lambda item: (-len(item[1]), item[0]))
         for value, ids in found[:MAX_VALUES]:
             short = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
-            count = Printed(str(len(ids)), "", "", study.index.encode(ids), len(ids))
+            count = Printed(str(len(ids)), "", COUNT, study.index.encode(ids), len(ids))
             rows.append([word(key), word(short, title=value), count])
         if len(found) > MAX_VALUES:
             rows.append(
@@ -123,7 +124,7 @@ def runs_table(study: Study) -> Table:
     for record in study.listed[:MAX_ROWS]:
         usable = record.run_id in used
         numbers = [_value(study, values, record, name, usable=usable) for name in names]
-        rows.append([*_head(record, usable=usable), *numbers, _seconds(record)])
+        rows.append([*_head(study, record, usable=usable), *numbers, _seconds(study, record)])
         marks.append("" if usable else "broken")
     omitted = max(0, len(study.listed) - MAX_ROWS)
     return Table(
@@ -131,9 +132,10 @@ def runs_table(study: Study) -> Table:
     )
 
 
-def _head(record: RunRecord, *, usable: bool) -> list[Printed]:
+def _head(study: Study, record: RunRecord, *, usable: bool) -> list[Printed]:
     status = record.status if usable or record.status != "finished" else "left out"
     epoch = record.selected_epoch
+    runs = study.index.encode([record.run_id])
     return [
         word(record.run_id),
         word(record.target),
@@ -141,7 +143,7 @@ def _head(record: RunRecord, *, usable: bool) -> list[Printed]:
         word(rate_text(record.learning_rate), record.learning_rate),
         word(str(record.seed), record.seed),
         word(status, title=record.reason or ""),
-        word(UNDEFINED if epoch is None else str(epoch), epoch),
+        word(UNDEFINED) if epoch is None else Printed(str(epoch), "", DERIVED, runs, epoch),
     ]
 
 
@@ -156,11 +158,12 @@ def _value(study: Study, values: Any, record: RunRecord, name: str, *, usable: b
     return Printed(text, name, stat, study.index.encode([record.run_id]), sort, reason)
 
 
-def _seconds(record: RunRecord) -> Printed:
+def _seconds(study: Study, record: RunRecord) -> Printed:
     seconds = record.timing.get("wall_seconds")
     if seconds is None:
         return Printed(UNDEFINED, title="not recorded")
-    return word(significant(seconds), seconds)
+    runs = study.index.encode([record.run_id])
+    return Printed(significant(seconds), "", DERIVED, runs, seconds)
 
 
 __all__ = ["conditions_table", "design_table", "matchedness_table", "runs_table"]

@@ -166,7 +166,7 @@
   });
 
   // Keyboard: one tab stop per table and per text; arrows move between numbers, Enter opens.
-  const groups = document.querySelectorAll("tbody, .sentences, .limits, .notices ul");
+  const groups = document.querySelectorAll("tbody, .facts, .sentences, .limits, .notices ul");
   for (const group of groups) {
     const first = group.querySelector("[data-runs]");
     if (first) first.tabIndex = 0;
@@ -174,7 +174,7 @@
   const move = (cell, key) => {
     const row = cell.closest("tr");
     if (!row) {
-      const all = [...cell.closest("ul").querySelectorAll("[data-runs]")];
+      const all = [...cell.closest("ul, .facts").querySelectorAll("[data-runs]")];
       const step = key === "ArrowRight" || key === "ArrowDown" ? 1 : -1;
       return all[all.indexOf(cell) + step];
     }

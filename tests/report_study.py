@@ -1,0 +1,23 @@
+"""Study folders of made-up records for the tests of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from clipdrift.analysis.summary import write_analysis
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+
+
+def study_folder(path: Path, records: Iterable[RunRecord]) -> StudyFolder:
+    """A folder of these records with its analysis; the report is for the test to write."""
+    folder = StudyFolder(path)
+    folder.create()
+    for number, record in enumerate(records):
+        # Folder names are no part of a record; hostile names in records must not break paths.
+        atomic_write(folder.record_path(f"run-{number}"), record.to_json())
+    write_analysis(folder)
+    return folder
+
+
+__all__ = ["study_folder"]
