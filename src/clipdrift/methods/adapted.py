@@ -61,6 +61,7 @@ class AdaptedModel(nn.Module):
     def restore(self, spec: MethodBase, folder: Path) -> None:
         """Read back what `save` wrote onto a fresh, untouched encoder."""
         self.family.restore(self.encoder, spec, folder)
+        self.encoder.projection.requires_grad_(spec.projection == "trained")
         saved = load_tensors(folder / HEAD_FILE)
         assign(self._head_and_projection(), saved, where=str(folder / HEAD_FILE))
 
