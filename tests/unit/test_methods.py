@@ -326,8 +326,8 @@ def test_weights_that_cannot_be_written_are_said(tmp_path: Path) -> None:
         (
             LoraSpec(kind="lora", name="odd", modules=["q_proj", "qkv"]),
             (
-                "method odd modules: expected names among fc1, fc2, k_proj, out_proj, q_proj, v_proj, "
-                "got 'qkv'. Name linear layers."
+                "method odd modules: expected names among fc1, fc2, k_proj, out_proj, q_proj, "
+                "v_proj, got 'qkv'. Name linear layers."
             ),
         ),
         (

@@ -41,8 +41,11 @@ def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
 def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
     """The tower's weights with the update merged in: W_0 + (alpha / rank) B A, by plain names.
 
-    Computed from the factors and not by peft's merge, so that it can be held against the live path.
+    Computed from the factors and the configuration, not by peft's merge or the layers' scaling, so
+    that it can be held against the live path.
     """
+    config: Any = encoder.tower.peft_config["default"]  # type: ignore[index]
+    scale = config.lora_alpha / config.r
     state: dict[str, Tensor] = {}
     adapted = _adapted_layers(encoder.tower)
     for name, parameter in encoder.tower.named_parameters():
@@ -50,7 +53,7 @@ def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
             continue
         plain = name.replace(".base_layer.", ".")
         layer = adapted.get(plain.removesuffix(".weight"))
-        state[plain] = parameter.detach() + _delta(layer) if layer else parameter.detach()
+        state[plain] = parameter.detach() + scale * _update(layer) if layer else parameter.detach()
     return state
 
 
@@ -108,10 +111,10 @@ def _adapted_layers(tower: nn.Module) -> dict[str, Any]:
     return {name: m for name, m in tower.named_modules() if isinstance(m, LoraLayer)}
 
 
-def _delta(layer: Any) -> Tensor:
+def _update(layer: Any) -> Tensor:
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    delta: Tensor = layer.scaling["default"] * (b.detach() @ a.detach())
-    return delta
+    update: Tensor = b.detach() @ a.detach()
+    return update
 
 
 def _factors(tower: nn.Module) -> dict[str, Tensor]:
