@@ -1,0 +1,66 @@
+"""The conditions of a run: what matched runs must share, and what the reader must be told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from clipdrift.materials import Materials
+from clipdrift.spec import RunConfig, content_hash
+from clipdrift.training import order_fingerprint
+
+
+def fingerprints(
+    config: RunConfig, materials: Materials, head: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Hash of each factor that matched runs share; analysis pairs only runs that agree.
+
+    Args:
+        head: the classifier's tensors at step 0, as they are and not as they were meant to be.
+    """
+    target = materials.targets[config.target.name]
+    return {
+        "backbone": materials.backbone.sha256,
+        "data_split": target.split_sha256,
+        "image_order": order_fingerprint(len(target.train), config.schedule, config.seed),
+        "head_init": _tensors_hash(head),
+        "head_lr": content_hash(config.method.head_lr),
+        "projection": content_hash(config.method.projection),
+        "schedule": content_hash(config.schedule.model_dump(mode="json")),
+        "precision": content_hash(config.precision),
+        "interpolation": content_hash(config.interpolation),
+        "probe_set": target.probe_sha256,
+        "checkpoint_rule": content_hash(config.checkpoint),
+        "transfers": content_hash({n: t.sha256 for n, t in materials.transfers.items()}),
+    }
+
+
+def leaks(config: RunConfig) -> list[str]:
+    """What of a run reads the test part before the end, in words."""
+    found = []
+    if config.checkpoint == "paper_test_selected":
+        found.append("checkpoint selected on the test part: its accuracy is too high")
+    if config.probe.source == "test":
+        found.append("probe images drawn from the test part")
+    return found
+
+
+def data_warnings(config: RunConfig, materials: Materials) -> list[str]:
+    """Images that were left out because they could not be read, by dataset."""
+    target = materials.targets[config.target.name]
+    bad = {target.name: target.bad_images}
+    bad.update({name: t.bad_images for name, t in materials.transfers.items()})
+    return [
+        f"{name}: {len(images)} unreadable images left out ({', '.join(images[:3])})"
+        for name, images in bad.items()
+        if images
+    ]
+
+
+def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""What a study will cost on this machine: a few real steps, extrapolated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipdrift.baseline import probe, score
+from clipdrift.data.cache import default_cache_dir
+from clipdrift.data.images import Images
+from clipdrift.errors import ClipdriftError
+from clipdrift.materials import Materials, load_materials
+from clipdrift.methods.adapted import AdaptedModel, build
+from clipdrift.provenance import supports_bfloat16
+from clipdrift.spec import RunConfig, StudySpec, expand
+from clipdrift.study import available_cores, choose_device
+from clipdrift.training import train
+
+TRIAL_STEPS = 3
+TRIAL_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Wall seconds and bytes of disk; None with a reason where they cannot be known here."""
+
+    seconds: float | None
+    disk_bytes: int | None
+    machine: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Seconds per image when training, scoring and reading the probe set; bytes saved per run."""
+
+    train: float
+    score: float
+    probe: float
+    saved_bytes: int
+
+
+def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimate:
+    """Time of a study, from a trial of each method.
+
+    Data are prepared on the way. A backbone or dataset that is not at hand gives a reason.
+    """
+    device = choose_device(device)
+    workers = 1 if device.startswith("cuda") else available_cores()
+    machine = "this GPU" if device.startswith("cuda") else f"{workers} cores"
+    try:
+        materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
+    except ClipdriftError as error:
+        return Estimate(None, None, machine, str(error.faults[0]))
+    runs = expand(spec, precision="bfloat16" if supports_bfloat16(device) else "float32")
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, available_cores() // workers))
+    try:
+        trials = {run.method.name: run for run in runs}
+        speeds = {name: _trial(run, materials, device) for name, run in trials.items()}
+    finally:
+        torch.set_num_threads(before)
+    seconds = sum(_run_seconds(run, speeds[run.method.name], materials) for run in runs)
+    disk = sum(speeds[run.method.name].saved_bytes for run in runs)
+    return Estimate(seconds / workers, disk, machine)
+
+
+def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
+    target = materials.targets[run.target.name]
+    epochs = run.schedule.epochs
+    per_epoch = len(target.val) + sum(
+        len(t.epoch_images) for t in materials.transfers.values() if t.epoch_images
+    )
+    scored = epochs * per_epoch + len(target.test)
+    scored += sum(len(t.images) for t in materials.transfers.values())
+    return (
+        epochs * len(target.train) * speed.train
+        + (epochs + 1) * len(target.probe) * speed.probe
+        + scored * speed.score
+    )
+
+
+def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
+    target = materials.targets[run.target.name]
+    model = build(
+        materials.backbone, run.method, len(target.prompts), seed=0, text_features=None
+    ).to(device)
+    few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
+    encoder = model.encoder.eval()
+    text = materials.backbone.text_features(target.prompts)
+    return _Speed(
+        train=_seconds_per_image_of_training(model, run, target.train),
+        score=_seconds(lambda: score(encoder, few, text, batch_size=TRIAL_IMAGES)) / len(few),
+        probe=_seconds(lambda: probe(encoder, few)) / len(few),
+        saved_bytes=sum(4 * p.numel() for p in model.trained().values()),
+    )
+
+
+def _seconds_per_image_of_training(model: AdaptedModel, run: RunConfig, images: Images) -> float:
+    size = min(run.schedule.batch_size, len(images))
+    few = images.select(torch.arange(size).numpy())
+    steps = run.schedule.model_copy(update={"epochs": TRIAL_STEPS})
+    spent = [
+        done.seconds
+        for done in train(
+            model, few, schedule=steps, learning_rate=1e-6, head_rate=1e-6, seed=0,
+            precision=run.precision,
+        )
+    ]  # fmt: skip
+    return min(spent[1:]) / size
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Second of two: the first one warms up."""
+    work()
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

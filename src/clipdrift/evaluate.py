@@ -1,0 +1,122 @@
+"""Reload a saved run from its files alone and measure it again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipdrift.data.cache import default_cache_dir
+from clipdrift.errors import Fault, RecordError
+from clipdrift.materials import Materials, load_materials
+from clipdrift.methods.adapted import reload
+from clipdrift.methods.guard import assert_adapted
+from clipdrift.plan import read_baselines
+from clipdrift.reading import classify, read_drift, read_transfers
+from clipdrift.records import RunRecord, StudyFolder, read_record
+from clipdrift.spec import RunConfig
+from clipdrift.study import choose_device
+from clipdrift.worker import strict_float32
+
+RELATIVE, ABSOLUTE = 1e-3, 1e-5
+"""Another batch size, thread count or device changes float32 sums; drift is a small difference of
+large sums, and accuracies move by whole images."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One number of the record against the same measured now."""
+
+    name: str
+    recorded: float | None
+    measured: float | None
+    agrees: bool
+
+
+def evaluate_run(
+    run_dir: Path, *, cache_dir: Path | None = None, device: str = "auto"
+) -> list[Compared]:
+    """Every number of a run's result, recorded and measured again from its saved weights.
+
+    Raises:
+        RecordError: if the record, its study or its weights are not there, or data have changed.
+        AdapterInactiveError: if the reloaded encoder is not the adapted one.
+    """
+    run_dir = run_dir.resolve()
+    record = read_record(run_dir / "record.json")
+    if record.status != "finished" or record.config is None:
+        raise RecordError(
+            Fault(str(run_dir), "a finished run", record.status, "Choose a run that has weights")
+        )
+    folder = StudyFolder(run_dir.parent.parent)
+    spec = folder.read_spec()
+    if spec is None:
+        raise RecordError(
+            Fault(str(folder.spec_path), "the study of the run", "nothing there", "Restore it")
+        )
+    device = choose_device(device)
+    strict_float32()
+    materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
+    config = RunConfig.model_validate(record.config)
+    _require_same_content(record, materials)
+    measured = _measure(config, materials, folder, run_dir, device)
+    return [_compare(name, value, measured.get(name)) for name, value in _flat(record)]
+
+
+def _require_same_content(record: RunRecord, materials: Materials) -> None:
+    was = record.provenance.get("data", {})
+    now = materials.content(record.target)
+    faults = [
+        Fault(f"{record.run_id} {name}", f"content {was.get(name)}", sha, "Restore what was used")
+        for name, sha in now.items()
+        if was.get(name) != sha
+    ]
+    if faults:
+        raise RecordError(faults)
+
+
+def _measure(
+    config: RunConfig, materials: Materials, folder: StudyFolder, run_dir: Path, device: str
+) -> dict[str, float | None]:
+    import torch
+
+    target = materials.targets[config.target.name]
+    baselines = read_baselines(folder, materials, target.name)
+    backbone, batch = materials.backbone, config.evaluation.batch_size
+    model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
+    assert_adapted(model, backbone, torch.from_numpy(target.probe.take(slice(0, 8))).to(device))
+    drift, _ = read_drift(model, backbone, target.probe, baselines.probe)
+    test = classify(model, target.test, batch_size=batch)
+    found: dict[str, float | None] = {
+        "test_accuracy": test.accuracy,
+        "test_loss": test.loss,
+        "val_accuracy": classify(model, target.val, batch_size=batch).accuracy
+        if len(target.val)
+        else None,
+        **{f"levels.{name}": value for name, value in drift.levels.items()},
+        **{f"drift.{name}": value for name, value in drift.drift.items()},
+    }
+    transfers = read_transfers(model, materials, baselines.transfers, whole=True, batch_size=batch)
+    for name, reading in transfers.items():
+        found[f"transfer.{name}.accuracy"] = reading.accuracy
+        found[f"transfer.{name}.retention_pct"] = reading.retention_pct
+    return found
+
+
+def _flat(record: RunRecord) -> list[tuple[str, float | None]]:
+    result = record.result
+    rows: list[tuple[str, float | None]] = [
+        (name, getattr(result, name)) for name in ("val_accuracy", "test_accuracy", "test_loss")
+    ]
+    for name, reading in result.transfer.items():
+        rows.append((f"transfer.{name}.accuracy", reading.accuracy))
+        rows.append((f"transfer.{name}.retention_pct", reading.retention_pct))
+    for group in ("levels", "drift"):
+        rows += [(f"{group}.{name}", value) for name, value in getattr(result, group).items()]
+    return rows
+
+
+def _compare(name: str, was: float | None, now: float | None) -> Compared:
+    if was is None or now is None:
+        return Compared(name, was, now, was is now)
+    return Compared(name, was, now, math.isclose(was, now, rel_tol=RELATIVE, abs_tol=ABSOLUTE))

@@ -1,0 +1,150 @@
+"""Worker processes on this machine, fed one key at a time; a worker that dies is replaced.
+
+A worker is any program that reads keys from standard input, one per line, and answers with JSON
+lines on standard output: any number of events, then one with `"last": true` for each key. Plain
+text both ways, so that nothing is unpickled and a notebook needs no `__main__` guard.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipdrift.records.folder import writing_to
+
+ATTEMPTS = 2
+"""A key whose worker died is tried once more; twice means that the key is the cause."""
+
+Event = dict[str, Any]
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[str]
+    log: Path
+    key: str | None = None
+
+
+@dataclass
+class LocalWorkers:
+    """A set of equal worker processes.
+
+    Args:
+        command: program and arguments of a worker.
+        n_workers: how many at most; no more are started than there are keys.
+        environment: variables added to this process's own.
+        log_folder: where each worker's standard error goes.
+    """
+
+    command: Sequence[str]
+    n_workers: int
+    environment: Mapping[str, str]
+    log_folder: Path
+    _workers: list[_Worker] = field(default_factory=list)
+    _inbox: queue.Queue[tuple[_Worker, str | None]] = field(default_factory=queue.Queue)
+
+    def run(self, keys: Sequence[str]) -> Iterator[Event]:
+        """Work through the keys; yields the workers' events, each with its `key`.
+
+        A key given up on yields `{"event": "lost", "key", "reason", "last": True}`. Closing the
+        iterator early ends the workers at once.
+        """
+        pending, attempts = deque(keys), dict.fromkeys(keys, 0)
+        with writing_to(self.log_folder):
+            self.log_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for number in range(min(self.n_workers, len(keys))):
+                self._hand_out(self._start(number), pending, attempts)
+            while any(worker.key is not None for worker in self._workers):
+                worker, line = self._inbox.get()
+                if line is None:
+                    yield from self._replace(worker, pending, attempts)
+                    continue
+                event: Event = {"key": worker.key, **json.loads(line)}
+                if event.get("last"):
+                    worker.key = None
+                    self._hand_out(worker, pending, attempts)
+                yield event
+        finally:
+            self._stop()
+
+    def _start(self, number: int) -> _Worker:
+        log = self.log_folder / f"worker-{number}.log"
+        with writing_to(log), log.open("a", encoding="utf-8") as errors:
+            process = subprocess.Popen(
+                list(self.command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **self.environment},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
+            )
+        worker = _Worker(number, process, log)
+        self._workers.append(worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
+        return worker
+
+    def _listen(self, worker: _Worker) -> None:
+        assert worker.process.stdout is not None
+        for line in worker.process.stdout:
+            self._inbox.put((worker, line))
+        self._inbox.put((worker, None))
+
+    def _hand_out(self, worker: _Worker, pending: deque[str], attempts: dict[str, int]) -> None:
+        assert worker.process.stdin is not None
+        if not pending:
+            return
+        worker.key = pending.popleft()
+        attempts[worker.key] += 1
+        try:
+            worker.process.stdin.write(worker.key + "\n")
+            worker.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died while idle; its end of file is in the inbox and puts the key back
+
+    def _replace(
+        self, dead: _Worker, pending: deque[str], attempts: dict[str, int]
+    ) -> Iterator[Event]:
+        """A worker ended: put its key back or give it up, and start another in its place."""
+        code = dead.process.wait()
+        self._workers.remove(dead)
+        if dead.key is not None and attempts[dead.key] < ATTEMPTS:
+            yield {"event": "retry", "key": dead.key, "reason": _reason(code, dead.log)}
+            pending.append(dead.key)
+        elif dead.key is not None:
+            reason = _reason(code, dead.log)
+            yield {"event": "lost", "key": dead.key, "reason": reason, "last": True}
+        if pending:
+            self._hand_out(self._start(dead.number), pending, attempts)
+
+    def _stop(self) -> None:
+        for worker in self._workers:
+            if worker.key is not None:
+                worker.process.kill()
+            elif worker.process.stdin is not None:
+                worker.process.stdin.close()
+        for worker in self._workers:
+            worker.process.wait()
+        self._workers.clear()
+
+
+def _reason(code: int, log: Path) -> str:
+    """Why a worker ended, with the last words it had."""
+    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == -9:
+        how += " (often: out of memory)"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
+
+
+__all__ = ["Event", "LocalWorkers"]

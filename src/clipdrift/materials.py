@@ -1,0 +1,180 @@
+"""What the runs of a study share: the backbone, and every image they train, read and score on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.backbone import Backbone, load_backbone
+from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.images import Images
+from clipdrift.data.prompts import DEFAULT_TEMPLATES, class_prompts
+from clipdrift.data.splits import balanced_subset, carve
+from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
+from clipdrift.spec.datasets import DatasetSpec
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TargetMaterial:
+    """One target: its class prompts and the four disjoint sets of images."""
+
+    name: str
+    prompts: list[list[str]]
+    train: Images
+    val: Images
+    probe: Images
+    test: Images
+    split_sha256: str
+    bad_images: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content of the sets and prompts, wherever they lie."""
+        sets = [images.sha256() for images in (self.train, self.val, self.probe, self.test)]
+        return content_hash([sets, self.prompts])
+
+    @cached_property
+    def probe_sha256(self) -> str:
+        return self.probe.sha256()
+
+
+@dataclass(frozen=True)
+class TransferMaterial:
+    """One transfer set: class prompts, the images scored at the end and after each epoch."""
+
+    name: str
+    prompts: list[list[str]]
+    images: Images
+    epoch_images: Images | None
+    bad_images: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        parts = [self.images.sha256(), self.epoch_images.sha256() if self.epoch_images else ""]
+        return content_hash([*parts, self.prompts])
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Backbone and data of a study, ready for its runs."""
+
+    backbone: Backbone
+    targets: dict[str, TargetMaterial]
+    transfers: dict[str, TransferMaterial]
+
+    def content(self, target: str) -> dict[str, str]:
+        """Name -> SHA-256 of everything that a run on one target reads."""
+        transfers = {f"transfer.{n}": t.sha256 for n, t in self.transfers.items()}
+        return {
+            "backbone": self.backbone.sha256,
+            "target": self.targets[target].sha256,
+            **transfers,
+        }
+
+
+def load_materials(
+    spec: StudySpec, *, cache_dir: Path, device: str = "cpu", report: Report | None = None
+) -> Materials:
+    """Load the backbone, prepare every dataset once and carve the splits.
+
+    Raises:
+        ClipdriftError: with the faults of all parts together.
+    """
+    faults: list[Fault] = []
+    with _collecting(faults):
+        backbone = load_backbone(spec.backbone, device=device)
+    if faults:  # without the image size nothing can be prepared
+        raise ClipdriftError(faults)
+    targets: dict[str, TargetMaterial] = {}
+    transfers: dict[str, TransferMaterial] = {}
+
+    def parts(dataset: DatasetSpec) -> dict[str, PreparedPart]:
+        return prepare(
+            dataset,
+            image_size=backbone.image_size,
+            interpolation=spec.interpolation,
+            cache_dir=cache_dir,
+            report=report,
+        )
+
+    for target in spec.targets:
+        with _collecting(faults):
+            targets[target.name] = _target(spec, target, parts(target))
+    for transfer in spec.transfers:
+        with _collecting(faults):
+            transfers[transfer.name] = _transfer(spec, transfer, parts(transfer))
+    if faults:
+        raise ClipdriftError(faults)
+    return Materials(backbone, targets, transfers)
+
+
+def _target(spec: StudySpec, target: TargetSpec, parts: dict[str, PreparedPart]) -> TargetMaterial:
+    train, test = parts.get("train"), parts.get("test")
+    if train is None or test is None:
+        raise DataError(
+            Fault(
+                f"target {target.name}",
+                "a train and a test part",
+                f"{', '.join(parts)} only",
+                "Name both parts, or use the set as a transfer",
+            )
+        )
+    rule, probe = target.splits or spec.splits, target.probe or spec.probe
+    n_classes = len(train.class_names)
+    split = carve(train.labels, test.labels, rule, probe, n_classes, where=f"target {target.name}")
+    return TargetMaterial(
+        name=target.name,
+        prompts=class_prompts(train.class_names, target.templates or DEFAULT_TEMPLATES),
+        train=_view(train, split.train),
+        val=_view(train, split.val),
+        probe=_view(parts[split.probe_part], split.probe),
+        test=_view(test, split.test),
+        split_sha256=content_hash([split.sha256, train.sha256, test.sha256]),
+        bad_images=(*train.bad_images, *test.bad_images),
+    )
+
+
+def _transfer(
+    spec: StudySpec, transfer: TransferSpec, parts: dict[str, PreparedPart]
+) -> TransferMaterial:
+    part = parts.get("test") or next(iter(parts.values()))
+    positions = np.arange(len(part.labels))
+    if transfer.n_images is not None:
+        positions = balanced_subset(part.labels, transfer.n_images, transfer.seed)
+    images = _view(part, positions)
+    n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
+    epoch_images = None
+    if n_epoch:
+        epoch_images = images.select(balanced_subset(images.labels, n_epoch, transfer.seed))
+    return TransferMaterial(
+        name=transfer.name,
+        prompts=class_prompts(part.class_names, transfer.templates or DEFAULT_TEMPLATES),
+        images=images,
+        epoch_images=epoch_images,
+        bad_images=part.bad_images,
+    )
+
+
+def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
+    return Images(part.pixels, positions, part.labels[positions])
+
+
+@contextmanager
+def _collecting(faults: list[Fault]) -> Iterator[None]:
+    """Keep the faults of one part and go on to the next, so that all are told at once."""
+    try:
+        yield
+    except ClipdriftError as error:
+        faults += error.faults
+
+
+__all__ = ["Materials", "TargetMaterial", "TransferMaterial", "load_materials"]

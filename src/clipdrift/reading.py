@@ -1,0 +1,134 @@
+"""Reading a model as it is now: the numbers of one epoch, all taken on the live encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from clipdrift.backbone import Backbone
+from clipdrift.baseline import TransferBaseline, probe, score
+from clipdrift.data.images import Images
+from clipdrift.materials import Materials
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.probes.capture import ProbeReading
+from clipdrift.probes.drift import Value, drift_signals
+from clipdrift.probes.weights import weight_drift_rel
+from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
+from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.training import in_batches
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The untouched backbone on one target's probe set and on every transfer set."""
+
+    probe: ProbeReading
+    transfers: Mapping[str, TransferBaseline]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Target classification: accuracy (fraction) and mean cross-entropy (nats)."""
+
+    accuracy: float
+    loss: float
+    n_images: int
+
+
+@torch.inference_mode()
+def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classified:
+    """Accuracy and loss of the adapted model with its head, in float32."""
+    device = model.encoder.mean.device
+    logits = torch.cat([model(b.to(device)).cpu() for b in in_batches(images, batch_size)])
+    labels = torch.from_numpy(images.labels)
+    hits = (logits.argmax(dim=1) == labels).double().mean()
+    loss = nn.functional.cross_entropy(logits.double(), labels)
+    return Classified(float(hits), float(loss), len(images))
+
+
+def read_drift(
+    model: AdaptedModel, backbone: Backbone, images: Images, baseline: ProbeReading
+) -> tuple[Reading, ProbeReading]:
+    """Levels and drift of the model on the probe set, weight movement included."""
+    found = probe(model.encoder, images)
+    levels, drift = drift_signals(found, baseline)
+    drift["weight_drift_rel"] = weight_drift_rel(model.vision_state(), backbone.vision_state())
+    drift["projection_drift_rel"] = weight_drift_rel(
+        _plain(model.encoder.projection), _plain(backbone.model.visual_projection)
+    )
+    level_means, level_blocks = _unfold(levels)
+    drift_means, drift_blocks = _unfold(drift)
+    reading = Reading(
+        levels=level_means,
+        levels_per_block=level_blocks,
+        drift=drift_means,
+        drift_per_block=drift_blocks,
+    )
+    return reading, found
+
+
+def read_transfers(
+    model: AdaptedModel,
+    materials: Materials,
+    baselines: Mapping[str, TransferBaseline],
+    *,
+    whole: bool,
+    batch_size: int,
+) -> dict[str, TransferReading]:
+    """Zero-shot accuracy and retention on every transfer set, or on its part for epochs."""
+    readings = {}
+    for name, transfer in materials.transfers.items():
+        images = transfer.images if whole else transfer.epoch_images
+        before = baselines[name].accuracy if whole else baselines[name].epoch_accuracy
+        if images is None or before is None:
+            continue
+        text = baselines[name].text_features
+        now = score(model.encoder, images, text, batch_size=batch_size)
+        readings[name] = transfer_reading(now, before, len(images), len(transfer.prompts))
+    return readings
+
+
+def transfer_reading(now: float, before: float, n_images: int, n_classes: int) -> TransferReading:
+    """Accuracies (fractions) of a transfer set, adapted and baseline, with what they amount to."""
+    return TransferReading(
+        accuracy=now,
+        baseline_accuracy=before,
+        retention_pct=retention_pct(now, before),
+        chance_corrected_retention_pct=chance_corrected_retention_pct(now, before, n_classes),
+        delta_accuracy_pp=100 * (now - before),
+        n_images=n_images,
+        n_classes=n_classes,
+    )
+
+
+def undefined_reasons(reading: Reading) -> dict[str, str]:
+    """Dotted name of every value that is null in a reading -> why."""
+    reasons = {}
+    if reading.val_accuracy is None:
+        reasons["val_accuracy"] = "no validation images in this study"
+    for name, transfer in reading.transfer.items():
+        for field in ("retention_pct", "chance_corrected_retention_pct"):
+            if getattr(transfer, field) is None:
+                reasons[f"transfer.{name}.{field}"] = "the baseline is not above the reference"
+    for group in ("levels", "drift"):
+        for name, value in getattr(reading, group).items():
+            if value is None:
+                reasons[f"{group}.{name}"] = (
+                    "the baseline value is zero, or a value on the way is not finite"
+                )
+    return reasons
+
+
+def _unfold(
+    values: Mapping[str, Value],
+) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
+    means = {name: value for name, value in values.items() if not isinstance(value, list)}
+    blocks = {name: value for name, value in values.items() if isinstance(value, list)}
+    return means, blocks
+
+
+def _plain(module: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in module.named_parameters()}
