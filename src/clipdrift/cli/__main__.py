@@ -1,0 +1,3 @@
+from clipdrift.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""The commands, put together in the order in which they are used."""
+
+from __future__ import annotations
+
+import typer
+
+from clipdrift.cli import measuring, reading
+
+app = typer.Typer(
+    name="clipdrift",
+    help="Matched fine-tuning studies of CLIP-style models: accuracy, the zero-shot transfer that "
+    "survives, and drift, side by side.",
+    epilog="Start with: clipdrift init photos/ --out study.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command(epilog="Example: clipdrift init photos/ --out study.yaml")(measuring.init)
+app.command(epilog="Example: clipdrift check study.yaml")(measuring.check)
+app.command(epilog="Example: clipdrift plan study.yaml --json")(measuring.plan)
+app.command(epilog="Example: clipdrift run study.yaml --out results/")(measuring.run)
+app.command(epilog="Example: clipdrift status results/")(measuring.status)
+app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
+    measuring.evaluate
+)
+app.command(epilog="Example: clipdrift analyze results/")(reading.analyze)
+app.command(epilog="Example: clipdrift report results/")(reading.report)
+app.command(epilog="Example: clipdrift audit results/")(reading.audit)
+app.command(
+    "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"
+)(reading.import_)
+app.command(epilog="Example: clipdrift datasets")(measuring.datasets)

@@ -1,0 +1,213 @@
+"""Commands of the measuring side: from a folder of images to finished runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from clipdrift.cli.progress import StudyProgress, duration
+from clipdrift.cli.tables import audit_table, run_table, state_line
+from clipdrift.errors import Fault, SpecError
+from clipdrift.records import StudyFolder
+from clipdrift.spec import StudySpec, load_spec
+from clipdrift.spec.audit import audit
+
+SpecFile = Annotated[Path, typer.Argument(help="study file (YAML)", show_default=False)]
+StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(help="prepared images; default $CLIPDRIFT_CACHE or ~/.cache/clipdrift"),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+
+
+def init(
+    images: Annotated[
+        Path | None, typer.Argument(help="your images: one sub-folder per class")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="study file to write")] = Path("study.yaml"),
+) -> None:
+    """Write a commented study file for your own images."""
+    from clipdrift.cli.scaffold import study_text
+
+    if out.exists():
+        raise SpecError(
+            Fault(str(out), "a new file", "one that exists", "Choose another --out or remove it")
+        )
+    out.write_text(study_text(images, out), encoding="utf-8")
+    print(f"Wrote {out}. Next: clipdrift check {out}")
+
+
+def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
+    """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
+    from clipdrift.data.cache import default_cache_dir
+    from clipdrift.materials import load_materials
+
+    spec = load_spec(spec_file)
+    console = Console(stderr=True)
+    materials = load_materials(
+        spec,
+        cache_dir=cache or default_cache_dir(),
+        report=lambda text: console.print(text, highlight=False, markup=False),
+    )
+    found: dict[str, Any] = {
+        "study": spec.name,
+        "backbone": materials.backbone.name,
+        "image_size": materials.backbone.image_size,
+        "targets": {
+            name: {
+                "classes": len(t.prompts),
+                **{part: len(getattr(t, part)) for part in ("train", "val", "probe", "test")},
+                "unreadable": list(t.bad_images),
+            }
+            for name, t in materials.targets.items()
+        },
+        "transfers": {
+            name: {
+                "classes": len(t.prompts),
+                "images": len(t.images),
+                "unreadable": list(t.bad_images),
+            }
+            for name, t in materials.transfers.items()
+        },
+    }
+    if json_:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{spec.name}: backbone {found['backbone']}, {found['image_size']} px")
+    for kind in ("targets", "transfers"):
+        for name, numbers in found[kind].items():
+            bad = len(numbers.pop("unreadable"))
+            text = ", ".join(f"{n:,} {what}" for what, n in numbers.items())
+            print(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
+    print(f"Ready. Next: clipdrift plan {spec_file}")
+
+
+def plan(
+    spec_file: SpecFile, json_: Json = False, cache: Cache = None, device: Device = "auto"
+) -> None:
+    """Show cells, runs, the matchedness audit, and what they will cost in time and disk."""
+    from clipdrift.estimate import estimate
+    from clipdrift.spec import expand
+
+    spec = load_spec(spec_file)
+    runs = expand(spec, precision="float32")  # precision does not change which runs there are
+    cost = estimate(spec, device=device, cache_dir=cache)
+    n_cells = len({(r.target.name, r.method.name, r.learning_rate) for r in runs})
+    if json_:
+        shown = {
+            "study": spec.name,
+            "n_cells": n_cells,
+            "n_runs": len(runs),
+            "runs": [run.name for run in runs],
+            "audit": [vars(row) for row in audit(spec)],
+            "estimate": vars(cost),
+        }
+        print(json.dumps(shown, indent=1))
+        return
+    console = Console()
+    console.print(run_table(runs))
+    console.print(audit_table(audit(spec)))
+    console.print(f"{n_cells} cells, {len(runs)} runs", highlight=False)
+    if cost.reason:
+        console.print(f"Time and disk unknown: {cost.reason}", highlight=False, markup=False)
+    elif cost.seconds is not None and cost.disk_bytes is not None:
+        console.print(
+            f"About {duration(cost.seconds)} on {cost.machine} and "
+            f"{cost.disk_bytes / 1e6:,.0f} MB of disk",
+            highlight=False,
+        )
+
+
+def run(
+    spec_file: SpecFile,
+    out: Annotated[
+        Path | None, typer.Option(help="study folder; default runs/<name of the study>")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes; default: one per core, or one on a GPU")
+    ] = None,
+    device: Device = "auto",
+    cache: Cache = None,
+) -> None:
+    """Measure every run that is not yet done, then analyse and write the report.
+
+    Run the same command again to resume.
+    """
+    from clipdrift.cli.reading import print_cells, report
+    from clipdrift.study import run_study
+
+    spec: StudySpec = load_spec(spec_file)
+    folder = out or Path("runs") / spec.name
+    console = Console()
+    try:
+        with StudyProgress(console) as progress:
+            outcome = run_study(
+                spec, folder, workers=workers, device=device, cache_dir=cache, on_event=progress
+            )
+    except KeyboardInterrupt:
+        print(f"Interrupted; finished runs are safe. Resume: clipdrift run {spec_file}")
+        raise typer.Exit(130) from None
+    done = outcome.kept + outcome.measured + outcome.diverged
+    if done:
+        report(folder)
+        print_cells(StudyFolder(folder), console)
+        print(f"Report: {StudyFolder(folder).report_path.resolve()}")
+    for run_id, reason in outcome.failed.items():
+        print(f"failed: {run_id}: {reason}")
+    if outcome.busy:
+        print(f"{outcome.busy} runs are being measured by another process")
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def status(folder: StudyDir, json_: Json = False) -> None:
+    """Say which runs of a study are finished, and which are still to do."""
+    from clipdrift.study import study_status
+
+    states = study_status(folder)
+    if json_:
+        print(json.dumps(states, indent=1))
+        return
+    for run_id, state in states.items():
+        if state != "finished":
+            print(f"{state:9} {run_id}")
+    print(state_line(states))
+
+
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(help="folder of one run", show_default=False)],
+    json_: Json = False,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Reload a saved run and measure it again; exit code 1 if it gives other numbers."""
+    from clipdrift.evaluate import evaluate_run
+
+    compared = evaluate_run(run_dir, cache_dir=cache, device=device)
+    if json_:
+        print(json.dumps([vars(row) for row in compared], indent=1))
+    else:
+        for row in compared:
+            mark = "" if row.agrees else "  <- differs"
+            print(f"{row.name:45} record {row.recorded!s:>22}  now {row.measured!s:>22}{mark}")
+        wrong = sum(not row.agrees for row in compared)
+        print(f"{len(compared)} numbers, {wrong} differ")
+    if not all(row.agrees for row in compared):
+        raise typer.Exit(1)
+
+
+def datasets() -> None:
+    """List the datasets that a study can name."""
+    from clipdrift.data.builtin import known_names
+
+    for name in known_names():
+        print(name)
+
+
+__all__ = ["check", "datasets", "evaluate", "init", "plan", "run", "status"]

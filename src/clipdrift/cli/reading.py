@@ -1,0 +1,76 @@
+"""Commands of the reading side: they need records only, and never import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clipdrift.records import StudyFolder
+
+StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
+
+
+def analyze(folder: StudyDir) -> None:
+    """Compute analysis.json and tables/*.csv from the records of a study."""
+    from clipdrift.analysis.summary import write_analysis
+
+    study = StudyFolder(folder)
+    result = write_analysis(study)
+    origin = result["generated_from"]
+    print(f"{origin['n_runs_used']} of {origin['n_records']} records used: {study.analysis_path}")
+
+
+def report(folder: StudyDir) -> None:
+    """Analyse a study and write report.html, figures and tables for papers."""
+    from clipdrift.analysis.summary import write_analysis
+    from clipdrift.report import write_report
+
+    study = StudyFolder(folder)
+    write_analysis(study)
+    print(write_report(study))
+
+
+def audit(folder: StudyDir) -> None:
+    """Recompute every number of a report from the records; exit code 1 if one differs."""
+    from clipdrift.report import audit_report
+
+    differences = audit_report(StudyFolder(folder))
+    for difference in differences:
+        print(difference)
+    if differences:
+        raise typer.Exit(1)
+    print("Every printed number follows from the records.")
+
+
+def import_(
+    table: Annotated[Path, typer.Argument(help="CSV with one row per run", show_default=False)],
+    map_: Annotated[
+        Path, typer.Option("--map", help="YAML: columns, units, constants", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="new study folder", show_default=False)],
+) -> None:
+    """Make records from a table of runs that were measured elsewhere."""
+    from clipdrift.records.imported import import_csv
+
+    summary = import_csv(table, map_, out)
+    for warning in summary.warnings:
+        print(f"warning: {warning}")
+    print(f"{summary.n_records} records from {summary.n_rows} rows in {summary.folder}")
+    if summary.extra_signals:
+        print(f"kept as extra signals: {', '.join(summary.extra_signals)}")
+    if summary.ignored_columns:
+        print(f"left out, not numeric: {', '.join(summary.ignored_columns)}")
+
+
+def print_cells(study: StudyFolder, console: Console) -> None:
+    """The table of cells that closes a run: what each cell reaches and keeps."""
+    from clipdrift.analysis.summary import analyze_folder
+    from clipdrift.cli.tables import cell_table
+
+    console.print(cell_table(analyze_folder(study)))
+
+
+__all__ = ["analyze", "audit", "import_", "print_cells", "report"]
