@@ -1,0 +1,256 @@
+"""A study end to end: measured, resumed, changed, killed, on a folder that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from clipdrift.errors import ClipdriftError, StudyFolderError
+from clipdrift.evaluate import evaluate_run
+from clipdrift.records import StudyFolder, read_record
+from clipdrift.spec import StudySpec, dump_spec
+from clipdrift.study import run_study, study_status
+
+
+def test_matched_runs_carry_equal_fingerprints(finished_study: Path) -> None:
+    records, faults = StudyFolder(finished_study).records()
+    assert not faults
+    matched = [r for r in records if r.role == "matched"]
+    assert {r.method for r in matched} == {"full_ft", "lora"}
+    first = matched[0].fingerprints
+    assert {"image_order", "head_init", "probe_set", "data_split", "transfers"} <= first.keys()
+    for record in matched:
+        assert record.fingerprints == first
+    probe = next(r for r in records if r.method == "linear_probe")
+    assert probe.fingerprints["projection"] != first["projection"]
+    assert probe.fingerprints["head_init"] == first["head_init"]
+
+
+def test_before_training_drift_is_exactly_zero_and_retention_whole(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        start = record.history[0]
+        assert start.epoch == 0
+        relative = {k: v for k, v in start.drift.items() if not k.startswith("cka")}
+        assert set(relative.values()) == {0.0}, record.run_id
+        assert start.drift["cka_mean"] == pytest.approx(1.0, abs=1e-12)
+        assert start.transfer["world"].retention_pct == 100.0
+
+
+def test_linear_probe_moves_nothing_but_its_head(finished_study: Path) -> None:
+    record = next(r for r in StudyFolder(finished_study).records()[0] if r.method == "linear_probe")
+    relative = {k: v for k, v in record.result.drift.items() if not k.startswith("cka")}
+    assert set(relative.values()) == {0.0}
+    assert record.result.transfer["world"].retention_pct == 100.0
+    assert record.result.parameters_trained == 10 * 64 + 10
+
+
+def test_training_moves_the_encoder_more_at_a_larger_rate(finished_study: Path) -> None:
+    moved = {
+        (r.method, r.learning_rate): r.result.drift["weight_drift_rel"]
+        for r in StudyFolder(finished_study).records()[0]
+    }
+    for method in ("full_ft", "lora"):
+        assert 0 < moved[method, 3e-4] < moved[method, 3e-3]
+
+
+def test_selected_epoch_is_the_first_best_on_validation(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        accuracies = [e.val_accuracy for e in record.history if e.epoch]
+        assert record.selected_epoch == 1 + int(np.argmax(accuracies))
+        assert record.result.val_accuracy == max(accuracies)
+        kept = record.history[record.selected_epoch]
+        assert record.result.drift == kept.drift
+
+
+def test_probe_table_averages_to_the_recorded_levels(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        table = pq.read_table(
+            StudyFolder(finished_study).run_path(record.run_id) / "probe_images.parquet"
+        ).to_pandas()
+        assert len(table) == 30
+        assert sorted(table["label"]) == sorted([*range(10)] * 3)
+        for name in ("cls_entropy_nats", "erf95", "gini", "patch_entropy_bits"):
+            assert table[name].mean() == pytest.approx(record.result.levels[name], rel=1e-6)
+        now, before = table["gini"].mean(), table["gini_baseline"].mean()
+        assert record.result.drift["gini_pct"] == pytest.approx(
+            100 * (now - before) / before, rel=1e-3, abs=1e-4
+        )
+
+
+def test_attention_pictures_show_five_tiles(finished_study: Path) -> None:
+    folders = sorted((finished_study / "runs").glob("*/attention"))
+    assert len(folders) == 6
+    for folder in folders:
+        pictures = sorted(folder.glob("*.png"))
+        assert len(pictures) == 3
+        with Image.open(pictures[0]) as picture:
+            assert picture.size == (5 * 112 + 4 * 6, 112 + 16)
+
+
+def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        compared = evaluate_run(
+            StudyFolder(finished_study).run_path(record.run_id), cache_dir=cache_dir
+        )
+        names = {row.name for row in compared}
+        assert {"test_accuracy", "transfer.world.accuracy", "drift.cls_entropy_pct"} <= names
+        assert [row for row in compared if not row.agrees] == []
+
+
+def test_evaluate_notices_weights_that_are_not_the_records(
+    finished_study: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    study = tmp_path / "study"
+    shutil.copytree(finished_study, study)
+    run = next((study / "runs").glob("*full_ft-lr0.003*"))
+    weights = load_file(run / "vision.safetensors")
+    weights = {k: v + 0.01 * torch.randn_like(v) for k, v in weights.items()}
+    save_file(weights, run / "vision.safetensors")
+    compared = evaluate_run(run, cache_dir=cache_dir)
+    assert any(not row.agrees for row in compared)
+    (run / "vision.safetensors").write_bytes(b"torn")
+    with pytest.raises(ClipdriftError, match=r"vision\.safetensors: expected saved weights"):
+        evaluate_run(run, cache_dir=cache_dir)
+
+
+def test_running_again_measures_nothing(
+    finished_study: Path, small_spec: StudySpec, cache_dir: Path
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in finished_study.rglob("record.json")}
+    outcome = run_study(small_spec, finished_study, cache_dir=cache_dir)
+    assert (outcome.kept, outcome.measured) == (6, 0)
+    assert {p: p.stat().st_mtime_ns for p in finished_study.rglob("record.json")} == before
+
+
+@pytest.fixture
+def one_run(small_spec: StudySpec) -> StudySpec:
+    return small_spec.model_copy(
+        update={"methods": small_spec.methods[1:2], "learning_rates": [1e-3]}
+    )
+
+
+def test_a_torn_record_is_redone_and_a_changed_study_reuses_nothing(
+    one_run: StudySpec, cache_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    first = run_study(one_run, out, cache_dir=cache_dir)
+    assert first.measured == 1
+    path = next(out.glob("runs/*/record.json"))
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    assert set(study_status(out).values()) == {"to do"}
+    again = run_study(one_run, out, cache_dir=cache_dir)
+    assert (again.kept, again.measured) == (0, 1)
+    assert read_record(path).result == read_record(path).model_validate_json(whole).result
+
+    longer = one_run.schedule.model_copy(update={"epochs": 1})
+    changed = run_study(one_run.model_copy(update={"schedule": longer}), out, cache_dir=cache_dir)
+    assert (changed.kept, changed.measured) == (0, 1)
+    assert len(list(out.glob("runs/*/record.json"))) == 2
+    assert len(StudyFolder(out).records()[0]) == 1  # the other belongs to the former study
+    back = run_study(one_run, out, cache_dir=cache_dir)
+    assert (back.kept, back.measured) == (1, 0)
+
+
+def test_a_killed_study_resumes(one_run: StudySpec, cache_dir: Path, tmp_path: Path) -> None:
+    spec = one_run.model_copy(update={"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "seeds": [1, 2]})
+    out, file = tmp_path / "study", tmp_path / "study.yaml"
+    file.write_text(dump_spec(spec))
+    command = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--cache", str(cache_dir)], start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("runs/*/record.json")):
+        assert process.poll() is None, "ended before a run was finished"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for worker in _workers_of(out):
+        os.kill(worker, signal.SIGKILL)
+    done = [p for p in study_status(out).values() if p == "finished"]
+    assert 0 < len(done) < 8
+    outcome = run_study(spec, out, cache_dir=cache_dir)
+    assert outcome.kept >= len(done)
+    assert outcome.kept + outcome.measured == 8
+    assert set(study_status(out).values()) == {"finished"}
+
+
+def _workers_of(out: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"clipdrift.worker" in words and str(out).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_a_killed_worker_is_replaced_and_its_run_redone(
+    one_run: StudySpec, cache_dir: Path, tmp_path: Path
+) -> None:
+    out, killed, events = tmp_path / "study", [], []
+
+    def kill_once(event: dict[str, object]) -> None:
+        events.append(event["event"])
+        if event["event"] == "epoch" and not killed:
+            killed.extend(_workers_of(out)[:1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = run_study(one_run, out, cache_dir=cache_dir, workers=1, on_event=kill_once)
+    assert killed
+    assert "retry" in events
+    assert (outcome.measured, outcome.failed) == (1, {})
+
+
+def test_diverged_runs_are_recorded_as_such(
+    small_spec: StudySpec, cache_dir: Path, tmp_path: Path
+) -> None:
+    spec = small_spec.model_copy(
+        update={"methods": small_spec.methods[:1], "learning_rates": [3e-4, 10.0]}
+    )
+    schedule = spec.schedule.model_copy(update={"clip_norm": 1e6})
+    outcome = run_study(
+        spec.model_copy(update={"schedule": schedule}), tmp_path / "study", cache_dir=cache_dir
+    )
+    assert (outcome.measured, outcome.diverged, outcome.failed) == (1, 1, {})
+    record = next(r for r in StudyFolder(tmp_path / "study").records()[0] if r.status == "diverged")
+    assert record.reason is not None
+    assert "not finite at step" in record.reason
+    assert record.result.test_accuracy is None
+
+
+def test_output_folder_that_is_a_file(one_run: StudySpec, cache_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "taken"
+    out.write_text("mine")
+    with pytest.raises(StudyFolderError, match="expected a folder for the results, got a file"):
+        run_study(one_run, out, cache_dir=cache_dir)
+    assert out.read_text() == "mine"
+
+
+def test_records_are_plain_json_with_provenance(finished_study: Path) -> None:
+    for path in finished_study.glob("runs/*/record.json"):
+        body = json.loads(path.read_text())
+        assert body["schema_version"] == 1
+        assert body["provenance"]["packages"]["torch"] == torch.__version__
+        assert len(body["provenance"]["data"]["backbone"]) == 64
+        assert body["timing"]["peak_memory_bytes"] > 1e8
+        for name in body["files"]:
+            assert (path.parent / name).is_file()
