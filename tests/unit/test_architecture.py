@@ -1,0 +1,186 @@
+"""One direction of flow: which room may import which, read from every import in the source."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clipdrift
+
+ROOT = Path(clipdrift.__file__).parent
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+BASE = {"errors", "spec", "records"}
+BACKBONE = BASE | {"data", "backbone"}
+TRAINED = BACKBONE | {"methods", "training"}
+MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
+ONE_RUN = MEASURED | {"reading", "conditions", "attention_pictures", "plan", "run", "worker"}
+WHOLE_STUDY = ONE_RUN | {"executors", "study"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "spec": {"errors"},
+    "records": {"errors", "spec"},
+    # measuring side
+    "hub": {"errors"},
+    "provenance": BASE,
+    "data": BASE,
+    "backbone": BASE | {"hub"},
+    "methods": BASE | {"backbone"},
+    "training": BACKBONE | {"methods"},
+    "probes": BACKBONE,
+    "baseline": TRAINED | {"probes"},
+    "materials": BACKBONE,
+    "reading": MEASURED,
+    "conditions": MEASURED,
+    "attention_pictures": BACKBONE | {"probes"},
+    "plan": MEASURED | {"reading"},
+    "run": MEASURED | {"reading", "conditions", "attention_pictures"},
+    "worker": ONE_RUN - {"worker"},
+    "executors": BASE,
+    "study": ONE_RUN | {"executors"},
+    "estimate": WHOLE_STUDY,
+    "evaluate": WHOLE_STUDY,
+    "interpolate": WHOLE_STUDY | {"evaluate"},
+    "export": WHOLE_STUDY | {"evaluate"},
+    # reading side
+    "analysis": BASE,
+    "report": BASE | {"analysis"},
+    # both
+    "cli": WHOLE_STUDY | {"estimate", "evaluate", "interpolate", "export", "analysis", "report"},
+}
+"""Rooms in the order of the flow: a room imports only rooms above it."""
+
+FACADE = "__init__"
+READING = ("errors", "spec", "records", "analysis", "report")
+MEASURING_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "datasets"}
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(source: str) -> Iterator[str]:
+    """Dotted names of everything imported anywhere in a source, in functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute, so that they can be read"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def called(source: str) -> Iterator[str]:
+    """Text of what is called, e.g. `yaml.load`, followed by its keywords."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            keywords = {f"{k.arg}={ast.unparse(k.value)}" for k in node.keywords}
+            yield " ".join([ast.unparse(node.func), *sorted(keywords)])
+
+
+def rooms_imported(source: str) -> set[str]:
+    parts = [name.split(".") for name in imported(source)]
+    return {p[1] for p in parts if p[0] == "clipdrift" and len(p) > 1}
+
+
+def fresh(code: str) -> set[str]:
+    """Top-level modules loaded after some code, in an interpreter of its own."""
+    code += "\nimport json, sys\nprint(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_every_kind_of_import_is_seen() -> None:
+    source = """
+import clipdrift.run
+from clipdrift import report
+if TYPE_CHECKING:
+    from clipdrift.study import Study
+class A:
+    def f(self):
+        from clipdrift.cli.app import main as m
+        import yaml, pickle as p
+"""
+    assert rooms_imported(source) == {"run", "report", "study", "cli"}
+    assert {"yaml", "pickle"} <= set(imported(source))
+    with pytest.raises(AssertionError, match="imports are absolute"):
+        list(imported("from . import run"))
+    assert list(called("x.load(a, allow_pickle=True)")) == ["x.load allow_pickle=True"]
+
+
+def test_the_table_is_in_the_order_of_the_flow() -> None:
+    above: set[str] = set()
+    for room, allowed in MAY_IMPORT.items():
+        assert allowed <= above, room
+        above.add(room)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    room = room_of(path)
+    if room == FACADE:
+        return
+    assert room in MAY_IMPORT, f"{room} is a new room: give it a row in the table"
+    assert rooms_imported(path.read_text()) - {room} <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("room", READING)
+def test_the_reading_side_names_no_measuring_library(room: str) -> None:
+    paths = [path for path in SOURCES if room_of(path) == room]
+    assert paths
+    for path in paths:
+        libraries = {name.split(".")[0] for name in imported(path.read_text())}
+        assert not libraries & MEASURING_LIBRARIES, path
+
+
+def test_reading_works_without_torch() -> None:
+    """Every module of the reading side, and all they pull in."""
+    names = [f"clipdrift.{room}" for room in READING]
+    for room in READING:
+        if (ROOT / room).is_dir():
+            found = pkgutil.walk_packages([str(ROOT / room)], prefix=f"clipdrift.{room}.")
+            names += [module.name for module in found]
+    assert len(names) > 40
+    loaded = fresh("\n".join(f"import {name}" for name in names))
+    assert {"clipdrift", "numpy", "pandas"} <= loaded
+    assert not loaded & MEASURING_LIBRARIES
+
+
+def test_importing_the_package_is_light() -> None:
+    loaded = fresh("import clipdrift")
+    heavy = {"numpy", "pandas", "scipy", "matplotlib", "plotly", "statsmodels", "sklearn", "PIL"}
+    assert not loaded & (heavy | MEASURING_LIBRARIES)
+
+
+def test_the_public_names_are_what_type_checkers_are_told() -> None:
+    told = set(imported((ROOT / "__init__.py").read_text()))
+    for name in clipdrift.__all__:
+        assert f"{clipdrift._HOMES[name]}.{name}" in told
+        assert getattr(clipdrift, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        clipdrift.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_reads_what_could_run_code(path: Path) -> None:
+    source = path.read_text()
+    libraries = {name.split(".")[0] for name in imported(source)}
+    assert not libraries & PICKLES
+    assert "torchvision" not in libraries
+    for call in called(source):
+        name, *keywords = call.split(" ")
+        assert name not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "yaml.load_all"}
+        assert name not in {"torch.load", "torch.save", "pd.read_pickle", "eval", "exec"}
+        assert "allow_pickle=True" not in keywords
+
+
+def test_there_is_no_room_for_odds_and_ends() -> None:
+    assert not [path for path in SOURCES if path.stem in {"utils", "helpers", "common", "misc"}]
