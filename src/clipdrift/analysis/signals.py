@@ -18,6 +18,7 @@ LOG_LR = "log10_learning_rate"
 VAL_ACCURACY = "val_accuracy"
 RUN_ORDER = ["backbone", "target", "method", "learning_rate", "seed", "run_id"]
 SIMILARITIES = ("cka", "linear_cka")
+OUTCOMES_OF_THEIR_OWN = ("extra.interpolation.", "extra.corruption.")
 CELL = ["target", "method", "learning_rate"]
 
 
@@ -66,14 +67,18 @@ def outcome_columns(frame: pd.DataFrame) -> list[str]:
 def signal_columns(frame: pd.DataFrame) -> list[Signal]:
     """Every signal, as read at the end and after epoch 1.
 
-    These are all `drift.*` and `extra.*`, validation accuracy, retention itself (after epoch 1 the
-    most direct of early signals; at the end that of the other transfer datasets) and the learning
-    rate, the reference that costs nothing. The learning rate has no moment and stands at both.
+    These are all `drift.*` and `extra.*` (less what was read of interpolated weights and corrupted
+    images, which are outcomes of their own), validation accuracy, retention itself (after epoch 1
+    the most direct of early signals; at the end that of the other transfer datasets) and the
+    learning rate, the reference that costs nothing. The learning rate has no moment and stands at
+    both.
     """
     found = []
     for name in map(str, frame.columns):
         early = name.startswith(EPOCH1)
         plain = name.removeprefix(EPOCH1)
+        if plain.startswith(OUTCOMES_OF_THEIR_OWN):
+            continue
         if plain == VAL_ACCURACY or plain.startswith(("drift.", "extra.")) or is_outcome(plain):
             found.append(Signal(plain, "epoch1" if early else "final", name))
     early = any(signal.when == "epoch1" for signal in found)

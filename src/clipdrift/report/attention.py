@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipdrift.records import RunRecord
+from clipdrift.report.metrics import rate_text
 from clipdrift.report.study import Study
 
 MAX_IMAGES = 12
-MAX_BYTES = 300_000
+MAX_BYTES = 150_000
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -21,31 +24,49 @@ class AttentionImage:
 
 
 def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
-    """A handful of the maps in `runs/*/attention`, spread over the runs, and how many are left out.
+    """A handful of the pictures in `runs/*/attention`, and how many are left out.
 
-    A file that is no PNG, or larger than 300 kB, counts as left out.
+    Each target and method has its turn, at its best rate first, so that methods are compared on
+    the same images. A file that is no PNG, or larger than 150 kB, counts as left out.
     """
     found = [
-        (record.run_id, sorted((study.folder.run_path(record.run_id) / "attention").glob("*.png")))
-        for record in study.usable
+        (record, sorted((study.folder.run_path(record.run_id) / "attention").glob("*.png")))
+        for record in _in_turn(study)
     ]
-    ordered = [(run_id, path) for run_id, paths in found for path in paths]
-    usable = [item for item in _in_turn(found) if _is_small_png(item[1])][:MAX_IMAGES]
+    most = max((len(paths) for _, paths in found), default=0)
+    ordered = [(record, paths[i]) for i in range(most) for record, paths in found if i < len(paths)]
+    usable = [(record, path) for record, path in ordered if _is_small_png(path)][:MAX_IMAGES]
+    position = {record.run_id: i for i, (record, _) in enumerate(found)}
+    usable.sort(key=lambda item: (position[item[0].run_id], item[1].name))
     images = [
         AttentionImage(
-            f"{path.stem.replace('_', ' ')} · {run_id}",
+            _caption(study, record, path),
             f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}",
-            study.index.encode([run_id]),
+            study.index.encode([record.run_id]),
         )
-        for run_id, path in usable
+        for record, path in usable
     ]
-    return images, len(ordered) - len(images)
+    return images, sum(1 for _ in study.folder.runs_path.glob("*/attention/*.png")) - len(images)
 
 
-def _in_turn(found: list[tuple[str, list[Path]]]) -> list[tuple[str, Path]]:
-    """The first map of every run, then the second of every run, and so on."""
-    most = max((len(paths) for _, paths in found), default=0)
-    return [(run_id, paths[i]) for i in range(most) for run_id, paths in found if i < len(paths)]
+def _in_turn(study: Study) -> Iterator[RunRecord]:
+    """One run of every target and method: the first seed at the best rate, where one is known."""
+    best = {
+        (row["backbone"], row["target"], row["method"]): row["lr"]
+        for _, row in study.rows("operating_points")
+    }
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for record in study.usable:
+        key = (record.backbone, record.target, record.method)
+        groups.setdefault(key, []).append(record)
+    for key, records in groups.items():
+        yield min(records, key=lambda r: (r.learning_rate != best.get(key), r.learning_rate))
+
+
+def _caption(study: Study, record: RunRecord, path: Path) -> str:
+    backbone = f" · {record.backbone}" if len(study.backbones) > 1 else ""
+    where = f"{record.target}{backbone} · {record.method} at {rate_text(record.learning_rate)}"
+    return f"{where}, seed {record.seed} · {path.stem.replace('_', ' ')}"
 
 
 def _is_small_png(path: Path) -> bool:

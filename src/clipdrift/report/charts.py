@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.dose import PANEL_HEIGHT, dose_panel
 from clipdrift.report.figures.history import history_charts, history_metrics
+from clipdrift.report.figures.interpolation import interpolation_chart
 from clipdrift.report.figures.layers import heatmap_chart, panels, profile_chart, scales
 from clipdrift.report.figures.matched import VIEWS, matched_chart, matched_pairs_of
 from clipdrift.report.figures.plane import plane_chart
 from clipdrift.report.figures.predictors import predictor_chart
+from clipdrift.report.figures.robustness import robustness_charts
 from clipdrift.report.metrics import metric
 from clipdrift.report.study import Place, Study
 
 MAX_DOSE_TRANSFERS = 6
 Charts = dict[str, Any]
+PlaneChart = Callable[[Study, Place, str, str], Chart | None]
 
 
 def charts(study: Study) -> Charts:
@@ -24,7 +27,8 @@ def charts(study: Study) -> Charts:
     ranges = scales(study)
     layers = panels(study)
     return {
-        "planes": _planes(study),
+        "planes": _planes(study, plane_chart, "plane"),
+        "ways": _planes(study, interpolation_chart, "way"),
         "dose": [(study.title(p), _dose(study, p, i)) for i, p in enumerate(study.places)],
         "heat": [heatmap_chart(study, p, f"heat-{i}", ranges) for i, p in enumerate(layers)],
         "profiles": [profile_chart(study, p, f"profile-{i}", ranges) for i, p in enumerate(layers)],
@@ -36,13 +40,14 @@ def charts(study: Study) -> Charts:
         if history_metrics(study)
         else [],
         "predictors": _predictors(study),
+        "robustness": robustness_charts(study),
         "matched": _matched(study),
     }
 
 
-def _planes(study: Study) -> list[Chart]:
+def _planes(study: Study, draw: PlaneChart, prefix: str) -> list[Chart]:
     pairs = [(place, outcome) for place in study.places for outcome in study.outcomes]
-    found = (plane_chart(study, *pair, f"plane-{i}") for i, pair in enumerate(pairs))
+    found = (draw(study, *pair, f"{prefix}-{i}") for i, pair in enumerate(pairs))
     return [chart for chart in found if chart is not None]
 
 

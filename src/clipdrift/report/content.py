@@ -12,6 +12,7 @@ from clipdrift.report import predictor_tables as predictor
 from clipdrift.report.answer import answers
 from clipdrift.report.attention import attention_images
 from clipdrift.report.charts import Charts
+from clipdrift.report.extras import corruptions
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
 from clipdrift.report.limits import Sentence
@@ -24,7 +25,7 @@ from clipdrift.report.provenance import (
     runs_table,
 )
 from clipdrift.report.study import Study
-from clipdrift.report.tables import cell_table
+from clipdrift.report.tables import Table, cell_table
 
 
 def content(study: Study, figures: Charts) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def content(study: Study, figures: Charts) -> dict[str, Any]:
         "records_hash": study.analysis["generated_from"]["records_hash"][:16],
         "version": version("clipdrift"),
     }
-    return {**out, "sections": _sections(out)}
+    return {**out, "absent": _absent(out), "sections": _sections(out)}
 
 
 def _tables(study: Study) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def _tables(study: Study) -> dict[str, Any]:
     rest = [name for name in study.drifts if name not in study.main_drifts]
     note = "Underfitting cells are grey: what they keep is no merit."
     return {
+        "robustness": _robustness(study),
         "cells": cell_table(study, main, table_id="cells", caption="All cells", note=note),
         "drifts": cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None,
         "paired_per_lr": comparison.paired_table(study, "per_lr", every_metric=False),
@@ -88,6 +90,25 @@ def _tables(study: Study) -> dict[str, Any]:
     }
 
 
+def _robustness(study: Study) -> Table | None:
+    names = [kind.name for kind in corruptions(study.metrics)]
+    caption = "Accuracy on corrupted test parts"
+    names.insert(0, study.accuracy)
+    return cell_table(study, names, table_id="robust", caption=caption) if len(names) > 1 else None
+
+
+def _absent(content: Mapping[str, Any]) -> str:
+    """What this page would show had it been measured."""
+    parts = {
+        "drift per block": content["heat"],
+        "readings after every epoch": content["history"],
+        "weights between untouched and adapted": content["ways"],
+        "corrupted test parts": content["robustness"],
+        "attention pictures": content["attention"],
+    }
+    return ", ".join(name for name, there in parts.items() if not there)
+
+
 def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     tables = content["tables"]
     known: Sequence[tuple[str, str, Any]] = [
@@ -98,6 +119,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", "Training", content["history"]),
         ("predictors", "Predictors", content["predictors"] or tables["predictors"]),
         ("matched", "Matched views", content["matched"]),
+        ("robustness", "Robustness", content["robustness"]),
         ("tests", "Tests", tables["paired_per_lr"] or tables["dose"]),
         ("cells", "Cells", True),
         ("design", "Grid and power", tables["grid"] or tables["power"]),

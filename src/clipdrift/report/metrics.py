@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
+
+from clipdrift.report.extras import corrupted, interpolated
 
 EPOCH1 = "epoch1."
 UNDEFINED = "–"
@@ -104,18 +107,16 @@ def metric(name: str) -> Metric:
     if plain == name:
         return found
     label = f"{found.label}, epoch 1"
-    return Metric(
-        name,
-        label,
-        found.unit,
-        found.scale,
-        found.decimals,
-        found.signed,
-        found.similarity,
-    )
+    return replace(found, name=name, label=label)
 
 
 def _described(name: str) -> Metric:
+    between, worsened = interpolated(name), corrupted(name)
+    if between is not None:
+        inner = metric(between.metric)
+        return replace(inner, name=name, label=f"{inner.label}, α = {between.alpha:g}")
+    if worsened is not None:
+        return Metric(name, f"Accuracy, {worsened.label}", "%", 100.0, 1)
     if name.startswith("transfer."):
         dataset, _, field = name.removeprefix("transfer.").rpartition(".")
         label = TRANSFER.get(field, "{} " + field).format(dataset)
@@ -221,6 +222,15 @@ def rate_text(rate: float | None) -> str:
     return f"{text[0]}.{text[1:]}e{power}" if len(text) > 1 else f"{text}e{power}"
 
 
+def unbroken(text: str) -> str:
+    """Prose whose rates and percentages are not torn at the end of a line.
+
+    >>> unbroken("at 1e-5, 95 %") == "at 1e-\\u20605, 95\\u00a0%"
+    True
+    """
+    return re.sub(r"(\d) %", f"\\1{NBSP}%", re.sub(r"(\de)-(\d)", "\\1-\u2060\\2", text))
+
+
 def p_text(p: float | None) -> str:
     """A p value; never rounded to 0.
 
@@ -242,4 +252,5 @@ __all__ = [
     "p_text",
     "rate_text",
     "significant",
+    "unbroken",
 ]

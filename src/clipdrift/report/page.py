@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from clipdrift.report.charts import Charts, all_charts, charts
 from clipdrift.report.content import content
 from clipdrift.report.figures.layers import scales
-from clipdrift.report.metrics import NBSP, metric, rate_text
+from clipdrift.report.metrics import metric, rate_text, unbroken
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
 from clipdrift.report.study import Study
 
@@ -59,15 +58,6 @@ def render(study: Study) -> str:
         payload=Markup(script_json(_payload(study, figures))),
         **content(study, figures),
     )
-
-
-def unbroken(text: str) -> str:
-    """Prose whose rates and percentages are not torn at the end of a line.
-
-    >>> unbroken("at 1e-5, 95 %") == "at 1e-\\u20605, 95\\u00a0%"
-    True
-    """
-    return re.sub(r"(\d) %", f"\\1{NBSP}%", re.sub(r"(\de)-(\d)", "\\1-\u2060\\2", text))
 
 
 def script_json(value: Any) -> str:
@@ -156,4 +146,4 @@ def _variables(theme: Theme, wash: str) -> str:
     return f"{plain};--wash:{wash};--diverging:linear-gradient(90deg,{stops})"
 
 
-__all__ = ["render", "script_json", "unbroken"]
+__all__ = ["render", "script_json"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipdrift.report.comparison_tables import PAIR
-from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.metrics import NBSP, UNDEFINED, metric, rate_text, unbroken
 from clipdrift.report.study import Row, Study
 from clipdrift.report.tables import (
     Shown,
@@ -49,6 +49,12 @@ def predictor_table(study: Study, name: str) -> Table | None:
     return analysis_table(study, name, caption, [*keys, *columns], rows=rows, n_keys=3)
 
 
+def _picked(row: Row) -> str:
+    if not row["run_id"]:
+        return UNDEFINED
+    return f"{row['method']}{NBSP}{unbroken(rate_text(row['lr']))}"
+
+
 def selection_table(study: Study, band_pp: float) -> Table | None:
     keys = [
         *place_columns(study),
@@ -62,7 +68,7 @@ def selection_table(study: Study, band_pp: float) -> Table | None:
         Shown(
             "method",
             "Picks",
-            words=lambda r: f"{r['method']} {rate_text(r['lr'])}" if r["run_id"] else "–",
+            words=_picked,
         ),
         Shown("retention_pct", "Retention (%)"),
         Shown("oracle_retention_pct", "Best possible (%)"),

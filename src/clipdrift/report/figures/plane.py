@@ -14,32 +14,32 @@ from clipdrift.report.figures.chart import (
     metric_axis,
     text,
 )
-from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.palette import Look
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.study import CellId, Place, Row, Study
 
 MAX_LABELS = 24
+LABEL_SIDES = ("top right", "bottom left", "top left", "bottom right")
+"""Where the labels of each method stand, so that those of two methods do not meet."""
+ISO_ACCURACY_PP = (0, 2, 5, 10)
+"""Lines of equal accuracy, below the best cell: what is kept at this much less accuracy."""
 HEIGHT = 400
 
 
 def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Chart | None:
     """Cells of a place in (target accuracy, retention); None where no cell has both."""
-    points = [
-        (cell, found[study.accuracy], found[outcome])
-        for cell in study.cells_of(place)
-        if (found := study.cells[cell]).get(study.accuracy, {}).get("mean") is not None
-        and found.get(outcome, {}).get("mean") is not None
-    ]
+    points = plane_points(study, place, outcome)
     if not points:
         return None
-    front = _frontier(study, place, outcome)
-    traces = [_front_line(study, points, front)] if front else []
-    for method, look in study.looks.items():
+    front = frontier(study, place, outcome)
+    traces = [front_line(points, front)] if front else []
+    for i, (method, look) in enumerate(study.looks.items()):
         own = [point for point in points if point[0].method == method]
+        side = LABEL_SIDES[i % len(LABEL_SIDES)] if len(points) <= MAX_LABELS else ""
         if own:
-            traces.append(_method(study, own, look, front, labelled=len(points) <= MAX_LABELS))
-    shape = _layout(study, outcome)
+            traces.append(_method(study, own, look, front, side))
+    shape = _layout(study, outcome, [x["mean"] for _, x, _ in points])
     title = f"{study.title(place)}: {metric(outcome).label}"
     words = (
         f"{metric(study.accuracy).label} against {metric(outcome).label} for {len(points)} cells "
@@ -48,9 +48,24 @@ def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Char
     return Chart(chart_id, title, words, traces, shape, HEIGHT)
 
 
-def _layout(study: Study, outcome: str) -> Layout:
+def plane_points(study: Study, place: Place, outcome: str) -> list[tuple[CellId, Row, Row]]:
+    """Cells of a place that have both an accuracy and the outcome, with both rows."""
+    return [
+        (cell, found[study.accuracy], found[outcome])
+        for cell in study.cells_of(place)
+        if (found := study.cells[cell]).get(study.accuracy, {}).get("mean") is not None
+        and found.get(outcome, {}).get("mean") is not None
+    ]
+
+
+def _layout(study: Study, outcome: str, reached: Sequence[float]) -> Layout:
     x, y = metric(study.accuracy), metric(outcome)
     lines = [level_line(100.0, "untouched model")] if outcome.endswith("retention_pct") else []
+    best, least = 100 * max(reached), 100 * min(reached)
+    for below in ISO_ACCURACY_PP:
+        if best - below >= least:
+            label = f"{fixed(-below, 0)} pp" if below else "best"
+            lines.append(level_line(best - below, label, horizontal=False))
     return layout(
         metric_axis(x),
         metric_axis(y),
@@ -59,15 +74,13 @@ def _layout(study: Study, outcome: str) -> Layout:
     )
 
 
-def _frontier(study: Study, place: Place, outcome: str) -> set[tuple[str, float]]:
+def frontier(study: Study, place: Place, outcome: str) -> set[tuple[str, float]]:
     transfer = outcome.split(".", 1)[1].rsplit(".", 1)[0]
     where = {"backbone": place.backbone, "target": place.target, "transfer": transfer}
     return {(row["method"], row["lr"]) for _, row in study.rows("frontier", **where)}
 
 
-def _front_line(
-    study: Study, points: Sequence[tuple[CellId, Row, Row]], front: set[tuple[str, float]]
-) -> Trace:
+def front_line(points: Sequence[tuple[CellId, Row, Row]], front: set[tuple[str, float]]) -> Trace:
     """The edge of what was reached: a staircase through the non-dominated cells."""
     kept = sorted(
         (x["mean"] * metric(x["metric"]).scale, y["mean"] * metric(y["metric"]).scale)
@@ -91,22 +104,21 @@ def _method(
     own: Sequence[tuple[CellId, Row, Row]],
     look: Look,
     front: set[tuple[str, float]],
-    *,
-    labelled: bool,
+    side: str,
 ) -> Trace:
     ordered = sorted(own, key=lambda point: point[0].lr)
     x_shown, y_shown = metric(ordered[0][1]["metric"]), metric(ordered[0][2]["metric"])
     on_front = [(cell.method, cell.lr) in front for cell, _, _ in ordered]
     return {
         "type": "scatter",
-        "mode": "lines+markers+text" if labelled else "lines+markers",
+        "mode": "lines+markers+text" if side else "lines+markers",
         "name": text(look.method),
         "x": [x["mean"] * x_shown.scale for _, x, _ in ordered],
         "y": [y["mean"] * y_shown.scale for _, _, y in ordered],
         "error_x": _bars([x["sd"] for _, x, _ in ordered], x_shown.scale, look),
         "error_y": _bars([y["sd"] for _, _, y in ordered], y_shown.scale, look),
         "text": [rate_text(cell.lr) for cell, _, _ in ordered],
-        "textposition": "top right",
+        "textposition": side or "top right",
         "textfont": {"size": 10, "color": "@muted"},
         "cliponaxis": False,
         "line": {"color": f"{look.colour}/0.45", "width": 1.5},
@@ -147,4 +159,4 @@ def _hover(study: Study, cell: CellId, x: Row, y: Row) -> str:
     return "<br>".join(lines)
 
 
-__all__ = ["plane_chart"]
+__all__ = ["front_line", "frontier", "plane_chart", "plane_points"]

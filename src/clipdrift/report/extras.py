@@ -1,0 +1,78 @@
+"""What was measured beyond the fields of a record: weight interpolation, corrupted test parts.
+
+Records keep both under `result.extra`: `interpolation.<alpha>.<metric>`, alpha = 0 the untouched
+weights and 1 the adapted ones, and `corruption.<name>.<severity>.accuracy`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_INTERPOLATION = re.compile(r"extra\.interpolation\.(\d+(?:\.\d+)?)\.([a-z].*)")
+_CORRUPTION = re.compile(r"extra\.corruption\.(.+)\.(\d+)\.accuracy")
+
+
+class Interpolated(NamedTuple):
+    """A metric of the run frame that was read at weights between untouched and adapted."""
+
+    name: str
+    alpha: float
+    metric: str
+
+
+class Corrupted(NamedTuple):
+    """Accuracy on a corrupted test part."""
+
+    name: str
+    corruption: str
+    severity: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.corruption.replace('_', ' ')} {self.severity}"
+
+
+def interpolated(name: str) -> Interpolated | None:
+    """Read the name of a metric.
+
+    >>> interpolated("extra.interpolation.0.25.transfer.cifar100.accuracy")[1:]
+    (0.25, 'transfer.cifar100.accuracy')
+    """
+    match = _INTERPOLATION.fullmatch(name)
+    return None if match is None else Interpolated(name, float(match[1]), match[2])
+
+
+def corrupted(name: str) -> Corrupted | None:
+    """Read the name of a metric.
+
+    >>> corrupted("extra.corruption.motion_blur.3.accuracy").label
+    'motion blur 3'
+    """
+    match = _CORRUPTION.fullmatch(name)
+    return None if match is None else Corrupted(name, match[1], int(match[2]))
+
+
+def interpolations(names: Iterable[str]) -> list[Interpolated]:
+    """All of them, by alpha."""
+    found = (interpolated(name) for name in names)
+    return sorted((item for item in found if item), key=lambda item: (item.alpha, item.metric))
+
+
+def corruptions(names: Iterable[str]) -> list[Corrupted]:
+    """All of them, by name and severity."""
+    found = (corrupted(name) for name in names)
+    return sorted(
+        (item for item in found if item), key=lambda item: (item.corruption, item.severity)
+    )
+
+
+__all__ = [
+    "Corrupted",
+    "Interpolated",
+    "corrupted",
+    "corruptions",
+    "interpolated",
+    "interpolations",
+]

@@ -1,0 +1,114 @@
+"""Weights between untouched and adapted: the way of a cell through the accuracy-retention plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clipdrift.report.extras import interpolations
+from clipdrift.report.figures.chart import (
+    Chart,
+    Trace,
+    layout,
+    level_line,
+    meta,
+    metric_axis,
+    text,
+)
+from clipdrift.report.figures.plane import front_line, frontier, plane_points
+from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.study import CellId, Place, Row, Study
+
+HEIGHT = 360
+MIN_POINTS = 2
+Stop = tuple[float, float, float, str]
+"""alpha, x, y as shown, and the encoded runs."""
+
+
+def interpolation_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Chart | None:
+    """Accuracy and outcome along the way of every cell; None where no cell was read on its way."""
+    lines = trajectories(study, place, outcome)
+    if not lines:
+        return None
+    front = frontier(study, place, outcome)
+    edge = [front_line(plane_points(study, place, outcome), front)] if front else []
+    levels = [level_line(100.0, "untouched model")] if outcome.endswith("retention_pct") else []
+    shape = layout(
+        metric_axis(metric(study.accuracy)),
+        metric_axis(metric(outcome)),
+        shapes=[line for line, _ in levels],
+        annotations=[note for _, note in levels],
+    )
+    title = f"{study.title(place)}: {metric(outcome).label}"
+    words = f"{title} against accuracy at weights between untouched and adapted, one line per cell."
+    return Chart(chart_id, title, words, [*edge, *lines], shape, HEIGHT)
+
+
+def trajectories(study: Study, place: Place, outcome: str) -> list[Trace]:
+    """A dotted line per cell whose runs were read at several alphas."""
+    traces = []
+    for cell in study.cells_of(place):
+        stops = _stops(study, study.cells[cell], outcome)
+        if len(stops) >= MIN_POINTS:
+            traces.append(_line(study, cell, outcome, stops))
+    return traces
+
+
+def _stops(study: Study, found: Mapping[str, Row], outcome: str) -> list[Stop]:
+    at: dict[float, dict[str, Row]] = {}
+    for item in interpolations(found):
+        if found[item.name]["mean"] is not None:
+            at.setdefault(item.alpha, {})[item.metric] = found[item.name]
+    out = []
+    for alpha, rows in sorted(at.items()):
+        x, y = rows.get(study.accuracy), _outcome(study, rows, outcome)
+        if x is not None and y is not None:
+            value, row = y
+            runs = study.index.encode(set(x["run_ids"]) & set(row["run_ids"]))
+            out.append((alpha, x["mean"] * metric(study.accuracy).scale, value, runs))
+    return out
+
+
+def _outcome(study: Study, rows: Mapping[str, Row], outcome: str) -> tuple[float, Row] | None:
+    """Retention, as recorded or from the accuracy and that of the untouched model."""
+    if outcome in rows:
+        return rows[outcome]["mean"] * metric(outcome).scale, rows[outcome]
+    accuracy = outcome.rpartition(".")[0] + ".accuracy"
+    before = outcome.rpartition(".")[0] + ".baseline_accuracy"
+    if accuracy not in rows or before not in study.runs:
+        return None
+    row = rows[accuracy]
+    known = study.runs[study.runs["run_id"].isin(row["run_ids"])][before]
+    baseline = float(known.mean())
+    return (100 * row["mean"] / baseline, row) if baseline > 0 else None
+
+
+def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop]) -> Trace:
+    look = study.looks[cell.method]
+    shown, reached = metric(outcome), metric(study.accuracy)
+    hover = []
+    for alpha, x, y, runs in stops:
+        head = f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}, α = {alpha:g}"
+        lines = [
+            f"{text(reached.label)}: {reached.number(x / reached.scale)} {reached.unit}",
+            f"{text(shown.label)}: {shown.number(y / shown.scale)} {shown.unit}",
+        ]
+        hover.append([runs, "<br>".join([head, *lines])])
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": f"{text(cell.method)} at {rate_text(cell.lr)}, weights interpolated",
+        "x": [x for _, x, _, _ in stops],
+        "y": [y for _, _, y, _ in stops],
+        "line": {"color": f"{look.colour}/0.6", "width": 1.5, "dash": "dot"},
+        "marker": {
+            "color": look.colour,
+            "symbol": look.symbol,
+            "size": [10 if alpha == 1 else 5 for alpha, _, _, _ in stops],
+        },
+        "customdata": hover,
+        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        "meta": meta("interpolated", outcome, method=cell.method),
+    }
+
+
+__all__ = ["interpolation_chart", "trajectories"]
