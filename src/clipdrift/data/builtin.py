@@ -1,0 +1,154 @@
+"""Datasets known by name: drawn by code or shipped with a dependency, no download."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.data import digits, landcover, shapes, textures, world
+from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.errors import DataError, Fault
+from clipdrift.spec.datasets import DatasetSpec
+
+WORLD_SEED = 20_000_003
+"""Neither the seed of the images mini-clip was trained on (0) nor that of its own evaluation."""
+
+LAND_COVER_SEEDS = {"train": 31, "test": 32}
+LAND_COVER_PER_CLASS = {"train": 60, "test": 100}
+
+_Draw = Callable[[], NDArray[np.uint8]]
+
+
+def open_builtin(spec: DatasetSpec) -> DatasetParts:
+    """The parts of `spec.builtin`; images are drawn at 28 px, all of a part at the first `load`.
+
+    Raises:
+        DataError: a name that is not known, or `class_names` of the wrong length.
+    """
+    name = str(spec.builtin)
+    if name not in _BUILTIN:
+        raise DataError(_unknown(name, spec.name))
+    parts = _BUILTIN[name]()
+    if spec.class_names is None:
+        return DatasetParts(parts)
+    return DatasetParts({part: _renamed(parts[part], spec) for part in parts})
+
+
+def known_names() -> tuple[str, ...]:
+    """Every name that `builtin` may take."""
+    return tuple(_BUILTIN)
+
+
+def _unknown(name: str, where: str) -> Fault:
+    close = difflib.get_close_matches(name.casefold(), known_names(), n=1)
+    return Fault(
+        f"{where}.builtin",
+        f"one of {', '.join(known_names())}",
+        repr(name),
+        f"Did you mean {close[0]!r}?" if close else "Use folder, files or hub for other data",
+    )
+
+
+def _renamed(part: ImagePart, spec: DatasetSpec) -> ImagePart:
+    given = tuple(spec.class_names or ())
+    if len(given) != len(part.class_names):
+        raise DataError(
+            Fault(
+                f"{spec.name}.class_names",
+                f"{len(part.class_names)} names, in the order {', '.join(part.class_names[:12])}",
+                f"{len(given)}",
+                "Give one name per class, or leave class_names out",
+            )
+        )
+    return ImagePart(part.labels, part.names, given, part.load, part.identity)
+
+
+def _world() -> dict[str, ImagePart]:
+    """100 unseen images of each class of the world that mini-clip knows."""
+    labels = np.arange(100 * len(world.WORLD_CLASSES), dtype=np.int64) % len(world.WORLD_CLASSES)
+    identity = _identity("world", WORLD_SEED, [world, shapes, textures])
+    return {
+        "test": _drawn(
+            "world",
+            labels,
+            world.WORLD_CLASSES,
+            lambda: world.render_world(labels, seed=WORLD_SEED),
+            identity,
+        )
+    }
+
+
+def _land_cover() -> dict[str, ImagePart]:
+    return {part: _land_cover_part(part) for part in ("train", "test")}
+
+
+def _land_cover_part(part: str) -> ImagePart:
+    classes, seed = landcover.LAND_COVER_CLASSES, LAND_COVER_SEEDS[part]
+    labels = np.arange(LAND_COVER_PER_CLASS[part] * len(classes), dtype=np.int64) % len(classes)
+    return _drawn(
+        f"land-cover {part}",
+        labels,
+        classes,
+        lambda: landcover.render_land_cover(labels, seed=seed),
+        _identity("land-cover", len(labels), seed, [landcover, world, textures]),
+    )
+
+
+def _digits() -> dict[str, ImagePart]:
+    return {
+        "train": _drawn(
+            "digits train",
+            digits.load_digits_split("train")[1],
+            digits.DIGITS_CLASSES,
+            lambda: digits.load_digits_split("train")[0],
+            _identity("digits", "train", [digits]),
+        ),
+        "test": _drawn(
+            "digits test",
+            digits.load_digits_split("test")[1],
+            digits.DIGITS_CLASSES,
+            lambda: digits.load_digits_split("test")[0],
+            _identity("digits", "test", [digits]),
+        ),
+    }
+
+
+def _drawn(
+    name: str,
+    labels: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    draw: _Draw,
+    identity: str,
+) -> ImagePart:
+    pixels = cache(draw)
+    return ImagePart(
+        labels=labels,
+        names=[f"{name} {position}" for position in range(len(labels))],
+        class_names=class_names,
+        load=lambda position: pixels()[position],
+        identity=identity,
+    )
+
+
+def _identity(*pieces: object) -> str:
+    """Drawn images are what their code is: the last piece lists the modules that draw."""
+    *plain, modules = pieces
+    assert isinstance(modules, list)
+    return identity_of("builtin", *plain, [_source(module) for module in modules])
+
+
+def _source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
+_BUILTIN: dict[str, Callable[[], dict[str, ImagePart]]] = {
+    "world": _world,
+    "land-cover": _land_cover,
+    "digits": _digits,
+}

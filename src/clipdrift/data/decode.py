@@ -1,0 +1,108 @@
+"""One image: from encoded bytes to the square of RGB pixels a backbone reads."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from clipdrift.data.parts import Loaded
+
+Interpolation = Literal["bicubic", "bilinear"]
+
+MAX_PIXELS = 178_956_970
+"""Larger images are refused before they are decoded: a small file can claim any size."""
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""Only these are tried: some other formats of Pillow start outside programs."""
+
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+_PPM = (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = frozenset((*_JPEG, ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", *_PPM))
+"""Of files with images, in any case of letters."""
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class UnreadableImageError(Exception):
+    """An image that cannot be used; the message is the reason, for the list of bad images."""
+
+
+def open_image(source: bytes | Path) -> Image.Image:
+    """Open encoded bytes or a file; pixels are decoded later.
+
+    Raises:
+        UnreadableImageError: no such file, no bytes, an unknown format, too many pixels.
+    """
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError((error.strerror or "cannot be read").lower()) from error
+    if not data:
+        raise UnreadableImageError("0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError("not an image of a known format") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(_too_many("more")) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImageError(_too_many(f"{image.width} x {image.height}"))
+    return image
+
+
+def to_square(loaded: Loaded, size: int, interpolation: Interpolation) -> NDArray[np.uint8]:
+    """uint8 [S, S, 3]: upright, RGB, short side resized to S with antialias, centre-cropped.
+
+    Sizes and offsets round as in transformers' CLIPImageProcessor with `shortest_edge` and
+    `crop_size` of S, so that a backbone sees what its own processor would show it.
+
+    Raises:
+        UnreadableImageError: a pixel format without a fixed range, or a side ratio so extreme
+            that the resized image would exceed `MAX_PIXELS`. Pillow's own errors pass through.
+    """
+    if isinstance(loaded, np.ndarray):
+        if loaded.shape == (size, size, 3):
+            return loaded
+        image = Image.fromarray(loaded)
+    else:
+        image = to_rgb(ImageOps.exif_transpose(loaded))
+    width, height = resized_size(image.width, image.height, size)
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(f"{image.width} x {image.height}: sides too unequal to resize")
+    resized = np.asarray(image.resize((width, height), _FILTERS[interpolation]))
+    top, left = (height - size) // 2, (width - size) // 2
+    return resized[top : top + size, left : left + size]
+
+
+def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Width and height after the short side became `short_side`; the long one rounds down.
+
+    >>> resized_size(500, 333, 224)
+    (336, 224)
+    """
+    if width <= height:
+        return short_side, int(short_side * height / width)
+    return int(short_side * width / height), short_side
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB; transparency is laid on white; 16-bit grey is scaled to 8 bits, not clipped."""
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image, dtype=np.uint32)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise UnreadableImageError(f"pixel format {image.mode!r} has no fixed range")
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _too_many(got: str) -> str:
+    return f"{got} pixels; at most {MAX_PIXELS:,} are decoded"

@@ -1,0 +1,149 @@
+"""Images in folders: one sub-folder per class, or `train/` and `test/` of such folders.
+
+Names that begin with a dot are ignored. Files without an image suffix are ignored and counted.
+Links are followed as long as they stay inside the folder; one that leaves it is a fault, so that a
+folder never reads more than it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from clipdrift.data.decode import SUFFIXES, open_image
+from clipdrift.data.labels import WrittenLabels, number_labels
+from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
+from clipdrift.errors import DataError, Fault
+from clipdrift.spec.datasets import DatasetSpec
+
+_PARTS = ("train", "test")
+
+
+class _Listing:
+    """The images of one part, with the faults and the ignored files met on the way."""
+
+    def __init__(self, root: Path, where: str) -> None:
+        self.root, self.where = root, where
+        self.files: list[Path] = []
+        self.labels: list[str] = []
+        self.faults: list[Fault] = []
+        self.ignored = 0
+
+    def read(self, part: Path) -> None:
+        """List every class folder of `part`."""
+        classes = 0
+        for entry in self._visible(part):
+            if entry.is_dir():
+                classes += 1
+                self._read_class(entry)
+            elif entry.suffix.lower() in SUFFIXES:
+                self._fault("class folders", f"the image {self._shown(entry)} outside of them")
+            else:
+                self.ignored += 1
+        if classes < 2 and not self.faults:
+            self._fault(
+                "two or more class folders",
+                f"{classes} in {self._shown(part)}",
+                "Put the images of each class into a folder with its name",
+            )
+
+    def _read_class(self, folder: Path) -> None:
+        before, nested = len(self.files), []
+        for entry in self._visible(folder):
+            if entry.is_dir():
+                nested.append(entry.name)
+            elif entry.suffix.lower() in SUFFIXES:
+                self.files.append(entry)
+                self.labels.append(folder.name)
+            else:
+                self.ignored += 1
+        if nested:
+            self._fault(
+                "class folders that hold images only",
+                f"folders in {self._shown(folder)}: {', '.join(nested[:5])}",
+                "Name the folder whose sub-folders are the classes",
+            )
+        elif len(self.files) == before:
+            self._fault(
+                "images in every class folder",
+                f"none in {self._shown(folder)}",
+                "Remove the folder, or add images (" + ", ".join(sorted(SUFFIXES)) + ")",
+            )
+
+    def _visible(self, folder: Path) -> Iterator[Path]:
+        for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink() and not entry.resolve().is_relative_to(self.root):
+                self._fault("links that stay inside the folder", f"{self._shown(entry)}", "Copy it")
+            else:
+                yield entry
+
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self.root))
+
+    def _fault(self, expected: str, got: str, next_step: str = "Move or remove it") -> None:
+        self.faults.append(Fault(self.where, expected, got, next_step))
+
+
+def open_folder(spec: DatasetSpec) -> DatasetParts:
+    """The parts of `spec.folder`: class folders alone are one part, "train".
+
+    Raises:
+        DataError: no such folder, stray images, nested or empty class folders, a link that leaves
+            the folder, classes that differ between train and test; all faults of one folder.
+    """
+    where = f"{spec.name}.folder"
+    root = _existing(Path(str(spec.folder)).expanduser(), where)
+    folders, notes = _part_folders(root, where)
+    listings = {part: _Listing(root, where) for part in folders}
+    for part, listing in listings.items():
+        listing.read(folders[part])
+    faults = [fault for listing in listings.values() for fault in listing.faults]
+    if faults:
+        raise DataError(faults)
+    written = {part: WrittenLabels(listing.labels) for part, listing in listings.items()}
+    labels, names = number_labels(written, spec.class_names, where=spec.name)
+    parts = {
+        part: ImagePart(
+            labels=labels[part],
+            names=[str(path.relative_to(root)) for path in listing.files],
+            class_names=names,
+            load=lambda position, files=listing.files: open_image(files[position]),  # type: ignore[misc]
+            identity=identity_of("folder", [file_stamp(path) for path in listing.files]),
+        )
+        for part, listing in listings.items()
+    }
+    ignored = sum(listing.ignored for listing in listings.values())
+    if ignored:
+        notes.append(f"{spec.name}: {ignored:,} files without an image suffix are ignored")
+    return DatasetParts(parts, tuple(notes))
+
+
+def _existing(folder: Path, where: str) -> Path:
+    if folder.is_dir():
+        return folder.resolve()
+    got = f"the file {folder}" if folder.exists() else f"{folder}, which does not exist"
+    step = "Give the folder, or use files: for a CSV or Parquet file"
+    raise DataError(Fault(where, "a folder of class folders", got, step))
+
+
+def _part_folders(root: Path, where: str) -> tuple[dict[str, Path], list[str]]:
+    """Where each part lies, and what was left aside."""
+    visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    folders = [path for path in visible if path.is_dir()]
+    found = {path.name: path for path in folders if path.name in _PARTS}
+    others = [path.name for path in folders if path.name not in _PARTS]
+    if not found:
+        return {"train": root}, []
+    if others and len(found) == 1:
+        raise DataError(
+            Fault(
+                where,
+                "train/ and test/, or class folders",
+                ", ".join([*found, *others][:10]),
+                "Rename the part you want to test on to test, or move the class folders into train",
+            )
+        )
+    notes = [f"{where}: {name}/ beside train/ and test/ is not read" for name in others]
+    return {part: found[part] for part in _PARTS if part in found}, notes

@@ -1,0 +1,130 @@
+"""Datasets of the Hugging Face Hub, through `datasets`; loading scripts are never run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipdrift.data.cells import image_source, require_columns, written_labels
+from clipdrift.data.decode import open_image
+from clipdrift.data.labels import WrittenLabels, number_labels
+from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.errors import DataError, Fault
+from clipdrift.spec.datasets import DatasetSpec, TransferSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def open_hub(spec: DatasetSpec, *, config: str | None = None) -> DatasetParts:
+    """The parts of `spec.hub` that `spec.hub_splits` names; of a transfer dataset only the test.
+
+    Args:
+        spec: where `hub` is an id, with `revision` where it is to be pinned.
+        config: for ids that hold several datasets.
+
+    Raises:
+        DataError: unknown, private or gated id; no network and nothing in the cache; a dataset
+            that needs a script; an unknown split or column; bad labels.
+    """
+    splits = {part: split for part, split in spec.hub_splits.model_dump().items() if split}
+    if isinstance(spec, TransferSpec) and "test" in splits:
+        splits = {"test": splits["test"]}
+    if not splits:
+        raise DataError(
+            Fault(f"{spec.name}.hub_splits", "train or test", "neither", "Name at least one split")
+        )
+    tables = {part: _load(spec, split, config) for part, split in splits.items()}
+    for table in tables.values():
+        require_columns(table.column_names, spec.image_column, spec.label_column, where=spec.name)
+    written = {part: _labels(table, spec) for part, table in tables.items()}
+    labels, names = number_labels(written, spec.class_names, where=spec.name)
+    return DatasetParts(
+        {
+            part: ImagePart(
+                labels=labels[part],
+                names=_Rows(splits[part], len(table)),
+                class_names=names,
+                load=_loader(table, spec.image_column),
+                identity=_identity(table, spec, splits[part], config),
+            )
+            for part, table in tables.items()
+        }
+    )
+
+
+class _Rows(Sequence[str]):
+    """'<split> row <i>', made when asked for."""
+
+    def __init__(self, split: str, count: int) -> None:
+        self._split, self._count = split, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: Any) -> Any:
+        return f"{self._split} row {range(self._count)[row]}"
+
+
+def _load(spec: DatasetSpec, split: str, config: str | None) -> Dataset:
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return datasets.load_dataset(spec.hub, config, split=split, revision=spec.revision)
+    except (datasets.exceptions.DatasetsError, OSError, HfHubHTTPError) as error:
+        raise DataError(_fault(spec, error)) from error
+    except (ValueError, RuntimeError) as error:
+        raise DataError(_fault(spec, error)) from error
+
+
+_NEXT_STEPS = (
+    ("gated", "Accept its terms on huggingface.co and log in with `hf auth login`"),
+    ("script", "Use a Parquet copy of it: revision: refs/convert/parquet, or files:"),
+    ("unknown split", "Set hub_splits to splits it has; test: null carves one from train"),
+    ("config name", "Download the configuration you need and name its files under files:"),
+    ("builderconfig", "Download the configuration you need and name its files under files:"),
+    ("couldn't reach", "Connect once so that it is cached, or download it and use files:"),
+    ("offline", "Connect once so that it is cached, or download it and use files:"),
+    ("connection", "Connect once so that it is cached, or download it and use files:"),
+    ("couldn't find cache", "Connect once so that it is cached, or download it and use files:"),
+    ("doesn't exist", "Check the id and the revision; log in if it is private"),
+    ("no (supported) data files", "Check that it holds images with labels"),
+)
+
+
+def _fault(spec: DatasetSpec, error: Exception) -> Fault:
+    text = " ".join(str(error).split()) or type(error).__name__
+    step = next((step for key, step in _NEXT_STEPS if key in text.casefold()), "Check the id")
+    revision = f" at {spec.revision}" if spec.revision else ""
+    expected = f"the dataset {spec.hub}{revision} from the Hugging Face Hub"
+    return Fault(f"{spec.name}.hub", expected, text.rstrip(".")[:300], step)
+
+
+def _labels(table: Dataset, spec: DatasetSpec) -> WrittenLabels:
+    names = getattr(table.features[spec.label_column], "names", None)
+    values = table.select_columns([spec.label_column]).with_format("arrow")[:]
+    return written_labels(
+        values.column(0).to_pylist(),
+        tuple(names) if names else None,
+        where=f"{spec.name}, column {spec.label_column}",
+    )
+
+
+def _loader(table: Dataset, column: str) -> Any:
+    """Bytes come from `datasets`, decoding is ours, so that every source is read alike."""
+    import datasets
+
+    images = table.select_columns([column])
+    if isinstance(table.features[column], datasets.Image):
+        images = images.cast_column(column, datasets.Image(decode=False))
+    return lambda row: open_image(image_source(images[row][column], Path.cwd()))
+
+
+def _identity(table: Dataset, spec: DatasetSpec, split: str, config: str | None) -> str:
+    return identity_of(
+        "hub",
+        [spec.hub, spec.revision, config, split, spec.image_column, spec.label_column],
+        [str(table._fingerprint), len(table)],
+    )

@@ -1,0 +1,82 @@
+"""Find a dataset: one way in for the four kinds of source a study may name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.data.builtin import open_builtin
+from clipdrift.data.folder import open_folder
+from clipdrift.data.hub import open_hub
+from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.tables import open_tables
+from clipdrift.errors import DataError, Fault
+from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
+
+__all__ = ["DatasetParts", "ImagePart", "open_dataset"]
+
+_CARVE_SEED = 20_260_416
+"""Draws the test part of data that has none: one split per dataset, whatever the study's seeds."""
+
+_OPENERS = {
+    "builtin": open_builtin,
+    "folder": open_folder,
+    "files": open_tables,
+    "hub": open_hub,
+}
+
+
+def open_dataset(spec: DatasetSpec) -> DatasetParts:
+    """The parts of a dataset; labels are read, images are not decoded yet.
+
+    A target without a test part gets one: `test_fraction` of every class, at least one image, drawn
+    with a fixed seed. A transfer dataset is only scored, so one part, "test", is returned: its test
+    part, or all of its images where it has none.
+
+    Raises:
+        DataError: the source is not there, not readable, or breaks a rule of its kind; a target
+            without a training part; a class too small to carve a test part from.
+    """
+    source = next(kind for kind in _OPENERS if getattr(spec, kind) is not None)
+    opened = _OPENERS[source](spec)
+    parts = opened.parts
+    if isinstance(spec, TransferSpec):
+        parts = {"test": parts.get("test") or parts["train"]}
+    elif "test" not in parts:
+        parts = _with_test_part(parts["train"], spec)
+    elif isinstance(spec, TargetSpec) and "train" not in parts:
+        raise DataError(
+            Fault(
+                spec.name,
+                "a target with a training part",
+                "only a test part",
+                "Name training images, or list the dataset under transfer",
+            )
+        )
+    return DatasetParts(parts, opened.notes)
+
+
+def _with_test_part(part: ImagePart, spec: DatasetSpec) -> dict[str, ImagePart]:
+    """Train and test: the rounded `test_fraction` of each class, leaving one image at least."""
+    chosen: list[NDArray[np.int64]] = []
+    faults: list[Fault] = []
+    for label, name in enumerate(part.class_names):
+        positions = np.flatnonzero(part.labels == label)
+        if len(positions) < 2:
+            faults.append(
+                Fault(
+                    spec.name,
+                    f"at least 2 images of class {name!r} to carve a test part from",
+                    f"{len(positions)}",
+                    "Add images, give a test part, or remove the class",
+                )
+            )
+            continue
+        count = int(np.clip(round(spec.test_fraction * len(positions)), 1, len(positions) - 1))
+        rng = np.random.default_rng([_CARVE_SEED, label + 1])
+        chosen.append(rng.permutation(positions)[:count])
+    if faults:
+        raise DataError(faults)
+    test = np.sort(np.concatenate(chosen))
+    train = np.setdiff1d(np.arange(len(part), dtype=np.int64), test)
+    return {"train": part.subset(train), "test": part.subset(test)}
