@@ -1,0 +1,258 @@
+"""Prepared images: decoded, resized and cropped once, then memory-mapped by every process.
+
+An entry is a folder `<key>` with `pixels.npy` and `entry.json`. It is written under another name
+and renamed, so it is whole or absent; a lock beside it lets the second process wait for the first.
+Labels and class names are not in it: they are read anew, and their change costs no decoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.data.decode import Interpolation
+from clipdrift.data.decoding import Written, write_pixels
+from clipdrift.data.parts import ImagePart, identity_of
+from clipdrift.data.sources import open_dataset
+from clipdrift.errors import DataError, Fault
+from clipdrift.spec.datasets import DatasetSpec
+
+CACHE_VERSION = 1
+"""To be raised when the same source is decoded to other pixels than before."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """Images ready for a backbone.
+
+    pixels: uint8 [N, S, S, 3], memory-mapped, read-only. labels: int64 [N] in 0..C-1.
+    class_names: C. sha256: hex, over pixels, labels and class names; the same wherever the data
+    lies. bad_images: "name: reason" of those left out.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    sha256: str
+    bad_images: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def default_cache_dir() -> Path:
+    """$CLIPDRIFT_CACHE, or ~/.cache/clipdrift."""
+    return Path(os.environ.get("CLIPDRIFT_CACHE") or "~/.cache/clipdrift").expanduser()
+
+
+def prepare(
+    spec: DatasetSpec,
+    *,
+    image_size: int,
+    interpolation: Interpolation,
+    cache_dir: Path,
+    report: Report | None = None,
+) -> dict[str, PreparedPart]:
+    """The parts of a dataset as squares of pixels, from the cache or decoded into it.
+
+    Args:
+        spec: where the images are; see `open_dataset` for which parts come back.
+        image_size: S, the side of the square and the length of the resized short side.
+        interpolation: the resize filter, antialiased; CLIP's own is bicubic.
+        cache_dir: made where it is missing; safe for several processes.
+        report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
+
+    Returns:
+        Parts under "train" and "test".
+
+    Raises:
+        DataError: what `open_dataset` raises; more unreadable images in a part than
+            `max_bad_images`; no room for the pixels.
+    """
+    tell = report or (lambda line: None)
+    opened = open_dataset(spec)
+    for note in opened.notes:
+        tell(note)
+    prepared: dict[str, PreparedPart] = {}
+    faults: list[Fault] = []
+    for name, part in opened.parts.items():
+        where = f"{spec.name} ({name})"
+        try:
+            prepared[name] = _prepared(
+                part, image_size, interpolation, cache_dir, spec.max_bad_images, where, tell
+            )
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return prepared
+
+
+def _prepared(
+    part: ImagePart,
+    size: int,
+    interpolation: Interpolation,
+    cache_dir: Path,
+    max_bad: int,
+    where: str,
+    tell: Report,
+) -> PreparedPart:
+    key = identity_of(CACHE_VERSION, part.identity, len(part), size, interpolation)[:32]
+    entry = cache_dir / key
+    written = _read_entry(entry, key, len(part), size)
+    if written is None:
+        _require_room(cache_dir, len(part) * size * size * 3, where)
+        with _locked(cache_dir, key, where, tell):
+            written = _read_entry(entry, key, len(part), size)
+            if written is None:
+                written = _write_entry(entry, key, part, size, interpolation, max_bad, where, tell)
+    _require_few_bad(part, written.bad, max_bad, where)
+    return _mapped(entry, part, written)
+
+
+def _write_entry(
+    entry: Path,
+    key: str,
+    part: ImagePart,
+    size: int,
+    interpolation: Interpolation,
+    max_bad: int,
+    where: str,
+    tell: Report,
+) -> Written:
+    """Decode beside the entry and rename; whoever holds the lock may clear what a crash left."""
+    unfinished = entry.with_name(f"{key}.unfinished")
+    _remove(unfinished)
+    unfinished.mkdir()
+    total = f"{len(part):,}"
+    try:
+        written = write_pixels(
+            part,
+            unfinished / "pixels.npy",
+            size=size,
+            interpolation=interpolation,
+            progress=lambda count: tell(f"{where}: {count:,} / {total} images"),
+        )
+        _require_few_bad(part, written.bad, max_bad, where)
+        content = {"key": key, "count": written.count, "pixels_sha256": written.pixels_sha256}
+        bad = {str(position): reason for position, reason in written.bad.items()}
+        with (unfinished / "entry.json").open("w", encoding="utf-8") as file:
+            json.dump(content | {"bad": bad}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _remove(entry)
+        unfinished.rename(entry)
+    finally:
+        _remove(unfinished)
+    return written
+
+
+def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
+    """What an entry holds; None where it is absent, torn, or not what its name says."""
+    try:
+        content = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        bad = {int(position): str(reason) for position, reason in content["bad"].items()}
+        written = Written(int(content["count"]), str(content["pixels_sha256"]), bad)
+        # Mapping fails where the file is shorter than its header says.
+        pixels = np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    fits = (
+        content["key"] == key
+        and written.count + len(bad) == count
+        and set(bad) <= set(range(count))
+        and pixels.shape == (written.count, size, size, 3)
+        and pixels.dtype == np.uint8
+    )
+    return written if fits else None
+
+
+def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
+    kept = np.ones(len(part), dtype=np.bool_)
+    kept[list(written.bad)] = False
+    labels = part.labels[kept]
+    digest = hashlib.sha256(written.pixels_sha256.encode())
+    digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
+    digest.update(json.dumps(part.class_names).encode())
+    return PreparedPart(
+        pixels=np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False),
+        labels=labels,
+        class_names=part.class_names,
+        sha256=digest.hexdigest(),
+        bad_images=_bad_images(part, written.bad),
+    )
+
+
+def _bad_images(part: ImagePart, bad: dict[int, str]) -> tuple[str, ...]:
+    return tuple(f"{part.names[position]}: {reason}" for position, reason in sorted(bad.items()))
+
+
+def _require_few_bad(part: ImagePart, bad: dict[int, str], max_bad: int, where: str) -> None:
+    if len(bad) <= max_bad and len(bad) < len(part):
+        return
+    first = "; ".join(_bad_images(part, bad)[:5])
+    step = f"Repair or remove them, or set max_bad_images: {len(bad)} to leave them out"
+    if len(bad) == len(part):
+        step = "Check the path and the image column; not one image can be read"
+    raise DataError(
+        Fault(
+            where,
+            f"at most {max_bad} unreadable images",
+            f"{len(bad)} of {len(part)}: {first}{'; ...' if len(bad) > 5 else ''}",
+            step,
+        )
+    )
+
+
+def _require_room(cache_dir: Path, n_bytes: int, where: str) -> None:
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache_dir).free
+    except OSError as error:
+        raise DataError(
+            Fault("cache folder", "a folder to write to", str(error), "Set CLIPDRIFT_CACHE")
+        ) from error
+    if free < n_bytes:
+        raise DataError(
+            Fault(
+                where,
+                f"{n_bytes / 1e9:.1f} GB free in the cache folder {cache_dir}",
+                f"{free / 1e9:.1f} GB",
+                "Make room, or set CLIPDRIFT_CACHE to a folder on another disk",
+            )
+        )
+
+
+@contextmanager
+def _locked(cache_dir: Path, key: str, where: str, tell: Report) -> Iterator[None]:
+    """One process per key; the lock goes with the process, so a crash leaves nothing held."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(cache_dir / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        tell(f"{where}: waiting for another process that prepares these images")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

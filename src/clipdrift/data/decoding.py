@@ -1,0 +1,85 @@
+"""A whole part, image by image, into one .npy file that grows without ever being in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.data.decode import Interpolation, to_square
+from clipdrift.data.parts import ImagePart
+
+REPORT_EVERY = 1000
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went into the file: SHA-256 of its pixels, and position -> reason of those left out."""
+
+    count: int
+    pixels_sha256: str
+    bad: dict[int, str]
+
+
+def write_pixels(
+    part: ImagePart,
+    path: Path,
+    *,
+    size: int,
+    interpolation: Interpolation,
+    progress: Callable[[int], None],
+) -> Written:
+    """Decode a part into uint8 [N - bad, S, S, 3] at `path`, in order.
+
+    Args:
+        progress: called with the number of images seen, every `REPORT_EVERY`.
+    """
+    digest, bad = hashlib.sha256(), {}
+    with path.open("wb") as file:
+        start = _write_header(file, len(part), size)
+        for position, result in enumerate(_decoded(part, size, interpolation)):
+            if isinstance(result, str):
+                bad[position] = result
+            else:
+                data = np.ascontiguousarray(result).tobytes()
+                digest.update(data)
+                file.write(data)
+            if (position + 1) % REPORT_EVERY == 0:
+                progress(position + 1)
+        file.seek(0)
+        # NumPy keeps room for growth in the header, so the true count fits where the first stood.
+        assert _write_header(file, len(part) - len(bad), size) == start
+        file.flush()
+        os.fsync(file.fileno())
+    return Written(len(part) - len(bad), digest.hexdigest(), bad)
+
+
+def _write_header(file: Any, count: int, size: int) -> int:
+    shape = (count, size, size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return int(file.tell())
+
+
+def _decoded(
+    part: ImagePart, size: int, interpolation: Interpolation
+) -> Iterator[NDArray[np.uint8] | str]:
+    """Pixels or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
+
+    def one(position: int) -> NDArray[np.uint8] | str:
+        try:
+            return to_square(part.load(position), size, interpolation)
+        except Exception as error:  # Pillow raises nearly every kind on a broken file
+            return " ".join(str(error).split())[:200] or type(error).__name__
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(part), _CHUNK):
+            yield from pool.map(one, range(start, min(start + _CHUNK, len(part))))
