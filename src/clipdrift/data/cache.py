@@ -153,6 +153,10 @@ def _write_entry(
             os.fsync(file.fileno())
         _remove(entry)
         unfinished.rename(entry)
+    except OSError as error:
+        step = "Make room, or set CLIPDRIFT_CACHE to another folder"
+        fault = Fault(f"{where}, cache", "a folder to write to", str(error), step)
+        raise DataError(fault) from error
     finally:
         _remove(unfinished)
     return written

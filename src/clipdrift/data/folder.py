@@ -80,7 +80,7 @@ class _Listing:
                 yield entry
 
     def _shown(self, path: Path) -> str:
-        return str(path.relative_to(self.root))
+        return str(path if path == self.root else path.relative_to(self.root))
 
     def _fault(self, expected: str, got: str, next_step: str = "Move or remove it") -> None:
         self.faults.append(Fault(self.where, expected, got, next_step))

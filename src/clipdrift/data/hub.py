@@ -69,19 +69,16 @@ class _Rows(Sequence[str]):
 
 def _load(spec: DatasetSpec, split: str, config: str | None) -> Dataset:
     import datasets
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         return datasets.load_dataset(spec.hub, config, split=split, revision=spec.revision)
-    except (datasets.exceptions.DatasetsError, OSError, HfHubHTTPError) as error:
-        raise DataError(_fault(spec, error)) from error
-    except (ValueError, RuntimeError) as error:
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(_fault(spec, error)) from error
 
 
 _NEXT_STEPS = (
     ("gated", "Accept its terms on huggingface.co and log in with `hf auth login`"),
-    ("script", "Use a Parquet copy of it: revision: refs/convert/parquet, or files:"),
+    ("dataset scripts", "Use a Parquet copy of it: revision: refs/convert/parquet, or files:"),
     ("unknown split", "Set hub_splits to splits it has; test: null carves one from train"),
     ("config name", "Download the configuration you need and name its files under files:"),
     ("builderconfig", "Download the configuration you need and name its files under files:"),

@@ -36,8 +36,8 @@ def number_labels(
     punctuation, so that `annual_crop` and `Annual Crop` are the same.
 
     Raises:
-        DataError: no image, no names, a label out of range, classes that differ between the parts,
-            or given names that belong to other labels.
+        DataError: no image, no names, one class, a label out of range, classes that differ between
+            the parts, or given names that belong to other labels.
     """
     empty = [part for part, written in parts.items() if not len(written.values)]
     if empty:
@@ -55,6 +55,8 @@ def number_labels(
         )
     number = _from_numbers if kinds.pop() else _from_names
     labels, names = number(parts, class_names, where)
+    if len(names) < 2:
+        raise DataError(Fault(where, "two or more classes", str(list(names)), "Add a class"))
     _require_same_classes(labels, names, where)
     return labels, names
 
@@ -72,18 +74,19 @@ def _from_numbers(
     faults: list[Fault] = []
     labels: dict[str, NDArray[np.int64]] = {}
     for part, written in parts.items():
-        labels[part] = np.asarray(written.values, dtype=np.int64)
-        outside = (labels[part] < 0) | (labels[part] >= len(names))
-        if outside.any():
-            found = sorted({int(label) for label in labels[part][outside]})
+        outside = [int(label) for label in written.values if not 0 <= int(label) < len(names)]
+        if outside:
+            found = ", ".join(map(str, sorted(set(outside))[:5]))
             faults.append(
                 Fault(
                     f"{where} ({part})",
                     f"labels in 0..{len(names) - 1} for {len(names)} class names",
-                    f"{', '.join(map(str, found[:5]))} in {int(outside.sum())} rows",
+                    f"{found} in {len(outside)} rows",
                     "Correct the labels, counted from 0, or give a name for each in class_names",
                 )
             )
+        else:
+            labels[part] = np.array(written.values, dtype=np.int64)
     if faults:
         raise DataError(faults)
     return labels, names

@@ -7,6 +7,7 @@ encoded bytes, or a struct {bytes, path} as Hugging Face writes it. Rows are cou
 from __future__ import annotations
 
 import csv
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
     return _Table(
         labels=written_labels(
             labels,
-            _schema_names(schema, spec.label_column, where),
+            _schema_names(schema, spec.label_column),
             where=f"{where}, column {spec.label_column}",
         ),
         names=[f"{path.name} row {row} {paths[row] or ''}".rstrip() for row in range(len(labels))],
@@ -163,20 +164,14 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
     )
 
 
-def _schema_names(schema: Any, column: str, where: str) -> tuple[str, ...] | None:
+def _schema_names(schema: Any, column: str) -> tuple[str, ...] | None:
     """The names of a ClassLabel column, which Hugging Face keeps in the schema's metadata."""
-    import json
-
-    text = (schema.metadata or {}).get(b"huggingface")
-    if text is None:
-        return None
+    text = (schema.metadata or {}).get(b"huggingface", b"null")
     try:
-        names = json.loads(text)["info"]["features"][column].get("names")
-        return tuple(map(str, names)) if names else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        got = "metadata under 'huggingface' that does not describe it"
-        step = "Give class_names in label order, or write the file again"
-        raise DataError(Fault(f"{where}, column {column}", "class names", got, step)) from None
+        names = json.loads(text)["info"]["features"][column]["names"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) else None
 
 
 def _paths_in(file: ParquetFile, column: str) -> list[str | None]:
