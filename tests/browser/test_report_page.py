@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from report_study import study_folder
 from synthetic_records import synthetic_records
 
@@ -45,8 +46,20 @@ class Page:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    """Everything that a page can show."""
     records = synthetic_records(linear_probe=True, epochs=3)
+    for record in records:
+        accuracy = record.result.test_accuracy or 0.0
+        extra = {"corruption.jpeg.3.accuracy": 0.8 * accuracy}
+        for alpha in ("0", "0.5", "1"):
+            part = f"interpolation.{alpha}"
+            extra[f"{part}.test_accuracy"] = float(alpha) * accuracy
+            extra[f"{part}.transfer.cifar10.accuracy"] = 0.62 - 0.2 * float(alpha)
+        record.result.extra = extra
     folder = study_folder(tmp_path_factory.mktemp("study"), records)
+    picture = folder.run_path(records[0].run_id) / "attention" / "probe_image_0.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("RGB", (584, 128), "navy").save(picture)
     write_report(folder)
     return folder
 
@@ -79,6 +92,20 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(
     assert [name for name, drawn in counts if drawn == 0] == []
     assert view.complaints == []
     assert view.requests == [study.report_path.as_uri()]
+
+
+def test_every_part_of_the_page_is_there(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    linked = [a.get_attribute("href") for a in page.query_selector_all("nav a")]
+    shown = [f"#{s.get_attribute('id')}" for s in page.query_selector_all("main section")]
+    assert linked == shown
+    for part in ("trade-off", "robustness", "attention", "predictors", "matched", "training"):
+        assert f"#{part}" in shown
+    assert page.locator("#way-0 .scatterlayer .trace").count() > 5
+    image = page.locator("#attention img")
+    image.scroll_into_view_if_needed()
+    page.wait_for_timeout(200)
+    assert image.evaluate("(image) => image.naturalWidth") == 584
 
 
 def test_a_heading_sorts_its_table_and_says_so(opened: Callable[..., Page]) -> None:
@@ -209,6 +236,40 @@ def test_printing_repaints_dark_pages_in_light_ink(opened: Callable[..., Page]) 
     assert page.evaluate(paint) == "#0072b2"
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate(paint) != "#0072b2"
+
+
+def test_the_page_prints_as_light_pages_with_headings_of_tables(
+    opened: Callable[..., Page], tmp_path: Path
+) -> None:
+    view = opened(color_scheme="dark", viewport={"width": 1280, "height": 900})
+    data = view.page.pdf(path=str(tmp_path / "page.pdf"), format="A4", print_background=True)
+    assert data.startswith(b"%PDF-")
+    assert 5 < data.count(b"/Type /Page\n") < 60
+    view.page.emulate_media(media="print", color_scheme="dark")
+    seen = view.page.evaluate(
+        """() => ({paper: getComputedStyle(document.body).backgroundColor,
+            nav: getComputedStyle(document.querySelector("nav")).display,
+            scroll: getComputedStyle(document.querySelector(".scroll")).overflowX})"""
+    )
+    assert seen == {"paper": "rgb(255, 255, 255)", "nav": "none", "scroll": "visible"}
+    assert view.complaints == []
+
+
+def test_everything_can_be_reached_by_the_keyboard(opened: Callable[..., Page]) -> None:
+    page = opened().page
+    kinds = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        kinds.add(
+            page.evaluate(
+                """() => { const e = document.activeElement;
+                    return e.closest("nav") ? "nav" : e.matches("[data-method]") ? "legend"
+                        : e.matches("thead button") ? "sort" : e.matches("[data-runs]") ? "number"
+                        : e.matches(".scroll") ? "scroll" : e.matches(".skip") ? "skip" : e.tagName;
+                }"""
+            )
+        )
+    assert {"skip", "nav", "number", "sort", "scroll", "legend"} <= kinds
 
 
 def test_hostile_names_run_nothing_and_show_as_written(

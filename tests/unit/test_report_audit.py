@@ -118,6 +118,11 @@ def test_a_torn_report_is_all_difference_and_no_report_is_an_error(copy: StudyFo
     text = copy.report_path.read_text(encoding="utf-8")
     atomic_write(copy.report_path, text[: len(text) // 50])
     assert len(audit_report(copy)) > 50
+    shutil.rmtree(copy.tables_path)
+    lengths = [str(d) for d in audit_report(copy) if d.number == "length"]
+    assert any(
+        re.match(r"tables/cells.csv: length: expected \d+ entries, got 0", d) for d in lengths
+    )
     copy.report_path.unlink()
     with pytest.raises(RecordError, match=r"expected the study's report, got nothing there\. Run"):
         audit_report(copy)

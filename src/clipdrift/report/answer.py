@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clipdrift.report.limits import Sentence, limits
+from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
-from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, of_cell, of_row
+from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, Sentence, of_cell, of_row
 from clipdrift.report.study import Place, Row, Study
-from clipdrift.report.tables import Column, Table, word
+from clipdrift.report.tables import Column, Table, cell_table, word
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,25 @@ def answers(study: Study) -> list[Answer]:
         Answer(
             study.title(place),
             [*_reached(study, place), *_compared(study, place), *_unbeaten(study, place)],
-            headline_table(study, place, i),
+            headline_table(study, place, i) or _all_rates(study, place, i),
             limits(study, place),
         )
         for i, place in enumerate(study.places)
     ]
+
+
+def _all_rates(study: Study, place: Place, number: int) -> Table:
+    """Where no rate can be chosen, all of them."""
+    names = [study.accuracy, *study.outcomes, *study.main_drifts[:2]]
+    note = "No validation accuracy in these records, so no rate is chosen: that would read the test"
+    return cell_table(
+        study,
+        names,
+        table_id=f"headline-{number}",
+        caption="At every rate",
+        note=f"{note} part.",
+        place=place,
+    )
 
 
 def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
@@ -39,12 +53,13 @@ def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
     out: dict[str, dict[str, Row]] = {}
     where = {"backbone": place.backbone, "target": place.target}
     for position, row in study.rows("operating_points", **where):
-        out.setdefault(row["method"], {})[row["metric"]] = {**row, "position": position}
+        if row["lr"] is not None:
+            out.setdefault(row["method"], {})[row["metric"]] = {**row, "position": position}
     return {method: out[method] for method in study.looks if method in out}
 
 
-def headline_table(study: Study, place: Place, number: int) -> Table:
-    """Each method at its best rate: accuracy, retention, drift."""
+def headline_table(study: Study, place: Place, number: int) -> Table | None:
+    """Each method at its best rate: accuracy, retention, drift; None where none is known."""
     names = [study.accuracy, *study.outcomes, *study.main_drifts[:2]]
     columns = [
         Column("Method", numeric=False),
@@ -60,7 +75,9 @@ def headline_table(study: Study, place: Place, number: int) -> Table:
         values = [of_cell(found.get(name), study.index) for name in names]
         rows.append([word(method), _best_rate(study, first), count, *values])
         marks.append("underfit" if _underfits(study, place, method, first["lr"]) else "")
-    note = "Each method at the learning rate of its best mean validation accuracy."
+    if not rows:
+        return None
+    note: Sentence = ["Each method at the learning rate of its best mean validation accuracy."]
     return Table(
         f"headline-{number}",
         "At the best rate",
@@ -85,6 +102,8 @@ def _underfits(study: Study, place: Place, method: str, lr: float) -> bool:
 
 
 def _reached(study: Study, place: Place) -> Iterable[Sentence]:
+    if not operating_points(study, place):
+        yield from _ranges(study, place)
     for method, found in operating_points(study, place).items():
         row = found.get(study.accuracy)
         if study.looks[method].role != "matched" or row is None or row["mean"] is None:
@@ -107,6 +126,22 @@ def _reached(study: Study, place: Place) -> Iterable[Sentence]:
         for i, outcome in enumerate(kept):
             sentence += ["" if i == 0 else ", ", *_kept(study, place, outcome)]
         yield [*sentence, "."]
+
+
+def _ranges(study: Study, place: Place) -> Iterable[Sentence]:
+    """What each matched method reaches and keeps over its rates, where none can be chosen."""
+    for method, look in study.looks.items():
+        cells = [study.cells[cell] for cell in study.cells_of(place) if cell.method == method]
+        for name, verb in ((study.accuracy, "reaches"), *((n, "keeps") for n in study.outcomes)):
+            rows = [cell[name] for cell in cells if cell.get(name, {}).get("mean") is not None]
+            if look.role != "matched" or not rows:
+                continue
+            rows.sort(key=lambda row: float(row["mean"]))
+            low, high = (of_cell(row, study.index, unit=True) for row in (rows[0], rows[-1]))
+            rates = (rate_text(rows[0]["lr"]), rate_text(rows[-1]["lr"]))
+            what = f" (at {rates[1]}): {lower(metric(name).label)}."
+            ends: Sentence = [" from ", low, f" (at {rates[0]}) to ", high, what]
+            yield [word(method, title="method"), f" {verb}", *ends]
 
 
 def _kept(study: Study, place: Place, row: Row) -> Sentence:

@@ -147,8 +147,11 @@ def _numbers(place: str, ours: Any, theirs: Any) -> Iterator[Difference]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for key in dict.fromkeys([*ours, *theirs]):
             yield from _numbers(f"{place}, {key}", ours.get(key), theirs.get(key))
-    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        for i, pair in enumerate(zip(ours, theirs, strict=True)):
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        if len(ours) != len(theirs):
+            counts = (f"{len(entries)} entries" for entries in (ours, theirs))
+            yield Difference("length", place, *counts)
+        for i, pair in enumerate(zip(ours, theirs, strict=False)):
             yield from _numbers(f"{place} [{i}]", *pair)
     elif ours != theirs and not _close(ours, theirs):
         yield Difference("value", place, _short(ours), _short(theirs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.study import Study
 from clipdrift.report.tables import (
     Shown,
@@ -46,13 +47,12 @@ def paired_table(study: Study, scope: str, *, every_metric: bool) -> Table | Non
         for i, row in study.rows("paired", scope=scope)
         if (row["metric"] in main) != every_metric
     ]
-    families = sorted({row["family"] for _, row in rows if row["family"]})
     per_lr = scope == "per_lr"
     keys = [*place_columns(study), METRIC, PAIR, *([LR] if per_lr else [])]
     what = "at each learning rate" if per_lr else "pooled over learning rates"
-    notes = [f"Holm over {family}." for family in families]
+    note = _holm_over(study, scope)
     if not per_lr:
-        notes.append("Pooling counts each learning rate as a replicate; see the mixed model.")
+        note.append(" Pooling counts each learning rate as a replicate; see the mixed model.")
     return analysis_table(
         study,
         "paired",
@@ -61,8 +61,16 @@ def paired_table(study: Study, scope: str, *, every_metric: bool) -> Table | Non
         rows=rows,
         n_keys=len(keys),
         table_id=f"paired-{scope.replace('_', '-')}" + ("-all" if every_metric else ""),
-        note=" ".join(notes),
+        note=note,
     )
+
+
+def _holm_over(study: Study, scope: str) -> Sentence:
+    """How many tests the correction is over; tables of a part of the metrics share it."""
+    tested = [row for _, row in study.rows("paired", scope=scope) if row["p_holm"] is not None]
+    runs = study.index.encode(run_id for row in tested for run_id in row["run_ids"])
+    count = Printed(str(len(tested)), "", DERIVED, runs)
+    return ["Holm over p (t) of all ", count, " tests, those of all metrics."] if tested else []
 
 
 def equivalence_table(study: Study) -> Table | None:

@@ -15,9 +15,8 @@ from clipdrift.report.charts import Charts
 from clipdrift.report.extras import corruptions
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
-from clipdrift.report.limits import Sentence
 from clipdrift.report.notices import notices
-from clipdrift.report.printed import DERIVED, Printed
+from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.provenance import (
     conditions_table,
     design_table,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipdrift.report.comparison_tables import LR, METRIC, PAIR, main_metrics
-from clipdrift.report.metrics import metric
+from clipdrift.report.metrics import UNDEFINED, metric, rate_text
 from clipdrift.report.study import Row, Study
 from clipdrift.report.tables import (
     Shown,
@@ -25,11 +25,21 @@ def grid_table(study: Study) -> Table | None:
         Shown("highest_lr", "Highest"),
         Shown("best_lr", "Best", "by mean validation accuracy"),
         Shown("n_underfit", "Underfitting cells"),
-        Shown("words", "Remark", words=name_of("words")),
+        Shown("words", "Remark", words=_remark),
     ]
     caption = "Does the grid hold the best rate inside?"
     rows = study.rows("grid_adequacy")
     return analysis_table(study, "grid_adequacy", caption, shown, rows=rows, n_keys=len(keys))
+
+
+def _remark(row: Row) -> str:
+    parts = []
+    if row["edge"]:
+        parts.append(f"the best rate is the {row['edge']}: extend the grid")
+    if row["underfit_lrs"]:
+        rates = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
+        parts.append(f"underfits at {rates}: what it keeps there is no merit")
+    return "; ".join(parts) or UNDEFINED
 
 
 def power_table(study: Study) -> Table | None:

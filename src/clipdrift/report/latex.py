@@ -65,18 +65,15 @@ def latex_tables(study: Study) -> dict[str, str]:
 
 def _operating(study: Study) -> Table | None:
     """The headline tables of all targets as one, with the target in front."""
-    tables = [headline_table(study, place, i) for i, place in enumerate(study.places)]
+    found = [(place, headline_table(study, place, i)) for i, place in enumerate(study.places)]
+    tables = [(place, table) for place, table in found if table is not None]
     if not tables:
         return None
     first = Column("Target", numeric=False)
-    rows = [
-        [word(study.title(place)), *row]
-        for place, table in zip(study.places, tables, strict=True)
-        for row in table.rows
-    ]
-    marks = [mark for table in tables for mark in table.marks]
+    rows = [[word(study.title(place)), *row] for place, table in tables for row in table.rows]
+    marks = [mark for _, table in tables for mark in table.marks]
     caption = "Each method at the learning rate of its best mean validation accuracy"
-    return Table("operating_points", caption, [first, *tables[0].columns], rows, 2, marks)
+    return Table("operating_points", caption, [first, *tables[0][1].columns], rows, 2, marks)
 
 
 def latex(table: Table) -> str:
@@ -87,7 +84,7 @@ def latex(table: Table) -> str:
     caption = escape(table.caption)
     if "underfit" in table.marks:
         caption += r". $^\dagger$: underfitting cell"
-    notes = escape(table.note)
+    notes = escape("".join(map(str, table.note)))
     return "\n".join(
         [
             r"\begin{table}",

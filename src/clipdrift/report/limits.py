@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clipdrift.report.metrics import metric, rate_text
-from clipdrift.report.printed import DERIVED, Printed, of_row
+from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
 from clipdrift.report.study import Place, Row, Study
-
-Sentence = list[str | Printed]
 
 
 def limits(study: Study, place: Place) -> list[Sentence]:
@@ -94,4 +92,4 @@ def lower(label: str) -> str:
     return label[0].lower() + label[1:]
 
 
-__all__ = ["Sentence", "limits"]
+__all__ = ["limits", "lower"]

@@ -17,7 +17,7 @@ MOMENTS = {"final": "end", "epoch1": "epoch 1"}
 
 
 def moment(row: Row) -> str:
-    return MOMENTS.get(str(row["when"]), str(row["when"]))
+    return MOMENTS.get(str(row["when"]), UNDEFINED)
 
 
 def predictor_table(study: Study, name: str) -> Table | None:

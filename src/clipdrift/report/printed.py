@@ -63,6 +63,9 @@ class Printed:
         return self.text
 
 
+Sentence = list[str | Printed]
+
+
 @dataclass
 class RunIndex:
     """Positions of runs in the page's list, so that a number can name thousands of them briefly.
@@ -204,6 +207,7 @@ __all__ = [
     "VALUE",
     "Printed",
     "RunIndex",
+    "Sentence",
     "mean_sd_text",
     "of_cell",
     "of_row",

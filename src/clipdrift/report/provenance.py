@@ -55,7 +55,7 @@ def matchedness_table(study: Study) -> Table | None:
         Column("Groups that agree", "groups of matched runs: same target, rate and seed"),
         Column("Verdict", numeric=False),
     ]
-    note = "Only runs whose fingerprints agree are paired."
+    note = ["Only runs whose fingerprints agree are paired."]
     return Table("matchedness", "What matched runs share", columns, rows, 1, marks, note)
 
 

@@ -57,6 +57,9 @@ def static_figures(study: Study) -> Iterator[tuple[str, bytes]]:
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure)
+            # Laid out once for both formats: this is most of the time a figure takes.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
             for ending in FORMATS:
                 out = io.BytesIO()
                 # No date inside: the same study gives the same file.

@@ -22,6 +22,8 @@ Row = dict[str, Any]
 Rows = list[Row]
 DEFAULT_SIGNALS = ("drift.cls_entropy_pct", "drift.cka_mean", "drift.weight_drift_rel")
 N_SIGNALS = 3
+OF_ALL_CANDIDATES = ("n_candidates", "oracle_retention_pct", "random_retention_pct", "regret_pp")
+"""Fields of `selection` that compare the chosen run with all it was chosen from."""
 
 
 class Place(NamedTuple):
@@ -177,12 +179,14 @@ class Study:
     def _encoded(self) -> dict[tuple[Any, ...], str]:
         return {}
 
-    def runs_of(self, row: Row) -> str:
-        """Encoded positions of the runs that a row of the analysis was computed from."""
+    def runs_of(self, row: Row, key: str = "") -> str:
+        """Encoded positions of the runs that a row of the analysis, or a field of it, is about."""
         if "run_ids" in row:
             return self.index.encode(row["run_ids"])
+        if key in OF_ALL_CANDIDATES or row.get("run_id", "") is None:
+            return self.runs_where(row["backbone"], row["target"], matched=True)
         if "run_id" in row:
-            return self.index.encode([row["run_id"]] if row["run_id"] else [])
+            return self.index.encode([row["run_id"]])
         methods = [row[key] for key in ("method", "method_a", "method_b") if row.get(key)] or None
         target, lr = row.get("target"), row.get("lr")
         return self.runs_where(row["backbone"], target, methods, lr, matched=methods is None)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
-from clipdrift.report.printed import COUNT, Printed, of_cell, of_row
-from clipdrift.report.study import CellId, Row, Study
+from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row
+from clipdrift.report.study import CellId, Place, Row, Study
 
 MAX_ROWS = 400
 
@@ -32,7 +32,7 @@ class Table:
     rows: Sequence[Sequence[Printed]]
     n_keys: int = 1
     marks: Sequence[str] = ()
-    note: str = ""
+    note: Sequence[str | Printed] = ()
     omitted: int = 0
     file: str = ""
 
@@ -65,7 +65,7 @@ def analysis_table(
     rows: Iterable[tuple[int, Row]],
     n_keys: int,
     table_id: str = "",
-    note: str = "",
+    note: str | Sentence = "",
 ) -> Table | None:
     """A table from rows of the analysis; None where there are none."""
     found = list(rows)
@@ -73,8 +73,12 @@ def analysis_table(
         return None
     lines = []
     for position, row in found[:MAX_ROWS]:
-        runs = study.runs_of(row)
-        lines.append([_printed(name, position, row, column, runs) for column in shown])
+        lines.append(
+            [
+                _printed(study, name, position, row, column, key=i < n_keys)
+                for i, column in enumerate(shown)
+            ]
+        )
     columns = [Column(c.label, c.title, numeric=c.words is None) for c in shown]
     return Table(
         table_id or name,
@@ -82,16 +86,21 @@ def analysis_table(
         columns,
         lines,
         n_keys,
-        note=note,
+        note=[note] if isinstance(note, str) and note else note,
         omitted=max(0, len(found) - MAX_ROWS),
         file=f"tables/{name}.csv",
     )
 
 
-def _printed(name: str, position: int, row: Row, column: Shown, runs: str) -> Printed:
+def _printed(
+    study: Study, name: str, position: int, row: Row, column: Shown, *, key: bool
+) -> Printed:
+    runs = study.runs_of(row, column.key)
     if column.words is None:
         return of_row(name, position, row, column.key, runs)
-    return word(column.words(row))
+    text = column.words(row)
+    where = f"{name}[{position}].{column.key}"
+    return word(text) if key else Printed(text, where, DERIVED, runs, text)
 
 
 def name_of(key: str, otherwise: str = UNDEFINED) -> Callable[[Row], str]:
@@ -101,7 +110,7 @@ def name_of(key: str, otherwise: str = UNDEFINED) -> Callable[[Row], str]:
 
 def metric_of(key: str = "metric") -> Callable[[Row], str]:
     """The label and unit of the metric a field names."""
-    return lambda row: metric(str(row[key])).axis
+    return lambda row: UNDEFINED if row[key] is None else metric(str(row[key])).axis
 
 
 def place_columns(study: Study) -> list[Shown]:
@@ -112,9 +121,15 @@ def place_columns(study: Study) -> list[Shown]:
 
 
 def cell_table(
-    study: Study, metrics: Sequence[str], *, table_id: str, caption: str, note: str = ""
+    study: Study,
+    metrics: Sequence[str],
+    *,
+    table_id: str,
+    caption: str,
+    note: str = "",
+    place: Place | None = None,
 ) -> Table:
-    """Mean ± SD of some metrics for every cell, underfitting cells marked."""
+    """Mean ± SD of some metrics for every cell, or those of a place; underfitting cells marked."""
     heads = [Column("Target", numeric=False), Column("Method", numeric=False)]
     if len(study.backbones) > 1:
         heads.insert(0, Column("Backbone", numeric=False))
@@ -123,14 +138,16 @@ def cell_table(
     columns = [*heads, *(Column(m.axis, f"mean ± SD over seeds of {m.name}") for m in shown)]
     order = list(study.looks)
     cells = sorted(
-        study.cells,
+        study.cells if place is None else study.cells_of(place),
         key=lambda cell: (study.places.index(cell.place), order.index(cell.method), cell.lr),
     )
     rows = [_cell_row(study, cell, metrics) for cell in cells[:MAX_ROWS]]
     marks = ["underfit" if study.underfits(cell) else "" for cell in cells[:MAX_ROWS]]
     omitted = max(0, len(cells) - MAX_ROWS)
     n_keys = len(heads) - 1
-    return Table(table_id, caption, columns, rows, n_keys, marks, note, omitted, "tables/cells.csv")
+    notes = [note] if note else []
+    file = "tables/cells.csv"
+    return Table(table_id, caption, columns, rows, n_keys, marks, notes, omitted, file)
 
 
 def _cell_row(study: Study, cell: CellId, metrics: Sequence[str]) -> list[Printed]:

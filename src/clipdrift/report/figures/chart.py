@@ -114,7 +114,7 @@ def level_line(value: float, label: str, *, horizontal: bool = True) -> tuple[Tr
         f"{along}1": 1,
         f"{across}0": value,
         f"{across}1": value,
-        "line": {"color": "@muted", "width": 1, "dash": "dot"},
+        "line": {"color": "@muted" if horizontal else "@rule", "width": 1, "dash": "dot"},
         "layer": "below",
     }
     note = {
