@@ -219,7 +219,7 @@ class Run:
         assert self.selected is not None
         kept = self.selected
         model.rewind(kept.weights)
-        assert_adapted(model, self.materials.backbone, self._guard_images())
+        assert_adapted(model, self.materials.backbone, self._guard_images(), trained=kept.weights)
         batch = self.config.evaluation.batch_size
         test = classify(model, self.target.test, batch_size=batch)
         transfer = read_transfers(

@@ -225,3 +225,9 @@ def test_failed_runs_are_read_so_that_they_can_be_told(folder: StudyFolder) -> N
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(StudyFolderError, match="expected a study folder, got nothing there"):
         StudyFolder(tmp_path / "none").records()
+
+
+def test_files_may_be_read_by_whoever_the_umask_lets(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "ours", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -16,6 +16,17 @@ from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.spec import StudySpec, dump_spec, load_spec
 
 
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+"""Read once, before there are threads that could see it changed."""
+
+
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
 
@@ -26,6 +37,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
+            # mkstemp keeps files private; results are for whoever may read the folder.
+            os.chmod(name, 0o666 & ~_UMASK)
             with os.fdopen(handle, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
