@@ -63,11 +63,11 @@ def run_table(runs: Sequence[RunConfig]) -> Table:
         table.add_column(name, justify="right" if name == "runs" else "left")
     groups: dict[tuple[str, ...], list[float]] = {}
     for run in runs:
-        key = (run.target.name, run.method.name, run.method.role)
+        key: tuple[str, ...] = (run.target.name, run.method.name, run.method.role)
         groups.setdefault(key, []).append(run.learning_rate)
-    for key, rates in groups.items():
+    for names, rates in groups.items():
         shown = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
-        table.add_row(*key, shown, str(len(rates)))
+        table.add_row(*names, shown, str(len(rates)))
     return table
 
 
