@@ -80,8 +80,9 @@ def _require_known(kind: str, severity: int, n_images: int, n_names: int) -> Non
         raise DataError(faults)
 
 
-def _rounded(values: NDArray[np.floating[Any]]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _rounded(values: NDArray[np.float64]) -> Pixels:
+    levels: Pixels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return levels
 
 
 def _contrast(image: Pixels, kept: float, rng: _Rng) -> Pixels:
