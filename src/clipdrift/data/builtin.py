@@ -1,4 +1,4 @@
-"""Datasets known by name: drawn by code or shipped with a dependency, no download."""
+"""Datasets known by name: drawn by code, shipped with a dependency, or listed in the catalogue."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.data import digits, landcover, shapes, textures, world
+from clipdrift.data.catalogue import catalogue, open_entry
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec
@@ -29,10 +30,13 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
     """The parts of `spec.builtin`; images are drawn at 28 px, all of a part at the first `load`.
 
     Raises:
-        DataError: a name that is not known, or `class_names` of the wrong length.
+        DataError: a name that is not known, `class_names` of the wrong length, or what opening a
+            dataset of the catalogue raises.
     """
     name = str(spec.builtin)
     if name not in _BUILTIN:
+        if name in catalogue():
+            return open_entry(spec)
         raise DataError(_unknown(name, spec.name))
     parts = _BUILTIN[name]()
     if spec.class_names is None:
@@ -42,7 +46,7 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
 
 def known_names() -> tuple[str, ...]:
     """Every name that `builtin` may take."""
-    return tuple(_BUILTIN)
+    return (*_BUILTIN, *catalogue())
 
 
 def _unknown(name: str, where: str) -> Fault:
