@@ -57,7 +57,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
             extra[f"{part}.transfer.cifar10.accuracy"] = 0.62 - 0.2 * float(alpha)
         record.result.extra = extra
     folder = study_folder(tmp_path_factory.mktemp("study"), records)
-    picture = folder.run_path(records[0].run_id) / "attention" / "probe_image_0.png"
+    best = next(record for record in records if record.learning_rate == 1e-4)
+    picture = folder.run_path(best.run_id) / "attention" / "probe_image_0.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (584, 128), "navy").save(picture)
     write_report(folder)
