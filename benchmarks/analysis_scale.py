@@ -93,8 +93,8 @@ def measure(n_runs: int) -> None:
     n_rows = sum(len(rows) for rows in result.values() if isinstance(rows, list))
     print(
         f"{n_runs:6d} runs: import {imported - start:6.2f} s, "
-        f"analyze {analyzed - imported:6.2f} s, report {done - analyzed:6.2f} s; {n_rows} rows, analysis.json {sizes[0]:.1f} MB, "
-        f"report.html {sizes[1]:.1f} MB, peak memory {peak:.0f} MB",
+        f"analyze {analyzed - imported:6.2f} s, report {done - analyzed:6.2f} s; {n_rows} rows, "
+        f"analysis.json {sizes[0]:.1f} MB, report.html {sizes[1]:.1f} MB, peak memory {peak:.0f} MB",
         flush=True,
     )
 
