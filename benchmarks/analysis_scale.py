@@ -94,7 +94,8 @@ def measure(n_runs: int) -> None:
     print(
         f"{n_runs:6d} runs: import {imported - start:6.2f} s, "
         f"analyze {analyzed - imported:6.2f} s, report {done - analyzed:6.2f} s; {n_rows} rows, "
-        f"analysis.json {sizes[0]:.1f} MB, report.html {sizes[1]:.1f} MB, peak memory {peak:.0f} MB",
+        f"analysis.json {sizes[0]:.1f} MB, report.html {sizes[1]:.1f} MB, "
+        f"peak memory {peak:.0f} MB",
         flush=True,
     )
 
