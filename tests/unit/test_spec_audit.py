@@ -105,6 +105,13 @@ def test_a_clean_study_has_no_leak_and_shares_everything_but_its_axes() -> None:
     assert rows["schedule"][0] == "AdamW, 6 epochs, batch 32, wd 0.01, warm-up 5%, cosine, clip 1"
 
 
+def test_epochs_that_differ_between_targets_are_all_shown() -> None:
+    targets = [{"name": "a", "builtin": "a", "epochs": 20}, "b"]
+    assert rows_of(targets=targets)["schedule"][0].startswith("AdamW, 20 / 6 epochs, ")
+    same = [{"name": "a", "builtin": "a", "epochs": 6}, "b"]
+    assert rows_of(targets=same)["schedule"][0].startswith("AdamW, 6 epochs, ")
+
+
 def test_selecting_on_the_test_split_is_called_a_leak() -> None:
     rows = rows_of(checkpoint="paper_test_selected")
     assert rows["checkpoint rule"] == ("paper_test_selected", "leak")

@@ -120,7 +120,7 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("image order, flips, head init", "functions of (seed, epoch)", "shared"),
         AuditRow(
             "schedule",
-            f"AdamW, {schedule.epochs} epochs, batch {schedule.batch_size}, "
+            f"AdamW, {_epochs(spec)} epochs, batch {schedule.batch_size}, "
             f"wd {schedule.weight_decay:g}, warm-up {schedule.warmup_fraction:.0%}, cosine, "
             f"clip {schedule.clip_norm:g}",
             "shared",
@@ -139,3 +139,9 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         status = "varied" if factor in spec.varied else "shared"
         rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
     return rows
+
+
+def _epochs(spec: StudySpec) -> str:
+    """One number, or one per target in their order where they differ."""
+    epochs = [target.epochs or spec.schedule.epochs for target in spec.targets]
+    return " / ".join(str(n) for n in (epochs if len(set(epochs)) > 1 else epochs[:1]))
