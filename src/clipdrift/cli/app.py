@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clipdrift.cli import measuring, reading
+from clipdrift.cli import measuring, reading, replaying
 
 app = typer.Typer(
     name="clipdrift",
@@ -27,6 +27,7 @@ app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-
 app.command(epilog="Example: clipdrift analyze results/")(reading.analyze)
 app.command(epilog="Example: clipdrift report results/")(reading.report)
 app.command(epilog="Example: clipdrift audit results/")(reading.audit)
+app.command(epilog="Example: clipdrift replay paper-80 runs/paper-80")(replaying.replay)
 app.command(
     "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"
 )(reading.import_)

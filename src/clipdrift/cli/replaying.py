@@ -1,0 +1,112 @@
+"""The command that holds a study against published figures, and its tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clipdrift.records import StudyFolder
+
+if TYPE_CHECKING:
+    from clipdrift.report.metrics import Metric
+
+Row = Mapping[str, Any]
+HEADLINES = {"grid_mean": ", headline: mean over the grid", "untouched": ", headline"}
+COLUMNS = ("target", "method", "LR", "n", "ours", "published", "diff.", "verdict")
+
+
+def replay(
+    preset: Annotated[str, typer.Argument(help="for example paper-80", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="study folder", show_default=False)],
+    json_: Annotated[bool, typer.Option("--json", help="print JSON instead")] = False,
+) -> None:
+    """Hold a study against published figures; exit code 1 if one is outside its tolerance.
+
+    Works on imported records too.
+    """
+    from clipdrift.analysis.replay import replay as hold
+
+    found = hold(StudyFolder(folder), preset)
+    for fault in found.faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    if json_:
+        print(json.dumps(found.rows, indent=1, allow_nan=False))
+    else:
+        _print(found.rows)
+        print(f"Published: {found.source}.")
+        print(f"Leaks of ours: {'; '.join(found.leaks) or 'none stated in the records'}.")
+        print(verdict_line(found.rows))
+    if any(row["within"] is False for row in found.rows):
+        raise typer.Exit(1)
+
+
+def _print(rows: Sequence[Row]) -> None:
+    console = Console()
+    for backbone in sorted({row["backbone"] for row in rows}):
+        print(f"Backbone {backbone}")
+        own = [row for row in rows if row["backbone"] == backbone]
+        for figure in dict.fromkeys((row["kind"], row["metric"]) for row in own):
+            console.print(_table([row for row in own if (row["kind"], row["metric"]) == figure]))
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """One published figure wherever it is given: in all its cells, or as a headline."""
+    first, shown = rows[0], _metric(rows[0]["metric"])
+    title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}, tolerance {_tolerance(first)}"
+    table = Table(title=title, title_justify="left")
+    for name in COLUMNS:
+        left = name in {"target", "method", "verdict"}
+        table.add_column(name, justify="left" if left else "right")
+    for row in rows:
+        table.add_row(
+            row["target"] or "all",
+            row["method"] or "all",
+            "all" if row["lr"] is None else f"{row['lr']:g}",
+            str(row["n"]),
+            shown.number(row["ours"]),
+            shown.number(row["theirs"]),
+            shown.number(row["diff"], signed=True),
+            _verdict(row),
+        )
+    return table
+
+
+def _metric(name: str) -> Metric:
+    """How a metric is printed here: with two decimals, as published."""
+    from clipdrift.report.metrics import metric
+
+    return dataclasses.replace(metric(name), decimals=2)
+
+
+def _tolerance(row: Row) -> str:
+    if row["tolerance"] is None:
+        return "not stated"
+    shown = _metric(row["metric"])
+    return f"±{shown.scale * row['tolerance']:g} {shown.difference_unit}"
+
+
+def _verdict(row: Row) -> str:
+    if row["within"] is None:
+        return str(row["reason"])
+    return "within" if row["within"] else "OUTSIDE"
+
+
+def verdict_line(rows: Sequence[Row]) -> str:
+    """For example `53 published figures: 40 within tolerance, 2 outside, 11 without ours`."""
+    counts = [
+        (sum(row["within"] is True for row in rows), "within tolerance"),
+        (sum(row["within"] is False for row in rows), "outside"),
+        (sum(row["within"] is None for row in rows), "without a counterpart"),
+    ]
+    return f"{len(rows)} published figures: " + ", ".join(f"{n} {word}" for n, word in counts)
+
+
+__all__ = ["replay", "verdict_line"]

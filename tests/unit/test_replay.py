@@ -1,0 +1,151 @@
+"""A study held against published figures: verdicts, headlines, missing cells, the words said."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipdrift.analysis.replay import replay
+from clipdrift.analysis.reproduction import published
+from clipdrift.errors import RecordError, SpecError, StudyFolderError
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records.imported import import_csv
+from clipdrift.records.schema import Result, TransferReading
+
+CELLS = published()["paper-80"]["cells"]
+SEEDS = (7, 11, 19, 42, 123)
+MAP = """\
+columns:
+  {model: backbone, data: target, how: method, rate: lr, s: seed, test: test_accuracy,
+   c100: transfer.cifar100.accuracy, base: transfer.cifar100.baseline_accuracy,
+   entropy: drift.cls_entropy_pct}
+units: {test_accuracy: fraction, transfer: fraction}
+"""
+
+
+def imported(folder: Path, *, shift: float = 0.0, cells: list[list[object]] = CELLS) -> StudyFolder:
+    """A CSV of the published means, one cell's accuracy shifted, brought in as a user would."""
+    lines = ["model,data,how,rate,s,test,c100,base,entropy"]
+    for target, method, rate, test, entropy, cifar in cells:
+        moved = float(str(test)) + (
+            shift if (target, method, rate) == ("pets", "lora", 1e-5) else 0
+        )
+        for seed in SEEDS:
+            row = ["ViT-B/32", target, method, rate, seed, moved, cifar, 0.61, entropy]
+            lines.append(",".join(map(str, row)))
+    (folder / "runs.csv").write_text("\n".join(lines))
+    (folder / "map.yaml").write_text(MAP)
+    import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+    return StudyFolder(folder / "out")
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which says at the end whether torch was imported."""
+    code = (
+        "import sys, clipdrift.cli\n"
+        "try:\n    clipdrift.cli.main()\n"
+        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, "replay", *map(str, words)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_imported_runs_are_held_against_every_cell_and_headline(tmp_path: Path) -> None:
+    found = replay(imported(tmp_path), "paper-80")
+    kinds = [row["kind"] for row in found.rows]
+    assert (kinds.count("cell"), kinds.count("grid_mean"), kinds.count("untouched")) == (50, 4, 1)
+    assert [row["metric"] for row in found.rows if row["within"] is None] == [
+        "drift.cls_entropy_last_pct"
+    ] * 2
+    headlines = {
+        (r["target"], r["method"]): r["ours"] for r in found.rows if r["kind"] == "grid_mean"
+    }
+    assert headlines == pytest.approx(
+        {
+            ("eurosat", "full_ft"): (0.1590 + 0.1752 + 0.1001 + 0.0168) / 4,
+            ("eurosat", "lora"): (0.5626 + 0.4464 + 0.4169 + 0.3793) / 4,
+            ("pets", "full_ft"): (0.1896 + 0.0638 + 0.0501 + 0.0383) / 4,
+            ("pets", "lora"): (0.6024 + 0.6057 + 0.5934 + 0.5191) / 4,
+        },
+        rel=1e-12,
+    )
+    assert (found.faults, found.leaks) == ([], ())
+
+
+def test_leaks_of_measured_records_are_said(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    record = RunRecord(
+        run_id="pets-lora", identity="00", status="finished", study="mine", backbone="clip",
+        target="pets", method="lora", learning_rate=1e-5, seed=7, selected_epoch=1,
+        leaks=["checkpoint selected on the test part"],
+        result=Result(test_accuracy=0.9, transfer={"cifar100": TransferReading(accuracy=0.59)}),
+    )  # fmt: skip
+    atomic_write(folder.record_path(record.run_id), record.to_json())
+    found = replay(folder, "paper-80")
+    assert found.leaks == ("checkpoint selected on the test part",)
+    assert {row["metric"]: row["within"] for row in found.rows if row["n"] and row["lr"]} == {
+        "test_accuracy": True,
+        "transfer.cifar100.accuracy": True,
+    }
+
+
+def test_a_preset_without_published_figures_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        replay(StudyFolder(tmp_path), "leakage-free-66")
+    assert str(caught.value) == (
+        "preset: expected one with published figures (paper-80), got 'leakage-free-66'. Name one."
+    )
+
+
+def test_a_folder_without_runs_and_one_that_is_not_there_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match="expected at least one finished run, got none"):
+        replay(StudyFolder(tmp_path / "empty"), "paper-80")
+    with pytest.raises(StudyFolderError, match="got nothing there"):
+        replay(StudyFolder(tmp_path / "nowhere"), "paper-80")
+
+
+def test_a_study_of_other_cells_is_told_which_are_published_and_which_it_has(
+    tmp_path: Path,
+) -> None:
+    other = [["flowers", "adapter", 1e-3, 0.9, 0.1, 0.5]]
+    with pytest.raises(RecordError) as caught:
+        replay(imported(tmp_path, cells=other), "paper-80")
+    text = str(caught.value)
+    assert "(targets eurosat, pets; methods full_ft, lora; learning rates 1e-06, 5e-06, " in text
+    assert "got targets flowers; methods adapter; learning rates 0.001. " in text
+
+
+def test_the_command_prints_ours_theirs_difference_and_verdict(tmp_path: Path) -> None:
+    done = command("paper-80", imported(tmp_path, shift=-0.05).path)
+    assert done.returncode == 1
+    lines = [re.sub(r"[│\s]+", " ", line).strip() for line in done.stdout.splitlines()]
+    assert "pets lora 1e-05 5 84.93 89.93 −5.00 OUTSIDE" in lines
+    assert "pets lora 5e-06 5 82.08 82.08 0.00 within" in lines
+    assert "pets lora all 20 58.01 58.01 0.00 within" in lines
+    assert "all all all 80 61.00 60.22 +0.78 within" in lines
+    assert "Test accuracy (%), tolerance ±1 pp" in lines
+    assert lines[-1] == (
+        "55 published figures: 52 within tolerance, 1 outside, 2 without a counterpart"
+    )
+    assert done.stderr.strip() == "False"  # no torch
+
+
+def test_the_command_gives_json_and_code_0_where_nothing_is_outside(tmp_path: Path) -> None:
+    folder = imported(tmp_path)
+    done = command("paper-80", folder.path, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == replay(folder, "paper-80").rows
+
+
+def test_the_command_says_what_can_be_mended_in_one_line(tmp_path: Path) -> None:
+    done = command("paper-81", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0].startswith("preset: expected one with published figures")
