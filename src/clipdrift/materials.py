@@ -129,8 +129,15 @@ def _target(spec: StudySpec, target: TargetSpec, parts: dict[str, PreparedPart])
             )
         )
     rule, probe = target.splits or spec.splits, target.probe or spec.probe
-    n_classes = len(train.class_names)
-    split = carve(train.labels, test.labels, rule, probe, n_classes, where=f"target {target.name}")
+    split = carve(
+        train.labels,
+        test.labels,
+        rule,
+        probe,
+        len(train.class_names),
+        where=f"target {target.name}",
+        class_names=train.class_names,
+    )
     return TargetMaterial(
         name=target.name,
         prompts=class_prompts(train.class_names, target.templates or DEFAULT_TEMPLATES),

@@ -203,11 +203,10 @@ def evaluate(
 
 
 def datasets() -> None:
-    """List the datasets that a study can name."""
-    from clipdrift.data.builtin import known_names
+    """List the datasets that a study can name under `builtin`, and which are on this machine."""
+    from clipdrift.cli.tables import dataset_table
 
-    for name in known_names():
-        print(name)
+    Console().print(dataset_table())
 
 
 __all__ = ["check", "datasets", "evaluate", "init", "plan", "run", "status"]

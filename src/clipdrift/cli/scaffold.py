@@ -52,8 +52,8 @@ schedule:
 
 splits:
   val_fraction: 0.15         # of the training part; chooses the epoch that is kept
-probe:
-  n_images: 100              # images on which drift is read; class-balanced
+# probe:                     # images on which drift is read; default: 200, class-balanced, and
+#   n_images: 200            # never more than a quarter of a class
 """
 
 

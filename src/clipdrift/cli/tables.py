@@ -71,6 +71,36 @@ def run_table(runs: Sequence[RunConfig]) -> Table:
     return table
 
 
+def dataset_table() -> Table:
+    """Every dataset known by name: where it comes from, its licence, whether it is at hand."""
+    from clipdrift.data.builtin import known_names
+    from clipdrift.data.catalogue import catalogue
+
+    entries, cached = catalogue(), _cached_datasets()
+    table = Table(title="Datasets")
+    for name in ("builtin", "what", "classes", "licence", "source", "here"):
+        table.add_column(name, justify="right" if name == "classes" else "left")
+    for name in known_names():
+        if name in entries:
+            e = entries[name]
+            here = "yes" if e.hub in cached else "no"
+            table.add_row(name, e.title, str(e.n_classes), e.licence, e.hub, here)
+        else:
+            table.add_row(name, "in the package", "", "", "", "yes")
+    return table
+
+
+def _cached_datasets() -> set[str]:
+    """Ids of hub datasets with files in the local cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return {repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "dataset"}
+    except CacheNotFound:
+        return set()
+
+
 def state_line(states: Mapping[str, str]) -> str:
     """For example `54 runs: 50 finished, 3 to do, 1 diverged`."""
     counts = Counter(states.values())

@@ -21,12 +21,13 @@ MAX_ENTRIES = 100_000
 Place = tuple[str | int, ...]
 
 
-def load_spec(path: Path) -> StudySpec:
+def load_spec(path: Path | str) -> StudySpec:
     """Read and validate a study file; relative data paths are read against its folder.
 
     Raises:
         SpecError: with every fault of the file, each naming its line.
     """
+    path = Path(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SpecError(
