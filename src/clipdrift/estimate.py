@@ -76,7 +76,10 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
         len(t.epoch_images) for t in materials.transfers.values() if t.epoch_images
     )
     scored = epochs * per_epoch + len(target.test)
-    scored += sum(len(t.images) for t in materials.transfers.values())
+    whole = sum(len(t.images) for t in materials.transfers.values())
+    asked = run.evaluation
+    scored += whole + len(asked.interpolation) * (len(target.val) + len(target.test) + whole)
+    scored += len(asked.corruptions) * len(asked.corruption_severities) * len(target.test)
     return (
         epochs * len(target.train) * speed.train
         + (epochs + 1) * len(target.probe) * speed.probe

@@ -12,6 +12,7 @@ from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.plan import read_baselines
+from clipdrift.post_hoc import read_post_hoc
 from clipdrift.reading import classify, read_drift, read_transfers
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.spec import RunConfig
@@ -100,7 +101,8 @@ def _measure(
     for name, reading in transfers.items():
         found[f"transfer.{name}.accuracy"] = reading.accuracy
         found[f"transfer.{name}.retention_pct"] = reading.retention_pct
-    return found
+    extra = read_post_hoc(model, materials, target, baselines, config.evaluation)
+    return {**found, **{f"extra.{name}": value for name, value in extra.items()}}
 
 
 def _flat(record: RunRecord) -> list[tuple[str, float | None]]:
@@ -111,7 +113,7 @@ def _flat(record: RunRecord) -> list[tuple[str, float | None]]:
     for name, reading in result.transfer.items():
         rows.append((f"transfer.{name}.accuracy", reading.accuracy))
         rows.append((f"transfer.{name}.retention_pct", reading.retention_pct))
-    for group in ("levels", "drift"):
+    for group in ("levels", "drift", "extra"):
         rows += [(f"{group}.{name}", value) for name, value in getattr(result, group).items()]
     return rows
 

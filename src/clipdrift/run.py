@@ -6,7 +6,6 @@ Nothing here knows of other runs. The folder of a run holds its weights and per-
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from clipdrift.conditions import data_warnings, fingerprints, leaks
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
+from clipdrift.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.probes.drift import per_image_table
 from clipdrift.provenance import peak_memory_bytes, provenance
 from clipdrift.reading import (
     Baselines,
@@ -33,10 +32,10 @@ from clipdrift.reading import (
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import Result
+from clipdrift.run_files import file_hashes, write_probe_table
 from clipdrift.spec import RunConfig
 from clipdrift.training import Diverged, EpochDone, train
 
-PROBE_FILE = "probe_images.parquet"
 GUARD_IMAGES = 8
 NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "transfer"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""
@@ -120,8 +119,11 @@ class Run:
         if self.selected is not None:
             record.selected_epoch = self.selected.reading.epoch
             record.result = self._finish(model)
-            record.undefined = undefined_reasons(record.result)
-            record.files = self._file_hashes()
+            record.undefined = {
+                **undefined_reasons(record.result),
+                **undefined_extra(record.result.extra),
+            }
+            record.files = file_hashes(self.path)
         record.timing = self._timing(time.perf_counter() - started)
         record.provenance = {
             **provenance(self.device),
@@ -228,7 +230,7 @@ class Run:
         with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         model.save(self.path)
-        self._write_probe_table(kept.probe)
+        write_probe_table(self.path, kept.probe, self.baselines.probe, self.target.probe)
         save_attention_pictures(
             model.encoder, self.materials.backbone, self.target.probe, self.path / "attention"
         )
@@ -240,29 +242,13 @@ class Run:
             test_n_images=test.n_images,
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),
+            extra=read_post_hoc(
+                model, self.materials, self.target, self.baselines, self.config.evaluation
+            ),
         )
 
     def _guard_images(self) -> torch.Tensor:
         return torch.from_numpy(self.target.probe.take(slice(0, GUARD_IMAGES))).to(self.device)
-
-    def _write_probe_table(self, probe: ProbeReading) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = per_image_table(probe, self.baselines.probe)
-        images = self.target.probe
-        columns = {"image": images.index.tolist(), "label": images.labels.tolist(), **table}
-        with writing_to(self.path / PROBE_FILE):
-            pq.write_table(pa.table(columns), self.path / PROBE_FILE)
-
-    def _file_hashes(self) -> dict[str, str]:
-        hashes = {}
-        for path in sorted(self.path.rglob("*")):
-            if path.suffix in {".safetensors", ".parquet"}:
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                hashes[path.relative_to(self.path).as_posix()] = digest
-        return hashes
 
     def _timing(self, wall: float) -> dict[str, float | None]:
         return {

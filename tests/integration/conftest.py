@@ -31,6 +31,12 @@ def small_spec() -> StudySpec:
                 {"kind": "last_blocks", "role": "reference", "learning_rates": [1e-3]},
                 {**probe, "learning_rates": [1e-2]},
             ],
+            "evaluation": {
+                **spec.evaluation.model_dump(),
+                "interpolation": [0, 0.5, 1],
+                "corruptions": ["contrast", "jpeg"],
+                "corruption_severities": [5],
+            },
         }
     )
 

@@ -89,6 +89,29 @@ def test_probe_table_averages_to_the_recorded_levels(finished_study: Path) -> No
         )
 
 
+def test_interpolated_weights_run_from_the_baseline_to_the_result(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        result, extra = record.result, record.result.extra
+        before = result.transfer["world"].baseline_accuracy
+        assert extra["interpolation.0.transfer.world.accuracy"] == before
+        assert extra["interpolation.0.transfer.world.retention_pct"] == 100
+        now = result.transfer["world"]
+        assert extra["interpolation.1.transfer.world.accuracy"] == now.accuracy
+        assert extra["interpolation.1.transfer.world.retention_pct"] == now.retention_pct
+        assert extra["interpolation.1.test_accuracy"] == result.test_accuracy
+        assert extra["interpolation.1.val_accuracy"] == result.val_accuracy
+        assert "interpolation.0.5.transfer.world.retention_pct" in extra
+        still = len({extra[f"interpolation.{a}.test_accuracy"] for a in ("0", "0.5", "1")}) == 1
+        assert still is (record.method == "linear_probe")
+
+
+def test_corrupted_parts_are_read_for_every_run(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        found = {k for k in record.result.extra if k.startswith("corruption.")}
+        assert found == {"corruption.contrast.5.accuracy", "corruption.jpeg.5.accuracy"}
+        assert all(0 <= record.result.extra[name] <= 1 for name in found)
+
+
 def test_attention_pictures_show_five_tiles(finished_study: Path) -> None:
     folders = sorted((finished_study / "runs").glob("*/attention"))
     assert len(folders) == 6
@@ -106,6 +129,7 @@ def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path
         )
         names = {row.name for row in compared}
         assert {"test_accuracy", "transfer.world.accuracy", "drift.cls_entropy_pct"} <= names
+        assert "extra.interpolation.0.5.test_accuracy" in names
         assert [row for row in compared if not row.agrees] == []
 
 

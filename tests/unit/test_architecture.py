@@ -21,7 +21,8 @@ BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"methods", "training"}
 MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
-ONE_RUN = MEASURED | {"reading", "conditions", "attention_pictures", "plan", "run", "worker"}
+BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
+ONE_RUN = MEASURED | BESIDE | {"run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -42,19 +43,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "conditions": MEASURED,
     "attention_pictures": BACKBONE | {"probes"},
     "plan": MEASURED | {"reading"},
-    "run": MEASURED | {"reading", "conditions", "attention_pictures"},
+    "post_hoc": MEASURED | {"reading"},
+    "run_files": MEASURED,
+    "run": MEASURED | {"reading", "conditions", "attention_pictures", "post_hoc", "run_files"},
     "worker": ONE_RUN - {"worker"},
     "executors": BASE,
     "study": ONE_RUN | {"executors"},
     "estimate": WHOLE_STUDY,
     "evaluate": WHOLE_STUDY,
-    "interpolate": WHOLE_STUDY | {"evaluate"},
     "export": WHOLE_STUDY | {"evaluate"},
+    "checkpoint": WHOLE_STUDY,
     # reading side
     "analysis": BASE,
     "report": BASE | {"analysis"},
     # both
-    "cli": WHOLE_STUDY | {"estimate", "evaluate", "interpolate", "export", "analysis", "report"},
+    "cli": WHOLE_STUDY | {"estimate", "evaluate", "export", "checkpoint", "analysis", "report"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""
 

@@ -68,7 +68,7 @@ class Result(Reading):
     parameters_trained: int | None = None
     parameters_total: int | None = None
     extra: dict[str, Number] = Field(
-        default_factory=dict, description="signals of imported records that have no field here"
+        default_factory=dict, description="signals of imported records, readings beside the result"
     )
 
 

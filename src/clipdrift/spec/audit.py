@@ -48,6 +48,8 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
         ("transfers", [transfer.name for transfer in spec.transfers]),
         ("methods", [method.name for method in spec.methods]),
     ]
+    for key in ("interpolation", "corruptions", "corruption_severities"):
+        lists.append((f"evaluation.{key}", getattr(spec.evaluation, key)))
     for i, method in enumerate(spec.methods):
         lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
     return [

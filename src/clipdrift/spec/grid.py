@@ -55,6 +55,7 @@ class RunConfig(Part):
         for part in [resolved["target"], *resolved["transfers"]]:
             for key in ("folder", "files"):
                 part.pop(key, None)
+        resolved["evaluation"] = _asked(resolved["evaluation"])
         resolved["backbone"] = None
         resolved["method"] = {k: v for k, v in resolved["method"].items() if k != "role"}
         return content_hash(
@@ -121,6 +122,14 @@ def _resolve(
         precision=precision if spec.precision == "auto" else spec.precision,
         interpolation=spec.interpolation,
     )
+
+
+def _asked(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """What is not asked for changes no record, and keeps the identity that runs had before it."""
+    dropped = [key for key in ("interpolation", "corruptions") if not evaluation[key]]
+    if "corruptions" in dropped:
+        dropped.append("corruption_severities")
+    return {key: value for key, value in evaluation.items() if key not in dropped}
 
 
 def canonical_json(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from clipdrift.spec.datasets import (
@@ -124,12 +124,34 @@ class ScheduleSpec(Part):
     max_steps: int | None = Field(None, ge=1, description="stop early; for smoke tests")
 
 
+def _four_decimals(alpha: float) -> float:
+    """Readings are named after alpha: its name must say all of it."""
+    if round(alpha, 4) != alpha:
+        raise broken_rule("at most four decimals", alpha, "Round it")
+    return alpha
+
+
+Alpha = Annotated[float, Field(ge=0, le=1), AfterValidator(_four_decimals)]
+Corruption = Literal[
+    "contrast", "gaussian_noise", "impulse_noise", "jpeg", "motion_blur", "pixelate"
+]
+
+
 class EvaluationSpec(Part):
     """What is read when. Drift and validation accuracy are read after every epoch."""
 
     batch_size: int = Field(256, ge=1)
     epoch_transfer_images: int = Field(
         1000, ge=0, description="balanced images per transfer set after each epoch; 0: none"
+    )
+    interpolation: list[Alpha] = Field(
+        [], description="read the kept weights also at (1 - a) untouched + a adapted, for these a"
+    )
+    corruptions: list[Corruption] = Field(
+        [], description="read the test part also under these kinds of damage"
+    )
+    corruption_severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
+        [3], min_length=1, description="1 (weak) to 5 (strong)"
     )
 
 

@@ -1,0 +1,45 @@
+"""Files beside a run's record: its probe readings image by image, and the hashes of all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from clipdrift.data.images import Images
+from clipdrift.probes.capture import ProbeReading
+from clipdrift.probes.drift import per_image_table
+from clipdrift.records.folder import writing_to
+
+PROBE_FILE = "probe_images.parquet"
+HASHED = {".safetensors", ".parquet"}
+
+
+def write_probe_table(
+    folder: Path, reading: ProbeReading, baseline: ProbeReading, images: Images
+) -> None:
+    """One row per probe image: its place and label, every level now and in the baseline.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = per_image_table(reading, baseline)
+    columns = {"image": images.index.tolist(), "label": images.labels.tolist(), **table}
+    with writing_to(folder / PROBE_FILE):
+        pq.write_table(pa.table(columns), folder / PROBE_FILE)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Name within the folder -> SHA-256 (hex) of every file of weights or readings."""
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in HASHED:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            hashes[path.relative_to(folder).as_posix()] = digest
+    return hashes
+
+
+__all__ = ["file_hashes", "write_probe_table"]
