@@ -1,0 +1,164 @@
+"""Write the reference pages of the documentation from the code they describe.
+
+    python tools/write_reference.py          # writes docs/study-file.md and docs/analysis.md
+
+A test holds the pages to what this prints, so they cannot fall behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from clipdrift.analysis.summary import schema
+from clipdrift.spec.datasets import (
+    DatasetSpec,
+    ProbeSpec,
+    SplitFiles,
+    SplitSpec,
+    TargetSpec,
+    TransferSpec,
+)
+from clipdrift.spec.parts import (
+    BackboneSpec,
+    EvaluationSpec,
+    FullFtSpec,
+    LastBlocksSpec,
+    LinearProbeSpec,
+    LoraSpec,
+    MethodBase,
+    ScheduleSpec,
+    StudySpec,
+)
+
+DOCS = Path(__file__).parents[1] / "docs"
+SECTIONS: dict[str, type[BaseModel]] = {
+    "study": StudySpec,
+    "backbone": BackboneSpec,
+    "datasets (targets and transfers)": DatasetSpec,
+    "files, hub_splits": SplitFiles,
+    "targets, further": TargetSpec,
+    "transfers, further": TransferSpec,
+    "methods": MethodBase,
+    "full_ft": FullFtSpec,
+    "lora": LoraSpec,
+    "last_blocks": LastBlocksSpec,
+    "linear_probe": LinearProbeSpec,
+    "schedule": ScheduleSpec,
+    "splits": SplitSpec,
+    "probe": ProbeSpec,
+    "evaluation": EvaluationSpec,
+}
+STUDY_HEAD = """# The study file
+
+YAML; unknown keys are refused and all faults are told at once with their lines. Relative paths are
+read against the file's folder. `clipdrift init` writes a commented one; `studies/` holds whole ones.
+"""
+ANALYSIS_HEAD = """# analysis.json
+
+Written by `clipdrift analyze DIR`, together with one CSV file per list in `DIR/tables`. Each list
+holds flat rows; metric names are the fields of a record (`test_accuracy`,
+`transfer.cifar100.retention_pct`, `drift.cls_entropy_pct`). Undefined is null and `reason` says why.
+Backbones are never pooled. The JSON Schema is in the package:
+`clipdrift/analysis/analysis.schema.json`.
+"""
+
+
+def study_page() -> str:
+    """docs/study-file.md"""
+    parts = [STUDY_HEAD]
+    for title, model in SECTIONS.items():
+        parts.append(f"\n## {title}\n")
+        # A model without words of its own inherits pydantic's, which say nothing here.
+        if model.__doc__ and model.__doc__ != BaseModel.__doc__:
+            parts.append("\n".join(line.strip() for line in model.__doc__.strip().splitlines()))
+        rows = list(_fields(model))
+        if rows:
+            parts += ["", "| key | value | default | |", "|---|---|---|---|", *rows]
+    return "\n".join(parts) + "\n"
+
+
+def analysis_page() -> str:
+    """docs/analysis.md"""
+    parts = [ANALYSIS_HEAD]
+    for key, part in schema()["properties"].items():
+        if part.get("type") != "array":
+            continue
+        parts += [f"\n## {key}\n", part.get("description", ""), ""]
+        columns = part["items"]["properties"]
+        if any(c.get("description") for c in columns.values()):
+            parts += ["| field | |", "|---|---|"]
+            parts += [
+                f"| `{name}` | {_cell(column.get('description', ''))} |"
+                for name, column in columns.items()
+            ]
+        else:
+            parts.append(", ".join(f"`{name}`" for name in columns))
+    return "\n".join(parts) + "\n"
+
+
+def _fields(model: type[BaseModel]) -> Iterator[str]:
+    inherited = {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", {})}
+    for name, info in model.model_fields.items():
+        if name in inherited and model.model_fields[name].default == _default_of_base(model, name):
+            continue
+        yield f"| `{name}` | {_cell(_type(info.annotation))} | {_default(info)} | {_text(info)} |"
+
+
+def _default_of_base(model: type[BaseModel], name: str) -> Any:
+    for base in model.__mro__[1:]:
+        if name in getattr(base, "model_fields", {}):
+            return base.model_fields[name].default
+    return PydanticUndefined
+
+
+def _type(annotation: Any) -> str:
+    """For people: `one of a, b`, `list of number`, `number or nothing`."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin in (Union, UnionType):
+        named = [_type(part) for part in inner if part is not type(None)]
+        return " or ".join(dict.fromkeys(named))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", annotation.__name__.removesuffix("Spec")).lower()
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, str(annotation))
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    if info.default is None or isinstance(info.default, BaseModel):
+        return ""
+    return f"`{info.default}`" if info.default != "" else ""
+
+
+def _text(info: FieldInfo) -> str:
+    limits = [
+        str(rule) for rule in info.metadata if type(rule).__name__ in {"Ge", "Gt", "Le", "Lt"}
+    ]
+    words = {"Ge(ge=": "at least ", "Gt(gt=": "above ", "Le(le=": "at most ", "Lt(lt=": "below "}
+    for start, word in words.items():
+        limits = [text.replace(start, word).rstrip(")") for text in limits]
+    return _cell("; ".join(filter(None, [info.description or "", ", ".join(limits)])))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+if __name__ == "__main__":
+    (DOCS / "study-file.md").write_text(study_page(), encoding="utf-8")
+    (DOCS / "analysis.md").write_text(analysis_page(), encoding="utf-8")
