@@ -59,14 +59,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
 STUDY_HEAD = """# The study file
 
 YAML; unknown keys are refused and all faults are told at once with their lines. Relative paths are
-read against the file's folder. `clipdrift init` writes a commented one; `studies/` holds whole ones.
+read against the file's folder. `clipdrift init` writes a commented one; `studies/` has whole ones.
 """
 ANALYSIS_HEAD = """# analysis.json
 
 Written by `clipdrift analyze DIR`, together with one CSV file per list in `DIR/tables`. Each list
 holds flat rows; metric names are the fields of a record (`test_accuracy`,
-`transfer.cifar100.retention_pct`, `drift.cls_entropy_pct`). Undefined is null and `reason` says why.
-Backbones are never pooled. The JSON Schema is in the package:
+`transfer.cifar100.retention_pct`, `drift.cls_entropy_pct`). Undefined is null and `reason` says
+why. Backbones are never pooled. The JSON Schema is in the package:
 `clipdrift/analysis/analysis.schema.json`.
 """
 
