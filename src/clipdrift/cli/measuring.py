@@ -139,7 +139,7 @@ def run(
 
     Run the same command again to resume.
     """
-    from clipdrift.cli.reading import print_cells, report
+    from clipdrift.cli.reading import close_study
     from clipdrift.study import run_study
 
     spec: StudySpec = load_spec(spec_file)
@@ -155,9 +155,7 @@ def run(
         raise typer.Exit(130) from None
     done = outcome.kept + outcome.measured + outcome.diverged
     if done:
-        report(folder)
-        print_cells(StudyFolder(folder), console)
-        print(f"Report: {StudyFolder(folder).report_path.resolve()}")
+        close_study(StudyFolder(folder), console)
     for run_id, reason in outcome.failed.items():
         print(f"failed: {run_id}: {reason}")
     if outcome.busy:

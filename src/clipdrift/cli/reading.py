@@ -65,12 +65,17 @@ def import_(
         print(f"left out, not numeric: {', '.join(summary.ignored_columns)}")
 
 
-def print_cells(study: StudyFolder, console: Console) -> None:
-    """The table of cells that closes a run: what each cell reaches and keeps."""
-    from clipdrift.analysis.summary import analyze_folder
+def close_study(study: StudyFolder, console: Console) -> None:
+    """What ends a run of a study: analysis, report, the table of cells, where to look."""
+    from clipdrift.analysis.summary import write_analysis
     from clipdrift.cli.tables import cell_table
+    from clipdrift.report import write_report
 
-    console.print(cell_table(analyze_folder(study)))
+    console.print("analysing and writing the report ...")
+    analysis = write_analysis(study)
+    path = write_report(study).resolve()
+    console.print(cell_table(analysis))
+    print(f"Report: {path}")
 
 
-__all__ = ["analyze", "audit", "import_", "print_cells", "report"]
+__all__ = ["analyze", "audit", "close_study", "import_", "report"]
