@@ -94,22 +94,17 @@ class Run:
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         model = self._build()
-        record = RunRecord(
-            run_id=self.run_id,
-            identity=self.identity,
-            status="finished",
+        record = RunRecord.of_run(
+            self.config,
+            self.identity,
             study=self.study,
             backbone=self.materials.backbone.name,
-            target=self.config.target.name,
-            method=self.config.method.name,
-            role=self.config.method.role,
-            learning_rate=self.config.learning_rate,
-            seed=self.config.seed,
-            config=self.config.model_dump(mode="json"),
-            fingerprints=fingerprints(self.config, self.materials, model.head.state_dict()),
-            leaks=leaks(self.config),
-            warnings=data_warnings(self.config, self.materials),
+            status="finished",
         )
+        head = model.head.state_dict()
+        record.fingerprints = fingerprints(self.config, self.materials, head)
+        record.leaks = leaks(self.config)
+        record.warnings = data_warnings(self.config, self.materials)
         try:
             self._train(model)
         except Diverged as error:

@@ -158,21 +158,14 @@ def _record_failure(
     folder: StudyFolder, run: PlannedRun, spec: StudySpec, reason: str, device: str
 ) -> None:
     """Leave word of a run that could not be measured; the next call tries it again."""
-    record = RunRecord(
-        run_id=run.run_id,
-        identity=run.identity,
-        status="failed",
-        reason=reason,
+    record = RunRecord.of_run(
+        run.config,
+        run.identity,
         study=spec.name,
         backbone=run.config.backbone.id,
-        target=run.config.target.name,
-        method=run.config.method.name,
-        role=run.config.method.role,
-        learning_rate=run.config.learning_rate,
-        seed=run.config.seed,
-        config=run.config.model_dump(mode="json"),
-        provenance=provenance(device),
+        status="failed",
     )
+    record.reason, record.provenance = reason, provenance(device)
     atomic_write(folder.record_path(run.run_id), record.to_json())
 
 

@@ -13,11 +13,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.spec import content_hash
+from clipdrift.spec import RunConfig, content_hash
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
 Number = float | None
+Status = Literal["finished", "diverged", "failed"]
 
 
 class TransferReading(BaseModel):
@@ -81,7 +82,7 @@ class RunRecord(BaseModel):
     schema_version: int = SCHEMA_VERSION
     run_id: str
     identity: str
-    status: Literal["finished", "diverged", "failed"]
+    status: Status
     reason: str | None = None
     study: str
     backbone: str
@@ -104,6 +105,25 @@ class RunRecord(BaseModel):
     timing: dict[str, float | None] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     checksum: str = ""
+
+    @classmethod
+    def of_run(
+        cls, config: RunConfig, identity: str, *, study: str, backbone: str, status: Status
+    ) -> RunRecord:
+        """The record of one configuration, before anything was measured."""
+        return cls(
+            run_id=config.run_id(identity),
+            identity=identity,
+            status=status,
+            study=study,
+            backbone=backbone,
+            target=config.target.name,
+            method=config.method.name,
+            role=config.method.role,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            config=config.model_dump(mode="json"),
+        )
 
     def to_json(self) -> str:
         """The record as JSON text with its checksum filled in.
