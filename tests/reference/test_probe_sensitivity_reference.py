@@ -121,3 +121,10 @@ def test_tables_are_read_beside_the_records(tmp_path: Path) -> None:
         "torn/probe_images.parquet: expected a table of probe images with distinct values in "
         "'image', got a damaged or different file. Run the study again to redo the run."
     )
+
+
+def test_readings_of_the_untouched_backbone_are_no_signals() -> None:
+    images = table().assign(gini=1.0, gini_baseline=2.0)
+    names = {row["signal"] for row in probe_sensitivity.rows({"run": images})}
+    assert "gini" in names
+    assert "gini_baseline" not in names

@@ -15,7 +15,7 @@ from clipdrift.records import StudyFolder
 
 FILE_NAME = "probe_images.parquet"
 Positions = NDArray[np.intp]
-IMAGE, LABEL = "image", "label"
+IMAGE, LABEL, BASELINE = "image", "label", "_baseline"
 N_SUBSETS = 5
 SETTLED_WITHIN = 1e-3
 
@@ -61,9 +61,12 @@ def rows(
 
 
 def signals(table: pd.DataFrame) -> list[str]:
-    """Names of the numeric columns that are not the image or its label, sorted."""
-    numeric = table.select_dtypes(include="number").columns
-    return sorted(str(name) for name in numeric if name not in (IMAGE, LABEL))
+    """Names of the numeric columns read on the adapted model, sorted.
+
+    Readings of the untouched backbone are the same for every run and stand beside as `_baseline`.
+    """
+    numeric = map(str, table.select_dtypes(include="number").columns)
+    return sorted(n for n in numeric if n not in (IMAGE, LABEL) and not n.endswith(BASELINE))
 
 
 def dealt_by_class(table: pd.DataFrame, seed: int) -> Positions:
