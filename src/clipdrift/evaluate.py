@@ -44,11 +44,7 @@ def evaluate_run(
         AdapterInactiveError: if the reloaded encoder is not the adapted one.
     """
     run_dir = run_dir.resolve()
-    record = read_record(run_dir / "record.json")
-    if record.status != "finished" or record.config is None:
-        raise RecordError(
-            Fault(str(run_dir), "a finished run", record.status, "Choose a run that has weights")
-        )
+    record, config = finished_run(run_dir)
     folder = StudyFolder(run_dir.parent.parent)
     spec = folder.read_spec()
     if spec is None:
@@ -58,10 +54,24 @@ def evaluate_run(
     device = choose_device(device)
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
-    config = RunConfig.model_validate(record.config)
     _require_same_content(record, materials)
     measured = _measure(config, materials, folder, run_dir, device)
     return [_compare(name, value, measured.get(name)) for name, value in _flat(record)]
+
+
+def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
+    """Record and configuration of a run whose weights were kept.
+
+    Raises:
+        RecordError: if there is no record, or the run is not one that was finished here.
+    """
+    record = read_record(run_dir / "record.json")
+    if record.status != "finished" or record.config is None:
+        state = "an imported one" if record.status == "finished" else record.status
+        raise RecordError(
+            Fault(str(run_dir), "a finished run", state, "Choose a run that has weights")
+        )
+    return record, RunConfig.model_validate(record.config)
 
 
 def _require_same_content(record: RunRecord, materials: Materials) -> None:

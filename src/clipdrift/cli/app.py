@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clipdrift.cli import measuring, reading, replaying
+from clipdrift.cli import checkpoints, measuring, reading, replaying
 
 app = typer.Typer(
     name="clipdrift",
@@ -24,6 +24,9 @@ app.command(epilog="Example: clipdrift status results/")(measuring.status)
 app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
     measuring.evaluate
 )
+app.command(
+    "export-model", epilog="Example: clipdrift export-model results/runs/RUN --out models/pets"
+)(checkpoints.export_model)
 app.command(epilog="Example: clipdrift analyze results/")(reading.analyze)
 app.command(epilog="Example: clipdrift report results/")(reading.report)
 app.command(epilog="Example: clipdrift audit results/")(reading.audit)

@@ -1,0 +1,198 @@
+"""A run's model in the formats of transformers and peft, read back and held to the run.
+
+Merged: a whole CLIP, adapted vision tower and projection in place. Adapter: the LoRA factors as
+peft reads them onto the untouched vision tower, with head and projection in a file beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipdrift.backbone import Backbone, backbone_folder, load_backbone
+from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
+from clipdrift.evaluate import finished_run
+from clipdrift.methods.adapted import HEAD_FILE, AdaptedModel, reload
+from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
+from clipdrift.methods.lora import FOLDER as ADAPTER_FOLDER
+from clipdrift.methods.weights_file import load_tensors, save_tensors
+from clipdrift.records import RunRecord, atomic_write
+from clipdrift.records.folder import writing_to
+from clipdrift.spec import RunConfig
+from clipdrift.spec.parts import BackboneSpec
+
+ORIGIN_FILE = "clipdrift.json"
+COPIED = {".json", ".txt", ".jinja"}
+"""Tokenizer and preprocessing files, and none that could hold weights."""
+NOT_COPIED = {"config.json", "adapter_config.json", ORIGIN_FILE}
+TRIED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A run reloaded from its files."""
+
+    run_dir: Path
+    record: RunRecord
+    config: RunConfig
+    backbone: Backbone
+    model: AdaptedModel
+
+
+def export_merged(run_dir: Path, out: Path) -> None:
+    """Write the run's model as a folder that `CLIPModel.from_pretrained` loads, float32.
+
+    The text tower is the backbone's, bit by bit; tokenizer and preprocessing are copied.
+
+    Raises:
+        ClipdriftError: if the run cannot be read, or `out` has something in it.
+    """
+    saved = _reloaded(run_dir)
+    with _new_folder(out) as folder:
+        _merged_model(saved).save_pretrained(folder)
+        for path in backbone_folder(saved.config.backbone).iterdir():
+            if _is_beside_the_model(path):
+                shutil.copyfile(path, folder / path.name)
+        head = {f"head.{k}": v for k, v in saved.model.head.state_dict().items()}
+        save_tensors(head, folder / HEAD_FILE)
+        _write_origin(saved, folder)
+        read_back = load_backbone(BackboneSpec(id=str(folder))).encoder()
+        _require_equal(saved, read_back, out)
+
+
+def export_adapter(run_dir: Path, out: Path) -> None:
+    """Write a LoRA run as a folder that `PeftModel.from_pretrained` loads onto the vision tower.
+
+    Raises:
+        MethodError: if the run is not a LoRA run.
+        ClipdriftError: if the run cannot be read, or `out` has something in it.
+    """
+    _, config = finished_run(run_dir)
+    if config.method.kind != "lora":
+        raise MethodError(
+            Fault(str(run_dir), "a LoRA run for --adapter", config.method.kind, "Use --merged")
+        )
+    saved = _reloaded(run_dir)
+    with _new_folder(out) as folder:
+        for path in sorted((run_dir / ADAPTER_FOLDER).iterdir()):
+            shutil.copyfile(path, folder / path.name)
+        shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
+        _write_origin(saved, folder)
+        read_back = saved.backbone.encoder()
+        read_back.projection.load_state_dict(saved.model.encoder.projection.state_dict())
+        _wrap(read_back.tower, folder)
+        _require_equal(saved, read_back, out)
+
+
+def _reloaded(run_dir: Path) -> _Saved:
+    record, config = finished_run(run_dir)
+    backbone = load_backbone(config.backbone)
+    was = record.provenance.get("data", {}).get("backbone")
+    if was != backbone.sha256:
+        raise RecordError(
+            Fault(
+                f"{record.run_id} backbone",
+                f"content {was}",
+                backbone.sha256,
+                "Restore the backbone that was used",
+            )
+        )
+    n_classes = len(load_tensors(run_dir / HEAD_FILE)["head.weight"])
+    model = reload(backbone, config.method, n_classes, run_dir)
+    assert_adapted(model, backbone, _images(backbone))
+    return _Saved(run_dir, record, config, backbone, model)
+
+
+def _merged_model(saved: _Saved) -> Any:
+    """A copy of the backbone's CLIP that holds the adapted weights."""
+    import copy
+
+    model = copy.deepcopy(saved.backbone.model)
+    with torch.no_grad():
+        for name, value in saved.model.vision_state().items():
+            model.vision_model.get_parameter(name).copy_(value)
+        model.visual_projection.load_state_dict(saved.model.encoder.projection.state_dict())
+    return model
+
+
+def _wrap(tower: Any, folder: Path) -> None:
+    """Put an adapter onto a tower with peft's own loader, in place."""
+    from peft import PeftModel
+
+    PeftModel.from_pretrained(tower, folder).eval()
+
+
+def _is_beside_the_model(path: Path) -> bool:
+    own = path.name in NOT_COPIED or path.name.endswith(".index.json")
+    return path.suffix in COPIED and not own and path.is_file()
+
+
+def _images(backbone: Backbone) -> Tensor:
+    """uint8 [4, S, S, 3] of noise: a difference of weights shows on any image."""
+    size = backbone.image_size
+    draw = torch.Generator().manual_seed(0)
+    shape = (TRIED_IMAGES, size, size, 3)
+    return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+
+
+@torch.inference_mode()
+def _require_equal(saved: _Saved, read_back: Any, out: Path) -> None:
+    """What was written, read by the library it is for, gives the run's embeddings."""
+    images = _images(saved.backbone)
+    difference = relative(read_back(images), saved.model.encoder(images))
+    if not difference <= ROUNDING:
+        raise AdapterInactiveError(
+            Fault(
+                str(out),
+                "an export that gives the embeddings of the run",
+                f"a relative difference of {difference:.2e}",
+                "Nothing was written; update transformers and peft to the versions of the run",
+            )
+        )
+
+
+def _write_origin(saved: _Saved, folder: Path) -> None:
+    origin = {
+        "run_id": saved.record.run_id,
+        "identity": saved.record.identity,
+        "backbone": saved.config.backbone.model_dump(mode="json"),
+        "backbone_sha256": saved.backbone.sha256,
+        "target": saved.config.target.name,
+        "method": saved.config.method.model_dump(mode="json"),
+    }
+    atomic_write(folder / ORIGIN_FILE, json.dumps(origin, indent=1))
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that becomes `out` once all in it is written and proven.
+
+    Raises:
+        StudyFolderError: if `out` has something in it, or cannot be written.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        got = "one with files in it" if out.is_dir() else "a file"
+        raise StudyFolderError(
+            Fault(str(out), "a new folder", got, "Choose another --out or remove it")
+        )
+    with writing_to(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        holder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with holder as name:
+        folder = Path(name) / "model"
+        with writing_to(out):
+            folder.mkdir()
+            yield folder
+            folder.replace(out)
+
+
+__all__ = ["export_adapter", "export_merged"]

@@ -1,0 +1,126 @@
+"""Exported models, loaded by transformers and peft without any code of ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_models import EMBEDDED, METHODS, mini_clip, pixels
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPModel
+
+from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, StudyFolderError
+from clipdrift.export import export_adapter, export_merged
+from clipdrift.methods.adapted import reload
+from clipdrift.records import StudyFolder
+
+each_method = pytest.mark.parametrize("method", list(METHODS))
+
+
+def run_of(study: Path, method: str) -> Path:
+    record = next(r for r in StudyFolder(study).records()[0] if r.method == method)
+    return StudyFolder(study).run_path(record.run_id)
+
+
+def pixel_values() -> Tensor:
+    """Normalised here from the numbers in the checkpoint's own file."""
+    own = json.loads((EMBEDDED / "preprocessor_config.json").read_text())
+    mean, std = (torch.tensor(own[k]).view(1, 3, 1, 1) for k in ("image_mean", "image_std"))
+    return (pixels().permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def live(run: Path, method: str) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = reload(mini_clip(), METHODS[method], 10, run).encoder(pixels())
+    return found
+
+
+@each_method
+def test_a_merged_clip_loads_in_transformers(
+    finished_study: Path, tmp_path: Path, method: str
+) -> None:
+    run, out = run_of(finished_study, method), tmp_path / "models" / "merged"
+    export_merged(run, out)
+    model = CLIPModel.from_pretrained(out, local_files_only=True).eval()
+    with torch.no_grad():
+        features = model.get_image_features(pixel_values=pixel_values()).pooler_output
+    torch.testing.assert_close(features, live(run, method), rtol=1e-4, atol=1e-5)
+    before = CLIPModel.from_pretrained(EMBEDDED, dtype=torch.float32).state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith(("text_", "logit_scale")):
+            assert torch.equal(value, before[name]), name
+    moved = any(not torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert moved is (method != "linear_probe")
+    assert AutoTokenizer.from_pretrained(out)("a circle") == AutoTokenizer.from_pretrained(
+        EMBEDDED
+    )("a circle")
+    copied = (out / "preprocessor_config.json").read_bytes()
+    assert copied == (EMBEDDED / "preprocessor_config.json").read_bytes()
+    head, saved = load_file(out / "head.safetensors"), load_file(run / "head.safetensors")
+    assert head.keys() == {"head.weight", "head.bias"}
+    assert all(torch.equal(value, saved[name]) for name, value in head.items())
+    assert sorted(p.name for p in out.parent.iterdir()) == ["merged"]
+
+
+def test_an_adapter_loads_in_peft(finished_study: Path, tmp_path: Path) -> None:
+    run, out = run_of(finished_study, "lora"), tmp_path / "adapter"
+    export_adapter(run, out)
+    model = CLIPModel.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
+    tower = peft.PeftModel.from_pretrained(model.vision_model, out).eval()
+    beside = load_file(out / "head.safetensors")
+    with torch.no_grad():
+        pooled = tower(pixel_values=pixel_values()).pooler_output
+        features = pooled @ beside["projection.weight"].T
+        torch.testing.assert_close(features, live(run, "lora"), rtol=1e-4, atol=1e-5)
+        with tower.disable_adapter():
+            plain = tower(pixel_values=pixel_values()).pooler_output
+    assert not torch.allclose(pooled, plain, rtol=1e-3)
+    origin = json.loads((out / "clipdrift.json").read_text())
+    assert origin["run_id"] == run.name
+    assert origin["backbone_sha256"] == mini_clip().sha256
+
+
+def test_nothing_is_overwritten(finished_study: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    run = run_of(finished_study, "lora")
+    with pytest.raises(StudyFolderError, match="expected a new folder, got one with files in it"):
+        export_merged(run, tmp_path)
+    with pytest.raises(StudyFolderError, match="expected a new folder, got a file"):
+        export_adapter(run, tmp_path / "mine")
+    assert (tmp_path / "mine").read_text() == "mine"
+    export_adapter(run, tmp_path / "empty")
+    assert (tmp_path / "empty" / "adapter_config.json").is_file()
+
+
+def test_only_lora_has_an_adapter(finished_study: Path, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="expected a LoRA run for --adapter, got full_ft"):
+        export_adapter(run_of(finished_study, "full_ft"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_a_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="expected a valid run record"):
+        export_merged(tmp_path, tmp_path / "out")
+
+
+def test_an_export_that_reads_back_otherwise_is_not_left_behind(
+    finished_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peft that drops the factors on loading: the published bug, planted in the library."""
+    original = peft.PeftModel.from_pretrained
+
+    def drops(tower: torch.nn.Module, folder: Path) -> torch.nn.Module:
+        path = folder / "adapter_model.safetensors"
+        save_file({k: torch.zeros_like(v) for k, v in load_file(path).items()}, path)
+        wrapped: torch.nn.Module = original(tower, folder)
+        return wrapped
+
+    monkeypatch.setattr(peft.PeftModel, "from_pretrained", drops)
+    with pytest.raises(AdapterInactiveError, match="a relative difference of"):
+        export_adapter(run_of(finished_study, "lora"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
