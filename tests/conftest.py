@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 from synthetic_records import synthetic_records
 
 from clipdrift.records import RunRecord
+
+# Read when the hub's library is first imported: no test asks the internet, not even by mistake.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture

@@ -27,7 +27,14 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
     )
 
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=WANTED))
+        folder = Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=WANTED,
+                local_files_only=not answers(repo_id, revision, "model"),
+            )
+        )
     except HFValidationError:
         raise _fault(repo_id, "a folder or a hub id", repr(repo_id), "Check the spelling") from None
     except GatedRepoError:
@@ -69,10 +76,29 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
     return folder
 
 
+def answers(repo_id: str, revision: str | None, repo_type: str) -> bool:
+    """Whether the hub says anything about a repository within HF_HUB_ETAG_TIMEOUT seconds.
+
+    Asked before every download, because the first request of a download has no time limit of its
+    own: behind a firewall that drops packets it would wait for ever.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    wait = constants.HF_HUB_ETAG_TIMEOUT
+    try:
+        HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision, timeout=wait)
+    except (HfHubHTTPError, HFValidationError):
+        return True  # a refusal is an answer; the download meets it again, and it is told there
+    except Exception:  # no connection, a timeout, offline: HTTP clients have names of their own
+        return False
+    return True
+
+
 def _why_unreachable() -> str:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
         return "HF_HUB_OFFLINE set and no cached copy"
-    return "no connection to the hub and no cached copy"
+    return "no answer from the hub and no cached copy"
 
 
 def _fault(repo_id: str, expected: str, got: str, next_step: str) -> BackboneError:

@@ -85,7 +85,7 @@ def test_what_is_no_hub_id_is_said(cache: Path, repo_id: str) -> None:
         (errors.RepositoryNotFoundError, "a known hub id, got an unknown", "for a private one."),
         (
             errors.LocalEntryNotFoundError,
-            "a cached or reachable model, got no connection",
+            "a cached or reachable model, got no answer",
             "folder.",
         ),
         (
@@ -127,4 +127,5 @@ def test_only_configuration_weights_and_tokenizer_are_asked_for(
         "repo_id": "some/clip",
         "revision": "v1",
         "allow_patterns": ["*.json", "*.safetensors", "*.txt"],
+        "local_files_only": True,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ from clipdrift.data.decode import open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault
+from clipdrift.hub import answers
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
 if TYPE_CHECKING:
@@ -71,9 +74,55 @@ def _load(spec: DatasetSpec, split: str, config: str | None) -> Dataset:
     import datasets
 
     try:
-        return datasets.load_dataset(spec.hub, config, split=split, revision=spec.revision)
-    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
+        reached = answers(str(spec.hub), spec.revision, "dataset")
+        with _from_cache_alone(not reached):
+            table = datasets.load_dataset(spec.hub, config, split=split, revision=spec.revision)
+    except Exception as error:  # HTTP clients and file systems have many more
         raise DataError(_fault(spec, error)) from error
+    if spec.revision and not reached:
+        _require_commit(table, spec)
+    return table
+
+
+@contextmanager
+def _from_cache_alone(wanted: bool) -> Iterator[None]:
+    """While it lasts, `datasets` looks into its cache and asks nobody; it has no option for it."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or wanted
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+def _require_commit(table: Dataset, spec: DatasetSpec) -> None:
+    """Out of reach of the hub, `datasets` takes whatever commit it has cached, pinned or not."""
+    used = {Path(file["filename"]).parent.name for file in table.cache_files}
+    if used and _commit(spec) not in used:
+        raise DataError(
+            Fault(
+                f"{spec.name}.revision",
+                f"{spec.hub} at {spec.revision}",
+                f"{', '.join(sorted(used))} from the cache, and no answer from the hub",
+                "Connect to fetch that revision, or name the cached commit",
+            )
+        )
+
+
+def _commit(spec: DatasetSpec) -> str:
+    """The commit that the revision stood for when it was last downloaded; "" if it never was."""
+    from huggingface_hub import constants
+
+    revision = str(spec.revision)
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{str(spec.hub).replace('/', '--')}"
+    try:
+        return (folder / "refs" / revision).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 _NEXT_STEPS = (
@@ -84,10 +133,13 @@ _NEXT_STEPS = (
     ("builderconfig", "Download the configuration you need and name its files under files:"),
     ("couldn't reach", "Connect once so that it is cached, or download it and use files:"),
     ("offline", "Connect once so that it is cached, or download it and use files:"),
+    ("timed out", "Run again to resume it, or download it and use files:"),
+    ("peer closed", "Run again to resume it, or download it and use files:"),
     ("connection", "Connect once so that it is cached, or download it and use files:"),
     ("couldn't find cache", "Connect once so that it is cached, or download it and use files:"),
     ("doesn't exist", "Check the id and the revision; log in if it is private"),
     ("no (supported) data files", "Check that it holds images with labels"),
+    ("contain any data files", "Check that it holds images with labels"),
 )
 
 

@@ -1,0 +1,314 @@
+"""The real download code against a hub on this machine: whole, broken, stalled, refused, offline.
+
+Every fetch runs in a process of its own, because the hub's library reads its settings when it is
+imported, and may connect to nothing but 127.0.0.1. Waits between retries are skipped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from loopback_hub import LoopbackHub, Repository
+from PIL import Image
+from small_models import write_random_clip
+
+WEIGHTS = "model.safetensors"
+TRAIN, TEST = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
+GUARD = """\
+import json, socket, time
+from clipdrift.errors import ClipdriftError
+time.sleep = lambda seconds: None
+connect = socket.socket.connect
+def only_loopback(self, address):
+    assert self.family == socket.AF_UNIX or address[0] == "127.0.0.1", address
+    return connect(self, address)
+socket.socket.connect = only_loopback
+def here_alone(host, *more, resolve=socket.getaddrinfo, **named):
+    assert host == "127.0.0.1", host
+    return resolve(host, *more, **named)
+socket.getaddrinfo = here_alone
+"""
+MODEL = """
+from clipdrift.hub import snapshot
+try:
+    print(json.dumps({{"folder": str(snapshot({repo_id!r}, {revision!r}))}}))
+except ClipdriftError as error:
+    print(json.dumps({{"refused": str(error)}}))
+"""
+DATA = """
+from clipdrift.data.sources import open_dataset
+from clipdrift.spec.datasets import TargetSpec
+def read(fields):
+    try:
+        parts = open_dataset(TargetSpec(name="pets", **fields)).parts
+    except ClipdriftError as error:
+        return {{"refused": str(error)}}
+    return {{
+        name: [list(p.class_names), p.labels.tolist(), p.load(1).convert("RGB").getpixel((0, 0))]
+        for name, p in parts.items()
+    }}
+print(json.dumps([read(fields) for fields in {asked!r}]))
+"""
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub() as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A random CLIP in safetensors, and pickled weights that nobody may fetch."""
+    folder = write_random_clip(tmp_path_factory.mktemp("clip"))
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return Repository({**files, "pytorch_model.bin": b"never fetched"})
+
+
+def grey(level: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), level, dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def parquet(levels: list[int], labels: list[int]) -> bytes:
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    images = [{"bytes": grey(level), "path": f"{level}.png"} for level in levels]
+    table = pa.table({"image": images, "label": labels}).replace_schema_metadata(
+        {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    )
+    out = io.BytesIO()
+    pq.write_table(table, out)
+    return out.getvalue()
+
+
+def pets(shift: int = 0) -> Repository:
+    return Repository(
+        {
+            TRAIN: parquet([10 + shift, 20 + shift, 30, 40], [0, 1, 0, 1]),
+            TEST: parquet([50, 60 + shift], [1, 0]),
+        }
+    )
+
+
+def run(hub: LoopbackHub, home: Path, code: str, **env: str) -> Any:
+    settings = {
+        "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1", **env,
+    }  # fmt: skip
+    kept = {k: v for k, v in os.environ.items() if "proxy" not in k.casefold() and k != "HF_TOKEN"}
+    done = subprocess.run(
+        [sys.executable, "-c", GUARD + code],
+        env={**kept, **settings}, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def fetch(
+    hub: LoopbackHub,
+    home: Path,
+    repo_id: str = "some/clip",
+    revision: str | None = None,
+    **env: str,
+) -> dict[str, Any]:
+    return run(hub, home, MODEL.format(repo_id=repo_id, revision=revision), **env)
+
+
+def read_all(hub: LoopbackHub, home: Path, asked: list[dict[str, Any]], **env: str) -> Any:
+    """What each of some dataset specifications gives, in one process."""
+    return run(hub, home, DATA.format(asked=[{"hub": "some/pets", **one} for one in asked]), **env)
+
+
+def read(hub: LoopbackHub, home: Path, revision: str | None = None, **env: str) -> Any:
+    (found,) = read_all(hub, home, [{"revision": revision}], **env)
+    return found
+
+
+def same_files(folder: str, repository: Repository) -> bool:
+    wanted = {k: v for k, v in repository.files.items() if not k.endswith(".bin")}
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()} == wanted
+
+
+def test_a_model_is_fetched_once_whole_and_without_pickled_weights(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models["some/clip"] = clip
+    folder = fetch(hub, tmp_path)["folder"]
+    assert same_files(folder, clip)
+    assert Path(folder).name == clip.commit
+    assert (hub.downloads(WEIGHTS), hub.downloads("pytorch_model.bin")) == ([0], [])
+    assert fetch(hub, tmp_path, revision=clip.commit) == {"folder": folder}
+    assert hub.downloads(WEIGHTS) == [0]
+    # What was fetched is then enough, as a model that computes, and asks nobody.
+    asked = len(hub.asked)
+    use = (
+        "from clipdrift.backbone import load_backbone\n"
+        "from clipdrift.spec.parts import BackboneSpec\n"
+        "found = load_backbone(BackboneSpec(id='some/clip'))\n"
+        "print(json.dumps([found.name, found.image_size, "
+        "list(found.text_features([['a cat'], ['a dog']]).shape)]))"
+    )
+    assert run(hub, tmp_path, use, HF_HUB_OFFLINE="1") == ["some/clip", 12, [2, 8]]
+    assert len(hub.asked) == asked
+
+
+def test_a_connection_cut_in_the_middle_is_taken_up_where_it_broke(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    piece = 10 * 2**20  # what the client writes at a time; less than a piece is fetched again
+    large = Repository({"config.json": b"{}", WEIGHTS: os.urandom(2**20) * 12})
+    hub.models["some/clip"] = large
+    hub.cut[WEIGHTS] = [1000, piece + 1000]
+    assert same_files(fetch(hub, tmp_path)["folder"], large)
+    assert hub.downloads(WEIGHTS) == [0, 0, piece]
+
+
+def test_a_download_that_breaks_for_good_is_told_and_mended_by_running_again(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models["some/clip"] = clip
+    hub.cut[WEIGHTS] = [1000] + [0] * 20
+    text = fetch(hub, tmp_path)["refused"]
+    assert text.startswith("backbone some/clip: expected a complete download, got ")
+    assert text.endswith("Run again to resume it, or name a local folder.")
+    assert 3 <= len(hub.downloads(WEIGHTS)) <= 10
+    # A torn file is never mistaken for a whole one, on the net or off it.
+    assert "refused" in fetch(hub, tmp_path, HF_HUB_OFFLINE="1")
+    hub.cut.clear()
+    assert same_files(fetch(hub, tmp_path)["folder"], clip)
+
+
+def test_a_download_that_stalls_ends_with_a_timeout(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models["some/clip"] = clip
+    hub.stalled.add(WEIGHTS)
+    started = time.monotonic()
+    text = fetch(hub, tmp_path)["refused"]
+    assert "expected a complete download, got ReadTimeout" in text
+    assert time.monotonic() - started < 40
+
+
+def test_a_hub_that_takes_the_connection_and_says_nothing_is_not_waited_for(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models["some/clip"] = clip
+    hub.silent = True
+    started = time.monotonic()
+    assert fetch(hub, tmp_path)["refused"] == (
+        "backbone some/clip: expected a cached or reachable model, got no answer from the hub and "
+        "no cached copy. Connect to the internet, or name a local folder."
+    )
+    assert "Couldn't reach 'some/pets'" in read(hub, tmp_path)["refused"]
+    assert time.monotonic() - started < 30
+    assert len(hub.asked) == 2
+    hub.silent = False
+    folder = fetch(hub, tmp_path)
+    hub.silent = True
+    assert fetch(hub, tmp_path) == folder
+
+
+def test_models_that_the_hub_refuses_are_told_apart(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models = {
+        "some/clip": clip,
+        "gated/clip": Repository(clip.files, gated=True),
+        "old/clip": Repository({"config.json": b"{}", "pytorch_model.bin": b"never fetched"}),
+    }
+    assert "expected a known hub id, got an unknown" in fetch(hub, tmp_path, "no/clip")["refused"]
+    assert "got a gated repository" in fetch(hub, tmp_path, "gated/clip")["refused"]
+    assert (
+        "expected an existing revision, got 'v9'" in fetch(hub, tmp_path, revision="v9")["refused"]
+    )
+    assert "expected weights as safetensors" in fetch(hub, tmp_path, "old/clip")["refused"]
+    assert hub.downloads("pytorch_model.bin") == []
+
+
+def test_a_dataset_is_fetched_read_and_kept_for_offline_use(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    hub.datasets["some/pets"] = pets()
+    wanted = {
+        "train": [["a", "b"], [0, 1, 0, 1], [20, 20, 20]],
+        "test": [["a", "b"], [1, 0], [60, 60, 60]],
+    }
+    assert read(hub, tmp_path) == wanted
+    asked = len(hub.asked)
+    assert read(hub, tmp_path, HF_HUB_OFFLINE="1") == wanted
+    assert len(hub.asked) == asked
+    text = read(hub, tmp_path / "elsewhere", HF_HUB_OFFLINE="1")["refused"]
+    assert "Couldn't reach 'some/pets'" in text
+    assert text.endswith("Connect once so that it is cached, or download it and use files:.")
+    assert len(hub.asked) == asked
+
+
+def test_a_pinned_revision_is_kept_offline_or_refused(hub: LoopbackHub, tmp_path: Path) -> None:
+    first, second = pets(), pets(shift=5)
+    hub.datasets["some/pets"] = first
+    before = read(hub, tmp_path, first.commit)
+    hub.datasets["some/pets"] = second
+    both = [{"revision": first.commit}, {"revision": second.commit}]
+    kept, other = read_all(hub, tmp_path, both, HF_HUB_OFFLINE="1")
+    assert kept == before
+    assert other["refused"] == (
+        f"pets.revision: expected some/pets at {second.commit}, got {first.commit} from the cache, "
+        "and no answer from the hub. Connect to fetch that revision, or name the cached commit."
+    )
+    after = read(hub, tmp_path, "main")
+    assert after["train"][2] == [25, 25, 25]
+    assert read(hub, tmp_path, "main", HF_HUB_OFFLINE="1") == after
+
+
+def test_a_dataset_cut_in_the_middle_is_resumed_or_told(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.datasets["some/pets"] = pets()
+    hub.cut[TRAIN] = [300]
+    assert read(hub, tmp_path / "a")["train"][1] == [0, 1, 0, 1]
+    assert hub.downloads(TRAIN) == [0, 0]
+    hub.cut[TRAIN] = [300] + [0] * 60
+    text = read(hub, tmp_path / "b")["refused"]
+    assert text.startswith(
+        "pets.hub: expected the dataset some/pets from the Hugging Face Hub, got "
+    )
+    assert text.endswith("Run again to resume it, or download it and use files:.")
+    hub.cut.clear()
+    hub.stalled.add(TRAIN)
+    assert "timed out. Run again to resume it" in read(hub, tmp_path / "c")["refused"]
+
+
+def test_datasets_that_cannot_be_used_are_told_apart(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.datasets = {
+        "some/pets": pets(),
+        "gated/pets": Repository(pets().files, gated=True),
+        "some/script": Repository({"script.py": b"raise SystemExit('was run')"}),
+    }
+    cases = [
+        ({"hub": "no/pets"}, "doesn't exist on the Hub", "Check the id and the revision"),
+        ({"hub": "gated/pets"}, "is a gated dataset", "Accept its terms on huggingface.co"),
+        ({"hub": "some/script"}, "scripts are no longer supported", "Use a Parquet copy of it"),
+        ({"revision": "v9"}, "Revision 'v9' doesn't exist", "Check the id and the revision"),
+        ({"image_column": "img"}, "(image, label), got 'img'", "Set image_column to the column"),
+        (
+            {"hub_splits": {"train": "train", "test": "validation"}},
+            'Unknown split "validation"',
+            "Set hub_splits to splits it has",
+        ),
+    ]
+    found = read_all(hub, tmp_path, [fields for fields, _, _ in cases])
+    for (_, said, step), told in zip(cases, found, strict=True):
+        assert said in told["refused"]
+        assert f". {step}" in told["refused"]
