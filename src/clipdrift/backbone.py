@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -118,18 +119,39 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
     Raises:
         BackboneError: missing folder, hub out of reach, not a CLIP, keys missing or left over.
     """
-    from transformers import AutoTokenizer, CLIPModel
+    folder = backbone_folder(spec)
+    model, config = load_clip(folder, spec)
+    tokenizer = load_tokenizer(folder, spec)
+    size, mean, std = preprocessing(folder, config, spec)
+    return Backbone(
+        name=spec.id if spec.id in EMBEDDED else folder.name if Path(spec.id).is_dir() else spec.id,
+        model=model.to(device),
+        tokenizer=tokenizer,
+        image_size=size,
+        mean=mean,
+        std=std,
+        sha256=folder_hash(folder),
+        precision_on_disk=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+    )
+
+
+def load_clip(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any]]:
+    """The float32 model of a folder, every key accounted for, and its configuration as written.
+
+    Raises:
+        BackboneError: not a CLIP, files missing or damaged, keys missing or left over.
+    """
+    from transformers import CLIPModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    folder = backbone_folder(spec)
     config = _read_json(folder / "config.json", spec)
     if config.get("model_type") != "clip":
         raise _fault(
             spec, "a CLIP checkpoint (model_type clip)", repr(config.get("model_type")), _CONVERT
         )
-    try:
+    with _loading(spec):
         model, loading = CLIPModel.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -138,14 +160,6 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
             ignore_mismatched_sizes=True,  # they are counted below, by name
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # every library below has errors of its own for damaged files
-        raise _fault(
-            spec,
-            "a loadable transformers folder",
-            " ".join(str(error).split())[:160],
-            "Check that it holds config.json, model.safetensors and the tokenizer files",
-        ) from None
     wrong = sorted(
         {*loading["missing_keys"], *loading["unexpected_keys"]}
         | {str(key) for key in loading.get("mismatched_keys", ())}
@@ -158,17 +172,32 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
             f"{len(wrong)} that do not, first {wrong[0]!r}",
             _CONVERT,
         )
-    size, mean, std = _preprocessing(folder, config, spec)
-    return Backbone(
-        name=spec.id if spec.id in EMBEDDED else folder.name if Path(spec.id).is_dir() else spec.id,
-        model=model.requires_grad_(False).eval().to(device),
-        tokenizer=tokenizer,
-        image_size=size,
-        mean=mean,
-        std=std,
-        sha256=folder_hash(folder),
-        precision_on_disk=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
-    )
+    return model.requires_grad_(False).eval(), config
+
+
+def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        BackboneError: files missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(spec):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _loading(spec: BackboneSpec) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every library below has errors of its own for damaged files
+        raise _fault(
+            spec,
+            "a loadable transformers folder",
+            " ".join(str(error).split())[:160],
+            "Check that it holds config.json, model.safetensors and the tokenizer files",
+        ) from None
 
 
 _CONVERT = "Name a CLIP in transformers format, for example openai/clip-vit-base-patch32"
@@ -200,7 +229,7 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _preprocessing(
+def preprocessing(
     folder: Path, config: Mapping[str, Any], spec: BackboneSpec
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Image size, mean and std: the checkpoint's own, else CLIP's."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def export_merged(run_dir: Path, out: Path) -> None:
     saved = _reloaded(run_dir)
     with _new_folder(out) as folder:
         _merged_model(saved).save_pretrained(folder)
+        for path in folder.glob("*.safetensors"):  # written for the owner's eyes alone
+            shutil.copymode(folder / "config.json", path)
         for path in backbone_folder(saved.config.backbone).iterdir():
             if _is_beside_the_model(path):
                 shutil.copyfile(path, folder / path.name)
@@ -128,7 +131,9 @@ def _wrap(tower: Any, folder: Path) -> None:
     """Put an adapter onto a tower with peft's own loader, in place."""
     from peft import PeftModel
 
-    PeftModel.from_pretrained(tower, folder).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft's use of transformers
+        PeftModel.from_pretrained(tower, folder).eval()
 
 
 def _is_beside_the_model(path: Path) -> bool:

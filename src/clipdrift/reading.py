@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from clipdrift.backbone import Backbone
+from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials
@@ -38,6 +39,17 @@ class Classified:
     n_images: int
 
 
+class Readable(Protocol):
+    """A model whose image path can be read, with its weights as a plain CLIP would hold them."""
+
+    @property
+    def encoder(self) -> ImageEncoder: ...
+
+    def vision_state(self) -> dict[str, Tensor]: ...
+
+    def projection_state(self) -> dict[str, Tensor]: ...
+
+
 @torch.inference_mode()
 def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classified:
     """Accuracy and loss of the adapted model with its head, in float32."""
@@ -50,14 +62,14 @@ def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classif
 
 
 def read_drift(
-    model: AdaptedModel, backbone: Backbone, images: Images, baseline: ProbeReading
+    model: Readable, backbone: Backbone, images: Images, baseline: ProbeReading
 ) -> tuple[Reading, ProbeReading]:
     """Levels and drift of the model on the probe set, weight movement included."""
     found = probe(model.encoder, images)
     levels, drift = drift_signals(found, baseline)
     drift["weight_drift_rel"] = weight_drift_rel(model.vision_state(), backbone.vision_state())
     drift["projection_drift_rel"] = weight_drift_rel(
-        _plain(model.encoder.projection), _plain(backbone.model.visual_projection)
+        model.projection_state(), dict(backbone.model.visual_projection.named_parameters())
     )
     level_means, level_blocks = _unfold(levels)
     drift_means, drift_blocks = _unfold(drift)
@@ -128,7 +140,3 @@ def _unfold(
     means = {name: value for name, value in values.items() if not isinstance(value, list)}
     blocks = {name: value for name, value in values.items() if isinstance(value, list)}
     return means, blocks
-
-
-def _plain(module: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in module.named_parameters()}

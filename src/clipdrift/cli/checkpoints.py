@@ -22,22 +22,23 @@ def export_model(
     ] = False,
 ) -> None:
     """Write the model of a run for transformers or peft, read it back and compare."""
+    from clipdrift.backbone import backbone_folder
     from clipdrift.evaluate import finished_run
     from clipdrift.export import export_adapter, export_merged
 
     (export_adapter if adapter else export_merged)(run_dir, out)
-    base = finished_run(run_dir)[1].backbone.id
+    base = finished_run(run_dir)[1].backbone
+    where = str(backbone_folder(base))
     study = run_dir.resolve().parent.parent / "study.yaml"
-    load = (
-        f"PeftModel.from_pretrained(CLIPModel.from_pretrained({base!r}).vision_model, {str(out)!r})"
-        if adapter
-        else f"CLIPModel.from_pretrained({str(out)!r})"
-    )
+    load = f"CLIPModel.from_pretrained({str(out)!r})"
+    if adapter:
+        tower = f"CLIPModel.from_pretrained({where!r}).vision_model"
+        load = f"PeftModel.from_pretrained({tower}, {str(out)!r})"
     print(f"Wrote {out}; read back, its embeddings are those of the run.")
     print(f"In Python: {load}")
     if adapter:
         print("Classifier and projection, which lie outside the adapter: head.safetensors")
-    print(f"Next: clipdrift evaluate {out} --baseline {base} --spec {study}")
+    print(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
 
 
 __all__ = ["export_model"]

@@ -33,6 +33,10 @@ class AdaptedModel(nn.Module):
         """The tower's weights as a plain CLIP would hold them."""
         return self.family.effective_state(self.encoder)
 
+    def projection_state(self) -> dict[str, Tensor]:
+        """The visual projection's weights as they are."""
+        return {name: p.detach() for name, p in self.encoder.projection.named_parameters()}
+
     def trained(self) -> dict[str, Tensor]:
         """Every tensor that trains, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
@@ -67,9 +71,8 @@ class AdaptedModel(nn.Module):
 
     def _head_and_projection(self) -> dict[str, Tensor]:
         tensors = {f"head.{k}": p.detach() for k, p in self.head.named_parameters()}
-        for name, p in self.encoder.projection.named_parameters():
-            tensors[f"projection.{name}"] = p.detach()
-        return tensors
+        projection = self.projection_state()
+        return {**tensors, **{f"projection.{name}": p for name, p in projection.items()}}
 
 
 def build(
