@@ -120,7 +120,7 @@ def _reading(rng: np.random.Generator, dose: float, blocks: int) -> dict[str, An
         "cka_mean": float(np.mean(cka)),
         "embedding_drift": 0.02 * moved + 0.002 * float(rng.random()),
         "weight_drift_rel": float(10 ** (-3 + 0.6 * moved + 0.05 * rng.normal())),
-        "projection_weight_drift_rel": float(10 ** (-3 + 0.5 * moved + 0.05 * rng.normal())),
+        "projection_drift_rel": float(10 ** (-3 + 0.5 * moved + 0.05 * rng.normal())),
     }
     return {
         "val_accuracy": _fraction(0.96 - 0.4 * math.exp(-2.5 * moved) + 0.006 * rng.normal()),

@@ -137,6 +137,11 @@ def undefined_reasons(reading: Reading) -> dict[str, str]:
 def _unfold(
     values: Mapping[str, Value],
 ) -> tuple[dict[str, float | None], dict[str, list[float | None]]]:
+    """Means, and lists over blocks under the same names: their field says they are per block."""
     means = {name: value for name, value in values.items() if not isinstance(value, list)}
-    blocks = {name: value for name, value in values.items() if isinstance(value, list)}
+    blocks = {
+        name.replace("_per_block", ""): value
+        for name, value in values.items()
+        if isinstance(value, list)
+    }
     return means, blocks

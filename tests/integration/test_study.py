@@ -279,3 +279,17 @@ def test_records_are_plain_json_with_provenance(finished_study: Path) -> None:
         assert body["timing"]["peak_memory_bytes"] > 1e8
         for name in body["files"]:
             assert (path.parent / name).is_file()
+
+
+def test_per_block_readings_average_to_the_means(finished_study: Path) -> None:
+    for record in StudyFolder(finished_study).records()[0]:
+        levels, blocks = record.result.levels, record.result.levels_per_block
+        assert {"cls_entropy_nats", "erf95", "gini"} <= blocks.keys()
+        for name, values in blocks.items():
+            assert len(values) == 6
+            assert levels[name] == pytest.approx(np.mean(values), rel=1e-12)
+            assert levels[f"{name}_last"] == values[-1]
+        assert record.result.drift["cka_mean"] == pytest.approx(
+            np.mean(record.result.drift_per_block["cka"])
+        )
+        assert {"cls_entropy_pct", "gini_pct", "cka"} <= record.result.drift_per_block.keys()

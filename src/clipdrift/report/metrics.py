@@ -27,7 +27,7 @@ SIGNALS = {
     "cka": "Linear CKA",
     "embedding_drift": "Embedding drift",
     "weight_drift": "Weight drift, encoder",
-    "projection_weight_drift": "Weight drift, projection",
+    "projection_drift": "Weight drift, projection",
     "log10_learning_rate": "log₁₀ learning rate",
 }
 UNITS = {

@@ -28,6 +28,7 @@ from clipdrift.report.study import Place, Study
 FIRST = "drift.cls_entropy_pct"
 MAX_NUMBERS = 80
 MAX_RATES = 12
+MAX_TICKS = 12
 Version = tuple[list[Trace], Layout]
 
 
@@ -184,7 +185,8 @@ def _profile(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
         )
     low, high = _span(study, scale)
     shape, note = level_line(scale.middle, "untouched model")
-    x = axis("Block (1 = image side)", tickmode="auto", nticks=12)
+    step = -(-int(own["block"].max()) // MAX_TICKS)
+    x = axis("Block (1 = image side)", tick0=1, dtick=step)
     y = axis(shown.axis, range=[low, high])
     return traces, layout(x, y, shapes=[shape], annotations=[note])
 
