@@ -79,6 +79,7 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
     whole = sum(len(t.images) for t in materials.transfers.values())
     asked = run.evaluation
     scored += whole + len(asked.interpolation) * (len(target.val) + len(target.test) + whole)
+    scored += sum(len(images) for images in target.corrupted.values())
     scored += len(asked.corruptions) * len(asked.corruption_severities) * len(target.test)
     return (
         epochs * len(target.train) * speed.train

@@ -35,12 +35,14 @@ class TargetMaterial:
     test: Images
     split_sha256: str
     bad_images: tuple[str, ...]
+    corrupted: dict[str, Images]
 
     @cached_property
     def sha256(self) -> str:
         """Content of the sets and prompts, wherever they lie."""
         sets = [images.sha256() for images in (self.train, self.val, self.probe, self.test)]
-        return content_hash([sets, self.prompts])
+        damaged = {name: images.sha256() for name, images in self.corrupted.items()}
+        return content_hash([sets, self.prompts, *([damaged] if damaged else [])])
 
     @cached_property
     def probe_sha256(self) -> str:
@@ -108,7 +110,9 @@ def load_materials(
 
     for target in spec.targets:
         with _collecting(faults):
-            targets[target.name] = _target(spec, target, parts(target))
+            found = parts(target)
+            damaged = {one.name: _scored(parts(one)) for one in target.corrupted}
+            targets[target.name] = _target(spec, target, found, damaged)
     for transfer in spec.transfers:
         with _collecting(faults):
             transfers[transfer.name] = _transfer(spec, transfer, parts(transfer))
@@ -117,7 +121,12 @@ def load_materials(
     return Materials(backbone, targets, transfers)
 
 
-def _target(spec: StudySpec, target: TargetSpec, parts: dict[str, PreparedPart]) -> TargetMaterial:
+def _target(
+    spec: StudySpec,
+    target: TargetSpec,
+    parts: dict[str, PreparedPart],
+    damaged: dict[str, PreparedPart],
+) -> TargetMaterial:
     train, test = parts.get("train"), parts.get("test")
     if train is None or test is None:
         raise DataError(
@@ -128,6 +137,7 @@ def _target(spec: StudySpec, target: TargetSpec, parts: dict[str, PreparedPart])
                 "Name both parts, or use the set as a transfer",
             )
         )
+    _require_same_classes(target.name, train, damaged)
     rule, probe = target.splits or spec.splits, target.probe or spec.probe
     split = carve(
         train.labels,
@@ -146,18 +156,36 @@ def _target(spec: StudySpec, target: TargetSpec, parts: dict[str, PreparedPart])
         probe=_view(parts[split.probe_part], split.probe),
         test=_view(test, split.test),
         split_sha256=content_hash([split.sha256, train.sha256, test.sha256]),
-        bad_images=(*train.bad_images, *test.bad_images),
+        bad_images=tuple(
+            name for part in (train, test, *damaged.values()) for name in part.bad_images
+        ),
+        corrupted={
+            one.name: _view(damaged[one.name], _chosen(one, damaged[one.name]))
+            for one in target.corrupted
+        },
     )
+
+
+def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, PreparedPart]) -> None:
+    faults = [
+        Fault(
+            f"target {name}, corrupted {other}",
+            f"the classes of the target, in their order ({', '.join(train.class_names[:12])})",
+            ", ".join(part.class_names[:12]),
+            "Give class_names in the label order of the data",
+        )
+        for other, part in damaged.items()
+        if part.class_names != train.class_names
+    ]
+    if faults:
+        raise DataError(faults)
 
 
 def _transfer(
     spec: StudySpec, transfer: TransferSpec, parts: dict[str, PreparedPart]
 ) -> TransferMaterial:
-    part = parts.get("test") or next(iter(parts.values()))
-    positions = np.arange(len(part.labels))
-    if transfer.n_images is not None:
-        positions = balanced_subset(part.labels, transfer.n_images, transfer.seed)
-    images = _view(part, positions)
+    part = _scored(parts)
+    images = _view(part, _chosen(transfer, part))
     n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
     epoch_images = None
     if n_epoch:
@@ -169,6 +197,16 @@ def _transfer(
         epoch_images=epoch_images,
         bad_images=part.bad_images,
     )
+
+
+def _scored(parts: dict[str, PreparedPart]) -> PreparedPart:
+    return parts.get("test") or next(iter(parts.values()))
+
+
+def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:
+    if spec.n_images is None:
+        return np.arange(len(part.labels))
+    return balanced_subset(part.labels, spec.n_images, spec.seed)
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:

@@ -1,7 +1,8 @@
 """What is read of a finished run beside its result: interpolated weights, a damaged test part.
 
 Names of the readings are those of `result.extra`:
-`interpolation.<alpha>.<metric>` and `corruption.<name>.<severity>.accuracy`.
+`interpolation.<alpha>.<metric>`, `corruption.<name>.<severity>.accuracy` for damage done here, and
+`corruption.<name>.accuracy` for damaged copies of the test part that the study names.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ def read_post_hoc(
                 model, target.test, kind, severity, batch_size=asked.batch_size
             )
             found[f"corruption.{kind}.{severity}.accuracy"] = accuracy
+    for name, images in target.corrupted.items():
+        accuracy = classify(model, images, batch_size=asked.batch_size).accuracy
+        found[f"corruption.{name}.accuracy"] = accuracy
     return found
 
 

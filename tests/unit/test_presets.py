@@ -195,6 +195,24 @@ def test_leakage_free_presets_read_1000_transfer_images_an_epoch_and_all_at_the_
     }
 
 
+@pytest.mark.parametrize("preset", ["leakage-free-66", "leakage-free-b16"])
+def test_leakage_free_presets_interpolate_weights_and_classify_seven_corrupted_test_parts(
+    preset: str,
+) -> None:
+    spec = spec_of(preset)
+    assert spec.evaluation.interpolation == [0, 0.25, 0.5, 0.75, 1]
+    eurosat, *others = spec.targets
+    assert [target.corrupted for target in others] == [[]] * len(others)
+    found = {}
+    for part in eurosat.corrupted:
+        entry = catalogue()[str(part.builtin)]
+        assert (entry.hub, entry.splits.train) == ("tanganke/eurosat", None)
+        assert entry.class_names == catalogue()["eurosat"].class_names
+        found[part.name] = (entry.splits.test, part.n_images)
+    kinds = ["contrast", "gaussian_noise", "impulse_noise", "jpeg_compression", "motion_blur"]
+    assert found == {kind: (kind, 1000) for kind in [*kinds, "pixelate", "spatter"]}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_datasets_are_those_of_the_protocol_with_readable_pinned_class_names(preset: str) -> None:
     spec = spec_of(preset)

@@ -1,7 +1,8 @@
 """What was measured beyond the fields of a record: weight interpolation, corrupted test parts.
 
 Records keep both under `result.extra`: `interpolation.<alpha>.<metric>`, alpha = 0 the untouched
-weights and 1 the adapted ones, and `corruption.<name>.<severity>.accuracy`.
+weights and 1 the adapted ones, and `corruption.<name>.<severity>.accuracy`, without a severity for
+damaged copies that came as data.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _INTERPOLATION = re.compile(r"extra\.interpolation\.(\d+(?:\.\d+)?)\.([a-z].*)")
-_CORRUPTION = re.compile(r"extra\.corruption\.(.+)\.(\d+)\.accuracy")
+_CORRUPTION = re.compile(r"extra\.corruption\.(.+?)(?:\.(\d+))?\.accuracy")
 
 
 class Interpolated(NamedTuple):
@@ -27,11 +28,12 @@ class Corrupted(NamedTuple):
 
     name: str
     corruption: str
-    severity: int
+    severity: int | None
 
     @property
     def label(self) -> str:
-        return f"{self.corruption.replace('_', ' ')} {self.severity}"
+        severity = "" if self.severity is None else f" {self.severity}"
+        return self.corruption.replace("_", " ") + severity
 
 
 def interpolated(name: str) -> Interpolated | None:
@@ -51,7 +53,7 @@ def corrupted(name: str) -> Corrupted | None:
     'motion blur 3'
     """
     match = _CORRUPTION.fullmatch(name)
-    return None if match is None else Corrupted(name, match[1], int(match[2]))
+    return None if match is None else Corrupted(name, match[1], int(match[2]) if match[2] else None)
 
 
 def interpolations(names: Iterable[str]) -> list[Interpolated]:
@@ -64,7 +66,7 @@ def corruptions(names: Iterable[str]) -> list[Corrupted]:
     """All of them, by name and severity."""
     found = (corrupted(name) for name in names)
     return sorted(
-        (item for item in found if item), key=lambda item: (item.corruption, item.severity)
+        (item for item in found if item), key=lambda item: (item.corruption, item.severity or 0)
     )
 
 

@@ -50,6 +50,8 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
     ]
     for key in ("interpolation", "corruptions", "corruption_severities"):
         lists.append((f"evaluation.{key}", getattr(spec.evaluation, key)))
+    for i, target in enumerate(spec.targets):
+        lists.append((f"targets.{i}.corrupted", [part.name for part in target.corrupted]))
     for i, method in enumerate(spec.methods):
         lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
     return [

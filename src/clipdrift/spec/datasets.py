@@ -129,6 +129,13 @@ class ProbeSpec(Part):
         return self
 
 
+class TransferSpec(DatasetSpec):
+    """A dataset scored zero-shot only, before and after."""
+
+    n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
+    seed: int = Field(0, ge=0, description="draws the n_images")
+
+
 class TargetSpec(DatasetSpec):
     """A dataset to fine-tune on, with what may differ between targets."""
 
@@ -136,10 +143,6 @@ class TargetSpec(DatasetSpec):
     horizontal_flip: bool | None = Field(None, description="overrides schedule.horizontal_flip")
     splits: SplitSpec | None = Field(None, description="overrides the study's splits")
     probe: ProbeSpec | None = Field(None, description="overrides the study's probe")
-
-
-class TransferSpec(DatasetSpec):
-    """A dataset scored zero-shot only, before and after."""
-
-    n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
-    seed: int = Field(0, ge=0, description="draws the n_images")
+    corrupted: list[TransferSpec] = Field(
+        [], description="damaged copies of the test part, classified with the head at the end"
+    )

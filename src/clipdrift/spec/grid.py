@@ -52,9 +52,12 @@ class RunConfig(Part):
         resolved = self.model_dump(mode="json")
         # Where a dataset lies and what the text around it says do not change a number; its
         # content hash does. Moving a study to another machine keeps its records.
-        for part in [resolved["target"], *resolved["transfers"]]:
+        corrupted = resolved["target"]["corrupted"]
+        for part in [resolved["target"], *corrupted, *resolved["transfers"]]:
             for key in ("folder", "files"):
                 part.pop(key, None)
+        if not corrupted:  # as for what `_asked` drops
+            resolved["target"].pop("corrupted")
         resolved["evaluation"] = _asked(resolved["evaluation"])
         resolved["backbone"] = None
         resolved["method"] = {k: v for k, v in resolved["method"].items() if k != "role"}

@@ -162,7 +162,7 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     out = dict(value)
     for part in ("targets", "transfers"):
         if isinstance(out.get(part), list):
-            out[part] = [_absolute_files(fix(item, "folder"), fix) for item in out[part]]
+            out[part] = [_absolute_dataset(item, fix) for item in out[part]]
     backbone = out.get("backbone")
     backbone = {"id": backbone} if isinstance(backbone, str) else backbone
     if isinstance(backbone, dict) and str(backbone.get("id", "")).startswith((".", "/", "~")):
@@ -170,9 +170,12 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     return out
 
 
-def _absolute_files(item: Any, fix: Any) -> Any:
+def _absolute_dataset(item: Any, fix: Any) -> Any:
+    item = fix(item, "folder")
     if isinstance(item, dict) and isinstance(item.get("files"), dict):
-        return {**item, "files": fix(fix(item["files"], "train"), "test")}
+        item = {**item, "files": fix(fix(item["files"], "train"), "test")}
+    if isinstance(item, dict) and isinstance(item.get("corrupted"), list):
+        item = {**item, "corrupted": [_absolute_dataset(one, fix) for one in item["corrupted"]]}
     return item
 
 
