@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, backbone_folder, load_backbone
+from clipdrift.checkpoint.find import ORIGIN_FILE
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
 from clipdrift.evaluate import finished_run
 from clipdrift.methods.adapted import HEAD_FILE, AdaptedModel, reload
@@ -31,7 +32,6 @@ from clipdrift.records.folder import writing_to
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 
-ORIGIN_FILE = "clipdrift.json"
 COPIED = {".json", ".txt", ".jinja"}
 """Tokenizer and preprocessing files, and none that could hold weights."""
 NOT_COPIED = {"config.json", "adapter_config.json", ORIGIN_FILE}

@@ -51,8 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": ONE_RUN | {"executors"},
     "estimate": WHOLE_STUDY,
     "evaluate": WHOLE_STUDY,
-    "export": WHOLE_STUDY | {"evaluate"},
     "checkpoint": WHOLE_STUDY,
+    "export": WHOLE_STUDY | {"evaluate", "checkpoint"},
     # reading side
     "analysis": BASE,
     "report": BASE | {"analysis"},

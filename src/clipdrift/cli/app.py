@@ -22,7 +22,7 @@ app.command(epilog="Example: clipdrift plan study.yaml --json")(measuring.plan)
 app.command(epilog="Example: clipdrift run study.yaml --out results/")(measuring.run)
 app.command(epilog="Example: clipdrift status results/")(measuring.status)
 app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
-    measuring.evaluate
+    checkpoints.evaluate
 )
 app.command(
     "export-model", epilog="Example: clipdrift export-model results/runs/RUN --out models/pets"

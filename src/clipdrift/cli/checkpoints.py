@@ -2,12 +2,101 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+
+from clipdrift.cli.checkpoint_tables import drift_table, findings_table, transfer_table
+from clipdrift.cli.measuring import Cache, Device, Json
+from clipdrift.errors import Fault, SpecError
+from clipdrift.spec import load_spec
+
+if TYPE_CHECKING:
+    from clipdrift.evaluate import Compared
 
 RunDir = Annotated[Path, typer.Argument(help="folder of one run", show_default=False)]
+
+
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(help="a run, a peft adapter, or a CLIP", show_default=False)
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="untouched CLIP of an adapter or CLIP; default: the study's backbone"),
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="study that names probe images and transfers")
+    ] = None,
+    json_: Json = False,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Measure saved weights: a run again, or an adapter or CLIP of anyone's against its baseline.
+
+    Exit code 1 if a run gives other numbers than its record, or if something about a checkpoint
+    makes its numbers mislead (adapters that do not act, another activation, ...).
+    """
+    from clipdrift.checkpoint.find import kind_of
+
+    if kind_of(folder) == "run":
+        if spec is not None or baseline is not None:
+            got = "--spec" if spec is not None else "--baseline"
+            raise SpecError(
+                Fault(str(folder), "a run alone: it knows its study", got, "Leave it away")
+            )
+        _evaluate_run(folder, json_, cache, device)
+    elif spec is None:
+        raise SpecError(
+            Fault("--spec", "a study file, for probe images and transfers", "none", "Name one")
+        )
+    else:
+        _evaluate_checkpoint(folder, baseline, spec, json_, cache, device)
+
+
+def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -> None:
+    from clipdrift.evaluate import evaluate_run
+
+    compared = evaluate_run(run_dir, cache_dir=cache, device=device)
+    if json_:
+        print(json.dumps([vars(row) for row in compared], indent=1))
+    else:
+        _print_compared(compared)
+    if not all(row.agrees for row in compared):
+        raise typer.Exit(1)
+
+
+def _print_compared(compared: list[Compared]) -> None:
+    for row in compared:
+        mark = "" if row.agrees else "  <- differs"
+        print(f"{row.name:45} record {row.recorded!s:>22}  now {row.measured!s:>22}{mark}")
+    wrong = sum(not row.agrees for row in compared)
+    print(f"{len(compared)} numbers, {wrong} differ")
+
+
+def _evaluate_checkpoint(
+    folder: Path, baseline: str | None, spec: Path, json_: bool, cache: Path | None, device: str
+) -> None:
+    from clipdrift.checkpoint.measure import evaluate_checkpoint
+
+    console = Console(quiet=json_)
+    found = evaluate_checkpoint(
+        folder,
+        load_spec(spec),
+        baseline=baseline,
+        cache_dir=cache,
+        device=device,
+        on_found=lambda findings: console.print(findings_table(str(folder), findings)),
+    )
+    if json_:
+        print(json.dumps(found.to_dict(), indent=1))
+    console.print(transfer_table(found.transfers))
+    console.print(drift_table(found.drift))
+    if not found.sound:
+        raise typer.Exit(1)
 
 
 def export_model(
@@ -41,4 +130,4 @@ def export_model(
     print(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
 
 
-__all__ = ["export_model"]
+__all__ = ["evaluate", "export_model"]

@@ -178,28 +178,6 @@ def status(folder: StudyDir, json_: Json = False) -> None:
     print(state_line(states))
 
 
-def evaluate(
-    run_dir: Annotated[Path, typer.Argument(help="folder of one run", show_default=False)],
-    json_: Json = False,
-    cache: Cache = None,
-    device: Device = "auto",
-) -> None:
-    """Reload a saved run and measure it again; exit code 1 if it gives other numbers."""
-    from clipdrift.evaluate import evaluate_run
-
-    compared = evaluate_run(run_dir, cache_dir=cache, device=device)
-    if json_:
-        print(json.dumps([vars(row) for row in compared], indent=1))
-    else:
-        for row in compared:
-            mark = "" if row.agrees else "  <- differs"
-            print(f"{row.name:45} record {row.recorded!s:>22}  now {row.measured!s:>22}{mark}")
-        wrong = sum(not row.agrees for row in compared)
-        print(f"{len(compared)} numbers, {wrong} differ")
-    if not all(row.agrees for row in compared):
-        raise typer.Exit(1)
-
-
 def datasets() -> None:
     """List the datasets that a study can name under `builtin`, and which are on this machine."""
     from clipdrift.cli.tables import dataset_table
@@ -207,4 +185,4 @@ def datasets() -> None:
     Console().print(dataset_table())
 
 
-__all__ = ["check", "datasets", "evaluate", "init", "plan", "run", "status"]
+__all__ = ["check", "datasets", "init", "plan", "run", "status"]

@@ -1,0 +1,177 @@
+"""A checkpoint as a model whose image path can be read, with what was found on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from clipdrift.backbone import (
+    Backbone,
+    ImageEncoder,
+    folder_hash,
+    load_clip,
+    load_tokenizer,
+    preprocessing,
+)
+from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
+from clipdrift.checkpoint.checks import (
+    Finding,
+    adapter_findings,
+    beside_findings,
+    image_encoder,
+    movement_finding,
+    preprocessing_findings,
+    require_same_architecture,
+    text_changed,
+    text_finding,
+)
+from clipdrift.checkpoint.find import (
+    ORIGIN_FILE,
+    Kind,
+    kind_of,
+    read_json,
+    read_tensors,
+    require_finite,
+)
+from clipdrift.errors import Fault, RecordError
+from clipdrift.methods.adapted import HEAD_FILE
+from clipdrift.methods.weights_file import assign
+from clipdrift.spec.parts import BackboneSpec
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model made from a baseline.
+
+    live: the CLIP as it runs, adapters in place. plain: its image path without any wrapper, for
+    the weights. own_text: whether it reads class prompts by weights of its own.
+    """
+
+    kind: Kind
+    live: Backbone
+    plain: Mapping[str, Tensor]
+    own_text: bool
+    findings: list[Finding]
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        return image_encoder(self.live)
+
+    def vision_state(self) -> dict[str, Tensor]:
+        return _under("vision_model.", self.plain)
+
+    def projection_state(self) -> dict[str, Tensor]:
+        return _under("visual_projection.", self.plain)
+
+
+def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
+    """Load a peft adapter or a whole CLIP and hold it against its baseline.
+
+    Raises:
+        ClipdriftError: if it cannot be read safely and exactly, or is of another architecture.
+    """
+    kind = kind_of(folder)
+    if kind == "run":
+        raise RecordError(
+            Fault(str(folder), "an adapter or a CLIP", "a run", "Evaluate it without --spec")
+        )
+    checkpoint = _adapter(folder, baseline) if kind == "adapter" else _clip(folder, baseline)
+    found = "peft adapter" if kind == "adapter" else "CLIP in transformers format"
+    kinds = [Finding("kind", "ok", f"{found}, safetensors")]
+    return replace(checkpoint, findings=[*kinds, *checkpoint.findings])
+
+
+def _clip(folder: Path, baseline: Backbone) -> Checkpoint:
+    spec = BackboneSpec(id=str(folder))
+    model, config = load_clip(folder, spec)
+    require_finite(dict(model.named_parameters()), folder)
+    size, mean, std = preprocessing(folder, config, spec)
+    has_own = (folder / "tokenizer_config.json").is_file()
+    live = Backbone(
+        name=folder.name,
+        model=model.to(baseline.model.device),
+        tokenizer=load_tokenizer(folder, spec) if has_own else baseline.tokenizer,
+        image_size=size,
+        mean=mean,
+        std=std,
+        sha256=folder_hash(folder),
+        precision_on_disk=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+    )
+    require_same_architecture(live, baseline, str(folder))
+    changed = text_changed(live, baseline)
+    head = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
+    findings = [
+        movement_finding(live, baseline),
+        *beside_findings("in the model", head),
+        *preprocessing_findings(live, baseline),
+        text_finding(changed),
+        _base_finding(folder, baseline, {}),
+    ]
+    return Checkpoint("clip", live, dict(model.named_parameters()), changed, findings)
+
+
+def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
+    loaded = load_adapter(folder, baseline)
+    live = replace(
+        baseline,
+        name=folder.name,
+        model=loaded.clip,
+        sha256=folder_hash(folder),
+        precision_on_disk=", ".join(loaded.precisions),
+    )
+    beside = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
+    projection = _take_projection(loaded, beside, folder)
+    changed = any(part.startswith("text_") for part in loaded.parts)
+    head = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
+    findings = [
+        *adapter_findings(loaded, live),
+        *beside_findings(projection, head),
+        *preprocessing_findings(live, baseline),
+        text_finding(changed),
+        _base_finding(folder, baseline, loaded.config),
+    ]
+    return Checkpoint("adapter", live, dict(loaded.merged.named_parameters()), changed, findings)
+
+
+def _take_projection(
+    loaded: LoadedAdapter, beside: Mapping[str, Tensor], folder: Path
+) -> str | None:
+    """Where the projection comes from; a file beside the adapter is read into the live model."""
+    if "visual_projection" in loaded.parts:
+        return "in the adapter"
+    saved = _under("projection.", beside)
+    if not saved:
+        return None
+    own = dict(loaded.clip.visual_projection.named_parameters())
+    assign(own, saved, where=str(folder / HEAD_FILE))
+    return f"read from {HEAD_FILE}"
+
+
+def _base_finding(folder: Path, baseline: Backbone, config: Mapping[str, Any]) -> Finding:
+    """Whether this is the base it was made from: by content where we wrote it, else by name."""
+    if (folder / ORIGIN_FILE).is_file():
+        if read_json(folder / ORIGIN_FILE).get("backbone_sha256") == baseline.sha256:
+            return Finding("base", "ok", f"{baseline.name}, the same content as in training")
+        return Finding("base", "wrong", f"not {baseline.name} as it is: trained from other content")
+    named = str(config.get("base_model_name_or_path") or "")
+    if not named:
+        return Finding("base", "note", f"none is named; held against {baseline.name}")
+    if Path(named).name == Path(baseline.name).name:
+        return Finding("base", "ok", f"{named}, by its name")
+    return Finding("base", "note", f"{named} is named, held against {baseline.name}")
+
+
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value.detach()
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+
+
+__all__ = ["Checkpoint", "load_checkpoint"]

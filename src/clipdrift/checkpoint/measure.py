@@ -1,0 +1,112 @@
+"""Zero-shot accuracy and drift of a checkpoint, on the sets that a study names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from clipdrift.backbone import Backbone
+from clipdrift.baseline import measure_transfer, probe, score
+from clipdrift.checkpoint.checks import Finding
+from clipdrift.checkpoint.find import kind_of
+from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
+from clipdrift.data.cache import default_cache_dir
+from clipdrift.materials import Materials, TransferMaterial, load_materials
+from clipdrift.reading import read_drift, transfer_reading
+from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.spec import StudySpec
+from clipdrift.spec.parts import BackboneSpec
+from clipdrift.study import choose_device
+from clipdrift.worker import strict_float32
+
+OnFound = Callable[[list[Finding]], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a checkpoint is, keeps and moved. Drift is read on the probe set of every target."""
+
+    baseline: str
+    findings: list[Finding]
+    transfers: dict[str, TransferReading]
+    drift: dict[str, Reading]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found that makes the numbers mislead."""
+        return all(finding.status != "wrong" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; accuracies are fractions, undefined is None."""
+        return {
+            "baseline": self.baseline,
+            "sound": self.sound,
+            "findings": [asdict(finding) for finding in self.findings],
+            "transfers": {n: reading.model_dump() for n, reading in self.transfers.items()},
+            "drift": {
+                name: reading.model_dump(exclude={"val_accuracy", "transfer"})
+                for name, reading in self.drift.items()
+            },
+        }
+
+
+def evaluate_checkpoint(
+    folder: Path,
+    spec: StudySpec,
+    *,
+    baseline: str | None = None,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    on_found: OnFound = lambda findings: None,
+) -> Evaluation:
+    """Check a peft adapter or a whole CLIP, then measure it against its baseline.
+
+    Args:
+        baseline: id or folder of the untouched CLIP; default: the study's backbone.
+        on_found: told what was found, before anything is measured.
+
+    Raises:
+        ClipdriftError: if checkpoint, baseline or data cannot be used.
+    """
+    kind_of(folder)  # what must not be read is refused before anything is prepared
+    if baseline is not None and baseline != spec.backbone.id:
+        spec = spec.model_copy(update={"backbone": BackboneSpec(id=baseline)})
+    strict_float32()
+    materials = load_materials(
+        spec, cache_dir=cache_dir or default_cache_dir(), device=choose_device(device)
+    )
+    checkpoint = load_checkpoint(folder, materials.backbone)
+    on_found(checkpoint.findings)
+    return Evaluation(
+        baseline=materials.backbone.name,
+        findings=checkpoint.findings,
+        transfers={
+            name: _transfer(checkpoint, materials.backbone, transfer, spec.evaluation.batch_size)
+            for name, transfer in materials.transfers.items()
+        },
+        drift=_drift(checkpoint, materials),
+    )
+
+
+def _transfer(
+    checkpoint: Checkpoint, baseline: Backbone, transfer: TransferMaterial, batch: int
+) -> TransferReading:
+    images, prompts = transfer.images, transfer.prompts
+    before = measure_transfer(baseline, prompts, images, None, batch_size=batch)
+    own = checkpoint.own_text
+    text = checkpoint.live.text_features(prompts) if own else before.text_features
+    now = score(checkpoint.encoder, images, text, batch_size=batch)
+    return transfer_reading(now, before.accuracy, len(images), len(prompts))
+
+
+def _drift(checkpoint: Checkpoint, materials: Materials) -> dict[str, Reading]:
+    found = {}
+    for name, target in materials.targets.items():
+        before = probe(materials.backbone.encoder(), target.probe)
+        found[name], _ = read_drift(checkpoint, materials.backbone, target.probe, before)
+    return found
+
+
+__all__ = ["Evaluation", "evaluate_checkpoint"]
