@@ -76,6 +76,8 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
         len(t.epoch_images) for t in materials.transfers.values() if t.epoch_images
     )
     scored = epochs * per_epoch + len(target.test)
+    if run.checkpoint == "paper_test_selected":
+        scored += epochs * len(target.test)
     whole = sum(len(t.images) for t in materials.transfers.values())
     asked = run.evaluation
     scored += whole + len(asked.interpolation) * (len(target.val) + len(target.test) + whole)
