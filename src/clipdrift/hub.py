@@ -1,4 +1,4 @@
-"""Fetching a model from a hub: one place where the network may be touched, and its refusals."""
+"""Asking a hub, and fetching a model from it; its refusals in plain words."""
 
 from __future__ import annotations
 

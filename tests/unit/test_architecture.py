@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # measuring side
     "hub": {"errors"},
     "provenance": BASE,
-    "data": BASE,
+    "data": BASE | {"hub"},
     "backbone": BASE | {"hub"},
     "methods": BASE | {"backbone"},
     "training": BACKBONE | {"methods"},
