@@ -91,14 +91,15 @@ def _clip(folder: Path, baseline: Backbone) -> Checkpoint:
     model, config = load_clip(folder, spec)
     require_finite(dict(model.named_parameters()), folder)
     size, mean, std = preprocessing(folder, config, spec)
+    own_channels = (folder / "preprocessor_config.json").is_file()
     has_own = (folder / "tokenizer_config.json").is_file()
     live = Backbone(
         name=folder.name,
         model=model.to(baseline.model.device),
         tokenizer=load_tokenizer(folder, spec) if has_own else baseline.tokenizer,
         image_size=size,
-        mean=mean,
-        std=std,
+        mean=mean if own_channels else baseline.mean,
+        std=std if own_channels else baseline.std,
         sha256=folder_hash(folder),
         precision_on_disk=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
@@ -108,7 +109,7 @@ def _clip(folder: Path, baseline: Backbone) -> Checkpoint:
     findings = [
         movement_finding(live, baseline),
         *beside_findings("in the model", head),
-        *preprocessing_findings(live, baseline),
+        *preprocessing_findings(live, baseline, own_channels=own_channels),
         text_finding(changed),
         _base_finding(folder, baseline, {}),
     ]

@@ -1,0 +1,392 @@
+"""Checkpoints that others made, with peft and transformers alone, read as those libraries do."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_models import EMBEDDED, METHODS, mini_clip, pixels, write_random_clip
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from clipdrift.backbone import load_backbone
+from clipdrift.checkpoint.adapter import load_adapter
+from clipdrift.checkpoint.checks import adapter_findings
+from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
+from clipdrift.checkpoint.measure import evaluate_checkpoint
+from clipdrift.cli import main
+from clipdrift.errors import ClipdriftError, RecordError
+from clipdrift.export import export_adapter, export_merged
+from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.spec import StudySpec
+from clipdrift.spec.parts import BackboneSpec
+
+VISION = r".*vision_model.*\.(q_proj|v_proj)"
+
+
+def plain_clip() -> Any:
+    return CLIPModel.from_pretrained(EMBEDDED, dtype=torch.float32).eval()
+
+
+def pixel_values() -> Tensor:
+    own = json.loads((EMBEDDED / "preprocessor_config.json").read_text())
+    mean, std = (torch.tensor(own[k]).view(1, 3, 1, 1) for k in ("image_mean", "image_std"))
+    return (pixels().permute(0, 3, 1, 2) / 255 - mean) / std
+
+
+def features(clip: Any) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = clip.get_image_features(pixel_values=pixel_values()).pooler_output
+    return found
+
+
+def train_by_noise(model: nn.Module, size: float = 0.1) -> None:
+    """Move every tensor that trains, zeros of B included."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+
+
+def made_by_peft(
+    folder: Path, *, part: str = "", size: float = 0.1, **options: Any
+) -> tuple[Path, Any]:
+    """An adapter on a whole CLIP or on a part of it, saved by peft; and the live CLIP."""
+    clip = plain_clip()
+    host = getattr(clip, part) if part else clip
+    wrapped = peft.get_peft_model(host, peft.LoraConfig(r=4, lora_alpha=8, **options))
+    train_by_noise(wrapped, size)
+    wrapped.eval().save_pretrained(folder)
+    return folder, clip
+
+
+def loaded(folder: Path) -> Checkpoint:
+    return load_checkpoint(folder, mini_clip())
+
+
+def statuses(checkpoint: Checkpoint) -> dict[str, str]:
+    return {finding.check: finding.status for finding in checkpoint.findings}
+
+
+def text_of(checkpoint: Checkpoint, check: str) -> str:
+    return next(f.text for f in checkpoint.findings if f.check == check)
+
+
+def embeddings(checkpoint: Checkpoint) -> Tensor:
+    with torch.no_grad():
+        return checkpoint.encoder(pixels())
+
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "whole CLIP": {"target_modules": VISION},
+    "vision tower": {"part": "vision_model", "target_modules": ["q_proj", "v_proj"]},
+    "rsLoRA": {"target_modules": VISION, "use_rslora": True},
+    "DoRA": {"part": "vision_model", "target_modules": ["fc1"], "use_dora": True},
+    "biases": {"target_modules": VISION, "lora_bias": True},
+    "patterns": {
+        "part": "vision_model",
+        "target_modules": ["q_proj", "fc2"],
+        "rank_pattern": {"fc2": 2},
+        "alpha_pattern": {"q_proj": 3},
+        "layers_to_transform": [1, 4],
+    },
+    "projection adapted": {"target_modules": r".*(vision_model.*q_proj|visual_projection)"},
+    "projection saved": {"target_modules": VISION, "modules_to_save": ["visual_projection"]},
+}
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_an_adapter_of_pefts_reads_as_in_peft(name: str, tmp_path: Path) -> None:
+    folder, clip = made_by_peft(tmp_path / "adapter", **ADAPTERS[name])
+    checkpoint = loaded(folder)
+    expected = features(clip)
+    torch.testing.assert_close(embeddings(checkpoint), expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(expected, features(plain_clip()), rtol=1e-2)
+    found = statuses(checkpoint)
+    assert "wrong" not in found.values(), checkpoint.findings
+    assert found["text tower"] == "ok"
+    assert found["projection"] == ("ok" if "projection" in name else "note")
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_plain_weights_of_an_adapter_are_the_live_ones(name: str, tmp_path: Path) -> None:
+    """An untouched CLIP, loaded with what weight drift is read from, embeds as the live one."""
+    folder, clip = made_by_peft(tmp_path / "adapter", **ADAPTERS[name])
+    checkpoint, plain = loaded(folder), plain_clip()
+    plain.vision_model.load_state_dict(checkpoint.vision_state(), strict=False)
+    plain.visual_projection.load_state_dict(checkpoint.projection_state())
+    own = {n for n, _ in plain.vision_model.named_parameters()}
+    assert own == checkpoint.vision_state().keys()
+    torch.testing.assert_close(features(plain), features(clip), rtol=1e-4, atol=1e-5)
+
+
+def test_the_baseline_is_never_touched(tmp_path: Path) -> None:
+    before = copy.deepcopy(mini_clip().model.state_dict())
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=["q_proj"])
+    loaded(folder)
+    after = mini_clip().model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_an_adapter_that_does_nothing_is_told(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION, size=0.0)
+    checkpoint = loaded(folder)
+    assert statuses(checkpoint)["adapters active"] == "wrong"
+    assert "switched off" in text_of(checkpoint, "adapters active")
+
+
+def test_merged_weights_that_are_not_the_live_ones_are_told(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    adapter = load_adapter(folder, mini_clip())
+    live = replace(mini_clip(), model=adapter.clip)
+    assert [f.status for f in adapter_findings(adapter, live)] == ["ok", "ok"]
+    adapter.merged.vision_model.load_state_dict(plain_clip().vision_model.state_dict())
+    assert [f.status for f in adapter_findings(adapter, live)] == ["ok", "wrong"]
+
+
+def test_names_in_other_modules_than_a_clips_are_its_head(tmp_path: Path) -> None:
+    """As `modules_to_save=["classifier"]` leaves them for a model with a classifier."""
+    folder, clip = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    path = folder / "adapter_model.safetensors"
+    head = {"base_model.model.classifier.weight": torch.ones(10, 64)}
+    save_file({**load_file(path), **head}, path)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "modules_to_save": ["classifier"]})
+    )
+    checkpoint = loaded(folder)
+    assert "classifier.weight" in text_of(checkpoint, "classifier")
+    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_reaches_the_text_tower_is_told_and_read_with_it(tmp_path: Path) -> None:
+    folder, clip = made_by_peft(tmp_path / "adapter", target_modules=["q_proj", "v_proj"])
+    checkpoint = loaded(folder)
+    assert statuses(checkpoint)["text tower"] == "note"
+    assert checkpoint.own_text
+    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    tokens = mini_clip().tokenizer("a red circle", return_tensors="pt")
+    with torch.no_grad():
+        expected = clip.get_text_features(**tokens).pooler_output
+    expected = expected / expected.norm(dim=-1, keepdim=True)
+    found = checkpoint.live.text_features([["a red circle"]])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    untouched = mini_clip().text_features([["a red circle"]])
+    assert not torch.allclose(found, untouched, rtol=1e-2)
+
+
+def test_half_precision_is_told(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    path = folder / "adapter_model.safetensors"
+    save_file({k: v.half() for k, v in load_file(path).items()}, path)
+    checkpoint = loaded(folder)
+    assert text_of(checkpoint, "precision on disk") == "float16, the baseline's is float32"
+    assert all(p.dtype == torch.float32 for p in checkpoint.encoder.parameters())
+
+
+def test_an_adapter_for_another_base_is_refused(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    other = load_backbone(BackboneSpec(id=str(write_random_clip(tmp_path / "other"))))
+    with pytest.raises(RecordError, match=r"of another shape .*Name the base it was made for"):
+        load_checkpoint(folder, other)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda t: dict(list(t.items())[1:]), "1 missing, 0 left over"),
+        (lambda t: {**t, "base_model.model.vision_model.x.lora_A.weight": torch.ones(1)}, "1 left"),
+        (lambda t: {k: v[:1].clone() for k, v in t.items()}, "of another shape"),
+    ],
+)
+def test_keys_are_accounted_for_one_by_one(tmp_path: Path, damage: Any, words: str) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    path = folder / "adapter_model.safetensors"
+    save_file(damage(load_file(path)), path)
+    with pytest.raises(RecordError, match=words):
+        loaded(folder)
+
+
+def test_configurations_that_peft_refuses_are_faults(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    (folder / "adapter_config.json").write_text('{"peft_type": "NOTHING"}')
+    with pytest.raises(RecordError, match="expected an adapter that peft can put onto"):
+        loaded(folder)
+    (folder / "adapter_config.json").write_text("[1")
+    with pytest.raises(RecordError, match="expected a JSON object"):
+        loaded(folder)
+
+
+# Whole CLIPs
+
+
+def saved_clip(folder: Path, change: Any = lambda clip: None, **options: Any) -> Path:
+    """A CLIP saved by transformers, without a tokenizer, as training scripts often leave it."""
+    clip = plain_clip()
+    with torch.no_grad():
+        change(clip)
+    clip.save_pretrained(folder, **options)
+    return folder
+
+
+def move_vision(clip: Any) -> None:
+    clip.vision_model.requires_grad_(True)
+    clip.text_model.requires_grad_(False)
+    for name in ("visual_projection", "text_projection"):
+        getattr(clip, name).requires_grad_(name == "visual_projection")
+    clip.logit_scale.requires_grad_(False)
+    train_by_noise(clip, 0.02)
+
+
+@pytest.mark.parametrize("shard", ["5GB", "300KB"])
+def test_a_clip_reads_as_in_transformers_also_in_shards(tmp_path: Path, shard: str) -> None:
+    folder = saved_clip(tmp_path / "clip", move_vision, max_shard_size=shard)
+    assert (len(list(folder.glob("*.safetensors"))) > 1) is (shard == "300KB")
+    checkpoint = loaded(folder)
+    expected = features(CLIPModel.from_pretrained(folder).eval())
+    torch.testing.assert_close(embeddings(checkpoint), expected, rtol=1e-4, atol=1e-5)
+    found = statuses(checkpoint)
+    assert "wrong" not in found.values(), checkpoint.findings
+    assert (found["vision weights"], found["text tower"]) == ("ok", "ok")
+    assert text_of(checkpoint, "mean / std").endswith("the baseline's are used")
+
+
+def test_an_untouched_copy_is_told(tmp_path: Path) -> None:
+    checkpoint = loaded(saved_clip(tmp_path / "clip"))
+    assert text_of(checkpoint, "vision weights").startswith("equal to the baseline's")
+
+
+def test_an_own_text_tower_is_told(tmp_path: Path) -> None:
+    def move_text(clip: Any) -> None:
+        clip.text_projection.weight.mul_(1.5)
+
+    checkpoint = loaded(saved_clip(tmp_path / "clip", move_text))
+    assert checkpoint.own_text
+    assert statuses(checkpoint)["text tower"] == "note"
+
+
+def edit(path: Path, **changes: Any) -> None:
+    body = json.loads(path.read_text())
+    for key, value in changes.items():
+        body[key] = {**body[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(body))
+
+
+def test_another_activation_and_other_channels_are_wrong(tmp_path: Path) -> None:
+    folder = saved_clip(tmp_path / "clip", move_vision)
+    edit(folder / "config.json", vision_config={"hidden_act": "gelu"})
+    shutil.copy(EMBEDDED / "preprocessor_config.json", folder)
+    edit(folder / "preprocessor_config.json", image_mean=[0.4, 0.5, 0.6])
+    checkpoint = loaded(folder)
+    found = statuses(checkpoint)
+    assert (found["activation"], found["mean / std"]) == ("wrong", "wrong")
+    assert text_of(checkpoint, "activation") == "gelu, the baseline's is quick_gelu"
+    assert "0.4, 0.5, 0.6" in text_of(checkpoint, "mean / std")
+    assert found["image size"] == "ok"
+
+
+def test_another_architecture_is_refused_size_by_size(tmp_path: Path) -> None:
+    with pytest.raises(RecordError) as refused:
+        loaded(write_random_clip(tmp_path / "other"))
+    wheres = {fault.where.split()[-1] for fault in refused.value.faults}
+    assert {"image_size", "hidden_size", "num_hidden_layers", "projection_dim"} <= wheres
+
+
+def test_a_clip_with_broken_weights_is_refused(tmp_path: Path) -> None:
+    def break_down(clip: Any) -> None:
+        clip.visual_projection.weight[0, 0] = float("inf")
+
+    with pytest.raises(RecordError, match=r"visual_projection.weight: expected finite values"):
+        loaded(saved_clip(tmp_path / "clip", break_down))
+
+
+def test_missing_keys_of_a_clip_are_refused(tmp_path: Path) -> None:
+    folder = saved_clip(tmp_path / "clip")
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop("visual_projection.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ClipdriftError, match="expected weights that match the model key by key"):
+        loaded(folder)
+
+
+# Measured
+
+
+def run_of(study: Path, method: str) -> tuple[Path, RunRecord]:
+    record = next(r for r in StudyFolder(study).records()[0] if r.method == method)
+    return StudyFolder(study).run_path(record.run_id), record
+
+
+@pytest.mark.parametrize(("method", "export"), [("full_ft", "merged"), ("lora", "adapter")])
+def test_an_exported_run_measures_as_its_record(
+    finished_study: Path,
+    small_spec: StudySpec,
+    cache_dir: Path,
+    tmp_path: Path,
+    method: str,
+    export: str,
+) -> None:
+    run, record = run_of(finished_study, method)
+    out = tmp_path / "model"
+    (export_merged if export == "merged" else export_adapter)(run, out)
+    assert METHODS[method].kind == method  # type: ignore[attr-defined]
+    found = evaluate_checkpoint(out, small_spec, baseline=str(EMBEDDED), cache_dir=cache_dir)
+    assert found.sound
+    now, was = found.transfers["world"], record.result.transfer["world"]
+    assert (now.accuracy, now.retention_pct) == (was.accuracy, was.retention_pct)
+    drift = found.drift["land-cover"]
+    assert drift.drift.keys() == record.result.drift.keys()
+    for name, value in record.result.drift.items():
+        # Merged and live paths round apart; drift is a small difference of large sums.
+        assert drift.drift[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_weights_trained_from_another_base_are_wrong(finished_study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    export_adapter(run_of(finished_study, "lora")[0], out)
+    edit(out / "clipdrift.json", backbone_sha256="0" * 64)
+    assert statuses(loaded(out))["base"] == "wrong"
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_the_command_says_first_what_it_found(
+    finished_study: Path,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION, size=0.0)
+    spec = finished_study / "study.yaml"
+    words = ("evaluate", folder, "--spec", spec, "--baseline", "mini-clip", "--cache", cache_dir)
+    assert call(monkeypatch, *words) == 1  # the adapter does nothing
+    out = capsys.readouterr().out
+    assert out.index("adapters active") < out.index("Zero-shot transfer") < out.index("cka_mean")
+    assert call(monkeypatch, *words, "--json") == 1
+    body = json.loads(capsys.readouterr().out)
+    assert body["sound"] is False
+    assert body["transfers"]["world"]["retention_pct"] == 100
+    assert body["drift"]["land-cover"]["drift"]["weight_drift_rel"] == 0
+    assert call(monkeypatch, "evaluate", folder) == 2
+    assert "--spec: expected a study file" in capsys.readouterr().err
+    run, _ = run_of(finished_study, "lora")
+    assert call(monkeypatch, "evaluate", run, "--spec", spec) == 2
+    assert "expected a run alone: it knows its study, got --spec" in capsys.readouterr().err

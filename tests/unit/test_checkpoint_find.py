@@ -1,0 +1,118 @@
+"""What lies in a folder is told before it is read; what could run code is never read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from small_models import EMBEDDED
+
+from clipdrift.checkpoint.find import kind_of, read_tensors
+from clipdrift.errors import RecordError
+
+
+class Planted:
+    """A pickle of this writes a file when it is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(RecordError) as refused:
+        kind_of(folder)
+    return str(refused.value)
+
+
+def test_three_kinds_are_told_apart(tmp_path: Path) -> None:
+    assert kind_of(EMBEDDED) == "clip"
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert kind_of(tmp_path) == "adapter"
+    (tmp_path / "record.json").touch()
+    assert kind_of(tmp_path) == "run"
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        ("config.json", "pytorch_model.bin"),
+        ("adapter_config.json", "adapter_model.bin"),
+        ("config.json", "model.ckpt"),
+        (None, "model.pt"),
+        (None, "model.pth"),
+    ],
+)
+def test_pickled_weights_are_refused_and_never_read(
+    tmp_path: Path, config: str | None, weights: str
+) -> None:
+    folder, mark = tmp_path / "model", tmp_path / "code-has-run"
+    folder.mkdir()
+    torch.save(Planted(mark), folder / weights)
+    if config:
+        (folder / config).write_text("{}")
+    for place in (folder, folder / weights):
+        text = refusal(place)
+        assert f"got {weights}, a pickle, which runs its maker's code when it is read" in text
+        assert "Save it anew with safetensors" in text
+    assert not mark.exists()
+
+
+def test_safetensors_beside_a_pickle_are_used(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    (tmp_path / "adapter_model.bin").touch()
+    assert kind_of(tmp_path) == "adapter"
+
+
+def test_every_missing_shard_is_named(tmp_path: Path) -> None:
+    names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    index = {"weight_map": {f"w{i}": name for i, name in enumerate(names)}}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / names[1]).touch()
+    text = refusal(tmp_path)
+    assert text.count("expected a shard of the weights, got nothing there. Copy it too.") == 2
+    assert names[0] in text
+    assert names[1] not in text
+
+
+def test_a_shard_cannot_lie_outside_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "other.safetensors").touch()
+    (folder / "config.json").write_text("{}")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "../other.safetensors"}}))
+    assert "expected the name of a file in the folder, got a path" in refusal(folder)
+    index.write_text("[]")
+    assert "expected a JSON object, got a damaged file" in refusal(folder)
+    index.write_text("{}")
+    assert "expected a weight_map, got none" in refusal(folder)
+
+
+def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
+    assert "expected a run (record.json), a peft adapter" in refusal(tmp_path)
+    assert "expected a folder of weights, got nothing there" in refusal(tmp_path / "nowhere")
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    assert "Name the folder that holds it and its configuration" in refusal(file)
+    (tmp_path / "config.json").write_text("{}")
+    file.unlink()
+    assert "model.safetensors: expected weights, got nothing there" in refusal(tmp_path)
+
+
+def test_torn_and_broken_weights_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(b"torn")
+    with pytest.raises(RecordError, match="expected weights in safetensors format"):
+        read_tensors(path)
+    save_file({"fine": torch.ones(2), "broken": torch.tensor([1.0, float("nan")])}, path)
+    with pytest.raises(RecordError, match="broken: expected finite values, got NaN or infinity"):
+        read_tensors(path)
