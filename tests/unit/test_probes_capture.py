@@ -223,7 +223,8 @@ def test_another_tower_on_the_same_config_still_works(clip: Any, images: Tensor)
     seen: list[int] = []
     with attention_sink(clip.vision_model, lambda block, attn: seen.append(block)):
         found = other(pixel_values=images).image_embeds
-    torch.testing.assert_close(found, expected, **FLOAT32)
+    # SDPA and the plain product round differently; elements near zero carry the others' rounding.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert seen == []
 
 
