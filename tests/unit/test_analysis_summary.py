@@ -289,3 +289,30 @@ def test_text_cells_are_never_formulas(start: str) -> None:
     assert line["target"] == f"'{start.strip()}cmd()"
     assert line["run_ids"] == f"'{start.strip()}a b"
     assert line["mean"] == "-0.5"
+
+
+def test_runs_under_other_conditions_enter_no_comparison(make_records: Any) -> None:
+    records = make_records()
+    odd = next(r for r in records if r.method == "lora" and r.role == "matched")
+    place = (odd.backbone, odd.target, odd.learning_rate, odd.seed)
+    changed = [
+        r.model_copy(update={"fingerprints": {**r.fingerprints, "data": "another"}})
+        if r.run_id == odd.run_id
+        else r
+        for r in records
+    ]
+    # Leaving out both runs of the place is what the analysis should amount to.
+    left = [
+        r
+        for r in records
+        if r.role != "matched" or (r.backbone, r.target, r.learning_rate, r.seed) != place
+    ]
+    ours, wanted = analyze(changed), analyze(left)
+    for key in ("matched_views", "mediation"):
+        assert ours[key] == wanted[key]
+    numbers = [
+        [(r["metric"], r["lr"], r["n_pairs"], r["detectable_diff"]) for r in result["power"]]
+        for result in (ours, wanted)
+    ]
+    assert numbers[0] == numbers[1]
+    assert ours["power"] != analyze(records)["power"]

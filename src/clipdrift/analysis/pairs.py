@@ -89,6 +89,29 @@ def matched_pairs(frame: pd.DataFrame, varied: Collection[str] = ()) -> Iterator
             )
 
 
+def without_conflicts(frame: pd.DataFrame, varied: Collection[str] = ()) -> pd.DataFrame:
+    """The frame without matched runs that differ from a partner in a fingerprint they share.
+
+    For questions that fit a line through each method's runs instead of pairing them. A run without
+    a partner stays.
+
+    Args:
+        frame: one row per finished run.
+        varied: factors that the study varies on purpose; their fingerprints may differ.
+    """
+    key = ["backbone", "target", "learning_rate", "seed"]
+    conflicts = set()
+    for place, group in matched_runs(frame).groupby(key, sort=False):
+        runs = group.reset_index(drop=True)
+        marks = _Fingerprints(runs, varied)
+        if any(marks.differing(i, j) for i, j in combinations(range(len(runs)), 2)):
+            conflicts.add(place)
+    places = zip(*(frame[name].tolist() for name in key), strict=True)
+    wrong = np.array([place in conflicts for place in places], dtype=bool)
+    matched = (frame["role"] == "matched").to_numpy(dtype=bool)
+    return frame[~(wrong & matched)]
+
+
 class _Fingerprints:
     """Fingerprints of the runs of a target, for comparison two at a time."""
 
@@ -125,4 +148,10 @@ def dropped_in_words(dropped: list[Dropped], undefined: int) -> str | None:
     return "; ".join(f"{count} {why}" for why, count in ordered) or None
 
 
-__all__ = ["Dropped", "MatchedRuns", "dropped_in_words", "matched_pairs"]
+__all__ = [
+    "Dropped",
+    "MatchedRuns",
+    "dropped_in_words",
+    "matched_pairs",
+    "without_conflicts",
+]

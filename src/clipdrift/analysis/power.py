@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,9 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
+from clipdrift.analysis.pairs import MatchedRuns, matched_pairs
 from clipdrift.analysis.ranks import Floats
-from clipdrift.analysis.signals import column, matched_runs, outcome_columns, parts
+from clipdrift.analysis.signals import column, outcome_columns
 
 ALPHA = 0.05
 POWER = 0.8
@@ -39,7 +39,11 @@ class Design(NamedTuple):
 
 
 def rows(
-    frame: pd.DataFrame, *, metrics: list[str] | None = None, alpha: float = ALPHA
+    frame: pd.DataFrame,
+    *,
+    metrics: list[str] | None = None,
+    alpha: float = ALPHA,
+    varied: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Smallest detectable difference and seeds needed, from the seed variance of matched pairs.
 
@@ -54,6 +58,7 @@ def rows(
         frame: one row per finished run.
         metrics: default test accuracy, retention and every `drift.*`.
         alpha: two-sided level.
+        varied: factors whose fingerprints may differ between matched runs.
 
     Returns:
         One dict per backbone, target, metric, pair of methods and rate, and pooled: `backbone,
@@ -66,34 +71,25 @@ def rows(
 
     Reference: Cohen (1988), section 2.2; Johnson, Kotz & Balakrishnan (1995), chapter 31.
     """
-    runs = matched_runs(frame)
-    drifts = sorted(name for name in runs.columns if name.startswith("drift."))
-    default = [name for name in ("test_accuracy",) if name in runs]
-    wanted = [*default, *outcome_columns(runs), *drifts] if metrics is None else metrics
+    drifts = sorted(name for name in map(str, frame.columns) if name.startswith("drift."))
+    default = [name for name in ("test_accuracy",) if name in frame]
+    wanted = [*default, *outcome_columns(frame), *drifts] if metrics is None else metrics
     out = []
-    for (backbone, target), part in parts(runs, "backbone", "target"):
-        table = _table(part, wanted)
-        for a, b in combinations(sorted(set(part["method"])), 2):
-            by_rate = _differences(table, a, b)
-            for i, metric in enumerate(wanted):
-                key = {"backbone": backbone, "target": target, "metric": metric}
-                pair = {**key, "method_a": a, "method_b": b}
-                out += [{**pair, **row} for row in _pair(by_rate, i, metric, alpha)]
+    for pairs in matched_pairs(frame, varied):
+        key = {"backbone": pairs.backbone, "target": pairs.target}
+        methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
+        by_rate = _differences(pairs, wanted)
+        for i, metric in enumerate(wanted):
+            pair = {**key, "metric": metric, **methods}
+            out += [{**pair, **row} for row in _pair(by_rate, i, metric, alpha)]
     return out
 
 
-def _table(runs: pd.DataFrame, metrics: list[str]) -> pd.DataFrame:
-    """Metrics by method, learning rate and seed; runs that stand there twice are averaged."""
-    data = pd.DataFrame({name: column(runs, name) for name in metrics})
-    return data.groupby([runs["method"], runs["learning_rate"], runs["seed"]]).mean()
-
-
-def _differences(table: pd.DataFrame, a: str, b: str) -> dict[float, Floats]:
+def _differences(pairs: MatchedRuns, metrics: list[str]) -> dict[float, Floats]:
     """Learning rate -> differences a - b of matched runs, (n_pairs, n_metrics)."""
-    gaps = (table.loc[a] - table.loc[b]).dropna(how="all")
-    rates = gaps.index.get_level_values("learning_rate")
-    values = gaps.to_numpy(dtype=np.float64)
-    return {float(rate): values[rates == rate] for rate in sorted(set(rates))}
+    values = np.column_stack([column(pairs.runs, name) for name in metrics])
+    gaps = values[pairs.first] - values[pairs.second]
+    return {rate: gaps[pairs.lr == rate] for rate in sorted(set(pairs.lr.tolist()))}
 
 
 def _pair(

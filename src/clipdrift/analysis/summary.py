@@ -34,6 +34,7 @@ from clipdrift.analysis import (
     selection,
 )
 from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.pairs import without_conflicts
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.spec import StudySpec, content_hash
@@ -73,6 +74,7 @@ def analyze(
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
         runs = runs_frame(records)
+        agreeing = without_conflicts(runs, varied)
         return {
             "schema_version": SCHEMA_VERSION,
             "generated_from": _origin(records, runs),
@@ -83,17 +85,17 @@ def analyze(
             "mixed": mixed.rows(runs),
             "equivalence": equivalence.rows(runs, varied=varied),
             "dose_response": dose.rows(runs),
-            "matched_views": matched_views.rows(runs),
+            "matched_views": matched_views.rows(agreeing),
             "operating_points": operating.rows(runs),
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),
             "predictor_bootstrap": predictor_bootstrap.rows(runs),
             "partial_correlations": partial.rows(runs),
-            "mediation": mediation.rows(runs),
+            "mediation": mediation.rows(agreeing),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
             "probe_sensitivity": probe_sensitivity.rows(probe_tables or {}),
-            "power": power.rows(runs),
+            "power": power.rows(runs, varied=varied),
             "reproduction": reproduction.rows(runs, preset) if preset else [],
         }
 
