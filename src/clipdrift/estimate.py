@@ -109,7 +109,7 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
 def _seconds_per_image_of_training(model: AdaptedModel, run: RunConfig, images: Images) -> float:
     size = min(run.schedule.batch_size, len(images))
     few = images.select(torch.arange(size).numpy())
-    steps = run.schedule.model_copy(update={"epochs": TRIAL_STEPS})
+    steps = run.schedule.model_copy(update={"epochs": TRIAL_STEPS, "max_steps": None})
     spent = [
         done.seconds
         for done in train(

@@ -177,3 +177,11 @@ def test_plan_counts_runs_as_json(call: Call, tmp_path: Path, photos: Path) -> N
     assert (code, plan["n_runs"], plan["n_cells"]) == (0, 6, 2)
     assert plan["estimate"]["seconds"] > 0
     assert {row["status"] for row in plan["audit"]} == {"shared", "crossed"}
+
+
+def test_plan_times_a_study_of_one_step(call: Call, tmp_path: Path, photos: Path) -> None:
+    import json
+
+    schedule = {"epochs": 1, "batch_size": 8, "max_steps": 1}
+    code, out, _ = call("plan", study(tmp_path, photos, schedule=schedule), "--json")
+    assert (code, json.loads(out)["estimate"]["seconds"] > 0) == (0, True)
