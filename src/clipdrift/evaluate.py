@@ -13,7 +13,13 @@ from clipdrift.methods.adapted import reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.plan import read_baselines
 from clipdrift.post_hoc import read_post_hoc
-from clipdrift.reading import classify, read_drift, read_transfers
+from clipdrift.reading import (
+    classify,
+    main_numbers,
+    read_drift,
+    read_transfers,
+    val_accuracy,
+)
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.spec import RunConfig
 from clipdrift.study import choose_device
@@ -89,28 +95,22 @@ def _require_same_content(record: RunRecord, materials: Materials) -> None:
 def _measure(
     config: RunConfig, materials: Materials, folder: StudyFolder, run_dir: Path, device: str
 ) -> dict[str, float | None]:
-    import torch
-
     target = materials.targets[config.target.name]
     baselines = read_baselines(folder, materials, target.name)
     backbone, batch = materials.backbone, config.evaluation.batch_size
     model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
-    assert_adapted(model, backbone, torch.from_numpy(target.probe.take(slice(0, 8))).to(device))
+    assert_adapted(model, backbone, target.guard_pixels(device))
     drift, _ = read_drift(model, backbone, target.probe, baselines.probe)
     test = classify(model, target.test, batch_size=batch)
     found: dict[str, float | None] = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
-        "val_accuracy": classify(model, target.val, batch_size=batch).accuracy
-        if len(target.val)
-        else None,
+        "val_accuracy": val_accuracy(model, target, batch_size=batch),
         **{f"levels.{name}": value for name, value in drift.levels.items()},
         **{f"drift.{name}": value for name, value in drift.drift.items()},
     }
     transfers = read_transfers(model, materials, baselines.transfers, whole=True, batch_size=batch)
-    for name, reading in transfers.items():
-        found[f"transfer.{name}.accuracy"] = reading.accuracy
-        found[f"transfer.{name}.retention_pct"] = reading.retention_pct
+    found.update(main_numbers(transfers))
     extra = read_post_hoc(model, materials, target, baselines, config.evaluation)
     return {**found, **{f"extra.{name}": value for name, value in extra.items()}}
 
@@ -120,9 +120,7 @@ def _flat(record: RunRecord) -> list[tuple[str, float | None]]:
     rows: list[tuple[str, float | None]] = [
         (name, getattr(result, name)) for name in ("val_accuracy", "test_accuracy", "test_loss")
     ]
-    for name, reading in result.transfer.items():
-        rows.append((f"transfer.{name}.accuracy", reading.accuracy))
-        rows.append((f"transfer.{name}.retention_pct", reading.retention_pct))
+    rows += main_numbers(result.transfer).items()
     for group in ("levels", "drift", "extra"):
         rows += [(f"{group}.{name}", value) for name, value in getattr(result, group).items()]
     return rows

@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import PreparedPart, prepare
@@ -21,6 +23,7 @@ from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 Report = Callable[[str], None]
+GUARD_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class TargetMaterial:
     @cached_property
     def probe_sha256(self) -> str:
         return self.probe.sha256()
+
+    def guard_pixels(self, device: str | torch.device) -> Tensor:
+        """The few images that the guard of the adapted path looks at: uint8 [B, S, S, 3]."""
+        return torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES))).to(device)
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def load_materials(
     for target in spec.targets:
         with _collecting(faults):
             found = parts(target)
-            damaged = {one.name: _scored(parts(one)) for one in target.corrupted}
+            damaged = {one.name: parts(one)["test"] for one in target.corrupted}
             targets[target.name] = _target(spec, target, found, damaged)
     for transfer in spec.transfers:
         with _collecting(faults):
@@ -127,16 +134,7 @@ def _target(
     parts: dict[str, PreparedPart],
     damaged: dict[str, PreparedPart],
 ) -> TargetMaterial:
-    train, test = parts.get("train"), parts.get("test")
-    if train is None or test is None:
-        raise DataError(
-            Fault(
-                f"target {target.name}",
-                "a train and a test part",
-                f"{', '.join(parts)} only",
-                "Name both parts, or use the set as a transfer",
-            )
-        )
+    train, test = parts["train"], parts["test"]
     _require_same_classes(target.name, train, damaged)
     rule, probe = target.splits or spec.splits, target.probe or spec.probe
     split = carve(
@@ -184,7 +182,7 @@ def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, Pre
 def _transfer(
     spec: StudySpec, transfer: TransferSpec, parts: dict[str, PreparedPart]
 ) -> TransferMaterial:
-    part = _scored(parts)
+    part = parts["test"]
     images = _view(part, _chosen(transfer, part))
     n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
     epoch_images = None
@@ -197,10 +195,6 @@ def _transfer(
         epoch_images=epoch_images,
         bad_images=part.bad_images,
     )
-
-
-def _scored(parts: dict[str, PreparedPart]) -> PreparedPart:
-    return parts.get("test") or next(iter(parts.values()))
 
 
 def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:

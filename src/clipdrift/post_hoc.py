@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from clipdrift.data.corruptions import corrupt
 from clipdrift.data.images import Images
@@ -18,10 +17,8 @@ from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.reading import Baselines, classify, read_transfers
+from clipdrift.reading import Baselines, classify, main_numbers, read_transfers, val_accuracy
 from clipdrift.spec.parts import EvaluationSpec
-
-GUARD_IMAGES = 8
 
 Numbers = dict[str, float | None]
 
@@ -63,20 +60,17 @@ def _at(
     batch_size: int,
 ) -> Numbers:
     """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
-    few = torch.from_numpy(target.probe.take(slice(0, GUARD_IMAGES))).to(model.encoder.mean.device)
+    few = target.guard_pixels(model.encoder.mean.device)
     with interpolated(model, materials.backbone, alpha) as trained:
         assert_adapted(model, materials.backbone, few, trained=trained)
         found: Numbers = {}
         if len(target.val):
-            found["val_accuracy"] = classify(model, target.val, batch_size=batch_size).accuracy
+            found["val_accuracy"] = val_accuracy(model, target, batch_size=batch_size)
         found["test_accuracy"] = classify(model, target.test, batch_size=batch_size).accuracy
         transfers = read_transfers(
             model, materials, baselines.transfers, whole=True, batch_size=batch_size
         )
-    for name, reading in transfers.items():
-        found[f"transfer.{name}.accuracy"] = reading.accuracy
-        found[f"transfer.{name}.retention_pct"] = reading.retention_pct
-    return found
+    return {**found, **main_numbers(transfers)}
 
 
 def corrupted_accuracy(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
-from clipdrift.materials import Materials
+from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Value, drift_signals
@@ -59,6 +59,11 @@ def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classif
     hits = (logits.argmax(dim=1) == labels).double().mean()
     loss = nn.functional.cross_entropy(logits.double(), labels)
     return Classified(float(hits), float(loss), len(images))
+
+
+def val_accuracy(model: AdaptedModel, target: TargetMaterial, *, batch_size: int) -> float | None:
+    """Accuracy (fraction) on the validation images; None in a study without any."""
+    return classify(model, target.val, batch_size=batch_size).accuracy if len(target.val) else None
 
 
 def read_drift(
@@ -114,6 +119,15 @@ def transfer_reading(now: float, before: float, n_images: int, n_classes: int) -
         n_images=n_images,
         n_classes=n_classes,
     )
+
+
+def main_numbers(transfers: Mapping[str, TransferReading]) -> dict[str, float | None]:
+    """Accuracy and retention of every transfer set, by dotted name."""
+    return {
+        f"transfer.{name}.{field}": getattr(reading, field)
+        for name, reading in transfers.items()
+        for field in ("accuracy", "retention_pct")
+    }
 
 
 def undefined_reasons(reading: Reading) -> dict[str, str]:

@@ -28,6 +28,7 @@ from clipdrift.reading import (
     read_transfers,
     transfer_reading,
     undefined_reasons,
+    val_accuracy,
 )
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
@@ -36,7 +37,6 @@ from clipdrift.run_files import file_hashes, write_probe_table
 from clipdrift.spec import RunConfig
 from clipdrift.training import Diverged, EpochDone, train
 
-GUARD_IMAGES = 8
 NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "transfer"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""
 
@@ -171,9 +171,7 @@ class Run:
             step=done.step,
             train_loss=done.train_loss if done.epoch else None,
             train_seconds=done.seconds,
-            val_accuracy=classify(model, self.target.val, batch_size=batch).accuracy
-            if len(self.target.val)
-            else None,
+            val_accuracy=val_accuracy(model, self.target, batch_size=batch),
             transfer=self._epoch_transfers(model, done.epoch),
             **drift.model_dump(exclude={"val_accuracy", "transfer"}),
         )
@@ -188,7 +186,8 @@ class Run:
             batch = self.config.evaluation.batch_size
             return read_transfers(model, self.materials, before, whole=False, batch_size=batch)
         # Before training the encoder is the baseline, and its accuracies are already known.
-        assert_adapted(model, self.materials.backbone, self._guard_images())
+        pixels = self.target.guard_pixels(self.device)
+        assert_adapted(model, self.materials.backbone, pixels)
         return {
             name: transfer_reading(known, known, len(t.epoch_images), len(t.prompts))
             for name, t in self.materials.transfers.items()
@@ -216,7 +215,8 @@ class Run:
         assert self.selected is not None
         kept = self.selected
         model.rewind(kept.weights)
-        assert_adapted(model, self.materials.backbone, self._guard_images(), trained=kept.weights)
+        pixels = self.target.guard_pixels(self.device)
+        assert_adapted(model, self.materials.backbone, pixels, trained=kept.weights)
         batch = self.config.evaluation.batch_size
         test = classify(model, self.target.test, batch_size=batch)
         transfer = read_transfers(
@@ -241,9 +241,6 @@ class Run:
                 model, self.materials, self.target, self.baselines, self.config.evaluation
             ),
         )
-
-    def _guard_images(self) -> torch.Tensor:
-        return torch.from_numpy(self.target.probe.take(slice(0, GUARD_IMAGES))).to(self.device)
 
     def _timing(self, wall: float) -> dict[str, float | None]:
         return {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,22 +106,17 @@ def _land_cover_part(part: str) -> ImagePart:
 
 
 def _digits() -> dict[str, ImagePart]:
-    return {
-        "train": _drawn(
-            "digits train",
-            digits.load_digits_split("train")[1],
-            digits.DIGITS_CLASSES,
-            lambda: digits.load_digits_split("train")[0],
-            _identity("digits", "train", [digits]),
-        ),
-        "test": _drawn(
-            "digits test",
-            digits.load_digits_split("test")[1],
-            digits.DIGITS_CLASSES,
-            lambda: digits.load_digits_split("test")[0],
-            _identity("digits", "test", [digits]),
-        ),
-    }
+    return {"train": _digits_part("train"), "test": _digits_part("test")}
+
+
+def _digits_part(part: Literal["train", "test"]) -> ImagePart:
+    return _drawn(
+        f"digits {part}",
+        digits.load_digits_split(part)[1],
+        digits.DIGITS_CLASSES,
+        lambda: digits.load_digits_split(part)[0],
+        _identity("digits", part, [digits]),
+    )
 
 
 def _drawn(
