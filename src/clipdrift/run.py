@@ -141,7 +141,7 @@ class Run:
         return model.to(self.device)
 
     def _train(self, model: AdaptedModel) -> None:
-        self._read(model.eval(), EpochDone(0, 0, float("nan"), 0.0, 0))
+        self._read(model.eval(), None)
         for done in self._epochs(model):
             self.train_seconds += done.seconds
             self.images_seen += done.images
@@ -160,25 +160,29 @@ class Run:
             precision=config.precision,
         )
 
-    def _read(self, model: AdaptedModel, done: EpochDone) -> None:
-        """Everything that is read after an epoch; keeps the weights if this is the one to keep."""
+    def _read(self, model: AdaptedModel, done: EpochDone | None) -> None:
+        """Everything that is read after an epoch; keeps the weights if this is the one to keep.
+
+        None: before training.
+        """
+        epoch = done.epoch if done else 0
         batch = self.config.evaluation.batch_size
         drift, probe = read_drift(
             model, self.materials.backbone, self.target.probe, self.baselines.probe
         )
         reading = EpochReading(
-            epoch=done.epoch,
-            step=done.step,
-            train_loss=done.train_loss if done.epoch else None,
-            train_seconds=done.seconds,
+            epoch=epoch,
+            step=done.step if done else 0,
+            train_loss=done.train_loss if done else None,
+            train_seconds=done.seconds if done else 0.0,
             val_accuracy=val_accuracy(model, self.target, batch_size=batch),
-            transfer=self._epoch_transfers(model, done.epoch),
+            transfer=self._epoch_transfers(model, epoch),
             **drift.model_dump(exclude={"val_accuracy", "transfer"}),
         )
         self.history.append(reading)
-        if done.epoch:
+        if done:
             self._select(model, reading, probe)
-        self.on_epoch(EpochEvent(done.epoch, self.config.schedule.epochs))
+        self.on_epoch(EpochEvent(epoch, self.config.schedule.epochs))
 
     def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
         before = self.baselines.transfers

@@ -1,7 +1,8 @@
 """The training loop: one, visible, the same for every method.
 
 Image order, flips and head init are functions of (seed, epoch) and never of the method or the
-rate, so matched runs see the same images in the same order.
+rate, so matched runs see the same images in the same order. Training that was stopped after any
+step goes on from its `TrainState` to the same weights, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,28 +24,43 @@ from clipdrift.backbone import ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.train_state import StateOf, TrainState, capture, restore, restore_generators
 
 ORDER, FLIPS, NOISE = 0, 1, 2
 """Streams of the run's generator; a new use gets a new number so that the others do not move."""
 
 
+EXPLODED_NATS = 1000.0
+"""A mean cross-entropy that no training comes back from; guessing costs ln C, below 10."""
+
+
 @dataclass(frozen=True)
 class EpochDone:
-    """What the loop says after an epoch."""
+    """What the loop says after an epoch. `state` is to be asked for before the next one."""
 
     epoch: int
     step: int
     train_loss: float
     seconds: float
     images: int
+    state: StateOf
 
 
 class Diverged(Exception):
-    """The loss is no longer a number; says at which step."""
+    """The loss is no longer a number, or beyond any that means something; says at which step."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"loss not finite at step {step}")
+    def __init__(self, step: int, loss: float) -> None:
+        what = f"above {EXPLODED_NATS:,.0f} nats" if math.isfinite(loss) else "not finite"
+        super().__init__(f"loss {what} at step {step}")
         self.step = step
+
+
+class Stopped(Exception):
+    """Training was asked to stop and did so after a step, from which it can go on."""
+
+    def __init__(self, state: TrainState) -> None:
+        super().__init__(f"stopped after step {state.step}")
+        self.state = state
 
 
 def epoch_order(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -95,6 +112,8 @@ def train(
     head_rate: float,
     seed: int,
     precision: str,
+    resume: TrainState | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochDone]:
     """Fine-tune; yields after every epoch, with the model in eval mode.
 
@@ -102,9 +121,12 @@ def train(
         images: training images with labels in the range of the head.
         learning_rate: peak rate of everything that trains, the head's own is `head_rate`.
         precision: "float32" or "bfloat16" (autocast of the forward pass).
+        resume: go on from here, on a model built anew; its epoch is yielded even if it is complete.
+        stop: asked after every step.
 
     Raises:
-        Diverged: when the loss is not finite.
+        Diverged: when the loss is not finite or has exploded.
+        Stopped: when `stop` says so.
     """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -113,36 +135,56 @@ def train(
         weight_decay=schedule.weight_decay,
         fused=True,
     )
-    total = schedule.epochs * math.ceil(len(images) / schedule.batch_size)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: rate_factor(step, total, schedule.warmup_fraction)
-    )
-    step = 0
-    for epoch in range(1, schedule.epochs + 1):
+    if resume is not None:
+        restore(model, optimiser, resume)
+    step = resume.step if resume else 0
+    scheduler = _rates(optimiser, schedule, len(images), step)
+    for epoch in range(resume.epoch if resume else 1, schedule.epochs + 1):
         started = time.perf_counter()
         torch.manual_seed(_stream_seed(seed, epoch))  # dropout, the only global draw
         model.train()
         loss_sum, seen = torch.zeros((), device=device), 0
-        for batch, target in _batches(images, schedule, seed, epoch, device):
+        if resume is not None and epoch == resume.epoch:
+            restore_generators(resume, device)
+            started -= resume.seconds
+            loss_sum, seen = resume.tensors["loss_sum"].to(device, copy=True), resume.images
+        for batch, target in _batches(images, schedule, seed, epoch, device, skip=seen):
+            if step == schedule.max_steps:
+                break
             with autocast(device, precision):
                 logits = model(batch)
             loss = nn.functional.cross_entropy(logits.float(), target)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-            if not torch.isfinite(loss) or not torch.isfinite(norm):
-                raise Diverged(step + 1)
+            if not loss < EXPLODED_NATS or not torch.isfinite(norm):
+                raise Diverged(step + 1, float(loss.detach() + norm * 0))
             optimiser.step()
             scheduler.step()
             step += 1
             loss_sum += loss.detach() * len(target)
             seen += len(target)
-            if step == schedule.max_steps:
-                break
+            if stop():
+                seconds = time.perf_counter() - started
+                raise Stopped(capture(model, optimiser, loss_sum, epoch, step, seen, seconds))
         model.eval()
-        yield EpochDone(epoch, step, float(loss_sum) / seen, time.perf_counter() - started, seen)
+        seconds = time.perf_counter() - started
+        state = partial(capture, model, optimiser, loss_sum, epoch, step, seen, seconds)
+        yield EpochDone(epoch, step, float(loss_sum) / seen, seconds, seen, state)
         if step == schedule.max_steps:
             return
+
+
+def _rates(
+    optimiser: torch.optim.Optimizer, schedule: ScheduleSpec, n_images: int, step: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The schedule of rates, standing at `step`."""
+    total = schedule.epochs * math.ceil(n_images / schedule.batch_size)
+    for group in optimiser.param_groups:
+        group["initial_lr"] = group["lr"]
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda at: rate_factor(at, total, schedule.warmup_fraction), step - 1
+    )
 
 
 def _stream_seed(seed: int, epoch: int) -> int:
@@ -155,11 +197,16 @@ def _batches(
     seed: int,
     epoch: int,
     device: torch.device,
+    *,
+    skip: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """uint8 [B, S, S, 3] and labels [B] in this epoch's order, mirrored where it says so."""
+    """uint8 [B, S, S, 3] and labels [B] in this epoch's order, mirrored where it says so.
+
+    The first `skip` images are left out: those of the batches that were done before.
+    """
     order = epoch_order(len(images), seed, epoch)
     flips = epoch_flips(len(images), seed, epoch)
-    for start in range(0, len(order), schedule.batch_size):
+    for start in range(skip, len(order), schedule.batch_size):
         chosen = order[start : start + schedule.batch_size]
         batch = images.take(chosen)
         if schedule.horizontal_flip:

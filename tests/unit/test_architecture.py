@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
-TRAINED = BACKBONE | {"methods", "training"}
+TRAINED = BACKBONE | {"methods", "train_state", "training"}
 MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 ONE_RUN = MEASURED | BESIDE | {"run", "worker"}
@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": BASE | {"hub"},
     "backbone": BASE | {"hub"},
     "methods": BASE | {"backbone"},
-    "training": BACKBONE | {"methods"},
+    "train_state": BASE | {"methods"},
+    "training": BACKBONE | {"methods", "train_state"},
     "probes": BACKBONE,
     "baseline": TRAINED | {"probes"},
     "materials": BACKBONE,

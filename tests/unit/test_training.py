@@ -17,11 +17,15 @@ from small_models import METHODS, adapted, land_cover, mini_clip
 from torch import Tensor, nn
 
 from clipdrift.data.images import Images
+from clipdrift.errors import RecordError
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.parts import LoraSpec, ScheduleSpec
+from clipdrift.train_state import TrainState
 from clipdrift.training import (
+    EXPLODED_NATS,
     Diverged,
     EpochDone,
+    Stopped,
     autocast,
     embed,
     epoch_flips,
@@ -410,6 +414,20 @@ def test_a_loss_that_is_no_number_stops_at_its_step(step: int, value: float) -> 
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize(("factor", "diverges"), [(0.9, False), (1.1, True)])
+def test_a_loss_that_has_exploded_stops_at_its_step(factor: float, diverges: bool) -> None:
+    """All images of class 0, logits that favour another by `factor` times the bound."""
+    model, part = adapted("linear_probe"), land_cover(N)
+    images = Images(part.pixels, part.index, np.zeros(N, dtype=np.int64))
+    favoured = torch.eye(10)[1] * factor * EXPLODED_NATS
+    model.register_forward_hook(lambda _, __, logits: logits * 0 + favoured)
+    if not diverges:
+        assert fit(model, images)[0].train_loss == pytest.approx(factor * EXPLODED_NATS)
+        return
+    with pytest.raises(Diverged, match=r"^loss above 1,000 nats at step 1$"):
+        fit(model, images)
+
+
 def test_a_gradient_that_is_no_number_stops_before_it_is_applied() -> None:
     model = adapted("full_ft")
     model.head.weight.register_hook(lambda grad: grad * math.inf)
@@ -427,3 +445,89 @@ def test_embeddings_come_in_the_order_of_the_images() -> None:
         found = embed(encoder, images, batch_size=size)
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert [len(batch) for batch in in_batches(images, 8)] == [8, 8, 6]
+
+
+def copied(state: TrainState) -> TrainState:
+    """What is left of a state once the process that held the model is gone."""
+    tensors = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    return TrainState(state.epoch, state.step, state.images, state.seconds, tensors)
+
+
+def interrupted(spec: Any, after: int, options: dict[str, Any]) -> tuple[AdaptedModel, list[Any]]:
+    """Train to a step, throw everything away but the state, go on with a fresh model."""
+    done, steps = [], 0
+
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        return steps == after
+
+    try:
+        for one in train(adapted(spec), land_cover(N), stop=stop, **options):
+            done.append((one.epoch, one.step, one.train_loss, one.images))
+        pytest.fail("training did not stop")
+    except Stopped as stopped:
+        state = copied(stopped.state)
+    assert state.step == after
+    torch.rand(after)  # the process that goes on has drawn other numbers
+    model = adapted(spec)
+    for one in train(model, land_cover(N), resume=state, **options):
+        done.append((one.epoch, one.step, one.train_loss, one.images))
+    return model, done
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+@pytest.mark.parametrize("method", ["full_ft", "dropout"])
+def test_training_goes_on_after_any_step_to_the_same_bits(method: str, after: int) -> None:
+    spec = DROPOUT if method == "dropout" else METHODS[method]
+    options: dict[str, Any] = {
+        "schedule": schedule(), "learning_rate": 1e-3, "head_rate": 3e-3, "seed": 7,
+        "precision": "float32",
+    }  # fmt: skip
+    whole = adapted(spec)
+    told = [(d.epoch, d.step, d.train_loss, d.images)
+            for d in train(whole, land_cover(N), **options)]  # fmt: skip
+    model, done = interrupted(spec, after, options)
+    assert done == told
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(model)[name], value), name
+
+
+def test_training_goes_on_from_an_epoch_that_was_read() -> None:
+    options: Any = {
+        "schedule": schedule(epochs=3), "learning_rate": 1e-3, "head_rate": 1e-3, "seed": 7,
+        "precision": "float32",
+    }  # fmt: skip
+    whole, states = adapted(DROPOUT), []
+    for done in train(whole, land_cover(N), **options):
+        states.append(copied(done.state()))
+    assert [(s.epoch, s.step, s.images) for s in states] == [(1, 3, N), (2, 6, N), (3, 9, N)]
+    for state in states:
+        model = adapted(DROPOUT)
+        epochs = [d.epoch for d in train(model, land_cover(N), resume=state, **options)]
+        assert epochs == list(range(state.epoch, 4))
+        assert all(torch.equal(weights(model)[n], v) for n, v in weights(whole).items())
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_a_limit_of_steps_counts_those_done_before(after: int) -> None:
+    options: dict[str, Any] = {
+        "schedule": schedule(max_steps=4), "learning_rate": 1e-3, "head_rate": 1e-3, "seed": 7,
+        "precision": "float32",
+    }  # fmt: skip
+    _, done = interrupted(METHODS["linear_probe"], after, options)
+    assert [(epoch, step, images) for epoch, step, _, images in done] == [(1, 3, N), (2, 4, 8)]
+
+
+def test_a_state_of_another_method_is_refused() -> None:
+    options: Any = {
+        "schedule": schedule(), "learning_rate": 1e-3, "head_rate": 1e-3, "seed": 7,
+        "precision": "float32",
+    }  # fmt: skip
+    state = next(iter(train(adapted("lora"), land_cover(N), **options))).state()
+    with pytest.raises(RecordError, match="exactly the 2 tensors that the method trains"):
+        list(train(adapted("linear_probe"), land_cover(N), resume=state, **options))
+    short = {k: v for k, v in state.tensors.items() if not k.startswith("exp_avg_sq.head.bias")}
+    lacking = TrainState(state.epoch, state.step, state.images, state.seconds, short)
+    with pytest.raises(RecordError, match="saved state of the run: expected the optimiser's"):
+        list(train(adapted("lora"), land_cover(N), resume=lacking, **options))
