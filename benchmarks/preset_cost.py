@@ -29,6 +29,7 @@ import torch
 
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
+from clipdrift.devices import available_cores
 from clipdrift.estimate import estimate
 from clipdrift.materials import load_materials
 from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
@@ -36,7 +37,6 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run import Run
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.datasets import DatasetSpec
-from clipdrift.study import available_cores
 from clipdrift.worker import strict_float32
 
 STUDIES = Path(__file__).parents[1] / "studies"

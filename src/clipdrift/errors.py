@@ -9,6 +9,7 @@
     |- MethodError              an adaptation method and its options
     |- RecordError              a record or saved weights that are missing, torn or stale
     |- StudyFolderError         the output folder itself
+    |- ExecutorError            workers: a device, a cluster or its client that is not there
     `- AdapterInactiveError     the scored image path is not the adapted one (a bug guard)
 
 A fault says where, what was expected, what was found, and what to do next.
@@ -68,6 +69,10 @@ class RecordError(ClipdriftError):
 
 class StudyFolderError(ClipdriftError):
     """The study folder cannot be used as asked."""
+
+
+class ExecutorError(ClipdriftError):
+    """Workers cannot be had as asked: no such device, no cluster, a refused submission."""
 
 
 class AdapterInactiveError(ClipdriftError):

@@ -12,12 +12,12 @@ import torch
 from clipdrift.baseline import probe, score
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
+from clipdrift.devices import available_cores, choose_device
 from clipdrift.errors import ClipdriftError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.spec import RunConfig, StudySpec, expand
-from clipdrift.study import available_cores, choose_device
 from clipdrift.training import train
 
 TRIAL_STEPS = 3

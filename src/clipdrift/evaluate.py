@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
+from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
@@ -22,7 +23,6 @@ from clipdrift.reading import (
 )
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.spec import RunConfig
-from clipdrift.study import choose_device
 from clipdrift.worker import strict_float32
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-5

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,11 @@ from clipdrift.errors import Fault, RecordError
 from clipdrift.materials import Materials, Report
 from clipdrift.reading import Baselines
 from clipdrift.records import StudyFolder
+from clipdrift.records.claims import claim
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, StudySpec, content_hash, expand
+
+WAIT_SECONDS = 0.5
+"""Between looks at whether the workers that measure the baselines are done."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,13 @@ def plan_runs(spec: StudySpec, materials: Materials) -> list[PlannedRun]:
 
 
 def settle_precision(
-    spec: StudySpec, folder: StudyFolder, hardware: Literal["float32", "bfloat16"]
+    spec: StudySpec, folder: StudyFolder, hardware: Literal["float32", "bfloat16", "auto"]
 ) -> StudySpec:
-    """What `auto` means: as the folder's runs were made, else what the hardware is good at."""
+    """What `auto` means: as the folder's runs were made, else what the hardware is good at.
+
+    Args:
+        hardware: "auto" where it is not known, which leaves an unsettled study unsettled.
+    """
     if spec.precision != "auto":
         return spec
     before = folder.read_spec()
@@ -56,25 +66,55 @@ def settle_precision(
 def ensure_baselines(
     spec: StudySpec, materials: Materials, folder: StudyFolder, report: Report
 ) -> None:
-    """Measure the untouched backbone on every probe and transfer set, once per study."""
-    batch = spec.evaluation.batch_size
-    for name, target in materials.targets.items():
-        path = _probe_path(folder, materials, name)
-        if load_reading(path) is None:
+    """Measure the untouched backbone on every probe and transfer set, once per study.
+
+    Safe for many workers at once: each set is measured by one of them, while the others take
+    another set or wait.
+    """
+    missing = [
+        partial(_ensure_probe, materials, folder, name, report) for name in materials.targets
+    ]
+    missing += [
+        partial(_ensure_transfer, spec, materials, folder, name, report)
+        for name in materials.transfers
+    ]
+    while left := [ensure for ensure in missing if not ensure()]:
+        if len(left) == len(missing):  # other workers are at all of them
+            time.sleep(WAIT_SECONDS)
+        missing = left
+
+
+def _ensure_probe(materials: Materials, folder: StudyFolder, name: str, report: Report) -> bool:
+    """Whether the readings are there now; False while another worker takes them."""
+    path = _probe_path(folder, materials, name)
+    if load_reading(path) is not None:
+        return True
+    with claim(_lock_path(folder, path)) as mine:
+        if mine and load_reading(path) is None:
             report(f"baseline drift readings: {name}")
-            save_reading(probe(materials.backbone.encoder(), target.probe), path)
-    for name, transfer in materials.transfers.items():
-        path = _transfer_path(folder, materials, name)
-        if load_transfer(path) is None:
+            save_reading(probe(materials.backbone.encoder(), materials.targets[name].probe), path)
+        return mine
+
+
+def _ensure_transfer(
+    spec: StudySpec, materials: Materials, folder: StudyFolder, name: str, report: Report
+) -> bool:
+    """Whether the accuracies are there now; False while another worker takes them."""
+    path, transfer = _transfer_path(folder, materials, name), materials.transfers[name]
+    if load_transfer(path) is not None:
+        return True
+    with claim(_lock_path(folder, path)) as mine:
+        if mine and load_transfer(path) is None:
             report(f"baseline zero-shot accuracy: {name}")
             found = measure_transfer(
                 materials.backbone,
                 transfer.prompts,
                 transfer.images,
                 transfer.epoch_images,
-                batch_size=batch,
+                batch_size=spec.evaluation.batch_size,
             )
             save_transfer(found, path)
+        return mine
 
 
 def read_baselines(folder: StudyFolder, materials: Materials, target: str) -> Baselines:
@@ -110,3 +150,7 @@ def _path(folder: StudyFolder, materials: Materials, name: str, sha256: str) -> 
     """Named after content, so that a changed backbone or set is measured anew."""
     mark = content_hash([PROTOCOL_VERSION, materials.backbone.sha256, sha256])
     return folder.path / "baselines" / f"{name}-{mark[:12]}.safetensors"
+
+
+def _lock_path(folder: StudyFolder, baseline: Path) -> Path:
+    return folder.path / ".locks" / f"baseline-{baseline.stem}"

@@ -6,7 +6,6 @@ else is measured. A changed study, backbone or dataset has other identities and 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
-from clipdrift.errors import Fault, RecordError, StudyFolderError
-from clipdrift.executors.local import Event, LocalWorkers
+from clipdrift.devices import choose_device
+from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError
+from clipdrift.executors import Event, Executor, Program
+from clipdrift.executors.local import LocalExecutor
 from clipdrift.materials import load_materials
-from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, settle_precision
+from clipdrift.plan import PlannedRun, plan_runs, settle_precision
 from clipdrift.provenance import provenance, supports_bfloat16
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.spec import StudySpec
-from clipdrift.worker import strict_float32
 
 OnEvent = Callable[[Event], None]
 
@@ -43,6 +43,7 @@ def run_study(
     spec: StudySpec,
     out: Path | str,
     *,
+    executor: Executor | None = None,
     workers: int | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
@@ -52,8 +53,9 @@ def run_study(
 
     Args:
         out: study folder, made if it is not there.
-        workers: processes at once; default: one per core on a CPU, one on a GPU.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", ...
+        executor: where runs are measured; default: `LocalExecutor(workers, device)`.
+        workers: processes at once; default: one per core on a CPU, one per GPU.
+        device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         cache_dir: of prepared images; default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
         on_event: told of `prepare` (text), `plan` (total, kept, epochs), `epoch`, `measured`,
             `retry`, `busy`, `failed` and `lost`, with `key` the run id.
@@ -62,51 +64,56 @@ def run_study(
         The outcome; failed runs are recorded as failed and are tried again next time.
 
     Raises:
-        ClipdriftError: if backbone, data or folder cannot be used. Nothing finished is lost.
+        ClipdriftError: if backbone, data, folder or executor cannot be used. Nothing finished is
+            lost.
     """
-    folder = StudyFolder(Path(out))
+    folder = StudyFolder(Path(out).absolute())
     folder.create()
-    device = choose_device(device)
-    n_workers = workers or (1 if device.startswith("cuda") else available_cores())
-    threads = max(1, available_cores() // n_workers)
-    cache = cache_dir or default_cache_dir()
-    spec = settle_precision(spec, folder, "bfloat16" if supports_bfloat16(device) else "float32")
-    planned = _prepare(spec, folder, cache, device, threads, on_event)
+    executor = executor or LocalExecutor(workers, device)
+    cache = (cache_dir or default_cache_dir()).absolute()
+    spec = _settled(spec, folder, choose_device(executor.device))
+    planned = _prepare(spec, folder, cache, on_event)
     pending = [run for run in planned if folder.finished(run.run_id, run.identity) is None]
     kept = len(planned) - len(pending)
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
     on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
-    pool = LocalWorkers(
-        [
-            *(sys.executable, "-m", "clipdrift.worker", str(folder.path)),
-            *("--cache", str(cache), "--device", device, "--threads", str(threads)),
-        ],
-        n_workers,
-        {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"},
+    program = Program(
+        (sys.executable, "-m", "clipdrift.worker", str(folder.path), "--cache", str(cache)),
         folder.path / "logs",
     )
-    return _measure(folder, planned, pending, pool, device, spec, on_event)
+    return _measure(folder, planned, pending, executor, program, spec, on_event)
+
+
+def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:
+    """The study with its precision settled by the hardware that will train."""
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        spec = settle_precision(spec, folder, "auto")
+        if spec.precision == "auto":
+            raise SpecError(
+                Fault(
+                    "precision",
+                    "float32 or bfloat16 where the GPUs are on other machines",
+                    "auto",
+                    "Write `precision: bfloat16` into the study if the GPUs multiply it themselves",
+                )
+            )
+        return spec
+    return settle_precision(spec, folder, "bfloat16" if supports_bfloat16(device) else "float32")
 
 
 def _prepare(
-    spec: StudySpec, folder: StudyFolder, cache: Path, device: str, threads: int, on_event: OnEvent
+    spec: StudySpec, folder: StudyFolder, cache: Path, on_event: OnEvent
 ) -> list[PlannedRun]:
-    import torch
-
-    def report(text: str) -> None:
-        on_event({"event": "prepare", "text": text})
-
-    # The baseline is read as the workers read: same threads, same precision of products.
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    strict_float32()
-    try:
-        materials = load_materials(spec, cache_dir=cache, device=device, report=report)
-        planned = plan_runs(spec, materials)
-        folder.write_plan(spec, {run.run_id: run.identity for run in planned})
-        ensure_baselines(spec, materials, folder, report)
-    finally:
-        torch.set_num_threads(before)
+    """Prepare the images and write the plan; what is read of the backbone is left to workers."""
+    materials = load_materials(
+        spec,
+        cache_dir=cache,
+        report=lambda text: on_event({"event": "prepare", "text": text}),
+    )
+    planned = plan_runs(spec, materials)
+    folder.write_plan(spec, {run.run_id: run.identity for run in planned})
     return planned
 
 
@@ -114,15 +121,15 @@ def _measure(
     folder: StudyFolder,
     planned: list[PlannedRun],
     pending: list[PlannedRun],
-    pool: LocalWorkers,
-    device: str,
+    executor: Executor,
+    program: Program,
     spec: StudySpec,
     on_event: OnEvent,
 ) -> Outcome:
     by_id = {run.run_id: run for run in pending}
     failed: dict[str, str] = {}
     counts: Counter[str] = Counter()
-    events = pool.run(list(by_id))
+    events = executor.run(program, list(by_id))
     try:
         for event in events:
             on_event(event)
@@ -140,7 +147,7 @@ def _measure(
                             "Free space or choose another --out; finished runs are safe",
                         )
                     )
-                _record_failure(folder, by_id[event["key"]], spec, event["reason"], device)
+                _record_failure(folder, by_id[event["key"]], spec, event["reason"])
     finally:
         events.close()  # type: ignore[attr-defined]
     return Outcome(
@@ -154,9 +161,7 @@ def _measure(
     )
 
 
-def _record_failure(
-    folder: StudyFolder, run: PlannedRun, spec: StudySpec, reason: str, device: str
-) -> None:
+def _record_failure(folder: StudyFolder, run: PlannedRun, spec: StudySpec, reason: str) -> None:
     """Leave word of a run that could not be measured; the next call tries it again."""
     record = RunRecord.of_run(
         run.config,
@@ -165,7 +170,7 @@ def _record_failure(
         backbone=run.config.backbone.id,
         status="failed",
     )
-    record.reason, record.provenance = reason, provenance(device)
+    record.reason, record.provenance = reason, provenance("cpu")
     atomic_write(folder.record_path(run.run_id), record.to_json())
 
 
@@ -189,20 +194,3 @@ def study_status(path: Path | str) -> dict[str, str]:
         except RecordError:
             states[run_id] = "to do"
     return states
-
-
-def choose_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is a GPU, else "cpu"."""
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def available_cores() -> int:
-    """Cores this process may use, which a container or scheduler may have cut down."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1

@@ -1,7 +1,7 @@
 """A worker process: `python -m clipdrift.worker DIR` reads run ids and measures those runs.
 
 It finds all else in the study folder, so that the same program serves a local process, a job of a
-cluster's scheduler, or a shell. Answers are JSON lines, as `executors.local` describes.
+cluster's scheduler, or a shell. Answers are JSON lines, as `executors` describes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TextIO
 
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.materials import Materials, load_materials
-from clipdrift.plan import PlannedRun, plan_runs, read_baselines
+from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, read_baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.run import EpochEvent, Run
@@ -31,11 +31,12 @@ class Worker:
             raise RecordError(
                 Fault(str(folder.spec_path), "a study", "nothing there", "Run the study first")
             )
-        self.folder, self.device, self.study = folder, device, spec.name
+        self.folder, self.device, self.spec = folder, device, spec
         self.materials: Materials = load_materials(spec, cache_dir=cache_dir, device=device)
         self.runs: dict[str, PlannedRun] = {
             run.run_id: run for run in plan_runs(spec, self.materials)
         }
+        self.has_baselines = False
 
     def measure(self, run_id: str, say: Any) -> dict[str, Any]:
         """One run; returns the closing event."""
@@ -59,14 +60,20 @@ class Worker:
         }
 
     def _run(self, planned: PlannedRun, say: Any) -> Run:
+        def report(text: str) -> None:
+            say({"event": "prepare", "text": text})
+
         def on_epoch(done: EpochEvent) -> None:
             say({"event": "epoch", "epoch": done.epoch, "epochs": done.epochs})
 
+        if not self.has_baselines:
+            ensure_baselines(self.spec, self.materials, self.folder, report)
+            self.has_baselines = True
         return Run(
             planned.config,
             self.materials,
             read_baselines(self.folder, self.materials, planned.config.target.name),
-            study=self.study,
+            study=self.spec.name,
             identity=planned.identity,
             folder=self.folder,
             device=self.device,
@@ -77,13 +84,14 @@ class Worker:
 def serve(worker: Worker, keys: TextIO, answers: TextIO) -> None:
     """Measure the runs named on `keys`, one per line, until it ends."""
 
-    def say(event: dict[str, Any]) -> None:
-        answers.write(json.dumps(event) + "\n")
-        answers.flush()
+    for key in map(str.strip, keys):
 
-    for line in keys:
+        def say(event: dict[str, Any], key: str = key) -> None:
+            answers.write(json.dumps({**event, "key": key}) + "\n")
+            answers.flush()
+
         try:
-            closing = worker.measure(line.strip(), say)
+            closing = worker.measure(key, say)
         except ClipdriftError as error:
             closing = {
                 "event": "failed",

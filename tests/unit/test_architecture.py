@@ -23,13 +23,14 @@ TRAINED = BACKBONE | {"methods", "train_state", "training"}
 MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 ONE_RUN = MEASURED | BESIDE | {"run", "worker"}
-WHOLE_STUDY = ONE_RUN | {"executors", "study"}
+WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "spec": {"errors"},
     "records": {"errors", "spec"},
     # measuring side
+    "devices": {"errors"},
     "hub": {"errors"},
     "provenance": BASE,
     "data": BASE | {"hub"},
@@ -48,8 +49,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run_files": MEASURED,
     "run": MEASURED | {"reading", "conditions", "attention_pictures", "post_hoc", "run_files"},
     "worker": ONE_RUN - {"worker"},
-    "executors": BASE,
-    "study": ONE_RUN | {"executors"},
+    "executors": BASE | {"devices"},
+    "study": ONE_RUN | {"devices", "executors"},
     "estimate": WHOLE_STUDY,
     "evaluate": WHOLE_STUDY,
     "checkpoint": WHOLE_STUDY,

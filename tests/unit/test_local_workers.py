@@ -6,34 +6,42 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from clipdrift.executors.local import LocalWorkers
+from clipdrift.devices import available_cores, every_device
+from clipdrift.errors import ExecutorError
+from clipdrift.executors import Event, Program
+from clipdrift.executors.local import LocalExecutor
 
 PROGRAM = """
 import json, os, pathlib, sys, time
 here = pathlib.Path(sys.argv[1])
 for line in sys.stdin:
     key = line.strip()
+    say = lambda **event: print(json.dumps({"key": key, **event}), flush=True)
     with open(here / "log", "a") as log:
         log.write(f"{key} {os.getpid()}\\n")
-    print(json.dumps({"event": "epoch", "epoch": 1}), flush=True)
+    say(event="epoch", epoch=1)
     if key.startswith("die") or (key.startswith("once") and not (here / key).exists()):
         (here / key).touch()
         print("last words", file=sys.stderr, flush=True)
         os._exit(3)
     if key.startswith("hang"):
         time.sleep(600)
-    print(json.dumps({"event": "measured", "last": True, "threads": os.environ["T"]}), flush=True)
+    say(event="measured", last=True, threads=os.environ["OMP_NUM_THREADS"], given=sys.argv[2:])
 """
 
 
-def pool(folder: Path, n_workers: int = 2) -> LocalWorkers:
-    return LocalWorkers(
-        [sys.executable, "-c", PROGRAM, str(folder)], n_workers, {"T": "1"}, folder / "logs"
-    )
+def program(folder: Path) -> Program:
+    return Program((sys.executable, "-c", PROGRAM, str(folder)), folder / "logs")
+
+
+def run(folder: Path, keys: list[str], workers: int = 2) -> Iterator[Event]:
+    return LocalExecutor(workers, "cpu").run(program(folder), keys)
 
 
 def handed_out(folder: Path) -> Counter[str]:
@@ -42,23 +50,26 @@ def handed_out(folder: Path) -> Counter[str]:
 
 def test_every_key_is_worked_through_once(tmp_path: Path) -> None:
     keys = [f"k{i}" for i in range(9)]
-    events = list(pool(tmp_path).run(keys))
+    events = list(run(tmp_path, keys))
     assert Counter(e["key"] for e in events if e.get("last")) == Counter(keys)
     assert sum(e["event"] == "epoch" for e in events) == 9
-    assert {e["threads"] for e in events if e.get("last")} == {"1"}
+    threads = str(max(1, available_cores() // 2))
+    assert {e["threads"] for e in events if e.get("last")} == {threads}
+    given = ["--device", "cpu", "--threads", threads]
+    assert all(e["given"] == given for e in events if e.get("last"))
     assert handed_out(tmp_path) == Counter(keys)
     processes = {line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}
     assert len(processes) <= 2
 
 
 def test_no_more_workers_than_keys_and_none_without(tmp_path: Path) -> None:
-    list(pool(tmp_path, n_workers=8).run(["only"]))
+    list(run(tmp_path, ["only"], workers=8))
     assert len(list((tmp_path / "logs").iterdir())) == 1
-    assert list(pool(tmp_path).run([])) == []
+    assert list(run(tmp_path, [])) == []
 
 
 def test_a_key_whose_worker_died_is_tried_once_more(tmp_path: Path) -> None:
-    events = list(pool(tmp_path).run(["a", "once", "b", "c"]))
+    events = list(run(tmp_path, ["a", "once", "b", "c"]))
     retried = [e for e in events if e["event"] == "retry"]
     assert [e["key"] for e in retried] == ["once"]
     assert retried[0]["reason"] == "worker ended with exit code 3; last words: last words"
@@ -66,7 +77,7 @@ def test_a_key_whose_worker_died_is_tried_once_more(tmp_path: Path) -> None:
 
 
 def test_a_key_that_kills_twice_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
-    events = list(pool(tmp_path, n_workers=1).run(["die", "a", "b"]))
+    events = list(run(tmp_path, ["die", "a", "b"], workers=1))
     lost = [e for e in events if e["event"] == "lost"]
     assert [(e["key"], e["last"]) for e in lost] == [("die", True)]
     assert handed_out(tmp_path) == Counter({"die": 2, "a": 1, "b": 1})
@@ -74,7 +85,7 @@ def test_a_key_that_kills_twice_is_given_up_and_the_others_go_on(tmp_path: Path)
 
 
 def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
-    events = pool(tmp_path).run(["hang-1", "hang-2"])
+    events = run(tmp_path, ["hang-1", "hang-2"])
     assert next(events)["event"] == "epoch"
     assert next(events)["event"] == "epoch"
     events.close()  # type: ignore[attr-defined]
@@ -86,8 +97,52 @@ def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
 
 
 def test_a_program_that_cannot_start_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
-    broken = LocalWorkers([sys.executable, "-c", "raise SystemExit(9)"], 2, {}, tmp_path / "logs")
+    broken = Program((sys.executable, "-c", "raise SystemExit(9)"), tmp_path / "logs")
     started = time.monotonic()
-    events = list(broken.run(["a", "b"]))
+    events = list(LocalExecutor(2, "cpu").run(broken, ["a", "b"]))
     assert Counter(e["event"] for e in events) == {"retry": 2, "lost": 2}
     assert time.monotonic() - started < 60
+
+
+@pytest.fixture
+def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+
+
+@pytest.mark.usefixtures("three_gpus")
+@pytest.mark.parametrize(
+    ("workers", "device", "seen"),
+    [
+        (None, "auto", {"cuda:0", "cuda:1", "cuda:2"}),
+        (2, "cuda", {"cuda:0", "cuda:1"}),
+        (None, "cuda:2", {"cuda:2"}),
+        (2, "cpu", {"cpu"}),
+    ],
+)
+def test_each_worker_has_one_of_the_gpus(
+    tmp_path: Path, workers: int | None, device: str, seen: set[str]
+) -> None:
+    keys = [f"k{i}" for i in range(12)]
+    events = list(LocalExecutor(workers, device).run(program(tmp_path), keys))
+    logs = len(list((tmp_path / "logs").iterdir()))
+    assert logs == (workers or len(seen))
+    assert {e["given"][1] for e in events if e.get("last")} <= seen
+    assert len({e["given"][1] for e in events if e.get("last")}) >= 1
+
+
+@pytest.mark.usefixtures("three_gpus")
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ExecutorError) as refused:
+        every_device("cuda:3")
+    assert str(refused.value) == (
+        "device: expected one of cpu, cuda:0, cuda:1, cuda:2, got cuda:3. Choose a --device."
+    )
+
+
+def test_without_gpus_cuda_is_refused_and_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert every_device("auto") == ("cpu",)
+    with pytest.raises(ExecutorError, match="expected one of cpu, no GPU, got cuda"):
+        every_device("cuda")

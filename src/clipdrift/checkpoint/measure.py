@@ -13,12 +13,12 @@ from clipdrift.checkpoint.checks import Finding
 from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.data.cache import default_cache_dir
+from clipdrift.devices import choose_device
 from clipdrift.materials import Materials, TransferMaterial, load_materials
 from clipdrift.reading import read_drift, transfer_reading
 from clipdrift.records.schema import Reading, TransferReading
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
-from clipdrift.study import choose_device
 from clipdrift.worker import strict_float32
 
 OnFound = Callable[[list[Finding]], None]

@@ -1,9 +1,4 @@
-"""Worker processes on this machine, fed one key at a time; a worker that dies is replaced.
-
-A worker is any program that reads keys from standard input, one per line, and answers with JSON
-lines on standard output: any number of events, then one with `"last": true` for each key. Plain
-text both ways, so that nothing is unpickled and a notebook needs no `__main__` guard.
-"""
+"""Worker processes on this machine, fed one key at a time; a worker that dies is replaced."""
 
 from __future__ import annotations
 
@@ -13,17 +8,13 @@ import queue
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from clipdrift.devices import available_cores, every_device
+from clipdrift.executors import ATTEMPTS, Event, Program
 from clipdrift.records.folder import writing_to
-
-ATTEMPTS = 2
-"""A key whose worker died is tried once more; twice means that the key is the cause."""
-
-Event = dict[str, Any]
 
 
 @dataclass
@@ -34,33 +25,39 @@ class _Worker:
     key: str | None = None
 
 
-@dataclass
-class LocalWorkers:
-    """A set of equal worker processes.
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Processes of this machine, one device each.
 
     Args:
-        command: program and arguments of a worker.
-        n_workers: how many at most; no more are started than there are keys.
-        environment: variables added to this process's own.
-        log_folder: where each worker's standard error goes.
+        workers: processes at once; default: one per GPU, or one per core on a CPU.
+        device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
     """
 
-    command: Sequence[str]
+    workers: int | None = None
+    device: str = "auto"
+
+    def run(self, program: Program, keys: Sequence[str]) -> Iterator[Event]:
+        """See `Executor.run`; workers that are busy when the iterator is closed are killed."""
+        devices = every_device(self.device)
+        n_workers = self.workers or (available_cores() if devices == ("cpu",) else len(devices))
+        return _LocalWorkers(program, n_workers, devices).run(keys)
+
+
+@dataclass
+class _LocalWorkers:
+    """The workers of one call; worker number n has device n, and all share the cores."""
+
+    program: Program
     n_workers: int
-    environment: Mapping[str, str]
-    log_folder: Path
+    devices: tuple[str, ...]
     _workers: list[_Worker] = field(default_factory=list)
     _inbox: queue.Queue[tuple[_Worker, str | None]] = field(default_factory=queue.Queue)
 
     def run(self, keys: Sequence[str]) -> Iterator[Event]:
-        """Work through the keys; yields the workers' events, each with its `key`.
-
-        A key given up on yields `{"event": "lost", "key", "reason", "last": True}`. Closing the
-        iterator early ends the workers at once.
-        """
         pending, attempts = deque(keys), dict.fromkeys(keys, 0)
-        with writing_to(self.log_folder):
-            self.log_folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(self.program.log_folder):
+            self.program.log_folder.mkdir(parents=True, exist_ok=True)
         try:
             for number in range(min(self.n_workers, len(keys))):
                 self._hand_out(self._start(number), pending, attempts)
@@ -69,7 +66,7 @@ class LocalWorkers:
                 if line is None:
                     yield from self._replace(worker, pending, attempts)
                     continue
-                event: Event = {"key": worker.key, **json.loads(line)}
+                event: Event = json.loads(line)
                 if event.get("last"):
                     worker.key = None
                     self._hand_out(worker, pending, attempts)
@@ -78,15 +75,16 @@ class LocalWorkers:
             self._stop()
 
     def _start(self, number: int) -> _Worker:
-        log = self.log_folder / f"worker-{number}.log"
+        log = self.program.log_folder / f"worker-{number}.log"
+        threads = max(1, available_cores() // self.n_workers)
         with writing_to(log), log.open("a", encoding="utf-8") as errors:
             process = subprocess.Popen(
-                list(self.command),
+                self.program.on(self.devices[number % len(self.devices)], threads),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.program.environment(threads)},
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
             )
         worker = _Worker(number, process, log)
@@ -147,4 +145,4 @@ def _reason(code: int, log: Path) -> str:
     return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
 
 
-__all__ = ["Event", "LocalWorkers"]
+__all__ = ["LocalExecutor"]
