@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.zero_shot import zero_shot_predict
-from clipdrift.records import atomic_write
+from clipdrift.sealed import load_sealed, save_sealed
 from clipdrift.training import embed, in_batches
 
 PROBE_BATCH = 50
@@ -65,40 +64,29 @@ def measure_transfer(
 
 
 def save_reading(reading: ProbeReading, path: Path) -> None:
-    """Write a probe reading as safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    tensors = {f.name: getattr(reading, f.name).cpu().contiguous() for f in fields(reading)}
-    atomic_write(path, save(tensors))
+    """Write a probe reading with a checksum, whole or not at all."""
+    save_sealed(path, {f.name: getattr(reading, f.name) for f in fields(reading)}, {})
 
 
 def load_reading(path: Path) -> ProbeReading | None:
     """A reading written by `save_reading`, or None if it is missing or damaged."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     try:
-        return ProbeReading(**load(path.read_bytes()))
-    except (OSError, SafetensorError, TypeError, ValueError):
+        saved = load_sealed(path)
+        return ProbeReading(**saved[0]) if saved else None
+    except TypeError:  # other fields than a reading has now
         return None
 
 
 def save_transfer(baseline: TransferBaseline, path: Path) -> None:
-    """Write a transfer baseline: text features as safetensors, accuracies in its metadata."""
-    from safetensors.torch import save
-
+    """Write a transfer baseline with a checksum: text features, accuracies as facts."""
     numbers = {"accuracy": baseline.accuracy, "epoch_accuracy": baseline.epoch_accuracy}
-    tensors = {"text_features": baseline.text_features.contiguous()}
-    atomic_write(path, save(tensors, metadata={"numbers": json.dumps(numbers)}))
+    save_sealed(path, {"text_features": baseline.text_features}, numbers)
 
 
 def load_transfer(path: Path) -> TransferBaseline | None:
     """A baseline written by `save_transfer`, or None if it is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
-            numbers = json.loads(file.metadata()["numbers"])
-            return TransferBaseline(file.get_tensor("text_features"), **numbers)
-    except (OSError, SafetensorError, TypeError, ValueError, KeyError):
+        saved = load_sealed(path)
+        return TransferBaseline(saved[0]["text_features"], **saved[1]) if saved else None
+    except (TypeError, KeyError):
         return None

@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
-TRAINED = BACKBONE | {"methods", "train_state", "training"}
+TRAINED = BACKBONE | {"sealed", "methods", "train_state", "training"}
 MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 ONE_RUN = MEASURED | BESIDE | {"run", "worker"}
@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "devices": {"errors"},
     "hub": {"errors"},
     "provenance": BASE,
+    "sealed": BASE,
     "data": BASE | {"hub"},
     "backbone": BASE | {"hub"},
     "methods": BASE | {"backbone"},

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small_models import adapted, land_cover, mini_clip, perturb
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from clipdrift.baseline import (
 from clipdrift.data.images import Images
 from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.probes.capture import ProbeReading, read_probe
+from clipdrift.sealed import save_sealed
 
 PROMPTS = [[f"a photo of a {name}", name] for name in WORLD_CLASSES[:20]]
 
@@ -142,22 +143,30 @@ def test_missing_files_are_not_used(tmp_path: Path) -> None:
     assert load_transfer(tmp_path) is None
 
 
+def test_a_flipped_bit_is_seen(reading: ProbeReading, tmp_path: Path) -> None:
+    save_reading(reading, tmp_path / "probe")
+    save_transfer(TransferBaseline(torch.ones(4, 8), 0.5, None), tmp_path / "transfer")
+    for name in ("probe", "transfer"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[-3] ^= 4
+        (tmp_path / name).write_bytes(content)
+        assert (load_reading if name == "probe" else load_transfer)(tmp_path / name) is None
+
+
 def test_readings_with_other_fields_are_not_used(reading: ProbeReading, tmp_path: Path) -> None:
     path = tmp_path / "probe"
     save_reading(reading, path)
     tensors = load_file(path)
-    save_file({k: v for k, v in tensors.items() if k != "gini"}, path)
+    save_sealed(path, {k: v for k, v in tensors.items() if k != "gini"}, {})
     assert load_reading(path) is None
-    save_file({**tensors, "a_new_signal": torch.ones(1)}, path)
+    save_sealed(path, {**tensors, "a_new_signal": torch.ones(1)}, {})
     assert load_reading(path) is None
 
 
-@pytest.mark.parametrize(
-    "metadata", [None, {"numbers": "{"}, {"numbers": "[]"}, {"numbers": "{}"}, {"other": "{}"}]
-)
+@pytest.mark.parametrize("facts", [{}, {"accuracy": 0.5}, {"other": 1}])
 def test_transfers_without_their_numbers_are_not_used(
-    metadata: dict[str, str] | None, tmp_path: Path
+    facts: dict[str, float], tmp_path: Path
 ) -> None:
     path = tmp_path / "transfer"
-    save_file({"text_features": torch.eye(3)}, path, metadata=metadata)
+    save_sealed(path, {"text_features": torch.eye(3)}, facts)
     assert load_transfer(path) is None

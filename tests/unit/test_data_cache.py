@@ -157,6 +157,13 @@ def damage(entry: Path, how: str) -> None:
         np.save(pixels, np.zeros((10, SIZE, SIZE, 1), dtype=np.uint8))
     elif how == "other kind":
         np.save(pixels, np.zeros((10, SIZE, SIZE, 3), dtype=np.float32))
+    elif how == "a flipped bit":
+        data = bytearray(pixels.read_bytes())
+        data[-1000] ^= 16
+        pixels.write_bytes(data)
+    elif how == "edited description":
+        described.write_text(json.dumps(content | {"bad": {"3": "x"}, "count": 9}))
+        np.save(pixels, np.load(pixels)[1:])
     elif how == "wrong bad list":
         described.write_text(json.dumps(content | {"bad": {"11": "x"}, "count": 9}))
     else:
@@ -174,6 +181,8 @@ def damage(entry: Path, how: str) -> None:
         "foreign key",
         "other shape",
         "other kind",
+        "a flipped bit",
+        "edited description",
         "wrong bad list",
         "a file",
     ],
@@ -187,6 +196,14 @@ def test_a_torn_or_foreign_entry_is_redone(how: str, images: Path, cache_dir: Pa
     assert np.array_equal(again.pixels, expected)
     assert again.sha256 == digest
     assert len(entries(cache_dir)) == 1
+
+
+def test_damage_is_told(images: Path, cache_dir: Path) -> None:
+    ready(images, cache_dir)
+    damage(entries(cache_dir)[0], "a flipped bit")
+    lines: list[str] = []
+    ready(images, cache_dir, report=lines.append)
+    assert lines == ["toy (test): prepared images do not match their checksum; preparing them anew"]
 
 
 def test_what_a_crash_left_is_cleared(images: Path, cache_dir: Path) -> None:

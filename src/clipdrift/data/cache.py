@@ -2,6 +2,7 @@
 
 An entry is a folder `<key>` with `pixels.npy` and `entry.json`. It is written under another name
 and renamed, so it is whole or absent; a lock beside it lets the second process wait for the first.
+Whoever opens it holds the pixels to their checksum, once per process.
 Labels and class names are not in it: they are read anew, and their change costs no decoding.
 """
 
@@ -24,6 +25,7 @@ from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.parts import ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, Fault
+from clipdrift.spec import content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 CACHE_VERSION = 1
@@ -111,11 +113,14 @@ def _prepared(
     key = identity_of(CACHE_VERSION, part.identity, len(part), size, interpolation)[:32]
     entry = cache_dir / key
     written = _read_entry(entry, key, len(part), size)
+    if written is not None and not _intact(entry, written):
+        tell(f"{where}: prepared images do not match their checksum; preparing them anew")
+        written = None
     if written is None:
         _require_room(cache_dir, len(part) * size * size * 3, where)
         with _locked(cache_dir, key, where, tell):
             written = _read_entry(entry, key, len(part), size)
-            if written is None:
+            if written is None or not _intact(entry, written):
                 written = _write_entry(entry, key, part, size, interpolation, max_bad, where, tell)
     _require_few_bad(part, written.bad, max_bad, where)
     return _mapped(entry, part, written)
@@ -148,7 +153,7 @@ def _write_entry(
         content = {"key": key, "count": written.count, "pixels_sha256": written.pixels_sha256}
         bad = {str(position): reason for position, reason in written.bad.items()}
         with (unfinished / "entry.json").open("w", encoding="utf-8") as file:
-            json.dump(content | {"bad": bad}, file)
+            json.dump(_sealed(content | {"bad": bad}), file)
             file.flush()
             os.fsync(file.fileno())
         _remove(entry)
@@ -167,19 +172,33 @@ def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
     try:
         content = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         bad = {int(position): str(reason) for position, reason in content["bad"].items()}
+        sealed = content == _sealed(content)
         written = Written(int(content["count"]), str(content["pixels_sha256"]), bad)
         # Mapping fails where the file is shorter than its header says.
         pixels = np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     fits = (
-        content["key"] == key
+        sealed
+        and content["key"] == key
         and written.count + len(bad) == count
         and set(bad) <= set(range(count))
         and pixels.shape == (written.count, size, size, 3)
         and pixels.dtype == np.uint8
     )
     return written if fits else None
+
+
+def _sealed(content: dict[str, object]) -> dict[str, object]:
+    """The description of an entry with a checksum over it: its bad images decide about labels."""
+    rest = {name: value for name, value in content.items() if name != "checksum"}
+    return {**rest, "checksum": content_hash(rest)}
+
+
+def _intact(entry: Path, written: Written) -> bool:
+    """Whether the pixels are those that were written: a disk or a hand may have changed them."""
+    pixels = np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    return hashlib.sha256(pixels).hexdigest() == written.pixels_sha256
 
 
 def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
