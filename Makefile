@@ -14,7 +14,7 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	sh tools/ensure_chromium.sh $(BIN)/python
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint test
 
