@@ -15,8 +15,9 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.catalogue import templates_of
 from clipdrift.data.images import Images
-from clipdrift.data.prompts import DEFAULT_TEMPLATES, class_prompts
+from clipdrift.data.prompts import class_prompts
 from clipdrift.data.splits import balanced_subset, carve
 from clipdrift.errors import ClipdriftError, DataError, Fault
 from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
@@ -89,6 +90,12 @@ class Materials:
             **transfers,
         }
 
+    def prompt_hashes(self, target: str) -> dict[str, str]:
+        """Name -> SHA-256 of the prompts: class names in label order, written into templates."""
+        prompts = {f"transfer.{n}": t.prompts for n, t in self.transfers.items()}
+        prompts["target"] = self.targets[target].prompts
+        return {name: content_hash(these) for name, these in prompts.items()}
+
 
 def load_materials(
     spec: StudySpec, *, cache_dir: Path, device: str = "cpu", report: Report | None = None
@@ -148,7 +155,7 @@ def _target(
     )
     return TargetMaterial(
         name=target.name,
-        prompts=class_prompts(train.class_names, target.templates or DEFAULT_TEMPLATES),
+        prompts=class_prompts(train.class_names, templates_of(target)),
         train=_view(train, split.train),
         val=_view(train, split.val),
         probe=_view(parts[split.probe_part], split.probe),
@@ -190,7 +197,7 @@ def _transfer(
         epoch_images = images.select(balanced_subset(images.labels, n_epoch, transfer.seed))
     return TransferMaterial(
         name=transfer.name,
-        prompts=class_prompts(part.class_names, transfer.templates or DEFAULT_TEMPLATES),
+        prompts=class_prompts(part.class_names, templates_of(transfer)),
         images=images,
         epoch_images=epoch_images,
         bad_images=part.bad_images,

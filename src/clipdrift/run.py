@@ -123,6 +123,7 @@ class Run:
         record.provenance = {
             **provenance(self.device),
             "data": self.materials.content(self.config.target.name),
+            "prompts": self.materials.prompt_hashes(self.config.target.name),
         }
         atomic_write(self.record_path, record.to_json())
         return record

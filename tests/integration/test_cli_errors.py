@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from collections.abc import Callable
@@ -122,6 +123,43 @@ def test_truncated_images_are_named_and_tolerated_only_as_stated(
     record = next((tmp_path / "out").glob("runs/*/record.json")).read_text()
     assert "2 unreadable images left out" in record
     assert "3.png" in record
+
+
+def test_a_study_without_validation_images_keeps_the_last_epoch(
+    call: Call, tmp_path: Path, photos: Path
+) -> None:
+    import json
+
+    more = {"splits": {"val_fraction": 0}, "evaluation": {"interpolation": [0.5]}}
+    refused(call("check", study(tmp_path, photos, **more)), "splits.val_fraction")
+    more["schedule"] = {"epochs": 2, "batch_size": 8}
+    path, out = study(tmp_path, photos, checkpoint="last", **more), tmp_path / "out"
+    code, said, _ = call("plan", path, "--json")
+    assert (code, json.loads(said)["estimate"]["reason"]) == (0, None)
+    code, said, _ = call("run", path, "--out", out, "--workers", 1)
+    assert code == 0, said
+    (run,) = out.glob("runs/*")
+    record = json.loads((run / "record.json").read_text())
+    assert (record["status"], record["selected_epoch"]) == ("finished", 2)
+    assert record["result"]["val_accuracy"] is None
+    assert record["undefined"]["val_accuracy"] == "no validation images in this study"
+    assert record["result"]["test_n_images"] == 6
+    prompts = [[f"a photo of a {name}"] for name in ("cat", "dog", "owl")]
+    written = json.dumps(prompts, separators=(",", ":")).encode()
+    assert record["provenance"]["prompts"]["target"] == hashlib.sha256(written).hexdigest()
+    code, said, errors = call("evaluate", run)
+    assert code == 0, errors
+
+
+def test_datasets_are_listed_and_shown_one_by_one(call: Call) -> None:
+    code, said, _ = call("datasets")
+    assert code == 0
+    assert {"eurosat-motion-blur", "imagenet", "world"} <= set(said.replace("│", " ").split())
+    code, said, _ = call("datasets", "imagenet")
+    assert (code, "In a study: {name: imagenet, builtin: imagenet, folder: /path" in said) == (0, 1)
+    assert "templates: ensemble 80 prompts" in said
+    assert "tench, goldfish, great white shark" in said
+    refused(call("datasets", "imagnet"), "NAME: expected one of world, land-cover", "'imagnet'")
 
 
 def test_a_missing_model_folder(call: Call, tmp_path: Path, photos: Path) -> None:

@@ -86,9 +86,33 @@ def test_differences_are_ours_less_theirs_and_judged_by_the_stated_tolerance() -
 
 
 def test_the_untouched_model() -> None:
-    row = pick(reproduction.rows(study(), "paper-80"), kind="untouched")
+    rows = reproduction.rows(study(), "paper-80")
+    row = pick(rows, kind="untouched", metric="transfer.cifar100.baseline_accuracy")
     assert (row["theirs"], row["n"], row["within"]) == (0.6022, 80, True)
     assert row["diff"] == pytest.approx(0.0078, rel=1e-9)
+
+
+def test_supporting_figures_are_those_of_the_paper() -> None:
+    rows = reproduction.rows(study(), "paper-80")
+    theirs = {
+        (row["target"], row["method"], row["metric"]): row["theirs"]
+        for row in rows
+        if row["kind"] in {"nearest_cell", "untouched", "upper_bound"}
+    }
+    assert theirs == {
+        ("eurosat", "full_ft", "levels.rollout_entropy_bits"): 5.593,
+        ("eurosat", "lora", "levels.rollout_entropy_bits"): 5.605,
+        ("eurosat", "full_ft", "levels.patch_entropy_bits"): 4.721,
+        ("eurosat", "lora", "levels.patch_entropy_bits"): 4.794,
+        ("eurosat", "full_ft", "drift.cka_mean"): 0.694,
+        ("eurosat", "lora", "drift.cka_mean"): 0.815,
+        (None, None, "transfer.cifar100.baseline_accuracy"): 0.6022,
+        ("eurosat", None, "untouched.cls_entropy_nats"): 3.683,
+        ("eurosat", None, "untouched.erf95"): 0.863,
+        ("eurosat", None, "untouched.gini"): 0.309,
+        ("eurosat", None, "untouched.head_diversity_paper"): 0.075,
+        ("eurosat", None, "probe_cv.cls_entropy_nats"): 0.001,
+    }
 
 
 def test_cells_we_do_not_have_are_null_with_a_reason() -> None:
@@ -102,8 +126,9 @@ def test_cells_we_do_not_have_are_null_with_a_reason() -> None:
     assert cell["reason"] == "no such cell"
     mean = pick(rows, kind="grid_mean", target="pets", method="lora")
     assert (mean["ours"], mean["reason"]) == (None, "3 of 4 cells")
-    missing = "no transfer.cifar100.baseline_accuracy in these records"
-    assert pick(rows, kind="untouched")["reason"] == missing
+    accuracy = "transfer.cifar100.baseline_accuracy"
+    missing = f"no {accuracy} in these records"
+    assert pick(rows, kind="untouched", metric=accuracy)["reason"] == missing
     layer = "drift.cls_entropy_last_pct"
     row = pick(rows, method="lora", metric=layer)
     assert (row["theirs"], row["reason"]) == (-11.53, f"no {layer} in these records")

@@ -147,11 +147,11 @@ def test_a_nested_mess_is_told_in_full(tmp_path: Path) -> None:
     lines = faults_of(tmp_path)
     assert len(lines) == 3
     assert lines[0].startswith("toy.folder: expected images in every class folder, got none in dog")
-    assert lines[1] == (
+    assert lines[2] == (
         "toy.folder: expected class folders, got the image loose.png outside of them. "
         "Move or remove it."
     )
-    assert lines[2] == (
+    assert lines[1] == (
         "toy.folder: expected class folders that hold images only, got folders in owl: old, young. "
         "Name the folder whose sub-folders are the classes."
     )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from clipdrift.analysis import probe_sensitivity
 from clipdrift.analysis.replay import replay
 from clipdrift.analysis.reproduction import published
 from clipdrift.errors import RecordError, SpecError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.imported import import_csv
-from clipdrift.records.schema import Result, TransferReading
+from clipdrift.records.schema import EpochReading, Result, TransferReading
 
 CELLS = published()["paper-80"]["cells"]
 SEEDS = (7, 11, 19, 42, 123)
@@ -54,16 +58,22 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, "replay", *map(str, words)],
         capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
 
 
 def test_imported_runs_are_held_against_every_cell_and_headline(tmp_path: Path) -> None:
     found = replay(imported(tmp_path), "paper-80")
     kinds = [row["kind"] for row in found.rows]
-    assert (kinds.count("cell"), kinds.count("grid_mean"), kinds.count("untouched")) == (50, 4, 1)
-    assert [row["metric"] for row in found.rows if row["within"] is None] == [
-        "drift.cls_entropy_last_pct"
-    ] * 2
+    assert Counter(kinds) == {
+        "cell": 50, "grid_mean": 4, "nearest_cell": 6, "untouched": 5, "upper_bound": 1,
+    }  # fmt: skip
+    read = {"test_accuracy", "drift.cls_entropy_pct", "transfer.cifar100.accuracy"}
+    read.add("transfer.cifar100.baseline_accuracy")
+    assert {row["metric"] for row in found.rows if row["within"] is not None} == read
+    for row in found.rows:
+        if row["metric"] not in read:
+            assert row["reason"] == f"no {row['metric']} in these records"
     headlines = {
         (r["target"], r["method"]): r["ours"] for r in found.rows if r["kind"] == "grid_mean"
     }
@@ -94,6 +104,77 @@ def test_leaks_of_measured_records_are_said(tmp_path: Path) -> None:
         "test_accuracy": True,
         "transfer.cifar100.accuracy": True,
     }
+
+
+def measured(folder: Path) -> StudyFolder:
+    """EuroSAT runs with histories and per-image readings, as a study leaves them."""
+    out = StudyFolder(folder)
+    for method, rates in {"lora": (1e-6, 5e-5), "full_ft": (1e-5,)}.items():
+        for rate in rates:
+            for seed in (7, 11):
+                record = RunRecord(
+                    run_id=f"{method}-{rate}-{seed}", identity="00", status="finished",
+                    study="mine", backbone="clip", target="eurosat", method=method,
+                    learning_rate=rate, seed=seed, selected_epoch=1,
+                    history=[
+                        EpochReading(
+                            epoch=0, step=0, levels={"cls_entropy_nats": 3.68, "gini": None}
+                        )
+                    ],
+                    result=Result(
+                        test_accuracy=0.9,
+                        levels={"rollout_entropy_bits": 5.6 + 1000 * rate + 1e-3 * (seed == 11)},
+                    ),
+                )  # fmt: skip
+                atomic_write(out.record_path(record.run_id), record.to_json())
+                spread = 0.01 if seed == 7 else 0.03
+                table = pd.DataFrame(
+                    {
+                        "image": range(10),
+                        "label": [i % 2 for i in range(10)],
+                        "cls_entropy_nats": [3.0 + spread * i for i in range(10)],
+                    }
+                )
+                table.to_parquet(out.run_path(record.run_id) / "probe_images.parquet")
+    return out
+
+
+def test_supporting_figures_are_held_against_what_a_study_read(tmp_path: Path) -> None:
+    folder = measured(tmp_path)
+    rows = {
+        (row["method"], row["metric"]): row
+        for row in replay(folder, "paper-80").rows
+        if row["kind"] in {"nearest_cell", "untouched", "upper_bound"}
+    }
+    # LoRA at 1e-6 reads 5.6015 and at 5e-5 5.6505: the first is nearest to the published 5.605.
+    near = rows["lora", "levels.rollout_entropy_bits"]
+    assert (near["lr"], near["n"], near["within"], near["reason"]) == (1e-6, 2, True, None)
+    assert near["ours"] == pytest.approx(5.6015, abs=1e-12)
+    assert near["diff"] == pytest.approx(5.6015 - 5.605, abs=1e-12)
+    far = rows["full_ft", "levels.rollout_entropy_bits"]
+    assert (far["lr"], far["within"]) == (1e-5, False)
+    assert far["diff"] == pytest.approx(5.6105 - 5.593, abs=1e-12)
+    before = rows[None, "untouched.cls_entropy_nats"]
+    assert (before["target"], before["n"], before["within"]) == ("eurosat", 6, True)
+    assert before["diff"] == pytest.approx(3.68 - 3.683, abs=1e-12)
+    gini = rows[None, "untouched.gini"]
+    assert (gini["ours"], gini["reason"]) == (None, "untouched.gini is undefined in all runs")
+    assert "no untouched.erf95" in rows[None, "untouched.erf95"]["reason"]
+    # The CV of each run again, from the same deal of the images into subsets.
+    cvs = [row["cv"] for row in probe_sensitivity.rows(probe_sensitivity.read_tables(folder)[0])]
+    bound = rows[None, "probe_cv.cls_entropy_nats"]
+    assert bound["ours"] == pytest.approx(sum(cvs) / len(cvs), rel=1e-12)
+    assert (bound["theirs"], bound["tolerance"], bound["within"]) == (0.001, None, False)
+
+
+def test_the_command_names_the_rate_of_our_nearest_cell(tmp_path: Path) -> None:
+    done = command("paper-80", measured(tmp_path).path)
+    lines = [re.sub(r"[│\s]+", " ", line).strip() for line in done.stdout.splitlines()]
+    title = "Rollout entropy (bits), LR not published: our nearest cell, tolerance ±0.01 bits"
+    assert title in " ".join(lines)
+    assert "eurosat lora 1e-06 2 5.602 5.605 −0.003 within" in lines
+    assert "eurosat all all 6 3.680 3.683 −0.003 within" in lines
+    assert "published as an upper bound" in " ".join(lines)
 
 
 def test_a_preset_without_published_figures_is_refused(tmp_path: Path) -> None:
@@ -132,9 +213,11 @@ def test_the_command_prints_ours_theirs_difference_and_verdict(tmp_path: Path) -
     assert "pets lora all 20 58.01 58.01 0.00 within" in lines
     assert "all all all 80 61.00 60.22 +0.78 within" in lines
     assert "Test accuracy (%), tolerance ±1 pp" in lines
-    assert lines[-1] == (
-        "55 published figures: 52 within tolerance, 1 outside, 2 without a counterpart"
+    assert (
+        "pets lora 5e-05 0 – −11.53 – not read here: no drift.cls_entropy_last_pct in these records"
+        in " ".join(lines)
     )
+    assert lines[-1] == "66 published figures: 52 within tolerance, 1 outside, 13 not read here"
     assert done.stderr.strip() == "False"  # no torch
 
 

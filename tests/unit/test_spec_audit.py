@@ -94,6 +94,14 @@ def test_choosing_by_validation_needs_validation_images(
         assert study(**changes, checkpoint=rule).checkpoint == rule
 
 
+def test_splits_that_no_target_reads_are_not_held_against_a_study() -> None:
+    own = {"name": "a", "builtin": "a", "splits": {"val_per_class": 3}}
+    study(splits={"val_fraction": 0}, targets=[own])
+    both = [own, {"name": "b", "builtin": "b"}]
+    (fault,) = faults_of(splits={"val_fraction": 0}, targets=both)
+    assert " splits.val_fraction: expected more than 0" in fault
+
+
 def test_a_clean_study_has_no_leak_and_shares_everything_but_its_axes() -> None:
     rows = rows_of()
     crossed = {factor for factor, (_, status) in rows.items() if status == "crossed"}

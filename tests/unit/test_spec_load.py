@@ -212,6 +212,17 @@ def test_an_unknown_method_kind_lists_the_known_ones() -> None:
             "templates with exactly one {}",
             "'",
         ),
+        (
+            {"name": "a", "folder": "x", "templates": []},
+            "a list of prompts, or one of single, ensemble",
+            "[]",
+        ),
+        (
+            {"name": "a", "folder": "x", "templates": "a photo of a {}"},
+            "a list of prompts, or one of single, ensemble",
+            "'a photo",
+        ),
+        ({"name": "a", "folder": "x", "templates": ["a {}", 3]}, "templates with exactly", "3"),
         ({"name": "a", "folder": "x", "class_names": ["b", "b"]}, "two or more distinct", "['b"),
         ({"name": "a", "folder": "x", "probe": {"per_class": 1, "n_images": 9}}, "per_class", "bo"),
         (

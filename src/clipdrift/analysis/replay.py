@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from clipdrift.analysis import reproduction
+from clipdrift.analysis import probe_sensitivity, reproduction
 from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.supporting import with_supporting
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import StudyFolder
 
@@ -23,7 +24,7 @@ class Replay(NamedTuple):
     leaks: tuple[str, ...]
     """Distinct leaks that the records of ours state."""
     faults: list[Fault]
-    """Records that could not be read; they count nowhere."""
+    """Records and tables of probe images that could not be read; they count nowhere."""
 
 
 def replay(
@@ -54,6 +55,10 @@ def replay(
         step = "Run the study, or import records, first"
         nothing = Fault(str(folder.path), "at least one finished run", "none", step)
         raise RecordError([nothing, *faults])
+    tables, damaged = probe_sensitivity.read_tables(folder)
+    faults += damaged
+    known_runs = {run_id: tables[run_id] for run_id in runs["run_id"] if run_id in tables}
+    runs = with_supporting(runs, records, probe_sensitivity.rows(known_runs))
     rows = reproduction.rows(runs, preset, tolerance)
     if not any(row["n"] for row in rows if row["kind"] == "cell"):
         raise RecordError([_no_cell(folder, preset, known, runs), *faults])

@@ -35,6 +35,7 @@ from clipdrift.analysis import (
 )
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.pairs import without_conflicts
+from clipdrift.analysis.supporting import with_supporting
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.spec import StudySpec, content_hash
@@ -75,6 +76,8 @@ def analyze(
     with threadpool_limits(limits=1):
         runs = runs_frame(records)
         agreeing = without_conflicts(runs, varied)
+        sensitivity = probe_sensitivity.rows(probe_tables or {})
+        supported = with_supporting(runs, records, sensitivity)
         return {
             "schema_version": SCHEMA_VERSION,
             "generated_from": _origin(records, runs),
@@ -94,9 +97,9 @@ def analyze(
             "mediation": mediation.rows(agreeing),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
-            "probe_sensitivity": probe_sensitivity.rows(probe_tables or {}),
+            "probe_sensitivity": sensitivity,
             "power": power.rows(runs, varied=varied),
-            "reproduction": reproduction.rows(runs, preset) if preset else [],
+            "reproduction": reproduction.rows(supported, preset) if preset else [],
         }
 
 

@@ -34,4 +34,4 @@ app.command(epilog="Example: clipdrift replay paper-80 runs/paper-80")(replaying
 app.command(
     "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"
 )(reading.import_)
-app.command(epilog="Example: clipdrift datasets")(measuring.datasets)
+app.command(epilog="Example: clipdrift datasets imagenet")(measuring.datasets)

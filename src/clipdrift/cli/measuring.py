@@ -178,11 +178,16 @@ def status(folder: StudyDir, json_: Json = False) -> None:
     print(state_line(states))
 
 
-def datasets() -> None:
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="show one: classes, prompts, citation")] = None,
+) -> None:
     """List the datasets that a study can name under `builtin`, and which are on this machine."""
-    from clipdrift.cli.tables import dataset_table
+    from clipdrift.cli.tables import dataset_card, dataset_table
 
-    Console().print(dataset_table())
+    if name is None:
+        Console().print(dataset_table())
+    else:
+        print(dataset_card(name))
 
 
 __all__ = ["check", "datasets", "init", "plan", "run", "status"]

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from clipdrift.report.metrics import Metric
 
 Row = Mapping[str, Any]
-HEADLINES = {"grid_mean": ", headline: mean over the grid", "untouched": ", headline"}
+HEADLINES = {
+    "grid_mean": ", headline: mean over the grid",
+    "nearest_cell": ", LR not published: our nearest cell",
+}
 COLUMNS = ("target", "method", "LR", "n", "ours", "published", "diff.", "verdict")
 
 
@@ -60,7 +63,7 @@ def _print(rows: Sequence[Row]) -> None:
 def _table(rows: Sequence[Row]) -> Table:
     """One published figure wherever it is given: in all its cells, or as a headline."""
     first, shown = rows[0], _metric(rows[0]["metric"])
-    title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}, tolerance {_tolerance(first)}"
+    title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}, {_tolerance(first)}"
     table = Table(title=title, title_justify="left")
     for name in COLUMNS:
         left = name in {"target", "method", "verdict"}
@@ -80,31 +83,36 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _metric(name: str) -> Metric:
-    """How a metric is printed here: with two decimals, as published."""
+    """How a metric is printed here: with as many decimals as were published."""
     from clipdrift.report.metrics import metric
 
-    return dataclasses.replace(metric(name), decimals=2)
+    found = metric(name)
+    return dataclasses.replace(
+        found, decimals=2 if found.unit == "%" else max(3, found.decimals or 0)
+    )
 
 
 def _tolerance(row: Row) -> str:
+    if row["kind"] == "upper_bound":
+        return "published as an upper bound"
     if row["tolerance"] is None:
-        return "not stated"
+        return "tolerance not stated"
     shown = _metric(row["metric"])
-    return f"±{shown.scale * row['tolerance']:g} {shown.difference_unit}"
+    return f"tolerance ±{shown.scale * row['tolerance']:g} {shown.difference_unit}".rstrip()
 
 
 def _verdict(row: Row) -> str:
     if row["within"] is None:
-        return str(row["reason"])
+        return f"not read here: {row['reason']}"
     return "within" if row["within"] else "OUTSIDE"
 
 
 def verdict_line(rows: Sequence[Row]) -> str:
-    """For example `53 published figures: 40 within tolerance, 2 outside, 11 without ours`."""
+    """For example `53 published figures: 40 within tolerance, 2 outside, 11 not read here`."""
     counts = [
         (sum(row["within"] is True for row in rows), "within tolerance"),
         (sum(row["within"] is False for row in rows), "outside"),
-        (sum(row["within"] is None for row in rows), "without a counterpart"),
+        (sum(row["within"] is None for row in rows), "not read here"),
     ]
     return f"{len(rows)} published figures: " + ", ".join(f"{n} {word}" for n, word in counts)
 

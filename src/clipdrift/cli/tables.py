@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from clipdrift.errors import Fault, SpecError
 from clipdrift.spec import RunConfig
 from clipdrift.spec.audit import AuditRow
 
@@ -72,33 +73,77 @@ def run_table(runs: Sequence[RunConfig]) -> Table:
 
 
 def dataset_table() -> Table:
-    """Every dataset known by name: where it comes from, its licence, whether it is at hand."""
+    """Every dataset known by name: where it comes from and whether it is at hand.
+
+    Files in the cache of the hub's library count; images that were prepared from them do not.
+    """
     from clipdrift.data.builtin import known_names
     from clipdrift.data.catalogue import catalogue
 
     entries, cached = catalogue(), _cached_datasets()
     table = Table(title="Datasets")
-    for name in ("builtin", "what", "classes", "licence", "source", "here"):
-        table.add_column(name, justify="right" if name == "classes" else "left")
+    table.add_column("builtin", no_wrap=True)
+    table.add_column("what")
+    table.add_column("classes", justify="right")
+    table.add_column("source", overflow="fold")
+    table.add_column("here")
     for name in known_names():
         if name in entries:
             e = entries[name]
-            here = "yes" if e.hub in cached else "no"
-            table.add_row(name, e.title, str(e.n_classes), e.licence, e.hub, here)
+            here = cached.get(str(e.hub), "no") if e.hub else "-"
+            table.add_row(name, e.title, f"{e.n_classes:,}", e.source, here)
         else:
-            table.add_row(name, "in the package", "", "", "", "yes")
+            table.add_row(name, "comes with the package", "", "", "yes")
+    table.caption = "One of them in full: clipdrift datasets NAME"
     return table
 
 
-def _cached_datasets() -> set[str]:
-    """Ids of hub datasets with files in the local cache."""
+def dataset_card(name: str) -> str:
+    """One dataset known by name, in full: how a study names it, its classes, prompts, citation.
+
+    Raises:
+        SpecError: a name that is not known.
+    """
+    from clipdrift.data.builtin import known_names
+    from clipdrift.data.catalogue import catalogue
+
+    if name not in known_names():
+        step = "Choose one; other data go under folder, files or hub"
+        raise SpecError(Fault("NAME", f"one of {', '.join(known_names())}", repr(name), step))
+    entry = catalogue().get(name)
+    if entry is None:
+        return f"{name}: comes with the package\nIn a study: {name}"
+    where = f"builtin: {name}" if entry.hub else f"builtin: {name}, folder: /path/to/your/copy"
+    parts = [f"{part} = {split}" for part, split in entry.splits.model_dump().items() if split]
+    lines = [
+        f"{name}: {entry.title}, {entry.n_classes:,} classes",
+        f"In a study: {{name: {name}, {where}}}",
+        f"Source: {entry.source} ({', '.join(parts)})",
+        f"Licence: {entry.licence}",
+        f"Cite: {entry.citation}",
+        f"templates: single   {entry.templates[0]}",
+        f"templates: ensemble {len(entry.templates)} prompts, the first of them the single one",
+        *(f"  {template}" for template in entry.templates),
+        f"Class names in label order, SHA-256 {entry.class_names_sha256[:16]}...:",
+        f"  {', '.join(entry.class_names)}",
+    ]
+    return "\n".join(lines)
+
+
+def _cached_datasets() -> dict[str, str]:
+    """Hub datasets with files in the local cache: id -> size as people read it."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        return {repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "dataset"}
+        repos = scan_cache_dir().repos
     except CacheNotFound:
-        return set()
+        return {}
+    return {
+        repo.repo_id: f"yes, {repo.size_on_disk_str}"
+        for repo in repos
+        if repo.repo_type == "dataset"
+    }
 
 
 def state_line(states: Mapping[str, str]) -> str:

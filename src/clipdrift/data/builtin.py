@@ -35,10 +35,12 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
             dataset of the catalogue raises.
     """
     name = str(spec.builtin)
-    if name not in _BUILTIN:
-        if name in catalogue():
-            return open_entry(spec)
+    if name not in _BUILTIN and name not in catalogue():
         raise DataError(_unknown(name, spec.name))
+    if spec.folder is not None and (name in _BUILTIN or catalogue()[name].hub is not None):
+        raise DataError(_folder_too_much(name, spec))
+    if name not in _BUILTIN:
+        return open_entry(spec)
     parts = _BUILTIN[name]()
     if spec.class_names is None:
         return DatasetParts(parts)
@@ -57,6 +59,17 @@ def _unknown(name: str, where: str) -> Fault:
         f"one of {', '.join(known_names())}",
         repr(name),
         f"Did you mean {close[0]!r}?" if close else "Use folder, files or hub for other data",
+    )
+
+
+def _folder_too_much(name: str, spec: DatasetSpec) -> Fault:
+    known = catalogue().get(name)
+    comes = f"comes from the Hub ({known.hub})" if known else "comes with the package"
+    return Fault(
+        f"{spec.name}.folder",
+        f"no folder beside builtin: {name}, which {comes}",
+        str(spec.folder),
+        "Remove folder; or remove builtin, and give class_names and templates",
     )
 
 

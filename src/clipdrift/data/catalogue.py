@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from pydantic import Field, model_validator
 
+from clipdrift.data.folder import open_folder
 from clipdrift.data.hub import open_hub
 from clipdrift.data.parts import DatasetParts
+from clipdrift.data.prompts import DEFAULT_TEMPLATES
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec, Part, SplitFiles
 
 
 class Entry(Part):
-    """One dataset of `catalogue.yaml`.
+    """One dataset of `catalogue.yaml`: on the Hub, or a copy that everyone must get themselves.
 
-    `class_names` are in label order and guarded by their hash; where there are none, the names in
-    the data are used, which must be `n_classes`. `templates` are those CLIP's authors published.
+    `class_names` are in label order and guarded by their hash. `folder_names` are the class folders
+    of an own copy, in label order too. `templates` are those CLIP's authors published.
     """
 
     title: str
-    hub: str
+    hub: str | None = None
     config: str | None = None
+    folder_names: list[str] | None = None
     image_column: str = "image"
     label_column: str = "label"
     splits: SplitFiles
@@ -34,18 +40,25 @@ class Entry(Part):
     n_classes: int = Field(ge=2)
     licence: str
     citation: str
-    class_names: list[str] | None = None
-    class_names_sha256: str | None = None
+    class_names: list[str]
+    class_names_sha256: str
     templates: list[str] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _class_names_as_pinned(self) -> Self:
-        if self.class_names is not None and (
+        if (
             len(self.class_names) != self.n_classes
             or names_sha256(self.class_names) != self.class_names_sha256
         ):
             raise ValueError(f"the class names of {self.title} are not those that were pinned")
+        if (self.hub is None) == (self.folder_names is None):
+            raise ValueError(f"{self.title} must be on the Hub or have names of class folders")
         return self
+
+    @property
+    def source(self) -> str:
+        """Where its images come from, for people."""
+        return self.hub or "your folder"
 
 
 def names_sha256(class_names: list[str]) -> str:
@@ -56,10 +69,9 @@ def names_sha256(class_names: list[str]) -> str:
 @cache
 def catalogue() -> dict[str, Entry]:
     """Every dataset by name; other test splits are entries of their own without a training part."""
-    text = resources.files("clipdrift.data").joinpath("catalogue.yaml").read_text("utf-8")
     entries: dict[str, Entry] = {}
-    for name, content in yaml.safe_load(text).items():
-        entry = Entry.model_validate(content)
+    for name, content in yaml.safe_load(_packaged("catalogue.yaml")).items():
+        entry = Entry.model_validate(_with_classes(content))
         entries[name] = entry
         for split in entry.other_tests:
             other = {"splits": SplitFiles(test=split), "other_tests": []}
@@ -67,32 +79,114 @@ def catalogue() -> dict[str, Entry]:
     return entries
 
 
+def _packaged(name: str) -> str:
+    return resources.files("clipdrift.data").joinpath(name).read_text("utf-8")
+
+
+def _with_classes(content: dict[str, Any]) -> dict[str, Any]:
+    """An entry with many classes keeps them in a table of its own."""
+    if "class_file" not in content:
+        return content
+    rows = list(csv.DictReader(_packaged(content["class_file"]).splitlines()))
+    classes = {f"{column}s": [row[column] for row in rows] for column in rows[0]}
+    return {**{k: v for k, v in content.items() if k != "class_file"}, **classes}
+
+
+def templates_of(spec: DatasetSpec) -> Sequence[str]:
+    """The prompts of a dataset: its own, those published with CLIP that it names, or the default.
+
+    Raises:
+        DataError: published prompts of a dataset that the catalogue does not hold.
+    """
+    if not isinstance(spec.templates, str):
+        return spec.templates or DEFAULT_TEMPLATES
+    entry = catalogue().get(str(spec.builtin))
+    if entry is None:
+        raise DataError(
+            Fault(
+                f"{spec.name}.templates",
+                "prompts, where none were published with CLIP for this dataset",
+                repr(spec.templates),
+                "Write templates: ['a photo of a {}'], or name a builtin of 'clipdrift datasets'",
+            )
+        )
+    return entry.templates[:1] if spec.templates == "single" else entry.templates
+
+
 def open_entry(spec: DatasetSpec) -> DatasetParts:
-    """The parts of the catalogue's dataset `spec.builtin`, from the Hub.
+    """The parts of the catalogue's dataset `spec.builtin`, from the Hub or from `spec.folder`.
 
     `revision` and `class_names` of the study are kept; columns and splits are the catalogue's.
 
     Raises:
-        DataError: what `open_hub` raises; another number of classes than the catalogue knows.
+        DataError: what `open_hub` or `open_folder` raises; another number of classes than the
+            catalogue knows, or other class folders.
     """
     entry = catalogue()[str(spec.builtin)]
+    names = spec.class_names or entry.class_names
+    if entry.folder_names is not None:
+        return _open_copy(spec, entry, entry.folder_names, names)
     source = {
         "builtin": None,
         "hub": entry.hub,
+        "hub_config": entry.config,
         "image_column": entry.image_column,
         "label_column": entry.label_column,
         "hub_splits": entry.splits,
-        "class_names": spec.class_names or entry.class_names,
+        "class_names": names,
     }
-    opened = open_hub(spec.model_copy(update=source), config=entry.config)
-    found = len(next(iter(opened.parts.values())).class_names)
+    opened = open_hub(spec.model_copy(update=source))
+    _require_count(spec, entry, len(next(iter(opened.parts.values())).class_names))
+    return opened
+
+
+def _open_copy(
+    spec: DatasetSpec, entry: Entry, folder_names: list[str], names: list[str]
+) -> DatasetParts:
+    """The user's own copy, whose class folders must be those that the labels are known by."""
+    splits, shown = entry.splits, ", ".join(folder_names[:2])
+    if spec.folder is None:
+        raise DataError(
+            Fault(
+                f"{spec.name}.folder",
+                f"your copy of {entry.title}, a folder with {splits.train}/ and {splits.test}/ of "
+                f"class folders ({shown}, ...)",
+                "none",
+                f"Write {{name: {spec.name}, builtin: {spec.builtin}, folder: /path/to/your/copy}}",
+            )
+        )
+    _require_count(spec, entry, len(names))
+    opened = open_folder(spec.model_copy(update={"class_names": None}), splits)
+    found = set(next(iter(opened.parts.values())).class_names)
+    missing, unknown = sorted(set(folder_names) - found), sorted(found - set(folder_names))
+    if missing or unknown:
+        got = [
+            f"{len(these):,} {word} ({', '.join(these[:3])}{', ...' if len(these) > 3 else ''})"
+            for word, these in (("missing", missing), ("unknown", unknown))
+            if these
+        ]
+        raise DataError(
+            Fault(
+                f"{spec.name}.folder",
+                f"the {entry.n_classes:,} class folders of {entry.title} ({shown}, ...)",
+                " and ".join(got),
+                "Name the folder that holds them all; a part of the classes is another dataset: "
+                "leave builtin out and give class_names",
+            )
+        )
+    renamed = {k: replace(part, class_names=tuple(names)) for k, part in opened.parts.items()}
+    return DatasetParts(renamed, opened.notes)
+
+
+def _require_count(spec: DatasetSpec, entry: Entry, found: int) -> None:
     if found != entry.n_classes:
         raise DataError(
             Fault(
                 f"{spec.name}.builtin",
-                f"{entry.n_classes} classes in {entry.hub}",
+                f"{entry.n_classes} classes in {entry.hub or entry.title}",
                 f"{found}",
-                "The data has changed; name it under hub: with a revision and class_names",
+                "The data has changed; name it under hub: with a revision and class_names"
+                if entry.hub
+                else "Give one name per class, or leave class_names out",
             )
         )
-    return opened

@@ -1,5 +1,7 @@
 """Images in folders: one sub-folder per class, or `train/` and `test/` of such folders.
 
+Of a transfer dataset with both, only `test/` is read.
+
 Names that begin with a dot are ignored. Files without an image suffix are ignored and counted.
 Links are followed as long as they stay inside the folder; one that leaves it is a fault, so that a
 folder never reads more than it shows.
@@ -14,9 +16,10 @@ from clipdrift.data.decode import SUFFIXES, open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
 from clipdrift.errors import DataError, Fault
-from clipdrift.spec.datasets import DatasetSpec
+from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
-_PARTS = ("train", "test")
+TRAIN_AND_TEST = SplitFiles(train="train", test="test")
+SHOWN = 5
 
 
 class _Listing:
@@ -31,15 +34,19 @@ class _Listing:
 
     def read(self, part: Path) -> None:
         """List every class folder of `part`."""
-        classes = 0
+        classes, stray = 0, []
         for entry in self._visible(part):
             if entry.is_dir():
                 classes += 1
                 self._read_class(entry)
             elif entry.suffix.lower() in SUFFIXES:
-                self._fault("class folders", f"the image {self._shown(entry)} outside of them")
+                stray.append(self._shown(entry))
             else:
                 self.ignored += 1
+        if stray:
+            many = f"{', ... ' if len(stray) > SHOWN else ' '}({len(stray):,} images)"
+            got = f"{', '.join(stray[:SHOWN])}{many}" if stray[1:] else f"the image {stray[0]}"
+            self._fault("class folders", f"{got} outside of them")
         if classes < 2 and not self.faults:
             self._fault(
                 "two or more class folders",
@@ -86,8 +93,11 @@ class _Listing:
         self.faults.append(Fault(self.where, expected, got, next_step))
 
 
-def open_folder(spec: DatasetSpec) -> DatasetParts:
+def open_folder(spec: DatasetSpec, named: SplitFiles = TRAIN_AND_TEST) -> DatasetParts:
     """The parts of `spec.folder`: class folders alone are one part, "train".
+
+    Args:
+        named: what the folders of the two parts are called.
 
     Raises:
         DataError: no such folder, stray images, nested or empty class folders, a link that leaves
@@ -95,7 +105,9 @@ def open_folder(spec: DatasetSpec) -> DatasetParts:
     """
     where = f"{spec.name}.folder"
     root = _existing(Path(str(spec.folder)).expanduser(), where)
-    folders, notes = _part_folders(root, where)
+    folders, notes = _part_folders(root, where, named)
+    if isinstance(spec, TransferSpec) and "test" in folders:
+        folders = {"test": folders["test"]}
     listings = {part: _Listing(root, where) for part in folders}
     for part, listing in listings.items():
         listing.read(folders[part])
@@ -128,22 +140,25 @@ def _existing(folder: Path, where: str) -> Path:
     raise DataError(Fault(where, "a folder of class folders", got, step))
 
 
-def _part_folders(root: Path, where: str) -> tuple[dict[str, Path], list[str]]:
+def _part_folders(root: Path, where: str, named: SplitFiles) -> tuple[dict[str, Path], list[str]]:
     """Where each part lies, and what was left aside."""
+    parts = {named.train: "train", named.test: "test"}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
-    found = {path.name: path for path in folders if path.name in _PARTS}
-    others = [path.name for path in folders if path.name not in _PARTS]
+    found = {path.name: path for path in folders if path.name in parts}
+    others = [path.name for path in folders if path.name not in parts]
     if not found:
         return {"train": root}, []
     if others and len(found) == 1:
         raise DataError(
             Fault(
                 where,
-                "train/ and test/, or class folders",
+                f"{named.train}/ and {named.test}/, or class folders",
                 ", ".join([*found, *others][:10]),
-                "Rename the part you want to test on to test, or move the class folders into train",
+                f"Rename the part you want to test on to {named.test}, or move the class folders "
+                f"into {named.train}",
             )
         )
-    notes = [f"{where}: {name}/ beside train/ and test/ is not read" for name in others]
-    return {part: found[part] for part in _PARTS if part in found}, notes
+    beside = f"beside {named.train}/ and {named.test}/ is not read"
+    notes = [f"{where}: {name}/ {beside}" for name in others]
+    return {part: found[str(name)] for name, part in parts.items() if name in found}, notes

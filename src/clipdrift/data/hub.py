@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def open_hub(spec: DatasetSpec, *, config: str | None = None) -> DatasetParts:
+def open_hub(spec: DatasetSpec) -> DatasetParts:
     """The parts of `spec.hub` that `spec.hub_splits` names; of a transfer dataset only the test.
 
     Args:
-        spec: where `hub` is an id, with `revision` where it is to be pinned.
-        config: for ids that hold several datasets.
+        spec: where `hub` is an id, with `revision` where it is to be pinned, and `hub_config` where
+            the id holds several datasets.
 
     Raises:
         DataError: unknown, private or gated id; no network and nothing in the cache; a dataset
@@ -38,7 +38,7 @@ def open_hub(spec: DatasetSpec, *, config: str | None = None) -> DatasetParts:
         raise DataError(
             Fault(f"{spec.name}.hub_splits", "train or test", "neither", "Name at least one split")
         )
-    tables = {part: _load(spec, split, config) for part, split in splits.items()}
+    tables = {part: _load(spec, split) for part, split in splits.items()}
     for table in tables.values():
         require_columns(table.column_names, spec.image_column, spec.label_column, where=spec.name)
     written = {part: _labels(table, spec) for part, table in tables.items()}
@@ -50,7 +50,7 @@ def open_hub(spec: DatasetSpec, *, config: str | None = None) -> DatasetParts:
                 names=_Rows(splits[part], len(table)),
                 class_names=names,
                 load=_loader(table, spec.image_column),
-                identity=_identity(table, spec, splits[part], config),
+                identity=_identity(table, spec, splits[part]),
             )
             for part, table in tables.items()
         }
@@ -70,13 +70,15 @@ class _Rows(Sequence[str]):
         return f"{self._split} row {range(self._count)[row]}"
 
 
-def _load(spec: DatasetSpec, split: str, config: str | None) -> Dataset:
+def _load(spec: DatasetSpec, split: str) -> Dataset:
     import datasets
 
     try:
         reached = answers(str(spec.hub), spec.revision, "dataset")
         with _from_cache_alone(not reached):
-            table = datasets.load_dataset(spec.hub, config, split=split, revision=spec.revision)
+            table = datasets.load_dataset(
+                spec.hub, spec.hub_config, split=split, revision=spec.revision
+            )
     except Exception as error:  # HTTP clients and file systems have many more
         raise DataError(_fault(spec, error)) from error
     if spec.revision and not reached:
@@ -129,8 +131,8 @@ _NEXT_STEPS = (
     ("gated", "Accept its terms on huggingface.co and log in with `hf auth login`"),
     ("dataset scripts", "Use a Parquet copy of it: revision: refs/convert/parquet, or files:"),
     ("unknown split", "Set hub_splits to splits it has; test: null carves one from train"),
-    ("config name", "Download the configuration you need and name its files under files:"),
-    ("builderconfig", "Download the configuration you need and name its files under files:"),
+    ("config name", "Set hub_config to one of those it has"),
+    ("builderconfig", "Set hub_config to one of those it has"),
     ("couldn't reach", "Connect once so that it is cached, or download it and use files:"),
     ("offline", "Connect once so that it is cached, or download it and use files:"),
     ("timed out", "Run again to resume it, or download it and use files:"),
@@ -171,9 +173,9 @@ def _loader(table: Dataset, column: str) -> Any:
     return lambda row: open_image(image_source(images[row][column], Path.cwd()))
 
 
-def _identity(table: Dataset, spec: DatasetSpec, split: str, config: str | None) -> str:
+def _identity(table: Dataset, spec: DatasetSpec, split: str) -> str:
     return identity_of(
         "hub",
-        [spec.hub, spec.revision, config, split, spec.image_column, spec.label_column],
+        [spec.hub, spec.revision, spec.hub_config, split, spec.image_column, spec.label_column],
         [str(table._fingerprint), len(table)],
     )

@@ -79,9 +79,9 @@ def sensitivity_table(study: Study) -> Table | None:
 
 def reproduction_table(study: Study) -> Table | None:
     keys = [
-        Shown("kind", "What", words=name_of("kind")),
+        Shown("kind", "What", words=lambda row: row["kind"].replace("_", " ")),
         Shown("target", "Target", words=name_of("target", "all")),
-        Shown("method", "Method", words=name_of("method", "untouched")),
+        Shown("method", "Method", words=name_of("method", "all")),
         LR,
         METRIC,
     ]

@@ -117,6 +117,12 @@ def _described(name: str) -> Metric:
         return replace(inner, name=name, label=f"{inner.label}, α = {between.alpha:g}")
     if worsened is not None:
         return Metric(name, f"Accuracy, {worsened.label}", "%", 100.0, 1)
+    if name.startswith("untouched."):
+        inner = metric("levels." + name.removeprefix("untouched."))
+        return replace(inner, name=name, label=f"{inner.label}, untouched")
+    if name.startswith("probe_cv."):
+        inner = metric("levels." + name.removeprefix("probe_cv."))
+        return Metric(name, f"CV over probe subsets, {inner.label}", "", 1.0, 5)
     if name.startswith("transfer."):
         dataset, _, field = name.removeprefix("transfer.").rpartition(".")
         label = TRANSFER.get(field, "{} " + field).format(dataset)

@@ -99,8 +99,9 @@ def _reference_faults(spec: StudySpec) -> list[Fault]:
 def _checkpoint_faults(spec: StudySpec) -> list[Fault]:
     if spec.checkpoint != "best_validation":
         return []
-    places = [("splits", spec.splits)]
-    places += [(f"targets.{i}.splits", t.splits) for i, t in enumerate(spec.targets) if t.splits]
+    places = [(f"targets.{i}.splits", t.splits) for i, t in enumerate(spec.targets) if t.splits]
+    if len(places) < len(spec.targets):  # else nothing reads the study's own
+        places.insert(0, ("splits", spec.splits))
     return [
         Fault(
             f"{where}.val_fraction",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Letters, digits, dot, underscore, hyphen; starts with a letter or digit: safe as a file name."""
 
 SOURCES = ("builtin", "folder", "files", "hub")
+PUBLISHED = ("single", "ensemble")
+"""Names for the prompts that were published with CLIP for a dataset: the first of them, or all."""
 
 
 def broken_rule(expected: str, got: object, next_step: str) -> PydanticCustomError:
@@ -36,7 +38,8 @@ class SplitFiles(Part):
 class DatasetSpec(Part):
     """One dataset. Exactly one of `builtin`, `folder`, `files`, `hub` says where it is.
 
-    A bare string in YAML is short for `{name: <string>, builtin: <string>}`.
+    Of a builtin that cannot be downloaded (`imagenet`), `folder` says where your copy lies. A bare
+    string in YAML is short for `{name: <string>, builtin: <string>}`.
     """
 
     name: Name
@@ -44,7 +47,8 @@ class DatasetSpec(Part):
     folder: str | None = Field(None, description="class sub-folders, or train/ and test/ of them")
     files: SplitFiles | None = Field(None, description="CSV or Parquet with paths or bytes")
     hub: str | None = Field(None, description="Hugging Face dataset id")
-    revision: str | None = None
+    hub_config: str | None = Field(None, description="which of the datasets that an id holds")
+    revision: str | None = Field(None, description="commit, tag or branch of the hub id")
     image_column: str = "image"
     label_column: str = "label"
     hub_splits: SplitFiles = SplitFiles(train="train", test="test")
@@ -52,8 +56,10 @@ class DatasetSpec(Part):
         0.2, gt=0, lt=1, description="carved when the data has no test part"
     )
     class_names: list[str] | None = Field(None, description="in label order; default: from data")
-    templates: list[str] | None = Field(
-        None, min_length=1, description="prompts, each with one {}; default: a photo of a {}"
+    templates: list[str] | Literal["single", "ensemble"] | None = Field(
+        None,
+        description="prompts, each with one {}; or those published with CLIP for a builtin: one, "
+        "or all; default: a photo of a {}",
     )
     max_bad_images: int = Field(0, ge=0, description="unreadable images tolerated, each counted")
 
@@ -65,7 +71,7 @@ class DatasetSpec(Part):
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         given = [source for source in SOURCES if getattr(self, source) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and given != ["builtin", "folder"]:
             raise broken_rule(
                 f"exactly one of {', '.join(SOURCES)}",
                 ", ".join(given) or "none",
@@ -75,16 +81,25 @@ class DatasetSpec(Part):
             raise broken_rule("files with train or test", "neither", "Name at least one file")
         return self
 
-    @model_validator(mode="after")
-    def _templates_have_one_slot(self) -> Self:
-        for template in self.templates or []:
-            if template.count("{}") != 1:
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _prompts_or_the_name_of_published_ones(cls, value: Any) -> Any:
+        if value is None or value in PUBLISHED:
+            return value
+        if not isinstance(value, list) or not value:
+            raise broken_rule(
+                f"a list of prompts, or one of {', '.join(PUBLISHED)}",
+                repr(value),
+                "Write for example ['a photo of a {}']",
+            )
+        for template in value:
+            if not isinstance(template, str) or template.count("{}") != 1:
                 raise broken_rule(
                     "templates with exactly one {}",
                     repr(template),
                     "Write for example 'a photo of a {}'",
                 )
-        return self
+        return value
 
     @model_validator(mode="after")
     def _class_names_distinct(self) -> Self:
