@@ -123,7 +123,7 @@ def measured(folder: Path) -> StudyFolder:
                     ],
                     result=Result(
                         test_accuracy=0.9,
-                        levels={"rollout_entropy_bits": 5.6 + 1000 * rate + 1e-3 * (seed == 11)},
+                        levels={"rollout_entropy_bits": 5.6 + 1000 * rate + 2e-3 * (seed == 11)},
                     ),
                 )  # fmt: skip
                 atomic_write(out.record_path(record.run_id), record.to_json())
@@ -146,14 +146,14 @@ def test_supporting_figures_are_held_against_what_a_study_read(tmp_path: Path) -
         for row in replay(folder, "paper-80").rows
         if row["kind"] in {"nearest_cell", "untouched", "upper_bound"}
     }
-    # LoRA at 1e-6 reads 5.6015 and at 5e-5 5.6505: the first is nearest to the published 5.605.
+    # LoRA at 1e-6 reads 5.602 and at 5e-5 5.651: the first is nearest to the published 5.605.
     near = rows["lora", "levels.rollout_entropy_bits"]
     assert (near["lr"], near["n"], near["within"], near["reason"]) == (1e-6, 2, True, None)
-    assert near["ours"] == pytest.approx(5.6015, abs=1e-12)
-    assert near["diff"] == pytest.approx(5.6015 - 5.605, abs=1e-12)
+    assert near["ours"] == pytest.approx(5.602, abs=1e-12)
+    assert near["diff"] == pytest.approx(5.602 - 5.605, abs=1e-12)
     far = rows["full_ft", "levels.rollout_entropy_bits"]
     assert (far["lr"], far["within"]) == (1e-5, False)
-    assert far["diff"] == pytest.approx(5.6105 - 5.593, abs=1e-12)
+    assert far["diff"] == pytest.approx(5.611 - 5.593, abs=1e-12)
     before = rows[None, "untouched.cls_entropy_nats"]
     assert (before["target"], before["n"], before["within"]) == ("eurosat", 6, True)
     assert before["diff"] == pytest.approx(3.68 - 3.683, abs=1e-12)
