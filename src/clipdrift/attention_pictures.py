@@ -15,7 +15,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.probes.attention import cls_patch_attention
-from clipdrift.probes.attention_maps import attention_sink
+from clipdrift.probes.attention_maps import BlockAttention, attention_sink
 from clipdrift.probes.rollout import rollout_cls, rollout_step
 from clipdrift.records import atomic_write
 
@@ -57,9 +57,9 @@ def _maps(encoder: ImageEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
     last: list[Tensor] = []
     rollout: list[Tensor] = []
 
-    def keep(block: int, attn: Tensor) -> None:
-        last[:] = [cls_patch_attention(attn).mean(dim=1)]
-        rollout[:] = [rollout_step(rollout[0] if rollout else None, attn)]
+    def keep(block: int, attention: BlockAttention) -> None:
+        last[:] = [cls_patch_attention(attention.cls[:, :, None]).mean(dim=1)]
+        rollout[:] = [rollout_step(rollout[0] if rollout else None, attention.mean)]
 
     with attention_sink(encoder.tower, keep):
         encoder(pixels)

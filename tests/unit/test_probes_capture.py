@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from clipdrift.probes import attention_maps, capture
-from clipdrift.probes.attention_maps import attention_sink
+from clipdrift.probes import attention_maps
+from clipdrift.probes.attention_maps import BlockAttention, attention_sink
 from clipdrift.probes.capture import ProbeReading, read_probe
 
 N, L, H, P = 7, 3, 2, 25
@@ -179,13 +180,18 @@ def test_the_tower_is_left_as_it_was_after_an_error(clip: Any, images: Tensor) -
     assert not attention_maps._SINKS
 
 
-def test_at_most_one_map_is_alive(
+def pieces_of(monkeypatch: pytest.MonkeyPatch, heads: int) -> None:
+    """Let a piece hold so many heads of a map of this test's tower."""
+    monkeypatch.setitem(attention_maps.PIECE_BYTES, "cpu", heads * 4 * (P + 1) ** 2)
+
+
+def test_only_one_piece_of_a_map_is_alive(
     clip: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores before the softmax count as a map; a storage also lives on in views of it."""
     maps: list[StorageWeakRef] = []
     alive: list[int] = []
-    softmax, measure = torch.softmax, capture.patch_entropy_bits
+    softmax, measure = torch.softmax, attention_maps.patch_entropy_bits
 
     def softmax_spy(scores: Tensor, **options: Any) -> Tensor:
         attn = softmax(scores, **options)
@@ -193,25 +199,54 @@ def test_at_most_one_map_is_alive(
         return attn
 
     def measure_spy(attn: Tensor) -> Tensor:
+        assert attn.shape == (1, 1, P + 1, P + 1)
         alive.append(sum(not ref.expired() for ref in maps))
         return measure(attn)
 
     monkeypatch.setattr(torch, "softmax", softmax_spy)
-    monkeypatch.setattr(capture, "patch_entropy_bits", measure_spy)
+    monkeypatch.setattr(attention_maps, "patch_entropy_bits", measure_spy)
+    pieces_of(monkeypatch, 1)
     clip.requires_grad_(True)  # a graph would keep every map
     reading = read(clip, images, size=3)
-    assert alive == [1] * (3 * L)
+    assert alive == [1] * (N * H * L)
     assert all(ref.expired() for ref in maps)
     assert not any(getattr(reading, f.name).requires_grad for f in fields(ProbeReading))
 
 
-def test_a_sink_sees_the_maps_in_order_of_the_blocks(clip: Any, images: Tensor) -> None:
-    seen: list[tuple[int, Tensor]] = []
+@pytest.mark.parametrize("heads", [0, 1, 2, 3, 5])
+def test_pieces_leave_no_trace(
+    clip: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch, heads: int
+) -> None:
+    whole = read(clip, images)
+    pieces_of(monkeypatch, heads)
+    assert_same(read(clip, images), whole, **FLOAT32)
+
+
+@pytest.mark.parametrize("heads", [1, 3, 100])
+def test_a_sink_hears_of_transformers_maps_in_order_of_the_blocks(
+    clip: Any, images: Tensor, monkeypatch: pytest.MonkeyPatch, heads: int
+) -> None:
+    pieces_of(monkeypatch, heads)
+    seen: list[tuple[int, BlockAttention]] = []
     with torch.no_grad(), attention_sink(clip.vision_model, lambda *got: seen.append(got)):
         clip(pixel_values=images)
     assert [block for block, _ in seen] == [0, 1, 2]
-    for (_, found), expected in zip(seen, eager(clip, images).attentions, strict=True):
-        torch.testing.assert_close(found, expected, **FLOAT32)
+    for (_, found), attn in zip(seen, eager(clip, images).attentions, strict=True):
+        torch.testing.assert_close(found.cls, attn[:, :, 0], **FLOAT32)
+        torch.testing.assert_close(found.mean, attn.mean(dim=1), **FLOAT32)
+        rows = attn[:, :, 1:, 1:].double().numpy()
+        bits = stats.entropy(rows, base=2, axis=-1).mean(axis=-1)  # renormalises each row
+        np.testing.assert_allclose(found.patch_entropy_bits, bits, rtol=1e-5)
+
+
+def test_a_masked_tower_is_refused(clip: Any, images: Tensor) -> None:
+    block = clip.vision_model.encoder.layers[0]
+    state = torch.zeros(1, P + 1, 16)
+    with (
+        attention_sink(clip.vision_model, lambda *got: None),
+        pytest.raises(ValueError, match="attention: expected a vision tower without a mask"),
+    ):
+        block(state, attention_mask=torch.zeros(1, 1, P + 1, P + 1))
 
 
 def test_another_tower_on_the_same_config_still_works(clip: Any, images: Tensor) -> None:

@@ -85,7 +85,7 @@ def erf95(a: Tensor, mass: float = 0.95) -> Tensor:
     if not 0 < mass <= 1:
         raise ValueError(f"mass: expected a share in (0, 1], got {mass}. Give 0.95 for ERF@0.95.")
     weights = as_float(a)
-    reached = weights.double().sort(dim=-1, descending=True).values.cumsum(dim=-1)
+    reached = weights.sort(dim=-1, descending=True).values.double().cumsum(dim=-1)
     total = reached[..., -1:]
     n_patches = a.shape[-1]
     # A mass that is met exactly (19 of 20 equal patches) must not be missed by rounding: that of
@@ -180,10 +180,13 @@ def patch_entropy_bits(attn: Tensor) -> Tensor:
     >>> round(patch_entropy_bits(attn).item(), 6)
     0.5
     """
-    rows = as_float(attn)[..., 1:, 1:]
-    total = rows.sum(dim=-1)
-    nats: Tensor = total.log() + torch.special.entr(rows).sum(dim=-1) / total
-    return nats.mean(dim=-1) / math.log(2)
+    weights = as_float(attn)
+    total = weights[..., 1:].sum(dim=-1)
+    # log of a clamped copy and a row-wise dot product: several times as fast as torch's entr.
+    logs = weights.clamp_min(torch.finfo(weights.dtype).tiny).log_()
+    logs[..., 0] = 0  # no part of the sum
+    nats: Tensor = total.log() - torch.linalg.vecdot(weights, logs) / total
+    return nats[..., 1:].mean(dim=-1) / math.log(2)
 
 
 def as_float(x: Tensor) -> Tensor:

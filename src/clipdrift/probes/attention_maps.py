@@ -1,24 +1,47 @@
-"""Reading the attention maps of a CLIP vision tower while it runs, one block at a time.
+"""Reading the attention of a CLIP vision tower while it runs, a piece of one block's map at a time.
 
 transformers' fused attention returns no weights. Here an attention function of our own is in place
-for the duration, in a tower that peft may have adapted.
+for the duration, in a tower that peft may have adapted. The maps of 200 images through a
+ViT-L/14@336 would take 100 GB, and one block's of a batch is still far more than a cache holds: so
+a few heads at a time are computed, read and dropped while they are still in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-IMPLEMENTATION = "clipdrift_probe"
-Sink = Callable[[int, Tensor], None]
+from clipdrift.probes.attention import patch_entropy_bits
 
-_SINKS: dict[nn.Module, Callable[[Tensor], None]] = {}
-"""Attention modules that are being read now, each with where its maps go."""
+IMPLEMENTATION = "clipdrift_probe"
+
+PIECE_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+"""Size of the piece of a map that exists at once: a share of a CPU's cache, but enough to keep a
+GPU busy. A piece is at least one head of one image."""
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """What is kept of one block's attention A [B, H, T, T], whose rows sum to 1; float32."""
+
+    cls: Tensor
+    """[B, H, T] the row of CLS (token 0) over all tokens, itself included."""
+    mean: Tensor
+    """[B, T, T] mean over heads."""
+    patch_entropy_bits: Tensor
+    """[B, H] as `probes.attention.patch_entropy_bits` defines it."""
+
+
+Sink = Callable[[int, BlockAttention], None]
+
+_SINKS: dict[nn.Module, Callable[[BlockAttention], None]] = {}
+"""Attention modules that are being read now, each with where its readings go."""
 
 
 def tower_blocks(vision_model: nn.Module) -> list[Any]:
@@ -38,10 +61,7 @@ def tower_blocks(vision_model: nn.Module) -> list[Any]:
 
 @contextmanager
 def attention_sink(vision_model: nn.Module, sink: Sink) -> Iterator[None]:
-    """While open, every block hands its attention map to `sink(block, attn)`.
-
-    `attn` is [B, H, T, T] float32, the weights that the block itself goes on with. It is freed when
-    the block is done unless the sink keeps it.
+    """While open, every block tells `sink(block, attention)` of the weights it goes on with.
 
     Args:
         vision_model: the tower; its config is restored on leaving, also after an error.
@@ -81,11 +101,38 @@ def _attend_and_tell(
 
     softmax(Q K' scaling) V. No dropout: a tower is read in eval mode.
     """
-    scores = torch.matmul(query, key.transpose(-1, -2)).mul_(scaling)
     if attention_mask is not None:
-        scores += attention_mask
-    attn = torch.softmax(scores, dim=-1, dtype=torch.float32)
-    del scores  # a second map of the same size
-    if module in _SINKS:  # a tower that shares the config is not read, but must still work
-        _SINKS[module](attn)
-    return torch.matmul(attn.to(value.dtype), value).transpose(1, 2).contiguous(), None
+        raise ValueError("attention: expected a vision tower without a mask, got one. Remove it.")
+    if module not in _SINKS:  # a tower that shares the config is not read, but must still work
+        out = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+        return out.transpose(1, 2).contiguous(), None
+    n, n_heads, n_tokens, width = query.shape
+    out = query.new_empty(n, n_tokens, n_heads, width)
+    told = BlockAttention(
+        cls=query.new_empty(n, n_heads, n_tokens, dtype=torch.float32),
+        mean=query.new_zeros(n, n_tokens, n_tokens, dtype=torch.float32),
+        patch_entropy_bits=query.new_empty(n, n_heads, dtype=torch.float32),
+    )
+    for images, heads in _pieces(n, n_heads, n_tokens, query.device.type):
+        scores = query[images, heads] @ key[images, heads].transpose(-1, -2)
+        attn = torch.softmax(scores.mul_(scaling), dim=-1, dtype=torch.float32)
+        del scores  # a second map of the same size
+        out[images, :, heads] = (attn.to(value.dtype) @ value[images, heads]).transpose(1, 2)
+        told.cls[images, heads] = attn[:, :, 0]
+        told.mean[images] += attn.sum(dim=1)
+        told.patch_entropy_bits[images, heads] = patch_entropy_bits(attn)
+    told.mean.div_(n_heads)
+    _SINKS[module](told)
+    return out, None
+
+
+def _pieces(n: int, n_heads: int, n_tokens: int, device: str) -> Iterator[tuple[slice, slice]]:
+    """Images and heads of the pieces of a map [n, n_heads, n_tokens, n_tokens] of float32."""
+    maps = max(1, PIECE_BYTES.get(device, PIECE_BYTES["cuda"]) // (4 * n_tokens**2))
+    many, some = max(1, maps // n_heads), min(maps, n_heads)
+    for image in range(0, n, many):
+        for head in range(0, n_heads, some):
+            yield slice(image, image + many), slice(head, head + some)
+
+
+__all__ = ["BlockAttention", "attention_sink", "tower_blocks"]

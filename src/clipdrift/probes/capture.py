@@ -1,7 +1,6 @@
 """One pass over the probe set that reads everything, a block at a time.
 
-All attention maps of a ViT-L/14@336 on 200 images would take 100 GB. Here each block's map is
-turned into its few numbers as soon as it exists and then dropped.
+What a block attends to is turned into its few numbers as soon as it is known and then dropped.
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ from clipdrift.probes.attention import (
     erf95,
     gini,
     head_diversity,
-    patch_entropy_bits,
 )
-from clipdrift.probes.attention_maps import attention_sink, tower_blocks
+from clipdrift.probes.attention_maps import BlockAttention, attention_sink, tower_blocks
 from clipdrift.probes.rollout import rollout_cls, rollout_step
 
 
@@ -102,7 +100,7 @@ the tower itself.
 
 
 class _Collector:
-    """Turns maps and hidden states into the columns of a reading, batch by batch."""
+    """Turns attention and hidden states into the columns of a reading, batch by batch."""
 
     def __init__(self, n_blocks: int) -> None:
         self.n_blocks = n_blocks
@@ -115,21 +113,21 @@ class _Collector:
         self._cls: list[Tensor] = []
         self._rollout: Tensor | None = None
 
-    def attention(self, block: int, attn: Tensor) -> None:
-        """Read one block's map [B, H, T, T]."""
+    def attention(self, block: int, attention: BlockAttention) -> None:
+        """Read one block."""
         if block != len(self._blocks):
             raise _not_once()
-        a = cls_patch_attention(attn)
+        a = cls_patch_attention(attention.cls[:, :, None])
         self._blocks.append(
             {
                 "cls_entropy_nats": entropy_nats(a).mean(dim=1),
                 "erf95": erf95(a).mean(dim=1),
                 "gini": gini(a).mean(dim=1),
                 "head_diversity": head_diversity(a),
-                "patch_entropy_bits": patch_entropy_bits(attn).mean(dim=1),
+                "patch_entropy_bits": attention.patch_entropy_bits.mean(dim=1),
             }
         )
-        self._rollout = rollout_step(self._rollout, attn)
+        self._rollout = rollout_step(self._rollout, attention.mean)
         # Sums over the whole probe set in float64, so that its order and batches leave no trace.
         maps = a.sum(dim=0, dtype=torch.float64)
         if block < len(self.head_maps):

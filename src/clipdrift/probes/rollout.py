@@ -11,7 +11,7 @@ from torch import Tensor
 from clipdrift.probes.attention import as_float, cls_patch_attention
 
 
-def rollout_step(rollout: Tensor | None, attn: Tensor) -> Tensor:
+def rollout_step(rollout: Tensor | None, mean: Tensor) -> Tensor:
     """Carry the rollout through one more block.
 
     R_l = A~_l R_(l-1) with A~_l = 0.5 mean_h A_l + 0.5 I and R_0 = I. Called block by block, only
@@ -19,7 +19,7 @@ def rollout_step(rollout: Tensor | None, attn: Tensor) -> Tensor:
 
     Args:
         rollout: [B, T, T] of the blocks before, or None before the first.
-        attn: [B, H, T, T] of this block, rows sum to 1.
+        mean: [B, T, T] attention of this block, mean over heads; rows sum to 1.
 
     Returns:
         [B, T, T], rows sum to 1: from tokens after the block (rows) to input tokens (columns).
@@ -27,13 +27,14 @@ def rollout_step(rollout: Tensor | None, attn: Tensor) -> Tensor:
     Reference: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3. Rows
     of A~ sum to 1 already, so nothing is renormalised (some public code does, along columns).
 
-    >>> swap = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
     >>> rollout_step(None, swap).tolist()
     [[[0.5, 0.5], [0.5, 0.5]]]
     """
-    mean = as_float(attn).mean(dim=1)
+    mean = as_float(mean)
     if rollout is None:
-        rollout = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device).expand_as(mean)
+        rollout = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        return 0.5 * (mean + rollout)
     # 0.5 (A R + R) spares the sum of A and I.
     return torch.baddbmm(rollout, mean, rollout, beta=0.5, alpha=0.5)
 
