@@ -28,7 +28,7 @@ def provenance(device: str) -> dict[str, Any]:
     import torch
 
     return {
-        "packages": _packages(),
+        "packages": packages(),
         "python": platform.python_version(),
         "code": _commit(),
         "platform": platform.platform(),
@@ -66,7 +66,8 @@ def supports_bfloat16(device: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
+    """Name -> version of every package that can change a number."""
     found = {}
     for name in PACKAGES:
         try:

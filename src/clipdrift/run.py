@@ -6,60 +6,27 @@ Nothing here knows of other runs. The folder of a run holds its weights and per-
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 
 from clipdrift.attention_pictures import save_attention_pictures
 from clipdrift.conditions import data_warnings, fingerprints, leaks
+from clipdrift.epochs import Epochs, OnEpoch, Stop
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.post_hoc import read_post_hoc, undefined_extra
-from clipdrift.probes.capture import ProbeReading
 from clipdrift.provenance import peak_memory_bytes, provenance
-from clipdrift.reading import (
-    Baselines,
-    classify,
-    read_drift,
-    read_transfers,
-    transfer_reading,
-    undefined_reasons,
-    val_accuracy,
-)
-from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
+from clipdrift.reading import Baselines, classify, read_transfers, undefined_reasons
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import Result
-from clipdrift.run_files import file_hashes, write_probe_table
+from clipdrift.run_files import clear_unfinished, file_hashes, write_probe_table
+from clipdrift.run_state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
-from clipdrift.training import Diverged, EpochDone, train
+from clipdrift.training import Diverged
 
 NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "transfer"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""
-
-
-@dataclass(frozen=True)
-class EpochEvent:
-    """Progress of a run, after each epoch (0: before training)."""
-
-    epoch: int
-    epochs: int
-
-
-OnEpoch = Callable[[EpochEvent], None]
-
-
-@dataclass
-class _Selected:
-    """The epoch that is kept so far, with its weights and its reading of the probe set."""
-
-    score: float
-    reading: EpochReading
-    probe: ProbeReading
-    weights: dict[str, torch.Tensor]
 
 
 class Run:
@@ -76,21 +43,33 @@ class Run:
         folder: StudyFolder,
         device: str,
         on_epoch: OnEpoch,
+        stop: Stop = lambda: False,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self.config, self.materials, self.baselines = config, materials, baselines
         self.study, self.identity, self.device = study, identity, device
         self.run_id = config.run_id(identity)
         self.path = folder.run_path(self.run_id)
         self.record_path = folder.record_path(self.run_id)
-        self.on_epoch = on_epoch
         self.target: TargetMaterial = materials.targets[config.target.name]
-        self.history: list[EpochReading] = []
-        self.selected: _Selected | None = None
-        self.train_seconds, self.images_seen = 0.0, 0
+        self.state_file = StateFile(self.path, identity, checkpoint_seconds)
+        self.epochs = Epochs(
+            config,
+            materials,
+            baselines,
+            self.state_file,
+            device=device,
+            on_epoch=on_epoch,
+            stop=stop,
+        )
 
     def record(self) -> RunRecord:
-        """Measure and write the run."""
-        started = time.perf_counter()
+        """Measure and write the run, from where it was interrupted if it was.
+
+        Raises:
+            Stopped: when `stop` says so; another `Run` of the same identity goes on from there.
+        """
+        clear_unfinished(self.path)
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
         model = self._build()
@@ -106,26 +85,27 @@ class Run:
         record.leaks = leaks(self.config)
         record.warnings = data_warnings(self.config, self.materials)
         try:
-            self._train(model)
+            self.epochs.train(model)
+            kept = self.epochs.selected
         except Diverged as error:
-            record.status, record.reason = "diverged", str(error)
-            self.selected = None
-        record.history = self.history
-        if self.selected is not None:
-            record.selected_epoch = self.selected.reading.epoch
-            record.result = self._finish(model)
+            record.status, record.reason, kept = "diverged", str(error), None
+        record.history = self.epochs.history
+        if kept is not None:
+            record.selected_epoch = kept.reading.epoch
+            record.result = self._finish(model, kept)
             record.undefined = {
                 **undefined_reasons(record.result),
                 **undefined_extra(record.result.extra),
             }
             record.files = file_hashes(self.path)
-        record.timing = self._timing(time.perf_counter() - started)
+        record.timing = self._timing()
         record.provenance = {
             **provenance(self.device),
             "data": self.materials.content(self.config.target.name),
             "prompts": self.materials.prompt_hashes(self.config.target.name),
         }
         atomic_write(self.record_path, record.to_json())
+        self.state_file.remove()
         return record
 
     def _build(self) -> AdaptedModel:
@@ -141,84 +121,8 @@ class Run:
         )
         return model.to(self.device)
 
-    def _train(self, model: AdaptedModel) -> None:
-        self._read(model.eval(), None)
-        for done in self._epochs(model):
-            self.train_seconds += done.seconds
-            self.images_seen += done.images
-            self._read(model, done)
-
-    def _epochs(self, model: AdaptedModel) -> Iterator[EpochDone]:
-        config = self.config
-        own = config.method.head_lr
-        return train(
-            model,
-            self.target.train,
-            schedule=config.schedule,
-            learning_rate=config.learning_rate,
-            head_rate=config.learning_rate if own == "matched" else own,
-            seed=config.seed,
-            precision=config.precision,
-        )
-
-    def _read(self, model: AdaptedModel, done: EpochDone | None) -> None:
-        """Everything that is read after an epoch; keeps the weights if this is the one to keep.
-
-        None: before training.
-        """
-        epoch = done.epoch if done else 0
-        batch = self.config.evaluation.batch_size
-        drift, probe = read_drift(
-            model, self.materials.backbone, self.target.probe, self.baselines.probe
-        )
-        reading = EpochReading(
-            epoch=epoch,
-            step=done.step if done else 0,
-            train_loss=done.train_loss if done else None,
-            train_seconds=done.seconds if done else 0.0,
-            val_accuracy=val_accuracy(model, self.target, batch_size=batch),
-            transfer=self._epoch_transfers(model, epoch),
-            **drift.model_dump(exclude={"val_accuracy", "transfer"}),
-        )
-        self.history.append(reading)
-        if done:
-            self._select(model, reading, probe)
-        self.on_epoch(EpochEvent(epoch, self.config.schedule.epochs))
-
-    def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
-        before = self.baselines.transfers
-        if epoch:
-            batch = self.config.evaluation.batch_size
-            return read_transfers(model, self.materials, before, whole=False, batch_size=batch)
-        # Before training the encoder is the baseline, and its accuracies are already known.
-        pixels = self.target.guard_pixels(self.device)
-        assert_adapted(model, self.materials.backbone, pixels)
-        return {
-            name: transfer_reading(known, known, len(t.epoch_images), len(t.prompts))
-            for name, t in self.materials.transfers.items()
-            if t.epoch_images is not None and (known := before[name].epoch_accuracy) is not None
-        }
-
-    def _select(self, model: AdaptedModel, reading: EpochReading, probe: ProbeReading) -> None:
-        """Keep this epoch if the checkpoint rule prefers it; ties go to the earlier one."""
-        score = self._score(model, reading)
-        if self.selected is None or score > self.selected.score:
-            self.selected = _Selected(score, reading, probe, model.snapshot())
-
-    def _score(self, model: AdaptedModel, reading: EpochReading) -> float:
-        if self.config.checkpoint == "last":
-            return float(reading.epoch)
-        if self.config.checkpoint == "paper_test_selected":
-            batch = self.config.evaluation.batch_size
-            return classify(model, self.target.test, batch_size=batch).accuracy
-        if reading.val_accuracy is None:
-            raise ValueError("best_validation needs validation images")
-        return reading.val_accuracy
-
-    def _finish(self, model: AdaptedModel) -> Result:
+    def _finish(self, model: AdaptedModel, kept: Selected) -> Result:
         """Back to the selected epoch: prove the path, read test and transfers, keep the weights."""
-        assert self.selected is not None
-        kept = self.selected
         model.rewind(kept.weights)
         pixels = self.target.guard_pixels(self.device)
         assert_adapted(model, self.materials.backbone, pixels, trained=kept.weights)
@@ -247,15 +151,15 @@ class Run:
             ),
         )
 
-    def _timing(self, wall: float) -> dict[str, float | None]:
+    def _timing(self) -> dict[str, float | None]:
+        seconds, images = self.epochs.train_seconds, self.epochs.images_seen
         return {
-            "wall_seconds": wall,
-            "train_seconds": self.train_seconds,
-            "train_images_per_second": self.images_seen / self.train_seconds
-            if self.train_seconds
-            else None,
+            "wall_seconds": self.epochs.wall_seconds(),
+            "train_seconds": seconds,
+            "train_images_per_second": images / seconds if seconds else None,
             "peak_memory_bytes": float(peak_memory_bytes(self.device)),
+            "interruptions": float(self.epochs.interruptions),
         }
 
 
-__all__ = ["EpochEvent", "Run"]
+__all__ = ["Run"]

@@ -11,6 +11,9 @@ from clipdrift.probes.drift import per_image_table
 from clipdrift.records.folder import writing_to
 
 PROBE_FILE = "probe_images.parquet"
+STATE_FILE = "interrupted.safetensors"
+"""Of a run that is not done; no part of its record."""
+
 HASHED = {".safetensors", ".parquet"}
 
 
@@ -31,15 +34,22 @@ def write_probe_table(
         pq.write_table(pa.table(columns), folder / PROBE_FILE)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Remove half-written files that a killed process left in a run's folder."""
+    with writing_to(folder):
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights or readings."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in HASHED:
+        if path.suffix in HASHED and path.name != STATE_FILE:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest
     return hashes
 
 
-__all__ = ["file_hashes", "write_probe_table"]
+__all__ = ["STATE_FILE", "clear_unfinished", "file_hashes", "write_probe_table"]

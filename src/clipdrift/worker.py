@@ -14,12 +14,13 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
+from clipdrift.epochs import EpochEvent
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, read_baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
-from clipdrift.run import EpochEvent, Run
+from clipdrift.run import Run
 
 
 class Worker:

@@ -22,7 +22,8 @@ BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "train_state", "training"}
 MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
-ONE_RUN = MEASURED | BESIDE | {"run", "worker"}
+EPOCHS = {"run_state", "epochs"}
+ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -48,7 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": MEASURED | {"reading"},
     "post_hoc": MEASURED | {"reading"},
     "run_files": MEASURED,
-    "run": MEASURED | {"reading", "conditions", "attention_pictures", "post_hoc", "run_files"},
+    "run_state": MEASURED | {"run_files"},
+    "epochs": MEASURED | {"reading", "run_state"},
+    "run": MEASURED | BESIDE - {"plan"} | EPOCHS,
     "worker": ONE_RUN - {"worker"},
     "executors": BASE | {"devices"},
     "study": ONE_RUN | {"devices", "executors"},

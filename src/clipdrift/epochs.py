@@ -1,0 +1,184 @@
+"""The epochs of one run: training, what is read after each of them, and which one is kept.
+
+Asked to stop, it stops after the current step with its state in the run's folder, and the next
+call goes on from there: readings and weights are the same, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from clipdrift.materials import Materials, TargetMaterial
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.guard import assert_adapted
+from clipdrift.probes.capture import ProbeReading
+from clipdrift.reading import (
+    Baselines,
+    classify,
+    read_drift,
+    read_transfers,
+    transfer_reading,
+    val_accuracy,
+)
+from clipdrift.records import EpochReading
+from clipdrift.run_state import RunState, Selected, StateFile
+from clipdrift.spec import RunConfig
+from clipdrift.train_state import TrainState
+from clipdrift.training import EpochDone, Stopped, train
+
+
+@dataclass(frozen=True)
+class EpochEvent:
+    """Progress of a run, after each epoch (0: before training)."""
+
+    epoch: int
+    epochs: int
+
+
+OnEpoch = Callable[[EpochEvent], None]
+Stop = Callable[[], bool]
+
+
+class Epochs:
+    """What a run has read so far, epoch by epoch; `train` does all that is left."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        materials: Materials,
+        baselines: Baselines,
+        file: StateFile,
+        *,
+        device: str,
+        on_epoch: OnEpoch,
+        stop: Stop,
+    ) -> None:
+        self.config, self.materials, self.baselines, self.file = config, materials, baselines, file
+        self.device, self.on_epoch, self.stop = device, on_epoch, stop
+        self.target: TargetMaterial = materials.targets[config.target.name]
+        self.history: list[EpochReading] = []
+        self.selected: Selected | None = None
+        self.train_seconds, self.images_seen, self.interruptions = 0.0, 0, 0
+        self._started = time.perf_counter()
+
+    def train(self, model: AdaptedModel) -> None:
+        """Train and read a model at step 0, from where an earlier call was interrupted.
+
+        Raises:
+            Diverged: see `training.train`.
+            Stopped: when `stop` says so; the state is saved.
+        """
+        state = self.file.load()
+        if state is not None:
+            self._take_up(state)
+        if not self.history:
+            self._read(model.eval(), None)
+        try:
+            for done in self._epochs(model, state.train if state else None):
+                if done.epoch < len(self.history):
+                    continue  # it was read before the interruption
+                self.train_seconds += done.seconds
+                self.images_seen += done.images
+                self._read(model, done)
+                if self.stop():
+                    raise Stopped(done.state())
+                if self.file.due():
+                    self._save(done.state())
+        except Stopped as stopped:
+            self._save(stopped.state)
+            raise
+
+    def wall_seconds(self) -> float:
+        """Seconds since the start, those before interruptions included."""
+        return time.perf_counter() - self._started
+
+    def _take_up(self, state: RunState) -> None:
+        self.history, self.selected = state.history, state.selected
+        self.train_seconds = state.spent["train_seconds"]
+        self.images_seen = int(state.spent["images"])
+        self.interruptions = int(state.spent["interruptions"]) + 1
+        self._started -= state.spent["wall_seconds"]
+
+    def _save(self, at: TrainState) -> None:
+        spent = {
+            "wall_seconds": self.wall_seconds(),
+            "train_seconds": self.train_seconds,
+            "images": float(self.images_seen),
+            "interruptions": float(self.interruptions),
+        }
+        self.file.save(RunState(at, self.history, self.selected, spent))
+
+    def _epochs(self, model: AdaptedModel, resume: TrainState | None) -> Iterator[EpochDone]:
+        config = self.config
+        own = config.method.head_lr
+        return train(
+            model,
+            self.target.train,
+            schedule=config.schedule,
+            learning_rate=config.learning_rate,
+            head_rate=config.learning_rate if own == "matched" else own,
+            seed=config.seed,
+            precision=config.precision,
+            resume=resume,
+            stop=self.stop,
+        )
+
+    def _read(self, model: AdaptedModel, done: EpochDone | None) -> None:
+        """Everything that is read after an epoch; keeps the weights if this is the one to keep.
+
+        None: before training.
+        """
+        epoch = done.epoch if done else 0
+        batch = self.config.evaluation.batch_size
+        drift, probe = read_drift(
+            model, self.materials.backbone, self.target.probe, self.baselines.probe
+        )
+        reading = EpochReading(
+            epoch=epoch,
+            step=done.step if done else 0,
+            train_loss=done.train_loss if done else None,
+            train_seconds=done.seconds if done else 0.0,
+            val_accuracy=val_accuracy(model, self.target, batch_size=batch),
+            transfer=self._epoch_transfers(model, epoch),
+            **drift.model_dump(exclude={"val_accuracy", "transfer"}),
+        )
+        self.history.append(reading)
+        if done:
+            self._select(model, reading, probe)
+        self.on_epoch(EpochEvent(epoch, self.config.schedule.epochs))
+
+    def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
+        before = self.baselines.transfers
+        if epoch:
+            batch = self.config.evaluation.batch_size
+            return read_transfers(model, self.materials, before, whole=False, batch_size=batch)
+        # Before training the encoder is the baseline, and its accuracies are already known.
+        pixels = self.target.guard_pixels(self.device)
+        assert_adapted(model, self.materials.backbone, pixels)
+        return {
+            name: transfer_reading(known, known, len(t.epoch_images), len(t.prompts))
+            for name, t in self.materials.transfers.items()
+            if t.epoch_images is not None and (known := before[name].epoch_accuracy) is not None
+        }
+
+    def _select(self, model: AdaptedModel, reading: EpochReading, probe: ProbeReading) -> None:
+        """Keep this epoch if the checkpoint rule prefers it; ties go to the earlier one."""
+        score = self._score(model, reading)
+        if self.selected is None or score > self.selected.score:
+            self.selected = Selected(score, reading, probe, model.snapshot())
+
+    def _score(self, model: AdaptedModel, reading: EpochReading) -> float:
+        if self.config.checkpoint == "last":
+            return float(reading.epoch)
+        if self.config.checkpoint == "paper_test_selected":
+            batch = self.config.evaluation.batch_size
+            return classify(model, self.target.test, batch_size=batch).accuracy
+        if reading.val_accuracy is None:
+            raise ValueError("best_validation needs validation images")
+        return reading.val_accuracy
+
+
+__all__ = ["EpochEvent", "Epochs", "OnEpoch", "Stop"]

@@ -1,0 +1,188 @@
+"""A run that was interrupted goes on to the very record it would have made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_study import measured, tiny
+
+from clipdrift.materials import Materials, load_materials
+from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
+from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.run import Run
+from clipdrift.run_files import STATE_FILE
+from clipdrift.training import Stopped
+
+SPEC = tiny()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Any:
+    """Sums in another order are other numbers; here records are compared to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def materials(cache_dir: Path) -> Materials:
+    return load_materials(SPEC, cache_dir=cache_dir)
+
+
+@dataclass
+class StopAfter:
+    """Asks to stop at its n-th question."""
+
+    questions: int
+    asked: int = field(default=0)
+
+    def __call__(self) -> bool:
+        self.asked += 1
+        return self.asked >= self.questions
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass
+class Desk:
+    """Starts the tiny study's run in a folder, as often as asked."""
+
+    folder: StudyFolder
+    materials: Materials
+
+    @property
+    def path(self) -> Path:
+        return next(self.folder.runs_path.iterdir())
+
+    def run(
+        self, stop: Callable[[], bool] = never, *, every: float = 1e9, spec: Any = SPEC
+    ) -> tuple[RunRecord, list[int]]:
+        """The record, and the epochs that were read on the way."""
+        planned, read = plan_runs(spec, self.materials)[0], []
+        ensure_baselines(spec, self.materials, self.folder, lambda text: None)
+        record = Run(
+            planned.config,
+            self.materials,
+            read_baselines(self.folder, self.materials, "land-cover"),
+            study=spec.name,
+            identity=planned.identity,
+            folder=self.folder,
+            device="cpu",
+            on_epoch=lambda event: read.append(event.epoch),
+            stop=stop,
+            checkpoint_seconds=every,
+        ).record()
+        return record, read
+
+
+@pytest.fixture
+def desk(materials: Materials, tmp_path: Path) -> Desk:
+    folder = StudyFolder(tmp_path / "study")
+    folder.create()
+    return Desk(folder, materials)
+
+
+@pytest.fixture(scope="module")
+def whole(materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
+    folder = StudyFolder(tmp_path_factory.mktemp("whole"))
+    folder.create()
+    record, read = Desk(folder, materials).run()
+    assert read == [0, 1, 2, 3]
+    return record
+
+
+# A question after each of three steps, then one after the reading of the epoch.
+@pytest.mark.parametrize(
+    ("questions", "left"),
+    [(1, [1, 2, 3]), (3, [1, 2, 3]), (4, [2, 3]), (10, [3]), (12, [])],
+    ids=["after a step", "before a reading", "after it", "in epoch 3", "at the end"],
+)
+def test_a_stopped_run_goes_on_to_the_same_record(
+    questions: int, left: list[int], desk: Desk, whole: RunRecord
+) -> None:
+    with pytest.raises(Stopped):
+        desk.run(StopAfter(questions))
+    assert sorted(p.name for p in desk.path.iterdir()) == [STATE_FILE]
+    torch.rand(questions)
+    record, read = desk.run()
+    assert read == left
+    assert measured(record) == measured(whole)
+    assert record.timing["interruptions"] == 1
+    assert STATE_FILE not in {p.name for p in desk.path.iterdir()}
+    assert STATE_FILE not in record.files
+
+
+def test_a_run_may_be_stopped_at_every_step(desk: Desk, whole: RunRecord) -> None:
+    for _ in range(9 + 3):
+        with pytest.raises(Stopped):
+            desk.run(StopAfter(1))
+    record, read = desk.run()
+    assert read == []
+    assert measured(record) == measured(whole)
+    assert record.timing["interruptions"] == 12
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it, nothing is saved on the way."""
+
+
+def kill_after(questions: int) -> Callable[[], bool]:
+    asked = StopAfter(questions)
+
+    def stop() -> bool:
+        if asked():
+            raise Killed
+        return False
+
+    return stop
+
+
+@pytest.mark.parametrize(("questions", "left"), [(3, [0, 1, 2, 3]), (9, [3])])
+def test_a_killed_run_goes_on_from_its_last_epoch(
+    questions: int, left: list[int], desk: Desk, whole: RunRecord
+) -> None:
+    with pytest.raises(Killed):
+        desk.run(kill_after(questions), every=0)
+    record, read = desk.run()
+    assert read == left
+    assert measured(record) == measured(whole)
+
+
+def test_short_epochs_save_no_state(desk: Desk) -> None:
+    with pytest.raises(Killed):
+        desk.run(kill_after(12), every=30)
+    assert not list(desk.folder.runs_path.iterdir())
+
+
+@pytest.mark.parametrize("harm", ["torn", "other identity"])
+def test_a_state_that_is_not_this_runs_is_not_used(harm: str, desk: Desk, whole: RunRecord) -> None:
+    stopped = tiny(learning_rates=[2e-3]) if harm == "other identity" else SPEC
+    with pytest.raises(Stopped):
+        desk.run(StopAfter(7), spec=stopped)
+    path = desk.path / STATE_FILE
+    content = path.read_bytes()
+    if harm == "torn":
+        content = content[: len(content) // 2]
+    else:  # as if two rates had got one folder
+        path = desk.folder.run_path(whole.run_id) / STATE_FILE
+        path.parent.mkdir()
+    path.write_bytes(content)
+    record, read = desk.run()
+    assert read == [0, 1, 2, 3]
+    assert measured(record) == measured(whole)
+
+
+def test_what_a_killed_process_half_wrote_is_cleared(desk: Desk, whole: RunRecord) -> None:
+    path = desk.folder.run_path(whole.run_id)
+    path.mkdir()
+    (path / ".record.json.x1y2.tmp").write_text("{")
+    desk.run()
+    assert not list(path.glob(".*"))
