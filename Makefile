@@ -14,6 +14,7 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	sh tools/ensure_chromium.sh $(BIN)/python
+	sh tools/ensure_slurm.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint test
@@ -32,5 +33,5 @@ bench: .venv/installed-dev
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,ray,slurm]'
 	touch $@

@@ -11,41 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from worker_program import handed_out, program
 
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event, Program
 from clipdrift.executors.local import LocalExecutor
 
-PROGRAM = """
-import json, os, pathlib, sys, time
-here = pathlib.Path(sys.argv[1])
-for line in sys.stdin:
-    key = line.strip()
-    say = lambda **event: print(json.dumps({"key": key, **event}), flush=True)
-    with open(here / "log", "a") as log:
-        log.write(f"{key} {os.getpid()}\\n")
-    say(event="epoch", epoch=1)
-    if key.startswith("die") or (key.startswith("once") and not (here / key).exists()):
-        (here / key).touch()
-        print("last words", file=sys.stderr, flush=True)
-        os._exit(3)
-    if key.startswith("hang"):
-        time.sleep(600)
-    say(event="measured", last=True, threads=os.environ["OMP_NUM_THREADS"], given=sys.argv[2:])
-"""
-
-
-def program(folder: Path) -> Program:
-    return Program((sys.executable, "-c", PROGRAM, str(folder)), folder / "logs")
-
 
 def run(folder: Path, keys: list[str], workers: int = 2) -> Iterator[Event]:
     return LocalExecutor(workers, "cpu").run(program(folder), keys)
-
-
-def handed_out(folder: Path) -> Counter[str]:
-    return Counter(line.split()[0] for line in (folder / "log").read_text().splitlines())
 
 
 def test_every_key_is_worked_through_once(tmp_path: Path) -> None:

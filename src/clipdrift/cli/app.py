@@ -19,7 +19,12 @@ app = typer.Typer(
 app.command(epilog="Example: clipdrift init photos/ --out study.yaml")(measuring.init)
 app.command(epilog="Example: clipdrift check study.yaml")(measuring.check)
 app.command(epilog="Example: clipdrift plan study.yaml --json")(measuring.plan)
-app.command(epilog="Example: clipdrift run study.yaml --out results/")(measuring.run)
+app.command(
+    epilog="Examples: clipdrift run study.yaml --out results/ | "
+    "clipdrift run study.yaml --out /shared/results --executor ray --gpus-per-run 0.5 | "
+    "clipdrift run study.yaml --out /shared/results --executor slurm --gpus-per-run 1 "
+    "--slurm partition=gpu --time-limit 120"
+)(measuring.run)
 app.command(epilog="Example: clipdrift status results/")(measuring.status)
 app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
     checkpoints.evaluate

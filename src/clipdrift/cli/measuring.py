@@ -9,6 +9,19 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from clipdrift.cli.executing import (
+    Address,
+    Cpus,
+    ExecutorKind,
+    Gpus,
+    Kind,
+    LocalDevice,
+    RunsPerJob,
+    SlurmOptions,
+    TimeLimit,
+    Workers,
+    make_executor,
+)
 from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.tables import audit_table, run_table, state_line
 from clipdrift.errors import Fault, SpecError
@@ -129,27 +142,43 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="study folder; default runs/<name of the study>")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="processes; default: one per core, or one on a GPU")
-    ] = None,
-    device: Device = "auto",
     cache: Cache = None,
+    executor: ExecutorKind = Kind.local,
+    workers: Workers = None,
+    device: LocalDevice = None,
+    cpus_per_run: Cpus = None,
+    gpus_per_run: Gpus = None,
+    address: Address = None,
+    time_limit: TimeLimit = None,
+    runs_per_job: RunsPerJob = None,
+    slurm: SlurmOptions = None,
 ) -> None:
     """Measure every run that is not yet done, then analyse and write the report.
 
-    Run the same command again to resume.
+    Run the same command again to resume. Every executor gives the same records.
+
+    With ray and slurm, study folder and cache must have the same path on all machines.
     """
     from clipdrift.cli.reading import close_study
     from clipdrift.study import run_study
 
+    given = {
+        "--workers": workers,
+        "--device": device,
+        "--cpus-per-run": cpus_per_run,
+        "--gpus-per-run": gpus_per_run,
+        "--address": address,
+        "--time-limit": time_limit,
+        "--runs-per-job": runs_per_job,
+        "--slurm": slurm or None,
+    }
+    chosen = make_executor(executor, given)
     spec: StudySpec = load_spec(spec_file)
     folder = out or Path("runs") / spec.name
     console = Console()
     try:
         with StudyProgress(console) as progress:
-            outcome = run_study(
-                spec, folder, workers=workers, device=device, cache_dir=cache, on_event=progress
-            )
+            outcome = run_study(spec, folder, executor=chosen, cache_dir=cache, on_event=progress)
     except KeyboardInterrupt:
         print(f"Interrupted; finished runs are safe. Resume: clipdrift run {spec_file}")
         raise typer.Exit(130) from None

@@ -9,6 +9,7 @@ that a worker needs lies in the study folder, which every machine must see under
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from typing import Any, Protocol
 
 ATTEMPTS = 2
 """A key whose worker died is tried once more; twice means that the key is the cause."""
+
+STOPPED = 143
+"""Exit code of a worker that ended because it was told to (128 + SIGTERM): no fault of its run."""
+
+HUB = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
+"""Where weights and data of the hub lie; a node of a cluster does not inherit it from here."""
 
 Event = dict[str, Any]
 
@@ -38,7 +45,8 @@ class Program:
 
     def environment(self, threads: int) -> dict[str, str]:
         """Variables that must be set before the worker starts."""
-        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        hub = {name: os.environ[name] for name in HUB if name in os.environ}
+        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **hub}
 
 
 class Executor(Protocol):
@@ -57,4 +65,4 @@ class Executor(Protocol):
         """
 
 
-__all__ = ["ATTEMPTS", "Event", "Executor", "Program"]
+__all__ = ["ATTEMPTS", "STOPPED", "Event", "Executor", "Program"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from clipdrift.devices import available_cores, every_device
 from clipdrift.executors import ATTEMPTS, Event, Program
-from clipdrift.records.folder import writing_to
+from clipdrift.executors.process import how_it_ended, start
 
 
 @dataclass
@@ -56,8 +55,6 @@ class _LocalWorkers:
 
     def run(self, keys: Sequence[str]) -> Iterator[Event]:
         pending, attempts = deque(keys), dict.fromkeys(keys, 0)
-        with writing_to(self.program.log_folder):
-            self.program.log_folder.mkdir(parents=True, exist_ok=True)
         try:
             for number in range(min(self.n_workers, len(keys))):
                 self._hand_out(self._start(number), pending, attempts)
@@ -77,16 +74,8 @@ class _LocalWorkers:
     def _start(self, number: int) -> _Worker:
         log = self.program.log_folder / f"worker-{number}.log"
         threads = max(1, available_cores() // self.n_workers)
-        with writing_to(log), log.open("a", encoding="utf-8") as errors:
-            process = subprocess.Popen(
-                self.program.on(self.devices[number % len(self.devices)], threads),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, **self.program.environment(threads)},
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
-            )
+        device = self.devices[number % len(self.devices)]
+        process = start(self.program.on(device, threads), self.program.environment(threads), log)
         worker = _Worker(number, process, log)
         self._workers.append(worker)
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
@@ -117,10 +106,10 @@ class _LocalWorkers:
         code = dead.process.wait()
         self._workers.remove(dead)
         if dead.key is not None and attempts[dead.key] < ATTEMPTS:
-            yield {"event": "retry", "key": dead.key, "reason": _reason(code, dead.log)}
+            yield {"event": "retry", "key": dead.key, "reason": how_it_ended(code, dead.log)}
             pending.append(dead.key)
         elif dead.key is not None:
-            reason = _reason(code, dead.log)
+            reason = how_it_ended(code, dead.log)
             yield {"event": "lost", "key": dead.key, "reason": reason, "last": True}
         if pending:
             self._hand_out(self._start(dead.number), pending, attempts)
@@ -134,15 +123,6 @@ class _LocalWorkers:
         for worker in self._workers:
             worker.process.wait()
         self._workers.clear()
-
-
-def _reason(code: int, log: Path) -> str:
-    """Why a worker ended, with the last words it had."""
-    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    if code == -9:
-        how += " (often: out of memory)"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
 
 
 __all__ = ["LocalExecutor"]

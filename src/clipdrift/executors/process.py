@@ -1,0 +1,40 @@
+"""A worker as a process of this machine: how it is started, and in which words its end is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clipdrift.records.folder import writing_to
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[str]:
+    """Start a worker with pipes for its keys and answers; its standard error goes to `log`."""
+    with writing_to(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as errors:
+            return subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, **environment},
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
+            )
+
+
+def how_it_ended(code: int, log: Path) -> str:
+    """Why a worker ended, with the last words it had."""
+    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    if code == -9:
+        how += " (often: out of memory)"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
+
+
+__all__ = ["how_it_ended", "start"]

@@ -1,0 +1,103 @@
+"""The Ray executor on a cluster of several nodes of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from equal_records import measured
+from worker_program import handed_out, process_of, program
+
+from clipdrift.devices import available_cores
+from clipdrift.errors import ExecutorError
+from clipdrift.executors import Event
+from clipdrift.executors.ray import RayExecutor
+from clipdrift.spec import StudySpec
+from clipdrift.study import run_study, study_status
+
+CPUS = max(1, available_cores() // 2)
+"""Threads of a worker, as the local executor gives each of two."""
+
+SMALL = {"object_store_memory": 80 * 1024**2}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that computes nothing and one node with room for one worker."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=CPUS, **SMALL)
+    yield cluster
+    cluster.shutdown()
+
+
+def run(cluster: Any, folder: Path, keys: list[str], **options: Any) -> Iterator[Event]:
+    return RayExecutor(cluster.address, **options).run(program(folder), keys)
+
+
+def test_deaths_are_retried_and_then_given_up(cluster: Any, tmp_path: Path) -> None:
+    events = list(run(cluster, tmp_path, ["a", "once", "die", "b"], cpus=CPUS))
+    closed = {e["key"]: e["event"] for e in events if e.get("last")}
+    assert closed == {"a": "measured", "once": "measured", "b": "measured", "die": "lost"}
+    assert handed_out(tmp_path) == {"a": 1, "b": 1, "once": 2, "die": 2}
+    for event in events:
+        if event["event"] in {"retry", "lost"}:
+            assert "worker ended with exit code 3; last words: last words" in event["reason"]
+    assert {e["threads"] for e in events if "threads" in e} == {str(CPUS)}
+
+
+def test_closing_early_ends_the_worker(cluster: Any, tmp_path: Path) -> None:
+    events = run(cluster, tmp_path, ["hang"], cpus=CPUS)
+    assert next(events)["event"] == "epoch"
+    pid = process_of(tmp_path, "hang")
+    os.kill(pid, 0)
+    events.close()  # type: ignore[attr-defined]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_cluster_without_room_and_one_that_is_not_there(cluster: Any, tmp_path: Path) -> None:
+    with pytest.raises(ExecutorError) as refused:
+        list(run(cluster, tmp_path, ["a"], cpus=1, gpus=2))
+    assert str(refused.value) == (
+        "--executor ray: expected a node with room for 1 CPUs and 2 GPUs, got none in the "
+        "cluster. Ask for less per run, or give --workers to wait for nodes that join."
+    )
+    for address in ("127.0.0.1:1", "nonsense"):
+        with pytest.raises(ExecutorError) as refused:
+            list(RayExecutor(address).run(program(tmp_path), ["a"]))
+        expected = f"--address: expected host:port of a Ray cluster that answers, got {address}: "
+        assert str(refused.value).startswith(expected)
+
+
+def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
+    cluster: Any, finished_study: Path, small_spec: StudySpec, cache_dir: Path, tmp_path: Path
+) -> None:
+    node = cluster.add_node(num_cpus=CPUS, **SMALL)
+    out, seen = tmp_path / "study", Counter[str]()
+
+    def kill_a_node(event: Event) -> None:
+        seen[event["event"]] += 1
+        if event["event"] == "epoch" and event["epoch"] == 1 and seen["killed"] == 0:
+            seen["killed"] += 1
+            cluster.remove_node(node, allow_graceful=False)
+
+    outcome = run_study(
+        small_spec,
+        out,
+        executor=RayExecutor(cluster.address, cpus=CPUS),
+        cache_dir=cache_dir,
+        on_event=kill_a_node,
+    )
+    assert seen["killed"] == 1
+    assert seen["retry"] >= 1
+    assert (outcome.measured, outcome.failed, outcome.busy) == (6, {}, 0)
+    local = measured(finished_study)
+    assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}
