@@ -11,9 +11,10 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
-from clipdrift.probes.zero_shot import zero_shot_predict
+from clipdrift.probes.zero_shot import cosines
+from clipdrift.screening import Predictor
 from clipdrift.sealed import load_sealed, save_sealed
-from clipdrift.training import embed, in_batches
+from clipdrift.training import in_batches
 
 PROBE_BATCH = 50
 
@@ -28,12 +29,17 @@ class TransferBaseline:
 
 
 def score(
-    encoder: ImageEncoder, images: Images, text_features: Tensor, *, batch_size: int
+    encoder: ImageEncoder, images: Images, text_features: Tensor, predict: Predictor
 ) -> float:
     """Zero-shot accuracy (fraction) of an encoder as it is now, adapters and all."""
-    features = embed(encoder, images, batch_size=batch_size)
-    predicted = zero_shot_predict(features, text_features.to(features.device)).cpu()
-    return float((predicted == torch.from_numpy(images.labels)).double().mean())
+    device = encoder.mean.device
+    text = text_features.to(device)
+    return predict.accuracy(lambda pixels: _cosines(encoder(pixels), text), images, device)
+
+
+def _cosines(features: Tensor, text: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return cosines(features, text)
 
 
 def probe(encoder: ImageEncoder, images: Images) -> ProbeReading:
@@ -51,13 +57,16 @@ def measure_transfer(
     *,
     batch_size: int,
 ) -> TransferBaseline:
-    """Zero-shot accuracy of the untouched backbone on the whole set and on its epoch part."""
-    encoder = backbone.encoder()
+    """Zero-shot accuracy of the untouched backbone on the whole set and on its epoch part.
+
+    In float32 throughout: it is measured once for all runs.
+    """
+    encoder, predict = backbone.encoder(), Predictor(batch_size)
     text = backbone.text_features(prompts)
     return TransferBaseline(
         text_features=text.cpu(),
-        accuracy=score(encoder, images, text, batch_size=batch_size),
-        epoch_accuracy=score(encoder, epoch_images, text, batch_size=batch_size)
+        accuracy=score(encoder, images, text, predict),
+        epoch_accuracy=score(encoder, epoch_images, text, predict)
         if epoch_images is not None
         else None,
     )

@@ -17,7 +17,7 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading import (
     Baselines,
-    classify,
+    accuracy,
     read_drift,
     read_transfers,
     transfer_reading,
@@ -25,6 +25,7 @@ from clipdrift.reading import (
 )
 from clipdrift.records import EpochReading
 from clipdrift.run_state import RunState, Selected, StateFile
+from clipdrift.screening import Predictor, worth_screening
 from clipdrift.spec import RunConfig
 from clipdrift.train_state import TrainState
 from clipdrift.training import EpochDone, Stopped, train
@@ -59,6 +60,9 @@ class Epochs:
         self.config, self.materials, self.baselines, self.file = config, materials, baselines, file
         self.device, self.on_epoch, self.stop = device, on_epoch, stop
         self.target: TargetMaterial = materials.targets[config.target.name]
+        self.predict = Predictor(
+            config.evaluation.batch_size, worth_screening(materials.backbone, config.precision)
+        )
         self.history: list[EpochReading] = []
         self.selected: Selected | None = None
         self.train_seconds, self.images_seen, self.interruptions = 0.0, 0, 0
@@ -100,6 +104,8 @@ class Epochs:
         self.train_seconds = state.spent["train_seconds"]
         self.images_seen = int(state.spent["images"])
         self.interruptions = int(state.spent["interruptions"]) + 1
+        self.predict.images = int(state.spent["screened"])
+        self.predict.settled = int(state.spent["settled"])
         self._started -= state.spent["wall_seconds"]
 
     def _save(self, at: TrainState) -> None:
@@ -108,6 +114,8 @@ class Epochs:
             "train_seconds": self.train_seconds,
             "images": float(self.images_seen),
             "interruptions": float(self.interruptions),
+            "screened": float(self.predict.images),
+            "settled": float(self.predict.settled),
         }
         self.file.save(RunState(at, self.history, self.selected, spent))
 
@@ -132,7 +140,6 @@ class Epochs:
         None: before training.
         """
         epoch = done.epoch if done else 0
-        batch = self.config.evaluation.batch_size
         drift, probe = read_drift(
             model, self.materials.backbone, self.target.probe, self.baselines.probe
         )
@@ -141,7 +148,7 @@ class Epochs:
             step=done.step if done else 0,
             train_loss=done.train_loss if done else None,
             train_seconds=done.seconds if done else 0.0,
-            val_accuracy=val_accuracy(model, self.target, batch_size=batch),
+            val_accuracy=val_accuracy(model, self.target, self.predict),
             transfer=self._epoch_transfers(model, epoch),
             **drift.model_dump(exclude={"val_accuracy", "transfer"}),
         )
@@ -153,8 +160,7 @@ class Epochs:
     def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
         before = self.baselines.transfers
         if epoch:
-            batch = self.config.evaluation.batch_size
-            return read_transfers(model, self.materials, before, whole=False, batch_size=batch)
+            return read_transfers(model, self.materials, before, self.predict, whole=False)
         # Before training the encoder is the baseline, and its accuracies are already known.
         pixels = self.target.guard_pixels(self.device)
         assert_adapted(model, self.materials.backbone, pixels)
@@ -174,8 +180,7 @@ class Epochs:
         if self.config.checkpoint == "last":
             return float(reading.epoch)
         if self.config.checkpoint == "paper_test_selected":
-            batch = self.config.evaluation.batch_size
-            return classify(model, self.target.test, batch_size=batch).accuracy
+            return accuracy(model, self.target.test, self.predict)
         if reading.val_accuracy is None:
             raise ValueError("best_validation needs validation images")
         return reading.val_accuracy

@@ -17,6 +17,7 @@ from clipdrift.errors import ClipdriftError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.provenance import supports_bfloat16
+from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
 from clipdrift.training import train
 
@@ -100,7 +101,7 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     text = materials.backbone.text_features(target.prompts)
     return _Speed(
         train=_seconds_per_image_of_training(model, run, target.train),
-        score=_seconds(lambda: score(encoder, few, text, batch_size=TRIAL_IMAGES)) / len(few),
+        score=_seconds(lambda: score(encoder, few, text, Predictor(TRIAL_IMAGES))) / len(few),
         probe=_seconds(lambda: probe(encoder, few)) / len(few),
         saved_bytes=sum(4 * p.numel() for p in model.trained().values()),
     )

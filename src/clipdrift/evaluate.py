@@ -22,6 +22,7 @@ from clipdrift.reading import (
     val_accuracy,
 )
 from clipdrift.records import RunRecord, StudyFolder, read_record
+from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig
 from clipdrift.worker import strict_float32
 
@@ -97,21 +98,21 @@ def _measure(
 ) -> dict[str, float | None]:
     target = materials.targets[config.target.name]
     baselines = read_baselines(folder, materials, target.name)
-    backbone, batch = materials.backbone, config.evaluation.batch_size
+    backbone, predict = materials.backbone, Predictor(config.evaluation.batch_size)
     model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
     assert_adapted(model, backbone, target.guard_pixels(device))
     drift, _ = read_drift(model, backbone, target.probe, baselines.probe)
-    test = classify(model, target.test, batch_size=batch)
+    test = classify(model, target.test, batch_size=predict.batch_size)
     found: dict[str, float | None] = {
         "test_accuracy": test.accuracy,
         "test_loss": test.loss,
-        "val_accuracy": val_accuracy(model, target, batch_size=batch),
+        "val_accuracy": val_accuracy(model, target, predict),
         **{f"levels.{name}": value for name, value in drift.levels.items()},
         **{f"drift.{name}": value for name, value in drift.drift.items()},
     }
-    transfers = read_transfers(model, materials, baselines.transfers, whole=True, batch_size=batch)
+    transfers = read_transfers(model, materials, baselines.transfers, predict, whole=True)
     found.update(main_numbers(transfers))
-    extra = read_post_hoc(model, materials, target, baselines, config.evaluation)
+    extra = read_post_hoc(model, materials, target, baselines, config.evaluation, predict)
     return {**found, **{f"extra.{name}": value for name, value in extra.items()}}
 
 

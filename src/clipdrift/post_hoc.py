@@ -17,10 +17,14 @@ from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.reading import Baselines, classify, main_numbers, read_transfers, val_accuracy
+from clipdrift.reading import Baselines, accuracy, main_numbers, read_transfers, val_accuracy
+from clipdrift.screening import Predictor
 from clipdrift.spec.parts import EvaluationSpec
 
 Numbers = dict[str, float | None]
+
+CORRUPTED_AT_ONCE = 1024
+"""Damaged copies that exist at a time: 150 MB at 224 pixels."""
 
 
 def read_post_hoc(
@@ -29,6 +33,7 @@ def read_post_hoc(
     target: TargetMaterial,
     baselines: Baselines,
     asked: EvaluationSpec,
+    predict: Predictor,
 ) -> Numbers:
     """All that the study asks for; the model is left as it was.
 
@@ -37,17 +42,15 @@ def read_post_hoc(
     """
     found: Numbers = {}
     for alpha in asked.interpolation:
-        numbers = _at(model, materials, target, baselines, alpha, asked.batch_size)
+        numbers = _at(model, materials, target, baselines, alpha, predict)
         found.update({f"interpolation.{alpha:g}.{name}": value for name, value in numbers.items()})
     for kind in asked.corruptions:
         for severity in asked.corruption_severities:
-            accuracy = corrupted_accuracy(
-                model, target.test, kind, severity, batch_size=asked.batch_size
+            found[f"corruption.{kind}.{severity}.accuracy"] = corrupted_accuracy(
+                model, target.test, kind, severity, predict
             )
-            found[f"corruption.{kind}.{severity}.accuracy"] = accuracy
     for name, images in target.corrupted.items():
-        accuracy = classify(model, images, batch_size=asked.batch_size).accuracy
-        found[f"corruption.{name}.accuracy"] = accuracy
+        found[f"corruption.{name}.accuracy"] = accuracy(model, images, predict)
     return found
 
 
@@ -57,7 +60,7 @@ def _at(
     target: TargetMaterial,
     baselines: Baselines,
     alpha: float,
-    batch_size: int,
+    predict: Predictor,
 ) -> Numbers:
     """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
     few = target.guard_pixels(model.encoder.mean.device)
@@ -65,21 +68,19 @@ def _at(
         assert_adapted(model, materials.backbone, few, trained=trained)
         found: Numbers = {}
         if len(target.val):
-            found["val_accuracy"] = val_accuracy(model, target, batch_size=batch_size)
-        found["test_accuracy"] = classify(model, target.test, batch_size=batch_size).accuracy
-        transfers = read_transfers(
-            model, materials, baselines.transfers, whole=True, batch_size=batch_size
-        )
+            found["val_accuracy"] = val_accuracy(model, target, predict)
+        found["test_accuracy"] = accuracy(model, target.test, predict)
+        transfers = read_transfers(model, materials, baselines.transfers, predict, whole=True)
     return {**found, **main_numbers(transfers)}
 
 
 def corrupted_accuracy(
-    model: AdaptedModel, images: Images, kind: str, severity: int, *, batch_size: int
+    model: AdaptedModel, images: Images, kind: str, severity: int, predict: Predictor
 ) -> float:
-    """Target accuracy (fraction) on corrupted copies of some images, made batch by batch."""
+    """Target accuracy (fraction) on corrupted copies of some images, made a part at a time."""
     hits = sum(
-        classify(model, batch, batch_size=batch_size).accuracy * len(batch)
-        for batch in _corrupted(images, kind, severity, batch_size)
+        accuracy(model, part, predict) * len(part)
+        for part in _corrupted(images, kind, severity, CORRUPTED_AT_ONCE)
     )
     return round(hits) / len(images)
 

@@ -19,6 +19,7 @@ from clipdrift.probes.drift import Value, drift_signals
 from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
 from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.screening import Predictor
 from clipdrift.training import in_batches
 
 
@@ -52,7 +53,7 @@ class Readable(Protocol):
 
 @torch.inference_mode()
 def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classified:
-    """Accuracy and loss of the adapted model with its head, in float32."""
+    """Accuracy and loss of the adapted model with its head: all of it in float32."""
     device = model.encoder.mean.device
     logits = torch.cat([model(b.to(device)).cpu() for b in in_batches(images, batch_size)])
     labels = torch.from_numpy(images.labels)
@@ -61,9 +62,14 @@ def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classif
     return Classified(float(hits), float(loss), len(images))
 
 
-def val_accuracy(model: AdaptedModel, target: TargetMaterial, *, batch_size: int) -> float | None:
+def accuracy(model: AdaptedModel, images: Images, predict: Predictor) -> float:
+    """Accuracy (fraction) of the adapted model with its head."""
+    return predict.accuracy(model, images, model.encoder.mean.device)
+
+
+def val_accuracy(model: AdaptedModel, target: TargetMaterial, predict: Predictor) -> float | None:
     """Accuracy (fraction) on the validation images; None in a study without any."""
-    return classify(model, target.val, batch_size=batch_size).accuracy if len(target.val) else None
+    return accuracy(model, target.val, predict) if len(target.val) else None
 
 
 def read_drift(
@@ -91,9 +97,9 @@ def read_transfers(
     model: AdaptedModel,
     materials: Materials,
     baselines: Mapping[str, TransferBaseline],
+    predict: Predictor,
     *,
     whole: bool,
-    batch_size: int,
 ) -> dict[str, TransferReading]:
     """Zero-shot accuracy and retention on every transfer set, or on its part for epochs."""
     readings = {}
@@ -103,7 +109,7 @@ def read_transfers(
         if images is None or before is None:
             continue
         text = baselines[name].text_features
-        now = score(model.encoder, images, text, batch_size=batch_size)
+        now = score(model.encoder, images, text, predict)
         readings[name] = transfer_reading(now, before, len(images), len(transfer.prompts))
     return readings
 

@@ -126,10 +126,10 @@ class Run:
         model.rewind(kept.weights)
         pixels = self.target.guard_pixels(self.device)
         assert_adapted(model, self.materials.backbone, pixels, trained=kept.weights)
-        batch = self.config.evaluation.batch_size
-        test = classify(model, self.target.test, batch_size=batch)
+        predict = self.epochs.predict
+        test = classify(model, self.target.test, batch_size=predict.batch_size)
         transfer = read_transfers(
-            model, self.materials, self.baselines.transfers, whole=True, batch_size=batch
+            model, self.materials, self.baselines.transfers, predict, whole=True
         )
         with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,12 @@ class Run:
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),
             extra=read_post_hoc(
-                model, self.materials, self.target, self.baselines, self.config.evaluation
+                model,
+                self.materials,
+                self.target,
+                self.baselines,
+                self.config.evaluation,
+                predict,
             ),
         )
 
@@ -159,6 +164,7 @@ class Run:
             "train_images_per_second": images / seconds if seconds else None,
             "peak_memory_bytes": float(peak_memory_bytes(self.device)),
             "interruptions": float(self.epochs.interruptions),
+            "settled_in_float32_fraction": self.epochs.predict.settled_fraction,
         }
 
 

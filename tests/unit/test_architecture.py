@@ -20,7 +20,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "train_state", "training"}
-MEASURED = TRAINED | {"probes", "baseline", "materials", "provenance"}
+MEASURED = TRAINED | {"probes", "screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 EPOCHS = {"run_state", "epochs"}
 ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train_state": BASE | {"methods"},
     "training": BACKBONE | {"methods", "train_state"},
     "probes": BACKBONE,
-    "baseline": TRAINED | {"probes"},
+    "screening": TRAINED | {"probes"},
+    "baseline": TRAINED | {"probes", "screening"},
     "materials": BACKBONE,
     "reading": MEASURED,
     "conditions": MEASURED,

@@ -25,6 +25,7 @@ from clipdrift.baseline import (
 from clipdrift.data.images import Images
 from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.probes.capture import ProbeReading, read_probe
+from clipdrift.screening import Predictor
 from clipdrift.sealed import save_sealed
 
 PROMPTS = [[f"a photo of a {name}", name] for name in WORLD_CLASSES[:20]]
@@ -60,7 +61,7 @@ def test_a_score_is_the_share_of_largest_cosines(batch_size: int) -> None:
     for name, model in models.items():
         with torch.no_grad():
             features = model.encoder.eval()(torch.from_numpy(images.pixels))
-        scores[name] = score(model.encoder, images, text, batch_size=batch_size)
+        scores[name] = score(model.encoder, images, text, Predictor(batch_size))
         assert scores[name] == accuracy_by_hand(features, text, images.labels)
     assert scores["baseline"] != scores["adapted"]  # the live encoder is read, not the backbone
     assert 0.6 < scores["baseline"] < 1
@@ -70,8 +71,8 @@ def test_a_score_follows_the_order_of_the_view() -> None:
     images, text = world(60), mini_clip().text_features(PROMPTS)
     shuffled = images.select(np.random.default_rng(0).permutation(60))
     encoder = mini_clip().encoder()
-    assert score(encoder, shuffled, text, batch_size=16) == score(
-        encoder, images, text, batch_size=16
+    assert score(encoder, shuffled, text, Predictor(16)) == score(
+        encoder, images, text, Predictor(16)
     )
 
 

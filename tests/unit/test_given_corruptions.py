@@ -18,6 +18,7 @@ from clipdrift.plan import ensure_baselines, read_baselines
 from clipdrift.post_hoc import read_post_hoc
 from clipdrift.records import StudyFolder
 from clipdrift.report.extras import corrupted, corruptions
+from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec, expand, load_spec
 
 CLASSES = [f"class-{label}" for label in range(10)]
@@ -67,7 +68,7 @@ def test_they_are_classified_with_the_adapted_head(written: Path) -> None:
     ensure_baselines(spec, materials, folder, lambda text: None)
     baselines = read_baselines(folder, materials, "land")
     model = perturb(adapted(METHODS["lora"]), 0.02)
-    found = read_post_hoc(model, materials, target, baselines, spec.evaluation)
+    found = read_post_hoc(model, materials, target, baselines, spec.evaluation, Predictor(256))
     hits = 0
     for path in sorted((written / "fog").rglob("*.png")):
         pixels = torch.from_numpy(np.array(Image.open(path)))[None]

@@ -21,6 +21,7 @@ from clipdrift.errors import AdapterInactiveError
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.probes.zero_shot import retention_pct
+from clipdrift.screening import Predictor
 from clipdrift.spec.parts import LoraSpec
 
 FROZEN = LoraSpec(kind="lora", name="frozen", projection="frozen")
@@ -189,7 +190,7 @@ def test_without_the_guard_each_bug_reads_as_retention_of_100(
     text = torch.nn.functional.normalize(class_means(images), dim=-1)
 
     def accuracy(encoder: ImageEncoder) -> float:
-        return score(encoder, images, text, batch_size=30)
+        return score(encoder, images, text, Predictor(30))
 
     baseline = accuracy(mini_clip().encoder())
     assert 0.3 < baseline < 1

@@ -13,6 +13,7 @@ from small_study import study
 from clipdrift.data.corruptions import SEVERITIES, corrupt
 from clipdrift.errors import SpecError
 from clipdrift.post_hoc import corrupted_accuracy, undefined_extra
+from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec, expand
 from clipdrift.spec.parts import Corruption
 
@@ -29,7 +30,7 @@ def test_corrupted_accuracy_is_that_of_images_corrupted_one_by_one(
         with torch.no_grad():
             hits += int(model(torch.from_numpy(one)).argmax()) == label
     for size in (7, 64):
-        assert corrupted_accuracy(model, images, kind, severity, batch_size=size) == hits / 20
+        assert corrupted_accuracy(model, images, kind, severity, Predictor(size)) == hits / 20
 
 
 def test_a_study_may_name_exactly_the_corruptions_there_are() -> None:

@@ -17,6 +17,7 @@ from clipdrift.devices import choose_device
 from clipdrift.materials import Materials, TransferMaterial, load_materials
 from clipdrift.reading import read_drift, transfer_reading
 from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
 from clipdrift.worker import strict_float32
@@ -97,7 +98,7 @@ def _transfer(
     before = measure_transfer(baseline, prompts, images, None, batch_size=batch)
     own = checkpoint.own_text
     text = checkpoint.live.text_features(prompts) if own else before.text_features
-    now = score(checkpoint.encoder, images, text, batch_size=batch)
+    now = score(checkpoint.encoder, images, text, Predictor(batch))
     return transfer_reading(now, before.accuracy, len(images), len(prompts))
 
 

@@ -30,10 +30,41 @@ def zero_shot_predict(image_features: Tensor, text_features: Tensor) -> Tensor:
     >>> zero_shot_predict(torch.tensor([[5.0, 1.0], [1.0, 2.0], [0.0, 0.0]]), classes).tolist()
     [0, 1, -1]
     """
+    return largest(cosines(image_features, text_features))
+
+
+def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """cos(x_n, t_c) in float32 or wider.
+
+    Args:
+        image_features: [N, E] need not be normalised.
+        text_features: [C, E] likewise.
+
+    Returns:
+        [N, C], -1 to 1; NaN where an embedding is zero or not finite.
+
+    >>> cosines(torch.tensor([[3.0, 4.0]]), torch.eye(2)).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
     image, text = as_float(image_features), as_float(text_features)
     image, text = (v / torch.linalg.vector_norm(v, dim=-1, keepdim=True) for v in (image, text))
-    cosine = image @ text.T
-    return torch.where(cosine.isfinite().all(dim=-1), cosine.argmax(dim=-1), NO_CLASS)
+    product: Tensor = image @ text.T
+    return product
+
+
+def largest(scores: Tensor) -> Tensor:
+    """The class of the largest score.
+
+    Args:
+        scores: [N, C].
+
+    Returns:
+        [N] int64; -1 (never right) where a score is not finite.
+
+    >>> largest(torch.tensor([[0.2, 0.7], [0.1, float("nan")]])).tolist()
+    [1, -1]
+    """
+    return torch.where(scores.isfinite().all(dim=-1), scores.argmax(dim=-1), NO_CLASS)
 
 
 def zero_shot_accuracy(image_features: Tensor, text_features: Tensor, labels: Tensor) -> float:
