@@ -1,18 +1,16 @@
 """What the presets cost on this machine: one short run of each end to end, and its extrapolation.
 
-    python benchmarks/preset_cost.py [preset ...]       # default: leakage-free-66
+    python benchmarks/preset_cost.py [preset ...]       # default: all three; prints rows of a table
 
 The backbone has the size of the preset's and random weights; images are noise of the right size, in
 the right numbers. So time and memory are real, and accuracies mean nothing. Each preset runs in a
-process of its own, so that its peak memory is its own.
-
-leakage-free-66 on two cores, shared with other work: one training image a second, a peak of 4.7 GB,
-152 hours for the whole preset. On a GPU: not yet measured.
+process of its own, so that its peak memory is its own. What was measured is in docs/preset-cost.md;
+for a GPU there is gpu/load_leakage_free_66.py.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import platform
 import shutil
 import subprocess
@@ -27,22 +25,22 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from clipdrift.baseline import score
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
 from clipdrift.devices import available_cores
 from clipdrift.estimate import estimate
-from clipdrift.materials import load_materials
-from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
-from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run import Run
-from clipdrift.spec import StudySpec, load_spec
+from clipdrift.records import StudyFolder, read_record
+from clipdrift.spec import StudySpec, expand, load_spec
 from clipdrift.spec.datasets import DatasetSpec
-from clipdrift.worker import strict_float32
+from clipdrift.worker import Worker, strict_float32
 
 STUDIES = Path(__file__).parents[1] / "studies"
+PRESETS = ("paper-80", "leakage-free-66", "leakage-free-b16")
 SIDE = 224
-STEPS = 2
-TRIAL_BATCH = 8  # images a second hardly depend on it on a CPU, and the trials are shorter
+STEPS = 3
+EVALUATED = 500
+TRIAL_IMAGES = 8  # images a second hardly depend on it on a CPU, and the trials are shorter
 IMAGES = {  # in the published parts: train, test
     "tanganke/eurosat": (21_600, 2_700),
     "timm/oxford-iiit-pet": (3_680, 3_669),
@@ -50,18 +48,29 @@ IMAGES = {  # in the published parts: train, test
     "uoft-cs/cifar10": (50_000, 10_000),
 }
 NO_GPU = "not yet measured on a GPU"
+HEAD = (
+    "| preset | backbone, precision | runs | images trained | training images/s "
+    "| evaluated images/s | peak memory of a run | the whole preset here | weights on disk "
+    "| on a GPU |"
+)
 
 
-def write_backbone(folder: Path, patch_size: int) -> Path:
-    """OpenAI's ViT-B with random weights, in transformers format, with the embedded tokenizer."""
+def write_backbone(folder: Path, vision: dict[str, int], text_width: int = 512) -> Path:
+    """A CLIP with random weights in transformers format, with the embedded tokenizer.
+
+    Args:
+        vision: sizes that differ from those of a ViT-B at 224 px.
+        text_width: 512 in a ViT-B.
+    """
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
-    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
-    vision |= {"num_attention_heads": 12, "image_size": SIDE, "patch_size": patch_size}
-    text = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12}
-    text |= {"num_attention_heads": 8, "vocab_size": 403, "bos_token_id": 0, "eos_token_id": 4}
-    config = CLIPConfig(vision_config=vision, text_config=text, projection_dim=512)
+    base = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+    base |= {"num_attention_heads": 12, "image_size": SIDE, "patch_size": 32, **vision}
+    text = {"hidden_size": text_width, "intermediate_size": 4 * text_width}
+    text |= {"num_attention_heads": 8, "num_hidden_layers": base["num_hidden_layers"]}
+    text |= {"vocab_size": 403, "bos_token_id": 0, "eos_token_id": 4}
+    config = CLIPConfig(vision_config=base, text_config=text, projection_dim=text_width)
     CLIPModel(config).half().save_pretrained(folder)
     embedded = Path(str(files("clipdrift").joinpath("assets", "mini-clip")))
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -69,21 +78,39 @@ def write_backbone(folder: Path, patch_size: int) -> Path:
     return folder
 
 
-def noise(dataset: DatasetSpec, **_: Any) -> dict[str, PreparedPart]:
-    """Parts of the published sizes, all of them one image of noise, which costs no memory."""
+def on_backbone(spec: StudySpec, folder: Path) -> StudySpec:
+    """The study on a backbone of ours."""
+    return spec.model_copy(
+        update={"backbone": spec.backbone.model_copy(update={"id": str(folder)})}
+    )
+
+
+def noise_part(dataset: DatasetSpec, part: str, pixels: np.ndarray) -> PreparedPart:
+    """A part whose images are at hand, with the classes of the catalogue in turn."""
     entry = catalogue()[str(dataset.builtin)]
+    return PreparedPart(
+        pixels=pixels,
+        labels=np.arange(len(pixels), dtype=np.int64) % entry.n_classes,
+        class_names=tuple(entry.class_names),
+        sha256=f"noise {dataset.name} {part}",
+        bad_images=(),
+    )
+
+
+def parts_of(dataset: DatasetSpec) -> dict[str, int]:
+    """The published parts of a dataset of the catalogue and their numbers of images."""
+    entry = catalogue()[str(dataset.builtin)]
+    sizes = zip(("train", "test"), IMAGES[str(entry.hub)], strict=True)
+    return {part: n for part, n in sizes if getattr(entry.splits, part) is not None}
+
+
+def one_image(dataset: DatasetSpec, **_: Any) -> dict[str, PreparedPart]:
+    """Parts of the published sizes, all of them one image of noise, which costs no memory."""
     pixels = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
-    parts = {}
-    for part, n in zip(("train", "test"), IMAGES[entry.hub], strict=True):
-        if getattr(entry.splits, part) is not None:
-            parts[part] = PreparedPart(
-                pixels=np.broadcast_to(pixels, (n, SIDE, SIDE, 3)),
-                labels=np.arange(n, dtype=np.int64) % entry.n_classes,
-                class_names=tuple(entry.class_names or ()),
-                sha256=f"noise {dataset.name} {part}",
-                bad_images=(),
-            )
-    return parts
+    return {
+        part: noise_part(dataset, part, np.broadcast_to(pixels, (n, SIDE, SIDE, 3)))
+        for part, n in parts_of(dataset).items()
+    }
 
 
 def short(spec: StudySpec) -> StudySpec:
@@ -91,73 +118,117 @@ def short(spec: StudySpec) -> StudySpec:
     spec_dump = spec.model_dump()
     target = {**spec_dump["targets"][0], "epochs": 1, "corrupted": []}
     target["splits"] = {"train_per_class": 32, "val_per_class": 2, "test_per_class": 2}
-    target["probe"] = {"per_class": 2, "source": spec.probe.source}
+    target["probe"] = {"per_class": 4, "source": spec.probe.source}
     changes = {
         "targets": [target],
-        "transfers": [{**spec_dump["transfers"][0], "n_images": 100}],
+        "transfers": [{**spec_dump["transfers"][0], "n_images": EVALUATED}],
         "schedule": {**spec_dump["schedule"], "epochs": 1, "max_steps": STEPS},
         "methods": [spec_dump["methods"][0]],
-        "evaluation": {"epoch_transfer_images": 50, "batch_size": 64},
+        "evaluation": {"epoch_transfer_images": 100},
     }
     return StudySpec.model_validate({**spec_dump, **changes})
 
 
-def run_once(spec: StudySpec, folder: StudyFolder) -> RunRecord:
-    """The preset's first run of full fine-tuning, cut short: train, probe, evaluate, record."""
+def worker_on(spec: StudySpec, folder: StudyFolder, device: str) -> Worker:
+    """The library's own worker, in this process."""
     folder.create()
-    materials = load_materials(spec, cache_dir=folder.path)
-    ensure_baselines(spec, materials, folder, lambda text: None)
-    planned = plan_runs(spec, materials)[0]
-    baselines = read_baselines(folder, materials, planned.config.target.name)
-    return Run(
-        planned.config, materials, baselines, study=spec.name, identity=planned.identity,
-        folder=folder, device="cpu", on_epoch=lambda event: None,
-    ).record()  # fmt: skip
+    folder.write_plan(spec, {})
+    return Worker(folder, folder.path, device)
 
 
-def measure(preset: str) -> None:
+def measure(preset: str) -> dict[str, Any]:
+    """One short run, the evaluation of some images, and the estimate for the whole preset."""
     spec = load_spec(STUDIES / f"{preset}.yaml")
     strict_float32()
-    with tempfile.TemporaryDirectory() as name, patch("clipdrift.materials.prepare", noise):
+    with tempfile.TemporaryDirectory() as name, patch("clipdrift.materials.prepare", one_image):
         patch_size = 16 if spec.backbone.id.endswith("16") else 32
-        backbone = write_backbone(Path(name) / "clip", patch_size)
-        spec = spec.model_copy(
-            update={"backbone": spec.backbone.model_copy(update={"id": str(backbone)})}
-        )
+        spec = on_backbone(spec, write_backbone(Path(name) / "clip", {"patch_size": patch_size}))
+        folder = StudyFolder(Path(name) / "study")
+        worker = worker_on(short(spec), folder, "cpu")
+        run_id = next(iter(worker.runs))
         started = time.perf_counter()
-        record = run_once(short(spec), StudyFolder(Path(name) / "study"))
+        closing = worker.measure(run_id, lambda event: None)
         wall = time.perf_counter() - started
-        timing = record.timing
-        print(
-            f"{preset} (ViT-B/{patch_size}, {spec.precision}): {record.status} {record.method}, "
-            f"{STEPS} steps of {spec.schedule.batch_size} images, end to end in {wall:.0f} s; "
-            f"{timing['train_images_per_second'] or 0:.2f} training images/s, "
-            f"peak memory {(timing['peak_memory_bytes'] or 0) / 1e9:.1f} GB",
-            flush=True,
-        )
-        schedule = spec.schedule.model_copy(update={"batch_size": TRIAL_BATCH})
-        with patch("clipdrift.estimate.TRIAL_IMAGES", TRIAL_BATCH):
+        record = read_record(folder.record_path(run_id))
+        images = next(iter(worker.materials.transfers.values()))
+        encoder = worker.materials.backbone.encoder()
+        text = worker.materials.backbone.text_features(images.prompts)
+        batch = spec.evaluation.batch_size
+        started = time.perf_counter()
+        score(encoder, images.images, text, batch_size=batch)
+        evaluated = len(images.images) / (time.perf_counter() - started)
+        peak = record.timing["peak_memory_bytes"]
+        # The estimate trains at the batch size of the study; a smaller one is as fast per image.
+        schedule = spec.schedule.model_copy(update={"batch_size": TRIAL_IMAGES})
+        with patch("clipdrift.estimate.TRIAL_IMAGES", TRIAL_IMAGES):
             cost = estimate(
                 spec.model_copy(update={"schedule": schedule}), device="cpu", cache_dir=Path(name)
             )
-    print(
-        f"  the whole preset: {(cost.seconds or 0) / 3600:,.0f} hours on {cost.machine}, "
-        f"{(cost.disk_bytes or 0) / 1e9:.1f} GB of weights; GPU: {NO_GPU}",
-        flush=True,
+    return {
+        "preset": preset,
+        "backbone": f"ViT-B/{patch_size}, {spec.precision}",
+        "status": closing["status"],
+        "wall_seconds": wall,
+        "train_images_per_second": record.timing["train_images_per_second"],
+        "evaluated_per_second": evaluated,
+        "peak_memory_bytes": peak,
+        "runs": len(expand(spec, precision="float32")),
+        "images_trained": images_trained(spec),
+        "seconds": cost.seconds,
+        "disk_bytes": cost.disk_bytes,
+        "machine": cost.machine,
+    }
+
+
+def images_trained(spec: StudySpec) -> int:
+    """Images through the optimiser over all runs and epochs."""
+    per_target = {}
+    for target in spec.targets:
+        entry, splits = catalogue()[str(target.builtin)], target.splits or spec.splits
+        whole = IMAGES[str(entry.hub)][0]
+        chosen = splits.train_per_class
+        per_target[target.name] = chosen * entry.n_classes if chosen else whole
+    return sum(
+        run.schedule.epochs * per_target[run.target.name]
+        for run in expand(spec, precision="float32")
     )
+
+
+def row(found: dict[str, Any]) -> str:
+    """A row under `HEAD`."""
+    hours = found["seconds"] / 3600
+    cells = [
+        f"`{found['preset']}`",
+        found["backbone"],
+        found["runs"],
+        f"{found['images_trained']:,}",
+        f"{found['train_images_per_second']:.1f}",
+        f"{found['evaluated_per_second']:.1f}",
+        f"{found['peak_memory_bytes'] / 1e9:.1f} GB",
+        f"{hours:,.0f} h ({hours / 24:,.1f} days)",
+        f"{found['disk_bytes'] / 1e9:.1f} GB",
+        NO_GPU,
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def main() -> None:
+    """Measure the presets that are named, each in a process of its own."""
     if "--one" in sys.argv:
-        measure(sys.argv[-1])
+        print(json.dumps(measure(sys.argv[-1])))
         return
-    load = os.getloadavg()[0]
-    print(
-        f"{platform.machine()}, {available_cores()} cores, load {load:.1f} before the start",
-        flush=True,
-    )
-    for preset in sys.argv[1:] or ["leakage-free-66"]:
-        subprocess.run([sys.executable, __file__, "--one", preset], check=True)
+    print(f"{platform.machine()}, {available_cores()} cores, torch {torch.__version__}\n")
+    print(HEAD + "\n|" + "---|" * (HEAD.count("|") - 1), flush=True)
+    for preset in sys.argv[1:] or PRESETS:
+        command = [sys.executable, __file__, "--one", preset]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(row(found), flush=True)
+        print(
+            f"<!-- one run of {STEPS} steps, {EVALUATED} images evaluated: "
+            f"{found['status']} in {found['wall_seconds']:.0f} s -->",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
