@@ -207,7 +207,7 @@ def _transfer(
 def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:
     if spec.n_images is None:
         return np.arange(len(part.labels))
-    return balanced_subset(part.labels, spec.n_images, spec.seed)
+    return balanced_subset(part.labels, spec.n_images, spec.seed, where=f"{spec.name}.n_images")
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:

@@ -107,6 +107,12 @@ def test_splits_larger_than_the_data(call: Call, tmp_path: Path, photos: Path) -
     assert any("20" in line for line in result[2])
 
 
+def test_more_transfer_images_than_there_are(call: Call, tmp_path: Path, photos: Path) -> None:
+    transfers = [{"name": "many", "builtin": "digits", "n_images": 5000}]
+    result = call("check", study(tmp_path, photos, transfers=transfers))
+    refused(result, "many.n_images: expected 1 to 600, the images there are, got 5,000. Change it.")
+
+
 def test_truncated_images_are_named_and_tolerated_only_as_stated(
     call: Call, tmp_path: Path, photos: Path
 ) -> None:

@@ -295,12 +295,28 @@ def test_datasets_that_cannot_be_used_are_told_apart(hub: LoopbackHub, tmp_path:
         "some/pets": pets(),
         "gated/pets": Repository(pets().files, gated=True),
         "some/script": Repository({"script.py": b"raise SystemExit('was run')"}),
+        "some/outside": Repository({TRAIN: parquet([1, 2, 3], [0, 1, 5])}),
+        "some/lopsided": Repository(
+            {TRAIN: parquet([1, 2], [0, 1]), TEST: parquet([3, 4], [0, 0])}
+        ),
     }
+    alone = {"train": "train", "test": None}
     cases = [
         ({"hub": "no/pets"}, "doesn't exist on the Hub", "Check the id and the revision"),
         ({"hub": "gated/pets"}, "is a gated dataset", "Accept its terms on huggingface.co"),
         ({"hub": "some/script"}, "scripts are no longer supported", "Use a Parquet copy of it"),
         ({"revision": "v9"}, "Revision 'v9' doesn't exist", "Check the id and the revision"),
+        ({"hub_config": "birds"}, "BuilderConfig 'birds' not found", "Set hub_config to one of"),
+        (
+            {"hub": "some/outside", "hub_splits": alone},
+            "labels in 0..1 for 2 class names, got 5 in 1 rows",
+            "Correct the labels",
+        ),
+        (
+            {"hub": "some/lopsided"},
+            "the same classes in train and test, got 'b' only in train",
+            "Add images to the other part",
+        ),
         ({"image_column": "img"}, "(image, label), got 'img'", "Set image_column to the column"),
         (
             {"hub_splits": {"train": "train", "test": "validation"}},

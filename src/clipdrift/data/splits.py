@@ -166,10 +166,15 @@ def _probe_counts(available: NDArray[np.int64], probe: ProbeSpec) -> NDArray[np.
     return np.minimum(even, np.maximum(1, available // 4))
 
 
-def balanced_subset(labels: NDArray[np.int64], n: int, seed: int) -> Positions:
+def balanced_subset(
+    labels: NDArray[np.int64], n: int, seed: int, *, where: str = "n_images"
+) -> Positions:
     """Sorted positions of `n` images, as many of each class as of any other, give or take one.
 
     A class that has fewer than its share gives all it has, and the others share what is missing.
+
+    Args:
+        where: the key of the study that asks for `n`, for messages.
 
     Raises:
         DataError: more images asked for than there are, or none.
@@ -179,7 +184,7 @@ def balanced_subset(labels: NDArray[np.int64], n: int, seed: int) -> Positions:
     """
     if not 1 <= n <= len(labels):
         raise DataError(
-            Fault("n_images", f"1 to {len(labels)}, the images there are", str(n), "Change it")
+            Fault(where, f"1 to {len(labels):,}, the images there are", f"{n:,}", "Change it")
         )
     classes, counts = np.unique(labels, return_counts=True)
     shares = _even_counts(counts, n, np.random.default_rng([seed, _SUBSET]))
