@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors"},
     "provenance": BASE,
     "sealed": BASE,
-    "data": BASE | {"hub"},
+    "data": BASE | {"hub", "devices"},
     "backbone": BASE | {"hub"},
     "methods": BASE | {"backbone"},
     "train_state": BASE | {"methods"},

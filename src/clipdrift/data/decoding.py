@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from clipdrift.data.decode import Interpolation, to_square
 from clipdrift.data.parts import ImagePart
+from clipdrift.devices import available_cores
 
 REPORT_EVERY = 1000
-_CHUNK = 64
+_AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,13 @@ def _decoded(
         except Exception as error:  # Pillow raises nearly every kind on a broken file
             return " ".join(str(error).split())[:200] or type(error).__name__
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(part), _CHUNK):
-            yield from pool.map(one, range(start, min(start + _CHUNK, len(part))))
+    workers = min(8, available_cores())
+    with ThreadPoolExecutor(workers) as pool:
+        # Ahead of the writer, so that none waits for it; bounded, so that memory is.
+        ahead: deque[Future[NDArray[np.uint8] | str]] = deque()
+        for position in range(len(part)):
+            ahead.append(pool.submit(one, position))
+            if len(ahead) >= _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
