@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable
 
 import pytest
+from loopback_only import forbid_other_machines
 from synthetic_records import synthetic_records
 
 from clipdrift.records import RunRecord
 
 # Read when the hub's library is first imported: no test asks the internet, not even by mistake.
 os.environ["HF_HUB_OFFLINE"] = "1"
+forbid_other_machines()
 
 
 @pytest.fixture

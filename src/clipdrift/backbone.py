@@ -184,7 +184,7 @@ def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
     from transformers import AutoTokenizer
 
     with _loading(spec):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 @contextmanager

@@ -20,6 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_PART = 4_000
+"""Characters of each part of a fault that are shown: a table may hold a cell of any length."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -36,7 +39,20 @@ class Fault:
 
     def __str__(self) -> str:
         step = self.next_step if self.next_step.endswith(("?", ".")) else f"{self.next_step}."
-        return f"{self.where}: expected {self.expected}, got {self.got}. {step}"
+        where, expected, got, step = map(_shown, (self.where, self.expected, self.got, step))
+        return f"{where}: expected {expected}, got {got}. {step}"
+
+
+def _shown(text: str) -> str:
+    r"""One line that a terminal only prints: what it would obey is written as its code.
+
+    >>> _shown("red\x1b[31m")
+    'red\\x1b[31m'
+    """
+    short = text if len(text) <= MAX_PART else f"{text[:MAX_PART]}..."
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in short
+    )
 
 
 class ClipdriftError(Exception):

@@ -174,9 +174,10 @@ def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
         bad = {int(position): str(reason) for position, reason in content["bad"].items()}
         sealed = content == _sealed(content)
         written = Written(int(content["count"]), str(content["pixels_sha256"]), bad)
-        # Mapping fails where the file is shorter than its header says.
-        pixels = np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # Mapping fails where the file is shorter than its header says; unlike np.load, this reads
+        # plain arrays only, no archives.
+        pixels = np.lib.format.open_memmap(entry / "pixels.npy", mode="r")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     fits = (
         sealed

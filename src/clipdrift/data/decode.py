@@ -42,6 +42,8 @@ def open_image(source: bytes | Path) -> Image.Image:
         data = source if isinstance(source, bytes) else source.read_bytes()
     except OSError as error:
         raise UnreadableImageError((error.strerror or "cannot be read").lower()) from error
+    except ValueError as error:  # a NUL in its path
+        raise UnreadableImageError("no such file or directory") from error
     if not data:
         raise UnreadableImageError("0 bytes")
     try:

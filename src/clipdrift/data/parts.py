@@ -64,6 +64,6 @@ def file_stamp(path: Path) -> tuple[str, int, int]:
     """Absolute path, bytes, and time of last change in ns of a file; -1, -1 where there is none."""
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # a NUL in a path is a ValueError
         return str(path.absolute()), -1, -1
     return str(path.absolute()), status.st_size, status.st_mtime_ns

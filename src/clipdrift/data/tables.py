@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -132,19 +133,14 @@ def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _parquet_faults(where):
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        fault = Fault(where, "a Parquet file", first, "Write or download it again")
-        raise DataError(fault) from error
-    schema = file.schema_arrow
-    require_columns(schema.names, spec.image_column, spec.label_column, where=spec.name)
-    labels = file.read(columns=[spec.label_column]).column(0).to_pylist()
-    root, paths = path.parent, _paths_in(file, spec.image_column)
+        schema = file.schema_arrow
+        require_columns(schema.names, spec.image_column, spec.label_column, where=spec.name)
+        labels = file.read(columns=[spec.label_column]).column(0).to_pylist()
+        root, paths = path.parent, _paths_in(file, spec.image_column)
     read = [] if _has_all_bytes(file, spec.image_column) else [name for name in paths if name]
     require_inside(read, root, where=where)
     images = _Column(file, spec.image_column)
@@ -162,6 +158,19 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
             [file_stamp(root / name) for name in read],
         ),
     )
+
+
+@contextmanager
+def _parquet_faults(where: str) -> Iterator[None]:
+    """What pyarrow says of a damaged file, at its footer or at any page of it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        fault = Fault(where, "a Parquet file", first, "Write or download it again")
+        raise DataError(fault) from error
 
 
 def _schema_names(schema: Any, column: str) -> tuple[str, ...] | None:

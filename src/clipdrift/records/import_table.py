@@ -13,6 +13,8 @@ from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LONGEST_LIST = 20
+# Nothing measured is larger, and the square of a larger number is no number any more.
+LARGEST = 1e100
 # A retention of 1.5 % in every run is not a study; of 1.5 as a fraction it is above any seen.
 LARGEST_FRACTION = 1.5
 
@@ -198,7 +200,11 @@ def _parse(text: str) -> Cell | None:
         return None
     if "_" in text:  # Python reads 1_000; a table does not mean that
         return None
-    return Cell(value) if math.isfinite(value) else Cell(None, "infinite in the imported table")
+    if not math.isfinite(value):
+        return Cell(None, "infinite in the imported table")
+    if abs(value) > LARGEST:
+        return Cell(None, f"beyond {LARGEST:g} in the imported table")
+    return Cell(value)
 
 
 def _valid_key(field: str, text: str) -> bool:

@@ -1,0 +1,14 @@
+"""All targets by name."""
+
+from __future__ import annotations
+
+from fuzz import data_folders, images, imports, models, records, specs
+from fuzz.target import Target
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for room in (specs, imports, records, images, data_folders, models)
+    for target in room.TARGETS
+}
+
+__all__ = ["TARGETS"]

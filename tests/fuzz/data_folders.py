@@ -1,0 +1,186 @@
+"""Class folders with any names and links, CSV and Parquet tables of images, the cache of pixels."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fuzz.images import SIZE, encoded
+from fuzz.strategies import ODD_TEXTS
+from fuzz.target import Target
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from clipdrift.data.cache import prepare
+from clipdrift.spec.datasets import DatasetSpec
+
+CSV = b"image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,cat\n"
+
+
+def _prepared(beside: Path, **source: Any) -> None:
+    spec = DatasetSpec(name="set", max_bad_images=2, **source)
+    parts = prepare(spec, image_size=SIZE, interpolation="bicubic", cache_dir=beside / "cache")
+    for part in parts.values():
+        assert part.pixels.shape == (len(part), SIZE, SIZE, 3)
+        assert len(part.class_names) >= 2
+
+
+def feed_tree(data: bytes, folder: Path) -> None:
+    """Each line is a path; one that ends with > and a path is a link to it."""
+    root = folder / "set"
+    root.mkdir()
+    for line in data.splitlines()[:40]:
+        name, _, goal = line.partition(b">")
+        path = os.path.join(os.fsencode(root), *name.split(b"/"))
+        inside = os.path.normpath(path).startswith(os.fsencode(root) + b"/")
+        with suppress(OSError, ValueError):  # names that this file system does not have
+            if inside:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+            if inside and goal:
+                os.symlink(goal, path)
+            elif inside and not os.path.islink(path):
+                with open(path, "xb") as file:
+                    file.write(encoded("PNG", "RGB"))
+    _prepared(folder, folder=str(root))
+
+
+def feed_csv(data: bytes, folder: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(encoded("PNG", "RGB"))
+    (folder / "set.csv").write_bytes(data)
+    _prepared(folder, files={"train": str(folder / "set.csv")})
+
+
+def feed_parquet(data: bytes, folder: Path) -> None:
+    (folder / "set.parquet").write_bytes(data)
+    _prepared(folder, files={"train": str(folder / "set.parquet")})
+
+
+def feed_cache(data: bytes, folder: Path) -> None:
+    """One file of a cache entry is overwritten; it is made again or refused, never believed."""
+    (folder / "a.png").write_bytes(encoded("PNG", "RGB"))
+    (folder / "b.png").write_bytes(encoded("PNG", "L"))
+    (folder / "set.csv").write_bytes(CSV)
+    source = {"files": {"train": str(folder / "set.csv")}}
+    _prepared(folder, **source)
+    files = sorted(path for path in (folder / "cache").rglob("*") if path.is_file())
+    if data:
+        files[data[0] % len(files)].write_bytes(data[1:])
+    _prepared(folder, **source)
+
+
+def tree_seeds() -> list[bytes]:
+    return [
+        b"cat/1.png\ncat/2.png\ndog/1.png\ndog/2.png\n",
+        b"train/cat/1.png\ntrain/dog/1.png\ntest/cat/1.png\ntest/dog/1.png\n",
+        b"cat/1.png\ncat/2.png\ndog/1.png>../cat/1.png\ndog/2.png>/etc/passwd\n",
+    ]
+
+
+def csv_seeds() -> list[bytes]:
+    return [
+        CSV,
+        CSV.replace(b"cat", b"0").replace(b"dog", b"1"),
+        CSV.replace(b"a.png", b"../a.png"),
+    ]
+
+
+@cache
+def parquet_seeds() -> list[bytes]:
+    picture = {"bytes": encoded("PNG", "RGB"), "path": "a.png"}
+    columns: list[dict[str, list[Any]]] = [
+        {"image": [picture] * 4, "label": ["cat", "dog"] * 2},
+        {"image": [picture["bytes"]] * 4, "label": ["cat", "dog"] * 2},
+        {"image": ["a.png", "b.png"] * 2, "label": ["cat", "dog"] * 2},
+        {"image": ["../a.png", None] * 2, "label": [0, 1] * 2},
+    ]
+    return [_parquet(pa.table(one)) for one in columns]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="none")
+    return out.getvalue()
+
+
+def cache_seeds() -> list[bytes]:
+    return [
+        b"",
+        b"\0{}",
+        b"\x01\x93NUMPY\x01\0v\0{'descr': '|u1', 'fortran_order': False}",
+        b"\x02",
+    ]
+
+
+@st.composite
+def trees(draw: DrawFn) -> bytes:
+    name = st.sampled_from(["cat", "dog", "train", "test", ".git", *ODD_TEXTS]) | st.text(
+        max_size=4
+    )
+    end = st.sampled_from(["1.png", "2.JPG", "x.txt", "..png"])
+    paths = st.lists(name, max_size=3).flatmap(lambda p: end.map(lambda e: "/".join([*p, e])))
+    links = st.sampled_from(["", "", "", ">..", ">/etc", ">.", ">../../up", ">nowhere"])
+    lines = draw(st.lists(st.tuples(paths, links).map("".join), max_size=8))
+    extra = draw(st.sampled_from(tree_seeds()))
+    return extra + "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def csvs(draw: DrawFn) -> bytes:
+    cell = st.sampled_from(["a.png", "b.png", "cat", "dog", "0", "1", *ODD_TEXTS]) | st.text(
+        max_size=5
+    )
+    rows = draw(st.lists(st.tuples(cell, cell), max_size=6))
+    quoted = [",".join('"' + c.replace('"', '""') + '"' for c in row) for row in rows]
+    return CSV + "\n".join(quoted).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def parquets(draw: DrawFn) -> bytes:
+    """Good Parquet files of odd content."""
+    n = draw(st.integers(0, 6))
+    picture = encoded("PNG", "RGB")
+    cells: list[Any] = [
+        st.lists(
+            st.sampled_from(["a.png", None, "", "/etc/passwd", "..", "\0"]), min_size=n, max_size=n
+        ),
+        st.lists(st.sampled_from([picture, b"", None, b"x"]), min_size=n, max_size=n),
+        st.lists(st.integers(-1, 3), min_size=n, max_size=n),
+        st.lists(st.booleans(), min_size=n, max_size=n),
+        st.lists(st.floats(), min_size=n, max_size=n),
+        st.lists(st.lists(st.integers(0, 2), max_size=2), min_size=n, max_size=n),
+        st.lists(st.none(), min_size=n, max_size=n),
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "bytes": st.sampled_from([picture, None]),
+                    "path": st.sampled_from(["a.png", None]),
+                }
+            ),
+            min_size=n,
+            max_size=n,
+        ),
+        st.lists(st.sampled_from(["cat", "dog", "", "0", "1", None]), min_size=n, max_size=n),
+    ]
+    table = pa.table({"image": draw(st.one_of(cells)), "label": draw(st.one_of(cells))})
+    names = draw(st.sampled_from([None, ["cat", "dog"], "cat", [1, 2], [], [["a"]], {"0": "a"}]))
+    if names is not None:
+        text = str({"info": {"features": {"label": {"names": names}}}}).replace("'", '"')
+        table = table.replace_schema_metadata({b"huggingface": text.encode()})
+    return _parquet(table)
+
+
+TARGETS = [
+    Target("class folders", feed_tree, tree_seeds, trees, examples=40, share=0.4),
+    Target("table of images, CSV", feed_csv, csv_seeds, csvs, examples=40, share=0.4),
+    Target(
+        "table of images, Parquet", feed_parquet, parquet_seeds, parquets, examples=40, share=0.4
+    ),
+    Target("entry of the cache", feed_cache, cache_seeds, examples=25, share=0.2),
+]

@@ -1,0 +1,124 @@
+"""Tables of runs measured elsewhere, the maps of their columns, and what is computed from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from fuzz.strategies import ODD_TEXTS, edited
+from fuzz.target import Target
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from clipdrift.analysis.summary import row_keys, to_csv, to_json, write_analysis
+from clipdrift.records import StudyFolder
+from clipdrift.records.imported import import_csv
+
+MAP = {
+    "columns": {
+        "dataset": "target",
+        "method": "method",
+        "rate": "lr",
+        "seed": "seed",
+        "acc": "val_accuracy",
+        "zs": "transfer.cifar.accuracy",
+        "base": "transfer.cifar.baseline_accuracy",
+        "entropy": "drift.cls_entropy_pct",
+    },
+    "units": {"val_accuracy": "percent"},
+    "constants": {"backbone": "clip"},
+    "reference_methods": ["probe"],
+}
+HEADER = "dataset,method,rate,seed,acc,zs,base,entropy,note"
+ROWS = [
+    f"{target},{method},{rate},{seed},{90 + seed / 10 + i},{0.5 + i / 10},0.6,{i}.5,"
+    for target in ("a", "b")
+    for i, method in enumerate(("full_ft", "lora"))
+    for rate in ("1e-5", "1e-4")
+    for seed in (1, 2, 3)
+]
+TABLE = "\n".join([HEADER, *ROWS]) + "\n"
+
+
+def feed_table(data: bytes, folder: Path) -> None:
+    (folder / "runs.csv").write_bytes(data)
+    (folder / "map.yaml").write_text(yaml.safe_dump(MAP))
+    summary = import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+    records, faults = StudyFolder(folder / "out").records()
+    assert (len(records), faults) == (summary.n_records, [])
+
+
+def feed_map(data: bytes, folder: Path) -> None:
+    (folder / "runs.csv").write_text(TABLE)
+    (folder / "map.yaml").write_bytes(data)
+    import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+
+
+def feed_analysis(data: bytes, folder: Path) -> None:
+    """The table, imported and analysed; rows that would only be refused are told as such."""
+    feed_table(data, folder)
+    study = StudyFolder(folder / "out")
+    result = write_analysis(study)
+    to_json(result)
+    for key in row_keys():
+        for line in to_csv(key, result[key]).splitlines():
+            assert not any(cell.startswith(("=", "@", "+")) for cell in line.split(","))
+
+
+def table_seeds() -> list[bytes]:
+    return [TABLE.encode(), "\n".join([HEADER, *ROWS[:2]]).encode()]
+
+
+def map_seeds() -> list[bytes]:
+    return [yaml.safe_dump(MAP).encode()]
+
+
+@st.composite
+def tables(draw: DrawFn) -> bytes:
+    """Good tables with a few cells replaced and a few rows left out."""
+    rows = [line.split(",") for line in draw(st.lists(st.sampled_from(ROWS), max_size=24))]
+    for _ in range(draw(st.integers(0, 4)) if rows else 0):
+        row = draw(st.sampled_from(rows))
+        cell = draw(st.sampled_from(ODD_TEXTS) | st.floats().map(repr) | st.text(max_size=6))
+        row[draw(st.integers(0, len(row) - 1))] = f'"{cell}"' if "\n" in cell else cell
+    text = "\n".join([HEADER, *(",".join(row) for row in rows)])
+    return text.encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def numeric_tables(draw: DrawFn) -> bytes:
+    """Tables that are accepted, with numbers of any size, ties and gaps."""
+    accuracy = st.sampled_from(["0", "100", "50", "", "1e-300", "99.9999999"]) | st.floats(
+        0, 100
+    ).map(repr)
+    number = st.sampled_from(["0", "", "1e300", "-1e300", "1e-300", "5"]) | st.floats(
+        allow_nan=False, allow_infinity=False
+    ).map(repr)
+    share = st.sampled_from(["0", "1", "", "0.5"]) | st.floats(0, 1).map(repr)
+    rate = st.sampled_from(["1e-5", "1e-4", "3e-4", "1e-300", "1e300"])
+    lines = []
+    for line in draw(st.lists(st.sampled_from(ROWS), min_size=1, max_size=24, unique=True)):
+        target, method, own_rate, seed, *_ = line.split(",")
+        chosen = draw(rate) if draw(st.integers(0, 5)) == 0 else own_rate
+        cells = [draw(accuracy), draw(share), draw(share), draw(number), ""]
+        lines.append(",".join([target, method, chosen, seed, *cells]))
+    return "\n".join([HEADER, *lines]).encode()
+
+
+def maps() -> SearchStrategy[bytes]:
+    return edited([MAP]).map(lambda tree: yaml.safe_dump(tree).encode())
+
+
+TARGETS = [
+    Target("imported table", feed_table, table_seeds, tables, examples=60, share=0.8),
+    Target("map of columns", feed_map, map_seeds, maps, examples=60, share=0.8),
+    Target(
+        "analysis of a table",
+        feed_analysis,
+        table_seeds,
+        numeric_tables,
+        examples=4,
+        share=0.01,
+        coverage_guided=False,
+    ),
+]
