@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from clipdrift.errors import BackboneError, Fault
 from clipdrift.hub import snapshot
+from clipdrift.sizes import size_faults
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = ("mini-clip",)
@@ -151,6 +152,8 @@ def load_clip(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any]]:
         raise _fault(
             spec, "a CLIP checkpoint (model_type clip)", repr(config.get("model_type")), _CONVERT
         )
+    if wrong := size_faults(config, folder, f"backbone {spec.id}"):
+        raise BackboneError(wrong)
     with _loading(spec):
         model, loading = CLIPModel.from_pretrained(
             folder,
@@ -160,16 +163,16 @@ def load_clip(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any]]:
             ignore_mismatched_sizes=True,  # they are counted below, by name
             output_loading_info=True,
         )
-    wrong = sorted(
+    unmatched = sorted(
         {*loading["missing_keys"], *loading["unexpected_keys"]}
         | {str(key) for key in loading.get("mismatched_keys", ())}
     )
-    wrong = [key for key in wrong if not key.endswith("position_ids")]
-    if wrong:
+    unmatched = [key for key in unmatched if not key.endswith("position_ids")]
+    if unmatched:
         raise _fault(
             spec,
             "weights that match the model key by key",
-            f"{len(wrong)} that do not, first {wrong[0]!r}",
+            f"{len(unmatched)} that do not, first {unmatched[0]!r}",
             _CONVERT,
         )
     return model.requires_grad_(False).eval(), config
@@ -243,7 +246,7 @@ def preprocessing(
         std = tuple(float(v) for v in own.get("image_std") or OPENAI_CLIP_STD)
         if (len(mean), len(std)) != (3, 3) or min(std) <= 0:
             raise ValueError
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         raise _fault(
             spec,
             "three channel means and positive deviations",
@@ -256,7 +259,7 @@ def preprocessing(
 def _read_json(path: Path, spec: BackboneSpec) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise _fault(spec, "a folder with a readable config.json", str(path), _CONVERT)

@@ -33,10 +33,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     # measuring side
     "devices": {"errors"},
     "hub": {"errors"},
+    "sizes": {"errors"},
     "provenance": BASE,
     "sealed": BASE,
     "data": BASE | {"hub", "devices"},
-    "backbone": BASE | {"hub"},
+    "backbone": BASE | {"hub", "sizes"},
     "methods": BASE | {"backbone"},
     "train_state": BASE | {"methods"},
     "training": BACKBONE | {"methods", "train_state"},

@@ -8,14 +8,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipdrift.data.parts import Loaded
 
 Interpolation = Literal["bicubic", "bilinear"]
 
-MAX_PIXELS = 178_956_970
-"""Larger images are refused before they are decoded: a small file can claim any size."""
+MAX_PIXELS = 80_000_000
+"""Larger images are refused before they are decoded: a small file can claim any size, and this
+many pixels take up to 1 GB while they become RGB."""
+
+_STRIP_PIXELS = 4_000_000
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """Only these are tried: some other formats of Pillow start outside programs."""
@@ -72,7 +75,7 @@ def to_square(loaded: Loaded, size: int, interpolation: Interpolation) -> NDArra
             return loaded
         image = Image.fromarray(loaded)
     else:
-        image = to_rgb(ImageOps.exif_transpose(loaded))
+        image = to_rgb(_upright(loaded))
     width, height = resized_size(image.width, image.height, size)
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(f"{image.width} x {image.height}: sides too unequal to resize")
@@ -92,8 +95,28 @@ def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     return int(short_side * width / height), short_side
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """As its EXIF says; without a turn Pillow would copy it all the same."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB; transparency is laid on white; 16-bit grey is scaled to 8 bits, not clipped."""
+    """RGB; transparency is laid on white; 16-bit grey is scaled to 8 bits, not clipped.
+
+    Strip by strip: the steps in between take several times the memory of the image.
+    """
+    if image.mode == "RGB" and image.info.get("transparency") is None:
+        return image
+    rows = max(1, _STRIP_PIXELS // image.width)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        rgb.paste(_opaque(image.crop(box)), box)
+    return rgb
+
+
+def _opaque(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         grey = np.asarray(image, dtype=np.uint32)
         image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))

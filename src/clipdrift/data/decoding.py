@@ -7,19 +7,23 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.data.decode import Interpolation, to_square
-from clipdrift.data.parts import ImagePart
+from clipdrift.data.parts import ImagePart, Loaded
 from clipdrift.devices import available_cores
 
 REPORT_EVERY = 1000
 _AHEAD = 64
+_LARGE = 24_000_000
+"""Pixels of an image that is decoded while no other large one is: it takes up to 12 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,17 @@ def _decoded(
 ) -> Iterator[NDArray[np.uint8] | str]:
     """Pixels or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
 
+    alone = Lock()
+
+    def turn(loaded: Loaded) -> AbstractContextManager[object]:
+        large = not isinstance(loaded, np.ndarray) and loaded.width * loaded.height > _LARGE
+        return alone if large else nullcontext()
+
     def one(position: int) -> NDArray[np.uint8] | str:
         try:
-            return to_square(part.load(position), size, interpolation)
+            loaded = part.load(position)
+            with turn(loaded):
+                return to_square(loaded, size, interpolation)
         except Exception as error:  # Pillow raises nearly every kind on a broken file
             return " ".join(str(error).split())[:200] or type(error).__name__
 

@@ -178,7 +178,7 @@ def _schema_names(schema: Any, column: str) -> tuple[str, ...] | None:
     text = (schema.metadata or {}).get(b"huggingface", b"null")
     try:
         names = json.loads(text)["info"]["features"][column]["names"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) else None
 

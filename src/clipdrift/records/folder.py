@@ -70,6 +70,12 @@ def writing_to(path: Path) -> Iterator[None]:
         ) from None
 
 
+def _is_folder_name(name: str) -> bool:
+    """Whether it names a folder in `runs` itself: no path, nothing a file system refuses."""
+    plain = name.isprintable() and 0 < len(name.encode()) < 256
+    return plain and name != os.pardir and Path(name).name == name
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """Names of everything in a study folder, and safe access to it."""
@@ -139,8 +145,10 @@ class StudyFolder:
             return None
         try:
             runs: Any = json.loads(self.plan_path.read_bytes())["runs"]
+            if not all(map(_is_folder_name, runs)):
+                raise ValueError("a run outside of the study folder")
             return {str(run_id): str(identity) for run_id, identity in runs.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise RecordError(
                 Fault(
                     str(self.plan_path),

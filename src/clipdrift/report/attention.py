@@ -29,9 +29,12 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     Each target and method has its turn, at its best rate first, so that methods are compared on
     the same images. A file that is no PNG, or larger than 150 kB, counts as left out.
     """
+    # A record's id is text of whoever wrote it: it chooses among the folders there are.
+    folders = {path.name: path for path in study.folder.runs_path.glob("*")}
     found = [
-        (record, sorted((study.folder.run_path(record.run_id) / "attention").glob("*.png")))
+        (record, sorted((folders[record.run_id] / "attention").glob("*.png")))
         for record in _in_turn(study)
+        if record.run_id in folders
     ]
     most = max((len(paths) for _, paths in found), default=0)
     ordered = [(record, paths[i]) for i in range(most) for record, paths in found if i < len(paths)]
@@ -70,7 +73,7 @@ def _caption(study: Study, record: RunRecord, path: Path) -> str:
 
 
 def _is_small_png(path: Path) -> bool:
-    if path.stat().st_size > MAX_BYTES:
+    if path.is_symlink() or path.stat().st_size > MAX_BYTES:
         return False
     with path.open("rb") as file:
         return file.read(len(PNG)) == PNG

@@ -16,6 +16,9 @@ METHOD_FACTORS = ("projection", "head_init", "head_lr")
 """Factors written per method that must agree between matched methods unless studied."""
 
 
+MAX_RUNS = 100_000
+
+
 @dataclass(frozen=True)
 class AuditRow:
     """One factor of the design: how it stands between matched runs."""
@@ -37,7 +40,17 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_matched_faults(spec),
         *_reference_faults(spec),
         *_checkpoint_faults(spec),
+        *_size_faults(spec),
     ]
+
+
+def _size_faults(spec: StudySpec) -> list[Fault]:
+    """A few lines of lists multiply to more runs than anyone can list, let alone measure."""
+    asked = len(spec.targets) * len(spec.seeds) * len(spec.learning_rates) * len(spec.methods)
+    if asked <= MAX_RUNS:
+        return []
+    step = "Shorten the lists, or make it several studies"
+    return [Fault("learning_rates", f"at most {MAX_RUNS:,} runs in all", f"{asked:,}", step)]
 
 
 def _duplicate_faults(spec: StudySpec) -> list[Fault]:
