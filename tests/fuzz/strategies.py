@@ -25,7 +25,16 @@ ODD: tuple[Any, ...] = (
 )
 TOKENS = (
     *(b"\0", b"\xff", b"\n", b"\r\n", b",", b'"', b"'", b"{", b"}", b"[", b"]", b":", b"- "),
-    *(b"&a ", b"*a", b"<<: *a", b"!!python/object/apply:os.system", b"9" * 40, b"[" * 3000, b"-1", b"1e999"),
+    *(
+        b"&a ",
+        b"*a",
+        b"<<: *a",
+        b"!!python/object/apply:os.system",
+        b"9" * 40,
+        b"[" * 3000,
+        b"-1",
+        b"1e999",
+    ),
     *(b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\x1b[2J", b"../", b"null", b"\t", b"%", b"=cmd|' /C'!A0"),
 )
 
