@@ -69,7 +69,8 @@ def edited(draw: DrawFn, trees: Sequence[Any], *, values: Sequence[Any] = ODD) -
 def _edit(draw: DrawFn, parent: Any, key: Any, values: Sequence[Any]) -> None:
     how = draw(st.sampled_from(("replace", "replace", "replace", "remove", "rename", "nest")))
     if how == "replace":
-        parent[key] = draw(st.sampled_from(values) | st.text(max_size=8) | st.integers())
+        odd = draw(st.sampled_from(values) | st.text(max_size=8) | st.integers())
+        parent[key] = copy.deepcopy(odd)  # the next edit may change it
     elif how == "remove":
         del parent[key]
     elif how == "nest":

@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,40 @@ def _hypothesis(bench: Bench, inputs: int, seed: int) -> None:
 
 
 def _atheris(bench: Bench, inputs: int, seed: int, corpus: Path) -> None:
+    """What the engine finds is fed as it is, and as the choices that shape an input."""
     import atheris
 
+    goal = bench.count + inputs
+
+    def feed(data: bytes) -> None:
+        bench.feed(data)
+        if shaped is not None:
+            shaped(data)
+        if bench.count >= goal:
+            os._exit(0)
+
+    shaped = _from_choices(bench) if bench.target.shaped else None
     corpus.mkdir(exist_ok=True)
     for i, data in enumerate(bench.target.seeds()):
         (corpus / f"seed-{i}").write_bytes(data)
     longest = max(len(data) for data in bench.target.seeds())
-    options = [f"-runs={inputs}", f"-seed={seed + 1}", f"-max_len={max(4096, longest + 1024)}"]
+    options = [f"-seed={seed + 1}", f"-max_len={max(4096, longest + 1024)}"]
     quiet = ["-rss_limit_mb=0", "-timeout=600", "-print_final_stats=0", "-verbosity=0"]
-    atheris.Setup([sys.argv[0], *options, *quiet, str(corpus)], bench.feed)
+    atheris.Setup([sys.argv[0], *options, *quiet, str(corpus)], feed)
     atheris.Fuzz()
+
+
+def _from_choices(bench: Bench) -> Callable[[bytes], object]:
+    """Inputs of the right form, drawn with an engine's bytes in the place of chance."""
+    from hypothesis import given, settings
+
+    @settings(deadline=None, database=None)
+    @given(bench.target.shaped())
+    def run(data: bytes) -> None:
+        bench.feed(data)
+
+    found: Callable[[bytes], object] = run.hypothesis.fuzz_one_input  # type: ignore[attr-defined]
+    return found
 
 
 def main() -> None:

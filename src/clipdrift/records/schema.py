@@ -157,7 +157,8 @@ def read_record(path: Path) -> RunRecord:
             path, f"schema version {version}, newer than {SCHEMA_VERSION}", "Update clipdrift"
         )
     try:
-        record = RunRecord.model_validate(body)
+        # Strict: the text "inf" in the place of a number is no number.
+        record = RunRecord.model_validate(body, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "record"

@@ -153,7 +153,7 @@
     document.querySelectorAll(".selected").forEach((other) => other.classList.remove("selected"));
     cell.classList.add("selected");
     const metric = cell.dataset.metric || "";
-    const text = cell.closest("td, th, .number") ? cell.firstChild.textContent : "";
+    const text = cell.closest("td, th, .number") ? (cell.firstChild || cell).textContent : "";
     openDrawer(cell.dataset.runs, metric, [page.labels[metric], text].filter(Boolean).join(" "));
   };
   document.getElementById("drawer-close").addEventListener("click", closeDrawer);
