@@ -1,0 +1,184 @@
+"""What fuzzing found, each kept as one test: small files that asked for much or broke a reader."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fuzz.images import encoded
+from PIL import Image
+from report_study import study_folder
+from small_models import EMBEDDED
+from small_records import record, write_body
+from small_study import study
+
+from clipdrift.backbone import load_backbone
+from clipdrift.data.cache import prepare
+from clipdrift.data.decode import MAX_PIXELS
+from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
+from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
+from clipdrift.records.import_table import LARGEST, Cell, _parse
+from clipdrift.report.attention import attention_images
+from clipdrift.report.study import read_study
+from clipdrift.sizes import size_faults
+from clipdrift.spec.datasets import DatasetSpec
+from clipdrift.spec.parts import BackboneSpec
+
+MEASURE = """
+import sys
+from clipdrift.data.decode import open_image, to_square
+def peak():
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith("VmHWM")).split()[1]) * 1024
+before = peak()
+pixels = to_square(open_image(sys.stdin.buffer.read()), 28, "bicubic")
+print(pixels.shape, peak() - before)
+"""
+
+
+def png_of_one_colour(side: int, colour: int, channels: int) -> bytes:
+    """A complete PNG of zeros, a thousandth of what it takes decoded."""
+    packer = zlib.compressobj(1)
+    row = b"\0" * (1 + side * channels)
+    body = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def test_the_largest_image_that_is_decoded_takes_less_than_a_gigabyte() -> None:
+    """With alpha, which took 23 bytes a pixel before it was laid on white strip by strip."""
+    data = png_of_one_colour(int(MAX_PIXELS**0.5), 6, 4)
+    assert len(data) < 2_000_000
+    done = subprocess.run([sys.executable, "-c", MEASURE], input=data, capture_output=True)
+    shape, taken = done.stdout.decode().rsplit(" ", 1)
+    assert shape == "(28, 28, 3)"
+    assert int(taken) < 1_000_000_000
+
+
+def test_a_fault_is_one_line_that_a_terminal_only_prints() -> None:
+    fault = Fault("a\nb", "c", "\x1b[31mred\x07 \ud800", "d")
+    assert str(fault) == r"a\nb: expected c, got \x1b[31mred\x07 \ud800. d."
+    assert len(str(Fault("a", "b", "x" * 10**6, "c"))) < MAX_PART + 100
+
+
+def test_a_study_of_more_runs_than_can_be_listed_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"at most 100,000 runs in all, got 120,000"):
+        study(seeds=list(range(30_000)))
+
+
+def test_numbers_that_no_measurement_gives_are_undefined() -> None:
+    assert _parse("1e101") == Cell(None, "beyond 1e+100 in the imported table")
+    assert _parse("-1e101") == Cell(None, "beyond 1e+100 in the imported table")
+    assert _parse("1e100") == Cell(LARGEST)
+
+
+@pytest.mark.parametrize("text", ["inf", "NaN", "0.5", "1"])
+def test_text_in_the_place_of_a_number_is_no_record(tmp_path: Path, text: str) -> None:
+    body = json.loads(record().to_json())
+    body["result"]["test_accuracy"] = text
+    write_body(body, tmp_path / "record.json", resealed=True)
+    with pytest.raises(RecordError, match=r"result\.test_accuracy: Input should be a valid number"):
+        read_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "..", "/etc", "a/b", "", "a\0b", "x" * 300, "a\nb"]
+)
+def test_a_plan_names_folders_of_its_own_study_only(tmp_path: Path, name: str) -> None:
+    folder = StudyFolder(tmp_path / "study")
+    folder.create()
+    outside = record(run_id="elsewhere")
+    atomic_write(tmp_path / "study" / "elsewhere" / "record.json", outside.to_json())
+    atomic_write(folder.plan_path, json.dumps({"runs": {name: outside.identity}}))
+    with pytest.raises(RecordError, match=r"the study's plan, got a damaged file"):
+        folder.records()
+
+
+def test_a_record_chooses_no_pictures_outside_of_its_study(
+    tmp_path: Path, make_records: Callable[..., list[RunRecord]]
+) -> None:
+    records = make_records(targets=("a",), rates=(1e-5,), seeds=(1,))
+    for one in records:
+        one.run_id = "../../private"
+    folder = study_folder(tmp_path / "study", records)
+    private = tmp_path / "private" / "attention" / "mine.png"
+    private.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(private)
+    linked = folder.run_path("run-0") / "attention" / "linked.png"
+    linked.parent.mkdir()
+    linked.symlink_to(private)
+    assert attention_images(read_study(folder))[0] == []
+
+
+def test_a_path_with_a_nul_is_an_unreadable_image(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "set.csv").write_bytes(b"image,label\na.png,x\na\0.png,y\na.png,y\na.png,x\n")
+    with pytest.raises(DataError, match=r"at most 0 unreadable .*no such file or directory"):
+        prepared(tmp_path, "set.csv")
+
+
+def test_a_parquet_file_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    cells = {"image": [encoded("PNG", "RGB")] * 4, "label": ["cat", "dog"] * 2}
+    pq.write_table(pa.table(cells), tmp_path / "set.parquet", compression="none")
+    whole = bytearray((tmp_path / "set.parquet").read_bytes())
+    place = whole.index(b"cat") - 30
+    whole[place : place + 60] = b"\xff" * 60
+    (tmp_path / "set.parquet").write_bytes(whole)
+    with pytest.raises(DataError, match=r"set\.files\.train: expected a Parquet file"):
+        prepared(tmp_path, "set.parquet")
+
+
+def prepared(folder: Path, name: str) -> None:
+    spec = DatasetSpec(name="set", files={"train": str(folder / name)})
+    prepare(spec, image_size=16, interpolation="bicubic", cache_dir=folder / "cache")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "text"),
+    [
+        ("vision_config", "hidden_size", 1_000_000, "the sizes of its own weights"),
+        ("vision_config", "num_hidden_layers", 10**9, "the sizes of its own weights"),
+        ("text_config", "vocab_size", 10**12, "the sizes of its own weights"),
+        ("vision_config", "image_size", 10**6, "the sizes of its own weights"),
+        ("text_config", "hidden_size", -1, "a whole number above 0, got -1"),
+        ("vision_config", "patch_size", 0, "a whole number above 0, got 0"),
+        ("vision_config", "image_size", [28, 28], "a whole number above 0"),
+        ("vision_config", "num_attention_heads", "4", "a whole number above 0, got '4'"),
+    ],
+)
+def test_a_configuration_cannot_ask_for_more_than_its_weights_hold(
+    tmp_path: Path, part: str, key: str, value: object, text: str
+) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(EMBEDDED, folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert size_faults(config, folder, "x") == []
+    config[part][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BackboneError, match=text):
+        load_backbone(BackboneSpec(id=str(folder)))
+
+
+def test_json_nested_without_end_is_a_damaged_file(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    folder = StudyFolder(tmp_path)
+    atomic_write(folder.plan_path, deep)
+    with pytest.raises(RecordError, match="damaged file"):
+        folder.planned()
+    shutil.copytree(EMBEDDED, tmp_path / "clip")
+    (tmp_path / "clip" / "config.json").write_text(deep)
+    with pytest.raises(BackboneError, match=r"readable config\.json"):
+        load_backbone(BackboneSpec(id=str(tmp_path / "clip")))
