@@ -2,12 +2,17 @@
 # make test         install and run all tests
 # make check        format, lint, types, tests
 # make bench        measure speed; prints tables, asserts nothing
+# make fuzz         feed damaged files to every reader; INPUTS=20000 for a long run
+# make locked       install all packages but torch by their hashes
+# make audit        ask pip-audit about every pinned package
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: quickstart test check lint bench
+INPUTS ?= 2000
+
+.PHONY: quickstart test check lint bench fuzz locked audit
 
 quickstart: .venv/installed
 	$(BIN)/clipdrift run studies/quickstart.yaml --out runs/quickstart
@@ -26,6 +31,20 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+fuzz: .venv/installed-dev
+	$(PIP) --editable '.[fuzz]'
+	$(BIN)/python tools/run_fuzz.py --inputs $(INPUTS) --jobs 2
+
+# torch first, from the index in use: its build has no hash here.
+locked:
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(BIN)/python -m pip install --require-hashes --no-deps --requirement requirements.lock
+	$(PIP) --no-deps --editable .
+
+audit:
+	grep -v -e '^#' constraints.txt | pip-audit --no-deps --disable-pip --requirement /dev/stdin
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -214,7 +215,7 @@ def backbone_folder(spec: BackboneSpec) -> Path:
     """
     if spec.id in EMBEDDED:
         return Path(str(files("clipdrift").joinpath("assets", spec.id)))
-    if Path(spec.id).is_dir():
+    if os.path.isdir(spec.id):
         return Path(spec.id)
     if spec.id.startswith((".", "/", "~")):
         raise _fault(spec, "a model folder", "nothing there", "Check the path")

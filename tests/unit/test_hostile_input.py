@@ -24,6 +24,7 @@ from small_study import study
 from clipdrift.backbone import load_backbone
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import MAX_PIXELS
+from clipdrift.data.sources import open_dataset
 from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.import_table import LARGEST, Cell, _parse
@@ -182,3 +183,33 @@ def test_json_nested_without_end_is_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "clip" / "config.json").write_text(deep)
     with pytest.raises(BackboneError, match=r"readable config\.json"):
         load_backbone(BackboneSpec(id=str(tmp_path / "clip")))
+
+
+@pytest.mark.parametrize("goal", ["x" * 5000, "2.png", "nowhere/3.png"])
+def test_links_that_lead_nowhere_are_unreadable_images(tmp_path: Path, goal: str) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(encoded("PNG", "RGB"))
+    (tmp_path / "set" / "dog" / "2.png").symlink_to(goal[:4000])
+    spec = DatasetSpec(name="set", folder=str(tmp_path / "set"))
+    with pytest.raises(DataError, match=r"at most 0 unreadable .* dog/2\.png"):
+        prepare(spec, image_size=16, interpolation="bicubic", cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_names_that_no_file_system_has_are_not_there(tmp_path: Path, name: str) -> None:
+    for source in ({"folder": name}, {"files": {"train": f"{name}.csv"}}):
+        with pytest.raises(DataError, match="which (does not exist|is not there)"):
+            open_dataset(DatasetSpec(name="set", **source))
+    with pytest.raises(BackboneError):
+        load_backbone(BackboneSpec(id=f"./{name}"))
+
+
+@pytest.mark.parametrize("header", [b"{'a': [[[[", b"{'descr': (" + b"[" * 60, b"\xff" * 60])
+def test_a_cache_whose_header_cannot_be_parsed_is_made_again(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(encoded("PNG", "RGB"))
+    (tmp_path / "set.csv").write_text("image,label\na.png,x\na.png,y\na.png,x\na.png,y\n")
+    prepared(tmp_path, "set.csv")
+    for path in (tmp_path / "cache").rglob("pixels.npy"):
+        path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(118) + b"\0" * 800)
+    prepared(tmp_path, "set.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +31,7 @@ def kind_of(folder: Path) -> Kind:
         RecordError: if it is none of them, a shard is missing, or the weights are pickled: reading
             a pickle runs whatever code its maker put into it.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise RecordError(_not_a_folder(folder))
     if (folder / "record.json").is_file():
         return "run"

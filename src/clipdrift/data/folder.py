@@ -9,6 +9,7 @@ folder never reads more than it shows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class _Listing:
         """List every class folder of `part`."""
         classes, stray = 0, []
         for entry in self._visible(part):
-            if entry.is_dir():
+            if os.path.isdir(entry):
                 classes += 1
                 self._read_class(entry)
             elif entry.suffix.lower() in SUFFIXES:
@@ -57,7 +58,7 @@ class _Listing:
     def _read_class(self, folder: Path) -> None:
         before, nested = len(self.files), []
         for entry in self._visible(folder):
-            if entry.is_dir():
+            if os.path.isdir(entry):
                 nested.append(entry.name)
             elif entry.suffix.lower() in SUFFIXES:
                 self.files.append(entry)
@@ -78,10 +79,16 @@ class _Listing:
             )
 
     def _visible(self, folder: Path) -> Iterator[Path]:
-        for entry in sorted(folder.iterdir(), key=lambda path: path.name):
+        try:
+            entries = sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            self._fault("a folder that can be read", f"{self._shown(folder)}: {error.strerror}")
+            return
+        for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink() and not entry.resolve().is_relative_to(self.root):
+            # Unlike those of Path, the functions of os.path take loops and endless names as well.
+            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(self.root):
                 self._fault("links that stay inside the folder", f"{self._shown(entry)}", "Copy it")
             else:
                 yield entry
@@ -133,9 +140,9 @@ def open_folder(spec: DatasetSpec, named: SplitFiles = TRAIN_AND_TEST) -> Datase
 
 
 def _existing(folder: Path, where: str) -> Path:
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return folder.resolve()
-    got = f"the file {folder}" if folder.exists() else f"{folder}, which does not exist"
+    got = f"the file {folder}" if os.path.exists(folder) else f"{folder}, which does not exist"
     step = "Give the folder, or use files: for a CSV or Parquet file"
     raise DataError(Fault(where, "a folder of class folders", got, step))
 

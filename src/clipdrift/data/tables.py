@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,9 +77,9 @@ def open_tables(spec: DatasetSpec) -> DatasetParts:
 def _read(path: Path, spec: DatasetSpec, where: str) -> _Table:
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".pq": _read_parquet}
     if path.suffix.lower() not in readers:
-        step = "Use folder: for class folders" if path.is_dir() else "Convert it"
+        step = "Use folder: for class folders" if os.path.isdir(path) else "Convert it"
         raise DataError(Fault(where, "a .csv or .parquet file", str(path), step))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(Fault(where, "a file", f"{path}, which is not there", "Check the path"))
     return readers[path.suffix.lower()](path, spec, where)
 
