@@ -103,6 +103,8 @@ class Backbone:
                 max_length=self.model.config.text_config.max_position_embeddings,
                 return_tensors="pt",
             ).to(self.model.device)
+            known = self.model.config.text_config.vocab_size
+            _require_known(tokens.input_ids, known, f"backbone {self.name}")
             out = self.model.get_text_features(
                 input_ids=tokens.input_ids, attention_mask=tokens.attention_mask
             ).pooler_output
@@ -113,6 +115,15 @@ class Backbone:
     def vision_state(self) -> dict[str, Tensor]:
         """The tower's weights by name: what weight drift is measured against."""
         return {name: p.detach() for name, p in self.model.vision_model.named_parameters()}
+
+
+def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:
+    """Refuse token ids without an embedding: the tokenizer is another model's, or was edited."""
+    if ids.numel() and 0 <= int(ids.min()) and int(ids.max()) < vocab_size:
+        return
+    got = f"ids up to {int(ids.max())}" if ids.numel() else "no tokens"
+    step = "Restore the tokenizer files of this model"
+    raise BackboneError(Fault(where, f"token ids from 0 to {vocab_size - 1}", got, step))
 
 
 def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:

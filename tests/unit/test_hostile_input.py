@@ -199,7 +199,7 @@ def test_links_that_lead_nowhere_are_unreadable_images(tmp_path: Path, goal: str
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_names_that_no_file_system_has_are_not_there(tmp_path: Path, name: str) -> None:
     for source in ({"folder": name}, {"files": {"train": f"{name}.csv"}}):
-        with pytest.raises(DataError, match="which (does not exist|is not there)"):
+        with pytest.raises(DataError, match=r"which (does not exist|is not there)"):
             open_dataset(DatasetSpec(name="set", **source))
     with pytest.raises(BackboneError):
         load_backbone(BackboneSpec(id=f"./{name}"))
@@ -213,3 +213,17 @@ def test_a_cache_whose_header_cannot_be_parsed_is_made_again(tmp_path: Path, hea
     for path in (tmp_path / "cache").rglob("pixels.npy"):
         path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + header.ljust(118) + b"\0" * 800)
     prepared(tmp_path, "set.csv")
+
+
+def test_a_tokenizer_of_another_model_is_refused_when_it_is_used(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(EMBEDDED, folder)
+    path = folder / "tokenizer_config.json"
+    own = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({**own, "eos_token": "<|a token of its own|>", "pad_token": "<|p|>"})
+    )
+    backbone = load_backbone(BackboneSpec(id=str(folder)))
+    size = backbone.model.config.text_config.vocab_size
+    with pytest.raises(BackboneError, match=rf"token ids from 0 to {size - 1}, got ids up to"):
+        backbone.text_features([["a photo of a cat"], ["a dog"]])
