@@ -119,7 +119,7 @@ class Backbone:
 
 def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:
     """Refuse token ids without an embedding: the tokenizer is another model's, or was edited."""
-    if ids.numel() and 0 <= int(ids.min()) and int(ids.max()) < vocab_size:
+    if ids.numel() and int(ids.min()) >= 0 and int(ids.max()) < vocab_size:
         return
     got = f"ids up to {int(ids.max())}" if ids.numel() else "no tokens"
     step = "Restore the tokenizer files of this model"
