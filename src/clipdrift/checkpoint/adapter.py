@@ -105,7 +105,8 @@ def _apart(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors of the CLIP, and those of other modules saved whole, such as a classifier."""
-    saved = config.get("modules_to_save") or []
+    saved = config.get("modules_to_save")
+    saved = saved if isinstance(saved, list) else []  # anything else is for peft to refuse
     outside = tuple(f"{name}." for name in saved if isinstance(name, str) and name not in PARTS)
     beside = {
         plain: value
