@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipdrift.errors import ExecutorError, Fault
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(device: str) -> str:
@@ -44,4 +49,18 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
-__all__ = ["available_cores", "choose_device", "every_device"]
+def free_memory_bytes(device: torch.device) -> int:
+    """Memory that could be had now, on the GPU or, for the CPU, from the system."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+        return int(kilobytes) * 1024
+    except (OSError, StopIteration):  # macOS, Windows: there is no telling without a library
+        return 2**32
+
+
+__all__ = ["available_cores", "choose_device", "every_device", "free_memory_bytes"]

@@ -66,6 +66,7 @@ class Epochs:
         self.history: list[EpochReading] = []
         self.selected: Selected | None = None
         self.train_seconds, self.images_seen, self.interruptions = 0.0, 0, 0
+        self.micro_batch: int | None = None
         self._started = time.perf_counter()
 
     def train(self, model: AdaptedModel) -> None:
@@ -86,6 +87,7 @@ class Epochs:
                     continue  # it was read before the interruption
                 self.train_seconds += done.seconds
                 self.images_seen += done.images
+                self.micro_batch = done.micro_batch or self.micro_batch
                 self._read(model, done)
                 if self.stop():
                     raise Stopped(done.state())
@@ -99,6 +101,14 @@ class Epochs:
         """Seconds since the start, those before interruptions included."""
         return time.perf_counter() - self._started
 
+    def warnings(self) -> list[str]:
+        """What of the training a reader of the record should know."""
+        if self.micro_batch is None:
+            return []
+        batch, part = self.config.schedule.batch_size, self.micro_batch
+        told = f"memory did not hold a batch of {batch} images: it was taken {part} at a time, "
+        return [told + "equal but for rounding and dropout's draws"]
+
     def _take_up(self, state: RunState) -> None:
         self.history, self.selected = state.history, state.selected
         self.train_seconds = state.spent["train_seconds"]
@@ -106,6 +116,7 @@ class Epochs:
         self.interruptions = int(state.spent["interruptions"]) + 1
         self.predict.images = int(state.spent["screened"])
         self.predict.settled = int(state.spent["settled"])
+        self.micro_batch = int(state.spent["micro_batch"]) or None
         self._started -= state.spent["wall_seconds"]
 
     def _save(self, at: TrainState) -> None:
@@ -116,6 +127,7 @@ class Epochs:
             "interruptions": float(self.interruptions),
             "screened": float(self.predict.images),
             "settled": float(self.predict.settled),
+            "micro_batch": float(self.micro_batch or 0),
         }
         self.file.save(RunState(at, self.history, self.selected, spent))
 

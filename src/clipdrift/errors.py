@@ -7,6 +7,7 @@
     |- DataError                a dataset, an image, a split, a prompt list
     |- BackboneError            a model folder or hub id, its tokenizer, its weights
     |- MethodError              an adaptation method and its options
+    |- TrainingError            memory that does not hold one image
     |- RecordError              a record or saved weights that are missing, torn or stale
     |- StudyFolderError         the output folder itself
     |- ExecutorError            workers: a device, a cluster or its client that is not there
@@ -77,6 +78,10 @@ class BackboneError(ClipdriftError):
 
 class MethodError(ClipdriftError):
     """An adaptation method or one of its options does not fit the backbone."""
+
+
+class TrainingError(ClipdriftError):
+    """Training cannot go on with what this machine has."""
 
 
 class RecordError(ClipdriftError):

@@ -19,6 +19,7 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
+from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.training import train
 
 TRIAL_STEPS = 3
@@ -37,9 +38,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds per image when training, scoring and reading the probe set; bytes saved per run."""
+    """Seconds per image when training, scoring and reading the probe set; bytes saved per run.
+
+    once: seconds per training image in the whole run, for a frozen part that is computed once.
+    """
 
     train: float
+    once: float
     score: float
     probe: float
     saved_bytes: int
@@ -86,6 +91,7 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
     scored += len(asked.corruptions) * len(asked.corruption_severities) * len(target.test)
     return (
         epochs * len(target.train) * speed.train
+        + len(target.train) * speed.once
         + (epochs + 1) * len(target.probe) * speed.probe
         + scored * speed.score
     )
@@ -99,15 +105,20 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
     encoder = model.encoder.eval()
     text = materials.backbone.text_features(target.prompts)
+    later, once = _seconds_per_image_of_training(model, run, target.train)
     return _Speed(
-        train=_seconds_per_image_of_training(model, run, target.train),
+        train=later,
+        once=once,
         score=_seconds(lambda: score(encoder, few, text, Predictor(TRIAL_IMAGES))) / len(few),
         probe=_seconds(lambda: probe(encoder, few)) / len(few),
         saved_bytes=sum(4 * p.numel() for p in model.trained().values()),
     )
 
 
-def _seconds_per_image_of_training(model: AdaptedModel, run: RunConfig, images: Images) -> float:
+def _seconds_per_image_of_training(
+    model: AdaptedModel, run: RunConfig, images: Images
+) -> tuple[float, float]:
+    """In every epoch, and once for the frozen part if there is any."""
     size = min(run.schedule.batch_size, len(images))
     few = images.select(torch.arange(size).numpy())
     steps = run.schedule.model_copy(update={"epochs": TRIAL_STEPS, "max_steps": None})
@@ -118,7 +129,9 @@ def _seconds_per_image_of_training(model: AdaptedModel, run: RunConfig, images: 
             precision=run.precision,
         )
     ]  # fmt: skip
-    return min(spent[1:]) / size
+    later = min(spent[1:])
+    once = spent[0] - later if frozen_blocks(model) != 0 else 0.0
+    return later / size, max(0.0, once) / size
 
 
 def _seconds(work: Callable[[], object]) -> float:

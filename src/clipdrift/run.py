@@ -90,6 +90,7 @@ class Run:
         except Diverged as error:
             record.status, record.reason, kept = "diverged", str(error), None
         record.history = self.epochs.history
+        record.warnings += self.epochs.warnings()
         if kept is not None:
             record.selected_epoch = kept.reading.epoch
             record.result = self._finish(model, kept)

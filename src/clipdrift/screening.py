@@ -19,7 +19,8 @@ from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.probes.attention_maps import tower_blocks
 from clipdrift.probes.zero_shot import largest
-from clipdrift.training import autocast, in_batches
+from clipdrift.step.engine import autocast
+from clipdrift.training import in_batches
 
 Score = Callable[[Tensor], Tensor]
 """uint8 [B, S, S, 3] -> a score for each class [B, C], through the live model."""

@@ -11,7 +11,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +23,8 @@ from clipdrift.backbone import ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.step.engine import Engine
+from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.train_state import StateOf, TrainState, capture, restore, restore_generators
 
 ORDER, FLIPS, NOISE = 0, 1, 2
@@ -44,6 +45,8 @@ class EpochDone:
     seconds: float
     images: int
     state: StateOf
+    micro_batch: int | None = None
+    """Images at a time where the batch did not fit into memory."""
 
 
 class Diverged(Exception):
@@ -96,13 +99,6 @@ def rate_factor(step: int, total: int, warmup_fraction: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bfloat16 autocast for the forward pass, or nothing."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
-
-
 def train(
     model: AdaptedModel,
     images: Images,
@@ -127,6 +123,7 @@ def train(
     Raises:
         Diverged: when the loss is not finite or has exploded.
         Stopped: when `stop` says so.
+        TrainingError: if memory does not even hold a single image.
     """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -139,8 +136,10 @@ def train(
         restore(model, optimiser, resume)
     step = resume.step if resume else 0
     scheduler = _rates(optimiser, schedule, len(images), step)
+    started = time.perf_counter()
+    engine = Engine(model, images, schedule, precision)
+    micro = MicroBatches(engine.forward, partial(optimiser.zero_grad, set_to_none=True))
     for epoch in range(resume.epoch if resume else 1, schedule.epochs + 1):
-        started = time.perf_counter()
         torch.manual_seed(_stream_seed(seed, epoch))  # dropout, the only global draw
         model.train()
         loss_sum, seen = torch.zeros((), device=device), 0
@@ -148,31 +147,29 @@ def train(
             restore_generators(resume, device)
             started -= resume.seconds
             loss_sum, seen = resume.tensors["loss_sum"].to(device, copy=True), resume.images
-        for batch, target in _batches(images, schedule, seed, epoch, device, skip=seen):
-            if step == schedule.max_steps:
-                break
-            with autocast(device, precision):
-                logits = model(batch)
-            loss = nn.functional.cross_entropy(logits.float(), target)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-            if not loss < EXPLODED_NATS or not torch.isfinite(norm):
-                raise Diverged(step + 1, float(loss.detach() + norm * 0))
-            optimiser.step()
-            scheduler.step()
-            step += 1
-            loss_sum += loss.detach() * len(target)
-            seen += len(target)
-            if stop():
-                seconds = time.perf_counter() - started
-                raise Stopped(capture(model, optimiser, loss_sum, epoch, step, seen, seconds))
+        with engine.running():
+            for batch, target in _batches(images, schedule, seed, epoch, engine, skip=seen):
+                if step == schedule.max_steps:
+                    break
+                loss = micro.backward(batch, target)
+                norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
+                if not loss < EXPLODED_NATS or not torch.isfinite(norm):
+                    raise Diverged(step + 1, float(loss + norm * 0))
+                optimiser.step()
+                scheduler.step()
+                step += 1
+                loss_sum += loss * len(target)
+                seen += len(target)
+                if stop():
+                    seconds = time.perf_counter() - started
+                    raise Stopped(capture(model, optimiser, loss_sum, epoch, step, seen, seconds))
         model.eval()
         seconds = time.perf_counter() - started
         state = partial(capture, model, optimiser, loss_sum, epoch, step, seen, seconds)
-        yield EpochDone(epoch, step, float(loss_sum) / seen, seconds, seen, state)
+        yield EpochDone(epoch, step, float(loss_sum) / seen, seconds, seen, state, micro.size)
         if step == schedule.max_steps:
             return
+        started = time.perf_counter()
 
 
 def _rates(
@@ -196,26 +193,20 @@ def _batches(
     schedule: ScheduleSpec,
     seed: int,
     epoch: int,
-    device: torch.device,
+    engine: Engine,
     *,
     skip: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """uint8 [B, S, S, 3] and labels [B] in this epoch's order, mirrored where it says so.
+    """What the engine takes and labels [B] in this epoch's order, mirrored where it says so.
 
     The first `skip` images are left out: those of the batches that were done before.
     """
     order = epoch_order(len(images), seed, epoch)
-    flips = epoch_flips(len(images), seed, epoch)
+    flips = epoch_flips(len(images), seed, epoch) & schedule.horizontal_flip
     for start in range(skip, len(order), schedule.batch_size):
         chosen = order[start : start + schedule.batch_size]
-        batch = images.take(chosen)
-        if schedule.horizontal_flip:
-            mirrored = flips[chosen]
-            batch[mirrored] = batch[mirrored][:, :, ::-1]
-        yield (
-            torch.from_numpy(batch).to(device, non_blocking=True),
-            torch.from_numpy(images.labels[chosen]).to(device, non_blocking=True),
-        )
+        labels = torch.from_numpy(images.labels[chosen])
+        yield engine.inputs(chosen, flips[chosen]), labels.to(engine.device, non_blocking=True)
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import torch
 from tiny_study import measured, tiny
 
 from clipdrift.materials import Materials, load_materials
+from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run import Run
@@ -186,3 +187,24 @@ def test_what_a_killed_process_half_wrote_is_cleared(desk: Desk, whole: RunRecor
     (path / ".record.json.x1y2.tmp").write_text("{")
     desk.run()
     assert not list(path.glob(".*"))
+
+
+def test_a_batch_that_memory_did_not_hold_is_told_in_the_record(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = AdaptedModel.forward
+
+    def small(model: AdaptedModel, pixels: torch.Tensor) -> torch.Tensor:
+        if model.training and len(pixels) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, pixels)
+
+    monkeypatch.setattr(AdaptedModel, "forward", small)
+    with pytest.raises(Stopped):
+        desk.run(StopAfter(4))
+    monkeypatch.undo()  # memory is there again, but some steps went without
+    record, _ = desk.run()
+    assert record.warnings[-1] == (
+        "memory did not hold a batch of 20 images: it was taken 10 at a time, equal but for "
+        "rounding and dropout's draws"
+    )

@@ -19,7 +19,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
-TRAINED = BACKBONE | {"sealed", "methods", "train_state", "training"}
+TRAINED = BACKBONE | {"sealed", "methods", "train_state", "step", "training"}
 MEASURED = TRAINED | {"probes", "screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 EPOCHS = {"run_state", "epochs"}
@@ -40,7 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbone": BASE | {"hub", "sizes"},
     "methods": BASE | {"backbone"},
     "train_state": BASE | {"methods"},
-    "training": BACKBONE | {"methods", "train_state"},
+    "step": BACKBONE | {"devices", "methods"},
+    "training": BACKBONE | {"methods", "train_state", "step"},
     "probes": BACKBONE,
     "screening": TRAINED | {"probes"},
     "baseline": TRAINED | {"probes", "screening"},

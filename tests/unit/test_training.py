@@ -20,13 +20,13 @@ from clipdrift.data.images import Images
 from clipdrift.errors import RecordError
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.parts import LoraSpec, ScheduleSpec
+from clipdrift.step.engine import autocast
 from clipdrift.train_state import TrainState
 from clipdrift.training import (
     EXPLODED_NATS,
     Diverged,
     EpochDone,
     Stopped,
-    autocast,
     embed,
     epoch_flips,
     epoch_order,
@@ -133,7 +133,7 @@ def test_another_epoch_gives_another_order_and_other_flips() -> None:
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_batches_hold_every_image_once_mirrored_as_pillow_mirrors(flip: bool) -> None:
-    batches, _ = seen("linear_probe", schedule=schedule(horizontal_flip=flip))
+    batches, _ = seen("full_ft", schedule=schedule(horizontal_flip=flip))
     assert [len(batch) for batch in batches] == [8, 8, 6, 8, 8, 6]
     images = land_cover(N).pixels
     mirrored = 0

@@ -16,7 +16,7 @@ from clipdrift.spec.parts import (
     StudySpec,
 )
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever a change of code changes the numbers of a run; part of every identity."""
 
 

@@ -1,0 +1,84 @@
+"""Chooses how the steps of a training are computed; the loop only asks for inputs and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clipdrift.data.images import Images
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.step.fast import Forward, compile_blocks, fast_kernels, pays_to_compile
+from clipdrift.step.frozen_prefix import keep, trained_part
+
+
+class Engine:
+    """Inputs and forward passes of one training, as fast as equal results allow.
+
+    precision: "float32" (torch's own kernels, untouched) or "bfloat16" (autocast).
+    """
+
+    def __init__(
+        self, model: AdaptedModel, images: Images, schedule: ScheduleSpec, precision: str
+    ) -> None:
+        self.device = next(model.parameters()).device
+        self._model, self._images, self._precision = model, images, precision
+        tower: Any = model.encoder.tower
+        self._blocks = tower.encoder.layers
+        self._compiled: Sequence[Forward] = ()
+        to_see = _images_to_see(schedule, len(images))
+        with self.running():
+            self._kept = keep(
+                model,
+                images,
+                flips=schedule.horizontal_flip,
+                images_to_see=to_see,
+                autocast=partial(autocast, self.device, precision),
+            )
+        self._network = trained_part(model) if self._kept else model
+        tokens = tower.embeddings.position_embedding.num_embeddings
+        if (
+            precision == "bfloat16"
+            and not self._kept
+            and pays_to_compile(self._blocks, tokens, to_see)
+        ):
+            self._compiled = compile_blocks(self._blocks, schedule.batch_size)
+
+    def running(self) -> AbstractContextManager[None]:
+        """Fast kernels while it is open; the model is as it was when it is left."""
+        if self._precision != "bfloat16":
+            return nullcontext()
+        return fast_kernels(self._model, self._blocks, compiled=self._compiled)
+
+    def inputs(self, chosen: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
+        """What `forward` takes for images at positions [B], mirrored where it says so."""
+        if self._kept:
+            return self._kept.take(chosen, mirrored)
+        batch = self._images.take(chosen)
+        batch[mirrored] = batch[mirrored][:, :, ::-1]
+        return torch.from_numpy(batch).to(self.device, non_blocking=True)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [B, C]."""
+        with autocast(self.device, self._precision):
+            logits: Tensor = self._network(inputs)
+        return logits
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """bfloat16 autocast for the forward pass, or nothing."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _images_to_see(schedule: ScheduleSpec, n_images: int) -> int:
+    whole = schedule.epochs * n_images
+    return min(whole, (schedule.max_steps or whole) * schedule.batch_size)

@@ -1,0 +1,93 @@
+"""The gradient of a batch, taken in parts where the whole does not fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from clipdrift.errors import Fault, TrainingError
+
+LOG = logging.getLogger(__name__)
+CPU_ALLOCATOR = "DefaultCPUAllocator"
+"""What torch's plain RuntimeError of a CPU that is out of memory names."""
+
+
+class MicroBatches:
+    """Backward passes over batches, halved when memory runs out and from then on.
+
+    The loss is the mean over the whole batch however it is split, so the gradient is that of the
+    unsplit batch up to rounding. Dropout draws for each part anew, from where the generator stood
+    before the batch: the draws depend on the size of the parts, not on where memory ran out.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], clear: Callable[[], None]) -> None:
+        """forward: inputs [B, ...] -> logits [B, C]. clear: removes all gradients."""
+        self._forward, self._clear = forward, clear
+        self.size: int | None = None
+        """Images at a time; None while whole batches fit."""
+
+    def backward(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """Leave the gradient of the mean cross-entropy in the parameters; returns the mean.
+
+        Raises:
+            TrainingError: if memory does not even hold a single image.
+        """
+        generators = _generators(target.device)
+        while True:
+            self._clear()
+            try:
+                return self._parts(inputs, target)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+            # Here, and not in the handler, the failed pass and what it held are gone.
+            self._halve(len(target))
+            _put_back(generators, target.device)
+
+    def _parts(self, inputs: Tensor, target: Tensor) -> Tensor:
+        n, size = len(target), self.size or len(target)
+        total = torch.zeros((), device=target.device)
+        for start in range(0, n, size):
+            part = target[start : start + size]
+            logits = self._forward(inputs[start : start + size])
+            loss = nn.functional.cross_entropy(logits.float(), part) * (len(part) / n)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
+
+    def _halve(self, n: int) -> None:
+        at_once = min(self.size or n, n)
+        if at_once == 1:
+            raise TrainingError(
+                Fault(
+                    "memory",
+                    "enough for the training step of one image",
+                    "less",
+                    "Use fewer workers, a smaller backbone or another device",
+                )
+            )
+        self.size = (at_once + 1) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        LOG.warning("out of memory: batches of %d are taken %d images at a time", n, self.size)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on a GPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
+
+
+def _put_back(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
