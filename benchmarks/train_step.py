@@ -1,0 +1,92 @@
+"""A training step against the naive one, and against the machine's own rate of matrix products.
+
+    python benchmarks/train_step.py [--tiny]
+
+ViT-B/32 at 224 pixels with random weights, batches of 64. Naive: eager attention, float32, torch's
+default AdamW. Ours: `clipdrift.training.train` itself, its blocks compiled or not. All ratios are
+within one run; medians of five steps after warm-up.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from itertools import pairwise
+from unittest.mock import patch
+
+import torch
+from shapes import TINY, VIT_B32, Shape, machine, naive_step, noise, random_model, seconds
+
+from clipdrift.provenance import supports_bfloat16
+from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.step import fast
+from clipdrift.training import train
+
+BATCH, STEPS, WARM_UP = 64, 5, 2
+
+
+def matrix_rate(shape: Shape, dtype: torch.dtype, batch: int) -> float:
+    """GFLOP/s of the MLP's three products: forward, gradient of inputs, gradient of weights."""
+    rows, width, hidden = batch * shape.tokens, shape.width, 4 * shape.width
+    x, weight, grad = (
+        torch.randn(*size).to(dtype) for size in ((rows, width), (hidden, width), (rows, hidden))
+    )
+    products = (lambda: x @ weight.t(), lambda: grad @ weight, lambda: grad.t() @ x)
+    spent = [seconds(product, 15, warm_up=3) for product in products]
+    return 2 * rows * width * hidden * len(spent) / sum(spent) / 1e9
+
+
+def our_step(shape: Shape, method: str, precision: str, batch: int, *, compiled: bool) -> float:
+    """Median seconds of a step of the real training loop."""
+    model, moments = random_model(shape, method), []
+    steps = WARM_UP + STEPS
+
+    def tick() -> bool:
+        moments.append(time.perf_counter())
+        return False
+
+    schedule = ScheduleSpec(epochs=1, batch_size=batch)
+    with patch.object(fast, "WORTH_COMPILING", 0 if compiled else float("inf")):
+        for _ in train(
+            model, noise(steps * batch, shape.side), schedule=schedule, learning_rate=1e-6,
+            head_rate=1e-6, seed=7, precision=precision, stop=tick,
+        ):  # fmt: skip
+            pass
+    apart = [b - a for a, b in pairwise(moments)]
+    return statistics.median(apart[-STEPS:])
+
+
+def main() -> None:
+    shape, batch = (TINY, 8) if "--tiny" in sys.argv else (VIT_B32, BATCH)
+    precision = "bfloat16" if supports_bfloat16("cpu") else "float32"
+    print(machine())
+    print(
+        "products of the MLP's shape are timed beside every figure: the speed of a machine changes"
+    )
+    ours_in = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    for method in ("full_ft", "lora"):
+        eager = random_model(shape, method, attention="eager")
+        naive = seconds(naive_step(eager, batch, shape.side), STEPS)
+        rate = matrix_rate(shape, torch.float32, batch)
+        print(
+            f"{method:8} naive              {batch / naive:7.2f} images/s; float32 products "
+            f"{rate:.0f} GFLOP/s",
+            flush=True,
+        )
+        for compiled in (False, True) if method == "full_ft" else (False,):  # never with dropout
+            ours = our_step(shape, method, precision, batch, compiled=compiled)
+            rate = matrix_rate(shape, ours_in, batch)
+            share = shape.training_gflop(method) * batch / ours / rate
+            print(
+                f"{method:8} {precision} {'compiled' if compiled else '        '}  "
+                f"{batch / ours:7.2f} images/s, {naive / ours:.2f} x naive, "
+                f"{share:.0%} of the matrix rate of {rate:.0f} GFLOP/s",
+                flush=True,
+            )
+        bound = rate / shape.training_gflop(method) * naive / batch
+        print(f"{method:8} at the matrix rate it would be {bound:.2f} x naive", flush=True)
+
+
+if __name__ == "__main__":
+    main()
