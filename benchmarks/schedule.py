@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import math
 import random
 import statistics
 import subprocess
@@ -26,7 +25,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GRID = [(80, 8), (2000, 8), (2000, 64), (2000, 512), (10_000, 64), (10_000, 512)]
-LONGEST_ARRAY = 1001
 SCANNED = 300
 
 
@@ -209,8 +207,7 @@ def _print_schedules(runs: list[float], costs: Costs, scale: float) -> None:
     for n, workers in GRID:
         drawn = [scale * d for d in random.Random(0).choices(runs, k=n)]
         ideal = max(sum(drawn) / workers, max(drawn))
-        for kind in ("pool", "array"):
-            share = math.ceil(n / LONGEST_ARRAY) if kind == "array" else 1
+        for kind, share in (("pool", 1), ("array", 1), ("array", 4)):
             # Jobs of an array end on their own: nothing passes through the process that waits.
             own = replace(costs, closing=0.0) if kind == "array" else costs
             s = simulate(drawn, workers, own, share=share, anew=kind == "array")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from equal_records import measured
+from equal_records import measured, two_runs
 from worker_program import handed_out, process_of, program
 
 from clipdrift.devices import available_cores
@@ -27,13 +28,13 @@ SMALL = {"object_store_memory": 80 * 1024**2}
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head that computes nothing and one node with room for one worker."""
+    """A head that computes nothing and a node for two workers, which says that it has a GPU."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=CPUS, **SMALL)
+    cluster.add_node(num_cpus=2 * CPUS, num_gpus=1, **SMALL)
     yield cluster
     cluster.shutdown()
 
@@ -51,6 +52,18 @@ def test_deaths_are_retried_and_then_given_up(cluster: Any, tmp_path: Path) -> N
         if event["event"] in {"retry", "lost"}:
             assert "worker ended with exit code 3; last words: last words" in event["reason"]
     assert {e["threads"] for e in events if "threads" in e} == {str(CPUS)}
+
+
+def test_two_workers_share_a_gpu(cluster: Any, tmp_path: Path) -> None:
+    keys = ["long-1", "long-2"]
+    events = run(cluster, tmp_path, keys, cpus=CPUS, gpus=0.5)
+    assert sorted([next(events)["key"], next(events)["key"]]) == keys  # both at once
+    for key in keys:
+        os.kill(process_of(tmp_path, key), signal.SIGKILL)
+    closed = [e for e in events if e["event"] == "measured"]
+    assert sorted((e["key"], e["given"][1], e["gpu"]) for e in closed) == [
+        (key, "cuda", "0") for key in keys
+    ]
 
 
 def test_closing_early_ends_the_worker(cluster: Any, tmp_path: Path) -> None:
@@ -80,7 +93,8 @@ def test_a_cluster_without_room_and_one_that_is_not_there(cluster: Any, tmp_path
 def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
     cluster: Any, finished_study: Path, small_spec: StudySpec, cache_dir: Path, tmp_path: Path
 ) -> None:
-    node = cluster.add_node(num_cpus=CPUS, **SMALL)
+    node = next(iter(cluster.worker_nodes))
+    cluster.add_node(num_cpus=CPUS, **SMALL)
     out, seen = tmp_path / "study", Counter[str]()
 
     def kill_a_node(event: Event) -> None:
@@ -90,7 +104,7 @@ def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
             cluster.remove_node(node, allow_graceful=False)
 
     outcome = run_study(
-        small_spec,
+        two_runs(small_spec),
         out,
         executor=RayExecutor(cluster.address, cpus=CPUS),
         cache_dir=cache_dir,
@@ -98,6 +112,6 @@ def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
     )
     assert seen["killed"] == 1
     assert seen["retry"] >= 1
-    assert (outcome.measured, outcome.failed, outcome.busy) == (6, {}, 0)
+    assert (outcome.measured, outcome.failed, outcome.busy) == (2, {}, 0)
     local = measured(finished_study)
     assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}

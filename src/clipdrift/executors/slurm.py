@@ -31,8 +31,7 @@ class SlurmExecutor:
         cpus: cores (and threads) of a job.
         gpus: GPUs of a job, 0 or 1.
         minutes: time limit of a job.
-        runs_per_job: runs that a job measures one after another; more where an array would be
-            longer than the cluster allows.
+        runs_per_job: runs that a job measures one after another.
         options: further parameters by their names in submitit: partition, account, qos, mem, ...
         poll_seconds: between two looks at the queue and the output files.
     """
@@ -72,7 +71,7 @@ class _Following:
         if not keys:
             return
         self.deaths = dict.fromkeys(keys, 0)
-        self.elements = earlier_elements(self.program, self.queue.jobs(), set(keys))
+        self.elements = earlier_elements(self.program, self.queue.jobs() or {}, set(keys))
         if self.elements:
             yield _word(f"following SLURM jobs of an earlier call: {_jobs(self.elements)}")
         followed = {key for element in self.elements for key in element.keys}
@@ -81,10 +80,10 @@ class _Following:
             waiting = self.queue.jobs()  # before reading, so that a job's last words are read
             again: list[str] = []
             for element in self.elements:
-                yield from element.read()
-                element.absent = (
-                    0 if waiting is None or element.job in waiting else element.absent + 1
-                )
+                if waiting is None or waiting.get(element.job) != "PD":
+                    yield from element.read()
+                in_queue = waiting is None or element.job in waiting
+                element.absent = 0 if in_queue else element.absent + 1
             for element in self.elements:
                 if element.keys and element.absent >= ABSENT_POLLS:
                     yield from self._bury(element, again)

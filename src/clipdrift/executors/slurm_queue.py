@@ -33,10 +33,10 @@ class Queue:
                 )
             )
 
-    def jobs(self) -> set[str] | None:
-        """Names ("123_4") of this user's jobs that wait or run; None if SLURM does not answer."""
-        answer = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "-o", "%i")
-        return None if answer is None else set(answer.split())
+    def jobs(self) -> dict[str, str] | None:
+        """This user's jobs by name ("123_4") with their states ("PD", "R"); None without answer."""
+        answer = _ask("squeue", "--noheader", "--array", "--user", str(os.getuid()), "-o", "%i %t")
+        return None if answer is None else dict(line.split() for line in answer.splitlines())
 
     def longest_array(self) -> int:
         """Elements that one array may have (1001 where SLURM does not say)."""

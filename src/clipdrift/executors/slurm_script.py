@@ -10,7 +10,7 @@ import json
 import math
 import shlex
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,41 +78,47 @@ def submit(
     longest_array: int,
     options: Mapping[str, str],
 ) -> list[Element]:
-    """Hand keys to SLURM as one array.
+    """Hand keys to SLURM, as few arrays as its longest one allows.
 
     Raises:
         ExecutorError: if submitit is not installed, a parameter is unknown or sbatch refuses.
     """
     folder = _folder(program)
-    share = max(runs_per_job, math.ceil(len(keys) / longest_array))
+    # Each array lets at least one job run: no more arrays than jobs may run at once.
+    share = max(runs_per_job, math.ceil(len(keys) / (longest_array * (at_once or len(keys)))))
     shares = [list(keys[i : i + share]) for i in range(0, len(keys), share)]
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lists = Path(tempfile.mkdtemp(prefix="keys-", dir=folder))
-        for number, some in enumerate(shares):
-            (lists / f"{number}.txt").write_text("".join(f"{key}\n" for key in some))
-    command = " ".join(map(shlex.quote, program.on(device, cpus)))
+    arrays = [shares[i : i + longest_array] for i in range(0, len(shares), longest_array)]
     parameters: dict[str, Any] = {
         "job_name": "clipdrift",
         "time": minutes,
         "cpus_per_task": cpus,
         **({"gpus_per_node": gpus} if gpus else {}),
-        "array_parallelism": at_once or len(shares),
+        "array_parallelism": at_once // len(arrays) if at_once else longest_array,
         "setup": [f"export {k}={shlex.quote(v)}" for k, v in program.environment(cpus).items()],
         "teardown": [BACK_INTO_THE_QUEUE],
         "srun_args": ["--open-mode=append", f"--cpus-per-task={cpus}"],
         "additional_parameters": {"signal": f"TERM@{STOP_SECONDS}", "requeue": True},
         **options,
     }
-    job = _sbatch(
-        folder, f'{command} < {shlex.quote(str(lists))}/"$SLURM_ARRAY_TASK_ID".txt', parameters,
-        len(shares),
-    )  # fmt: skip
+    command = program.on(device, cpus)
+    return [e for some in arrays for e in _submit_array(folder, command, some, parameters)]
+
+
+def _submit_array(
+    folder: Path, command: Sequence[str], shares: list[list[str]], parameters: dict[str, Any]
+) -> list[Element]:
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lists = Path(tempfile.mkdtemp(prefix="keys-", dir=folder))
+        for number, share in enumerate(shares):
+            (lists / f"{number}.txt").write_text("".join(f"{key}\n" for key in share))
+    mine = f'{shlex.quote(str(lists))}/"$SLURM_ARRAY_TASK_ID".txt'
+    job = _sbatch(folder, f"{shlex.join(command)} < {mine}", parameters, len(shares))
     atomic_write(folder / f"{job}.json", json.dumps({"shares": shares}))
-    return [_element(folder, f"{job}_{number}", some) for number, some in enumerate(shares)]
+    return [_element(folder, f"{job}_{number}", share) for number, share in enumerate(shares)]
 
 
-def earlier_elements(program: Program, jobs: set[str] | None, wanted: set[str]) -> list[Element]:
+def earlier_elements(program: Program, jobs: Container[str], wanted: set[str]) -> list[Element]:
     """Elements of earlier calls that still wait or run, with those of their keys that are wanted.
 
     They are read from where their output is now: what was said before is in the records.
@@ -126,7 +132,7 @@ def earlier_elements(program: Program, jobs: set[str] | None, wanted: set[str]) 
         for number, share in enumerate(shares):
             keys = [key for key in share if key in wanted]
             name = f"{path.stem}_{number}"
-            if keys and name in (jobs or ()):
+            if keys and name in jobs:
                 element = _element(folder, name, keys)
                 if element.output.exists():
                     element.position = element.output.stat().st_size
