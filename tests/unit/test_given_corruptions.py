@@ -11,13 +11,13 @@ from PIL import Image
 from small_models import METHODS, adapted, perturb
 from small_study import study
 
+from clipdrift.analysis.extras import corrupted, corruptions
 from clipdrift.data.landcover import render_land_cover
 from clipdrift.errors import ClipdriftError, SpecError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.plan import ensure_baselines, read_baselines
 from clipdrift.post_hoc import read_post_hoc
 from clipdrift.records import StudyFolder
-from clipdrift.report.extras import corrupted, corruptions
 from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec, expand, load_spec
 

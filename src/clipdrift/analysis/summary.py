@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from clipdrift.analysis import (
     caveats,
     cells,
+    choice,
     dose,
     equivalence,
     frontier,
@@ -33,6 +34,7 @@ from clipdrift.analysis import (
     reproduction,
     selection,
 )
+from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.pairs import without_conflicts
 from clipdrift.analysis.supporting import with_supporting
@@ -96,6 +98,9 @@ def analyze(
             "partial_correlations": partial.rows(runs),
             "mediation": mediation.rows(agreeing),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
+            "choice": choice.rows(
+                runs, unfinished=unfinished_cells(records), underfit_fraction=underfit
+            ),
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
             "probe_sensitivity": sensitivity,
             "power": power.rows(runs, varied=varied),

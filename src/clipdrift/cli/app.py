@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clipdrift.cli import checkpoints, measuring, reading, replaying
+from clipdrift.cli import checkpoints, choosing, measuring, reading, replaying
 
 app = typer.Typer(
     name="clipdrift",
@@ -35,6 +35,12 @@ app.command(
 app.command(epilog="Example: clipdrift analyze results/")(reading.analyze)
 app.command(epilog="Example: clipdrift report results/")(reading.report)
 app.command(epilog="Example: clipdrift audit results/")(reading.audit)
+app.command(epilog="Example: clipdrift choose results/ --min-accuracy 0.9 --min-retention 95")(
+    choosing.choose
+)
+app.command(epilog="Example: clipdrift forecast results/ --after-epoch 1 --stop-below 90")(
+    choosing.forecast
+)
 app.command(epilog="Example: clipdrift replay paper-80 runs/paper-80")(replaying.replay)
 app.command(
     "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"

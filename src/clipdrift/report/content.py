@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from clipdrift.analysis.extras import corruptions
 from clipdrift.report import comparison_tables as comparison
 from clipdrift.report import design_tables as design
 from clipdrift.report import predictor_tables as predictor
 from clipdrift.report.answer import answers
 from clipdrift.report.attention import attention_images
 from clipdrift.report.charts import Charts
-from clipdrift.report.extras import corruptions
+from clipdrift.report.choice import choice_table, choices
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
 from clipdrift.report.notices import notices
@@ -36,6 +37,7 @@ def content(study: Study, figures: Charts) -> dict[str, Any]:
         "description": study.spec.description if study.spec else "",
         "facts": _facts(study),
         "answers": answers(study),
+        "choices": choices(study),
         "urgent": [notice for notice in found if notice.urgent],
         "notices": [notice for notice in found if not notice.urgent],
         **figures,
@@ -64,6 +66,7 @@ def _tables(study: Study) -> dict[str, Any]:
     note = "Underfitting cells are grey: what they keep is no merit."
     return {
         "robustness": _robustness(study),
+        "choice": choice_table(study),
         "cells": cell_table(study, main, table_id="cells", caption="All cells", note=note),
         "drifts": cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None,
         "paired_per_lr": comparison.paired_table(study, "per_lr", every_metric=False),
@@ -112,6 +115,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     tables = content["tables"]
     known: Sequence[tuple[str, str, Any]] = [
         ("answer", "Answer", True),
+        ("choice", "Choice", tables["choice"]),
         ("trade-off", "Trade-off", content["planes"]),
         ("dose", "Dose-response", content["dose"]),
         ("layers", "Layers", content["heat"]),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
-from clipdrift.report.extras import corrupted, interpolated
+from clipdrift.analysis.extras import corrupted, interpolated
 
 EPOCH1 = "epoch1."
 UNDEFINED = "–"

@@ -36,7 +36,10 @@ HELD_EQUAL = {
     "equal_val_accuracy": "val_accuracy",
     "equal_weight_drift": "drift.weight_drift_rel",
 }
-TWO_DECIMALS = ("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined")
+TWO_DECIMALS = (
+    *("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined"),
+    *("p_meets", "p_chosen", "p_none"),
+)
 CORRELATIONS = ("dose_response", "predictors", "predictor_bootstrap", "partial_correlations")
 DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
 UNSIGNED = ("sd_diff", "detectable_diff", "margin", "tolerance", "se")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clipdrift.report.extras import interpolations
+from clipdrift.analysis.extras import interpolations
 from clipdrift.report.figures.chart import (
     Chart,
     Trace,

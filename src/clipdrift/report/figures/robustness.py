@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clipdrift.report.extras import Corrupted, corruptions
+from clipdrift.analysis.extras import Corrupted, corruptions
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
 from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.printed import mean_sd_text

@@ -1,0 +1,109 @@
+"""The choice for a study folder, with every name that was asked for held against its records."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from clipdrift.analysis import choice
+from clipdrift.analysis.budget import Budget
+from clipdrift.analysis.cells import UNDERFIT_FRACTION
+from clipdrift.analysis.frame import runs_frame, usable_records
+from clipdrift.errors import Fault, RecordError, SpecError
+from clipdrift.records import RunRecord, StudyFolder
+
+
+class Choice(NamedTuple):
+    """Candidates of every target, the best first, and what cannot be relied on."""
+
+    rows: list[dict[str, Any]]
+    """As of `choice.rows`."""
+    leaks: tuple[str, ...]
+    """Distinct leaks that the records state."""
+    faults: list[Fault]
+    """Records that could not be read; they count nowhere."""
+
+
+def choose(
+    folder: StudyFolder,
+    budget: Budget,
+    *,
+    targets: Collection[str] = (),
+    transfers: Sequence[str] = (),
+    top: int | None = None,
+) -> Choice:
+    """Which method, learning rate and alpha best meets a budget, for every target.
+
+    Args:
+        targets: those to answer for, default all: one answer each.
+        transfers: those on which retention counts, default all: the floor holds on each of them.
+        top: candidates to list per target, default all.
+
+    Raises:
+        SpecError: if a target or transfer dataset is not in the records; nearest names are offered.
+        RecordError: if the folder has no finished run, or none with a retention.
+        StudyFolderError: if the folder does not exist.
+    """
+    records, faults = folder.records()
+    usable = usable_records(records)
+    if not usable:
+        step = "Run the study, or import records, first"
+        nothing = Fault(str(folder.path), "at least one finished run", "none", step)
+        raise RecordError([nothing, *faults])
+    known = kept_transfers(usable)
+    if not known:
+        got = "transfer accuracies without a baseline, or none"
+        step = "Measure a transfer dataset, or import its baseline accuracy"
+        raise RecordError(Fault(str(folder.path), "a retention to choose by", got, step))
+    unknown = [
+        *unknown_names("--target", targets, {record.target for record in usable}),
+        *unknown_names("--transfer", transfers, known),
+    ]
+    if unknown:
+        raise SpecError(unknown)
+    spec = folder.read_spec()
+    runs = runs_frame(records)
+    found = choice.rows(
+        runs[runs["target"].isin(list(targets))] if targets else runs,
+        [budget],
+        transfers=list(dict.fromkeys(transfers)) or None,
+        unfinished=unfinished_cells(records),
+        underfit_fraction=UNDERFIT_FRACTION if spec is None else spec.underfit_fraction,
+        top=top,
+    )
+    leaks = tuple(sorted({leak for record in usable for leak in record.leaks}))
+    return Choice(found, leaks, faults)
+
+
+def kept_transfers(records: Iterable[RunRecord]) -> set[str]:
+    """Transfer datasets with a retention in at least one record."""
+    return {
+        name
+        for record in records
+        for name, reading in record.result.transfer.items()
+        if reading.retention_pct is not None
+    }
+
+
+def unfinished_cells(records: Iterable[RunRecord]) -> list[choice.CellPlace]:
+    """The cell of every run that diverged, failed or was stopped."""
+    return [
+        (record.backbone, record.target, record.method, record.learning_rate)
+        for record in records
+        if record.status != "finished"
+    ]
+
+
+def unknown_names(where: str, given: Iterable[str], known: Collection[str]) -> Iterator[Fault]:
+    """A fault for each name that is not known, with the nearest ones that are."""
+    for name in dict.fromkeys(given):
+        if name in known:
+            continue
+        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+        shown = ", ".join(sorted(known))
+        step = f"Did you mean {' or '.join(near)}?" if near else "Name one of them"
+        yield Fault(where, f"one of the records' names ({shown})", repr(name), step)
+
+
+__all__ = ["Choice", "choose", "kept_transfers", "unfinished_cells", "unknown_names"]

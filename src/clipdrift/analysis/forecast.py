@@ -1,0 +1,254 @@
+"""Does early drift foretell final retention better than what costs nothing? Validated, priced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.analysis.forecast_data import MIN_CELLS, SIGNALS, Cell, Lessons
+from clipdrift.analysis.forecast_model import Forecast, Saved, fit
+from clipdrift.analysis.intervals import t_ci
+from clipdrift.analysis.ranks import spearman
+from clipdrift.analysis.signals import Floats
+from clipdrift.errors import Fault, SpecError
+
+LEVEL = 0.8
+LIMITS = (50.0, 80.0, 90.0, 95.0)
+SPLITS = ("cell", "target", "method", "backbone")
+"""What is left out at a time: what the forecast is told nothing about."""
+MAX_CELL_FOLDS = 20
+
+
+def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None:
+    """Refuse an epoch, a coverage or limits that make no sense.
+
+    Raises:
+        SpecError: all faults at once.
+    """
+    faults = []
+    if after_epoch < 1:
+        rule = "an epoch from 1"
+        faults.append(
+            Fault("--after-epoch", rule, str(after_epoch), "Epoch 0 is the untouched model")
+        )
+    if not 0.5 < level < 1:
+        step = "Give a share such as 0.8"
+        faults.append(Fault("--level", "a share between 0.5 and 1", f"{level:g}", step))
+    faults += [
+        Fault("--stop-below", "a retention in percent above 0", f"{limit:g}", "Give one such as 90")
+        for limit in limits
+        if not 0 < limit <= 1000
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+class Held(NamedTuple):
+    """Forecasts of runs by models that did not see their cell, target, method or backbone.
+
+    `mean` (n,) is the mean retention of the runs that each model saw. NaN, and out of `there`,
+    where a fold leaves too few cells to learn from.
+    """
+
+    split: str
+    n_folds: int
+    forecast: Forecast
+    mean: Floats
+    there: NDArray[np.bool_]
+    reason: str | None
+
+
+def hold_out(data: Lessons, split: str, level: float) -> Held:
+    """Forecast every run from the others, leaving out one group at a time."""
+    cells = data.labels(*Cell._fields)
+    groups = cells % MAX_CELL_FOLDS if split == "cell" else data.labels(split)
+    n = len(data.kept)
+    empty = np.full((4, n), np.nan)
+    names = np.unique(groups)
+    there = np.zeros(n, dtype=bool)
+    for name in names if len(names) > 1 else []:
+        out = groups == name
+        if len(np.unique(cells[~out])) < min(MIN_CELLS, len(np.unique(cells)) - 1):
+            continue
+        model = fit(data.moved[~out], data.kept[~out], cells[~out])
+        empty[:3, out] = model.forecast(data.moved[out], level)
+        empty[3, out] = data.kept[~out].mean()
+        there |= out
+    reason = None
+    if len(names) < 2:
+        reason = f"one {split} in these records"
+    elif not there.all():
+        reason = f"{int((~there).sum())} runs not forecast: too few cells without their {split}"
+    return Held(split, len(names), Forecast(*empty[:3]), empty[3], there, reason)
+
+
+def validation(data: Lessons, held: Held) -> dict[str, Any]:
+    """How good forecasts of left-out runs are, beside two that cost nothing.
+
+    `mae_*` are mean absolute errors in percentage points of retention, `lower_rate` that of taking
+    the mean retention of the same method and target at the next lower rate, on the runs that have
+    one (`n_lower_rate`; `mae_there` is the forecast's on the same runs). `against_*` says whether
+    the forecast is better, by the 95 % t interval over cells of the difference of errors.
+    `spearman_within` is the mean over target x method, where neither can make the correlation.
+    """
+    there = held.there
+    row: dict[str, Any] = {"split": held.split, "n_folds": held.n_folds, "n": int(there.sum())}
+    if not there.any():
+        return {**row, **_NO_VALIDATION, "reason": held.reason}
+    error = np.abs(held.forecast.kept - data.kept)
+    lower = next_lower_rate(data)
+    both = there & np.isfinite(lower)
+    within = [
+        rho
+        for rows in _groups(data, there)
+        if (rho := spearman(held.forecast.kept[rows], data.kept[rows]).rho) is not None
+    ]
+    inside = (held.forecast.low <= data.kept) & (data.kept <= held.forecast.high)
+    width = held.forecast.high[there] - held.forecast.low[there]
+    finite = bool(np.isfinite(np.median(width)))
+    return {
+        **row,
+        "mae": float(error[there].mean()),
+        "mae_mean": float(np.abs(held.mean - data.kept)[there].mean()),
+        "against_mean": _against(data, there, np.abs(held.mean - data.kept) - error),
+        "n_lower_rate": int(both.sum()),
+        "mae_there": float(error[both].mean()) if both.any() else None,
+        "mae_lower_rate": float(np.abs(lower - data.kept)[both].mean()) if both.any() else None,
+        "against_lower_rate": _against(data, both, np.abs(lower - data.kept) - error),
+        "spearman": spearman(held.forecast.kept[there], data.kept[there]).rho,
+        "spearman_within": float(np.mean(within)) if within else None,
+        "n_groups": len(within),
+        "coverage": float(inside[there].mean()),
+        "median_width": float(np.median(width)) if finite else None,
+        "reason": held.reason if finite else "most intervals are unbounded: too few cells",
+    }
+
+
+_NO_VALIDATION: dict[str, Any] = dict.fromkeys(
+    [
+        *("mae", "mae_mean", "against_mean", "n_lower_rate", "mae_there", "mae_lower_rate"),
+        *("against_lower_rate", "spearman", "spearman_within", "n_groups", "coverage"),
+        "median_width",
+    ]
+)
+
+
+def next_lower_rate(data: Lessons) -> Floats:
+    """Mean retention of the same method and target at the next lower rate, (n,); NaN at the lowest.
+
+    What a user has who sweeps the rates upwards: it costs no forecast.
+    """
+    kept: dict[Cell, list[float]] = {}
+    for cell, value in zip(data.cells, data.kept.tolist(), strict=True):
+        kept.setdefault(cell, []).append(value)
+    before: dict[Cell, float] = {}
+    for cell in kept:
+        lower = [other for other in kept if other[:4] == cell[:4] and other.lr < cell.lr]
+        if lower:
+            before[cell] = float(np.mean(kept[max(lower, key=lambda other: other.lr)]))
+    return np.array([before.get(cell, np.nan) for cell in data.cells])
+
+
+def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> str | None:
+    """Whether a gain, averaged over the runs of each cell, differs from zero over cells."""
+    cells = data.labels(*Cell._fields)
+    means = [float(gain[used & (cells == name)].mean()) for name in np.unique(cells[used])]
+    interval = t_ci(means)
+    if interval.low is None or interval.high is None:
+        return None
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
+
+
+def _groups(data: Lessons, used: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]]:
+    labels = data.labels("folder", "backbone", "target", "method")
+    for name in np.unique(labels):
+        yield np.flatnonzero((labels == name) & used)
+
+
+def signal_rows(data: Lessons) -> list[dict[str, Any]]:
+    """Spearman correlation of each signal's movement with final retention, pooled and within."""
+    out = []
+    everyone = np.ones(len(data.kept), dtype=bool)
+    for i, name in enumerate(SIGNALS):
+        moved = data.moved[:, i]
+        found = (spearman(moved[rows], data.kept[rows]).rho for rows in _groups(data, everyone))
+        within = [rho for rho in found if rho is not None]
+        pooled = spearman(moved, data.kept).rho
+        mean = float(np.mean(within)) if within else None
+        out.append({"signal": f"drift.{name}", "spearman": pooled, "spearman_within": mean})
+    return out
+
+
+def stopping(data: Lessons, held: Held, limit: float) -> dict[str, Any]:
+    """What ending runs whose upper bound lies below a limit would have done to these runs.
+
+    `n_wrong` of the `n_stopped` kept the limit or more when they ran to the end; `n_below` runs in
+    all ended below it. `steps_saved_pct` is the share of all training steps.
+    """
+    there = held.there
+    stopped = there & (held.forecast.high < limit)
+    saved = (data.steps - data.early_steps)[stopped].sum()
+    n, total = int(there.sum()), float(data.steps[there].sum())
+    return {
+        "split": held.split,
+        "limit_pct": limit,
+        "n": n,
+        "n_below": int((there & (data.kept < limit)).sum()),
+        "n_stopped": int(stopped.sum()),
+        "n_wrong": int((stopped & (data.kept >= limit)).sum()),
+        "steps_saved_pct": float(100 * saved / total) if n else None,
+        "reason": held.reason,
+    }
+
+
+def forecast(
+    data: Lessons, *, after_epoch: int, level: float = LEVEL, limits: Sequence[float] = LIMITS
+) -> tuple[dict[str, Any], Saved]:
+    """Validate a forecast on the runs it is made from, price the stopping, and fit it to all.
+
+    Returns:
+        `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, and the rows of
+        `signals`, `validation` and `stopping`; and the model for runs to come.
+    """
+    held = [hold_out(data, split, level) for split in SPLITS]
+    n_cells = len(set(data.cells))
+    told = {
+        "n_runs": len(data.kept),
+        "n_cells": n_cells,
+        "n_left_out": data.n_left_out,
+        "after_epoch": after_epoch,
+        "level": level,
+        "transfers": data.transfers,
+        "signals": signal_rows(data),
+        "validation": [validation(data, one) for one in held],
+        "stopping": [stopping(data, one, limit) for one in held for limit in limits],
+    }
+    saved = Saved(
+        fit(data.moved, data.kept, data.labels(*Cell._fields)),
+        level,
+        after_epoch,
+        list(SIGNALS),
+        data.transfers,
+        data.epochs,
+        sorted({cell.backbone for cell in data.cells}),
+        sorted({cell.method for cell in data.cells}),
+        {"n_runs": len(data.kept), "n_cells": n_cells, "records_hash": data.records_hash},
+    )
+    return told, saved
+
+
+__all__ = [
+    "LEVEL",
+    "LIMITS",
+    "SPLITS",
+    "check_asked",
+    "forecast",
+    "hold_out",
+    "next_lower_rate",
+    "signal_rows",
+    "stopping",
+    "validation",
+]

@@ -1,0 +1,160 @@
+"""What a forecast learns from: label-free drift after an early epoch beside final retention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.analysis.choose import kept_transfers, unknown_names
+from clipdrift.analysis.frame import usable_records
+from clipdrift.analysis.signals import Floats, resting_value
+from clipdrift.errors import Fault, RecordError, SpecError
+from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.records.schema import EpochReading
+from clipdrift.spec import content_hash
+
+SIGNALS = (
+    "cka_mean",
+    "embedding_drift",
+    "weight_drift_rel",
+    "cls_entropy_pct",
+    "projection_drift_rel",
+)
+"""Drift of the probe images and of the weights: none of them needs a label."""
+MIN_CELLS = 8
+
+
+class Cell(NamedTuple):
+    """A cell of one of the folders."""
+
+    folder: str
+    backbone: str
+    target: str
+    method: str
+    lr: float
+
+
+class Lessons(NamedTuple):
+    """Runs to learn from. n runs; `moved` (n, n_signals) from `movement`; `kept` (n,) in percent.
+
+    `early_steps` and `steps` (n,) are those until the early epoch and in all. `n_left_out` runs
+    lack a number, or had no epoch left to forecast.
+    """
+
+    cells: list[Cell]
+    run_ids: list[str]
+    moved: Floats
+    kept: Floats
+    early_steps: Floats
+    steps: Floats
+    epochs: list[int]
+    transfers: list[str]
+    n_left_out: int
+    records_hash: str
+
+    def labels(self, *fields: str) -> NDArray[np.intp]:
+        """Number of each run's group by some fields of its cell, groups in sorted order."""
+        names = [tuple(getattr(cell, field) for field in fields) for cell in self.cells]
+        numbers = {name: i for i, name in enumerate(sorted(set(names)))}
+        return np.array([numbers[name] for name in names], dtype=np.intp)
+
+
+def movement(reading: EpochReading) -> list[float] | None:
+    """How far each of `SIGNALS` is from its value at rest, 0 or more; None if one is undefined."""
+    values = [reading.drift.get(name) for name in SIGNALS]
+    if any(value is None or not np.isfinite(value) for value in values):
+        return None
+    return [
+        abs(float(value) - resting_value(f"drift.{name}"))
+        for name, value in zip(SIGNALS, values, strict=True)
+        if value is not None
+    ]
+
+
+def lessons(
+    folders: Sequence[StudyFolder], *, after_epoch: int, transfers: Sequence[str] = ()
+) -> tuple[Lessons, list[Fault]]:
+    """Runs of matched methods in some study folders, and the faults of records left out.
+
+    Retention is that of the transfer dataset on which a run keeps least.
+
+    Args:
+        after_epoch: 1 or more; runs that end there have nothing left to forecast.
+        transfers: datasets on which retention counts, default all that every folder has.
+
+    Raises:
+        SpecError: if a transfer dataset is not in the records.
+        RecordError: if the runs are too few.
+        StudyFolderError: if a folder does not exist.
+    """
+    read = [folder.records() for folder in folders]
+    faults = [fault for _, own in read for fault in own]
+    runs = [
+        (str(folder.path), record)
+        for folder, (records, _) in zip(folders, read, strict=True)
+        for record in usable_records(records)
+        if record.role == "matched"
+    ]
+    known = kept_transfers(record for _, record in runs)
+    unknown = list(unknown_names("--transfer", transfers, known))
+    if runs and unknown:
+        raise SpecError(unknown)
+    names = list(dict.fromkeys(transfers)) or sorted(known)
+    found = [
+        (Cell(path, r.backbone, r.target, r.method, r.learning_rate), r, *lesson)
+        for path, r in runs
+        if (lesson := _lesson(r, after_epoch, names)) is not None
+    ]
+    n_cells = len({cell for cell, *_ in found})
+    if n_cells < MIN_CELLS:
+        where = ", ".join(str(folder.path) for folder in folders)
+        raise RecordError([*_too_few(where, n_cells, len(found), len(runs), after_epoch), *faults])
+    order = sorted(found, key=lambda item: (item[0], item[1].seed, item[1].run_id))
+    return Lessons(
+        [cell for cell, *_ in order],
+        [record.run_id for _, record, *_ in order],
+        np.array([moved for *_, moved, _, _ in order]),
+        np.array([kept for *_, kept, _ in order]),
+        np.array([_step(record, after_epoch) for _, record, *_ in order]),
+        np.array([float(record.history[-1].step) for _, record, *_ in order]),
+        sorted({epochs for *_, epochs in order}),
+        names,
+        len(runs) - len(found),
+        content_hash(sorted(record.checksum or record.run_id for _, record in runs)),
+    ), faults
+
+
+def _lesson(
+    record: RunRecord, after_epoch: int, transfers: Sequence[str]
+) -> tuple[list[float], float, int] | None:
+    """Movement after the epoch, final retention, and how many epochs the run had."""
+    early = next((entry for entry in record.history if entry.epoch == after_epoch), None)
+    epochs = max((entry.epoch for entry in record.history), default=0)
+    if early is None or epochs <= after_epoch:
+        return None
+    readings = [record.result.transfer.get(name) for name in transfers]
+    kept = [None if reading is None else reading.retention_pct for reading in readings]
+    moved = movement(early)
+    if moved is None or any(value is None for value in kept):
+        return None
+    return moved, min(value for value in kept if value is not None), epochs
+
+
+def _step(record: RunRecord, epoch: int) -> float:
+    return float(next(entry.step for entry in record.history if entry.epoch == epoch))
+
+
+def _too_few(where: str, n_cells: int, n: int, n_runs: int, epoch: int) -> Iterator[Fault]:
+    rule = (
+        f"at least {MIN_CELLS} cells of matched methods with all signals after epoch {epoch}, "
+        "a later epoch and a retention"
+    )
+    got = f"{n_cells} cells ({n} of {n_runs} finished runs)"
+    step = "Name more study folders, choose an earlier epoch, or run a wider grid"
+    yield Fault(where, rule, got, step)
+
+
+__all__ = ["MIN_CELLS", "SIGNALS", "Cell", "Lessons", "lessons", "movement"]

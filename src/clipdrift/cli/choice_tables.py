@@ -1,0 +1,103 @@
+"""What `choose` prints: an answer, its candidates and what would change it, for each target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
+CAVEATS = """\
+p is a share of draws of the seeds that were run; it knows nothing of seeds that were not.
+Retention has no validation part: what the chosen one keeps is a little flattered."""
+
+
+def choice_text(rows: Sequence[Row], leaks: Sequence[str]) -> Iterator[Table | Text]:
+    """Everything to print, in order. Names are their makers': plain text, never markup."""
+    for _, group in groupby(rows, key=lambda row: (row["backbone"], row["target"])):
+        own = list(group)
+        yield Text(answer(own), style="bold")
+        if own[0]["standing"] != "none":
+            yield candidate_table(own)
+        if own[0].get("would_change"):
+            yield Text(f"What would change it: {own[0]['would_change']}.")
+        if own[0]["selected_on"] == "test_accuracy":
+            words = "No validation accuracy: chosen on the test part, so its accuracy is flattered."
+            yield Text(f"Leak. {words}", style="yellow")
+        yield Text("")
+    for leak in leaks:
+        yield Text(f"Leak stated in the records: {leak}.", style="yellow")
+    yield Text(CAVEATS, style="dim")
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """The answer for one target in a sentence."""
+    best = rows[0]
+    head = f"{best['target']} ({best['backbone']}): {best['budget']}"
+    if best["standing"] == "none":
+        return f"{head}\n-> nothing can be judged: {best['reason']}"
+    if best["standing"] == "chosen":
+        p = "" if best["p_chosen"] is None else f", p = {best['p_chosen']:.2f}"
+        flag = "; it underfits, what it keeps is no merit" if best["underfit"] else ""
+        return f"{head}\n-> {candidate(best)}{p}{flag}"
+    p = "" if best["p_none"] is None else f", p = {best['p_none']:.2f}"
+    miss = f"nearest miss {candidate(best)}, {best['shortfall_pp']:.1f} pp short"
+    return f"{head}\n-> none of {best['n_candidates']} candidates does{p}; {miss}"
+
+
+def candidate(row: Row) -> str:
+    """For example `lora 0.003 at alpha 0.5`."""
+    alpha = "" if row["alpha"] == 1 else f" at alpha {row['alpha']:g}"
+    return f"{row['method']} {row['lr']:g}{alpha}"
+
+
+def candidate_table(rows: Sequence[Row]) -> Table:
+    """One row per candidate; underfitting ones marked. Says no more than the answer needs."""
+    first = rows[0]
+    part = "val %" if first["selected_on"] == "val_accuracy" else "test %"
+    columns: dict[str, Callable[[Row], str]] = {
+        "": lambda row: STANDINGS.get(row["standing"], str(row["standing"])),
+        "candidate": lambda row: candidate(row) + (" *" if row["underfit"] else ""),
+        "n": lambda row: str(row["n"]),
+        part: lambda row: _number(row["accuracy"], 100),
+        "test %": lambda row: _mean_sd(row["test_accuracy"], row["sd_test_accuracy"], 100),
+        "kept %": lambda row: _mean_sd(row["retention_pct"], row["sd_retention_pct"]),
+    }
+    if len(first["transfers"]) > 1:
+        columns["least on"] = lambda row: str(row["least_on"])
+    if any(row["shortfall_pp"] for row in rows):
+        columns["short"] = lambda row: _number(row["shortfall_pp"])
+    columns |= {
+        "meets": lambda row: _share(row["p_meets"]),
+        "chosen": lambda row: _share(row["p_chosen"]),
+    }
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    for name in columns:
+        left = name in ("", "candidate", "least on")
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in rows:
+        style = "bold" if row["standing"] == "chosen" else None
+        table.add_row(*(Text(cell(row)) for cell in columns.values()), style=style)
+    shown = f"{len(rows)} of {first['n_candidates']} candidates, mean ± SD over seeds"
+    table.caption = f"{shown}; * underfits: what it keeps is no merit"
+    return table
+
+
+def _number(value: float | None, scale: float = 1) -> str:
+    return "-" if value is None else f"{scale * value:.1f}"
+
+
+def _mean_sd(mean: float | None, sd: float | None, scale: float = 1) -> str:
+    return _number(mean, scale) + ("" if sd is None or mean is None else f" ± {scale * sd:.1f}")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+__all__ = ["answer", "candidate", "choice_text"]

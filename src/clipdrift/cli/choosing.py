@@ -1,0 +1,130 @@
+"""The commands that advise: what to choose, and what to expect of a run that has just begun."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from clipdrift.records import StudyFolder, atomic_write
+
+if TYPE_CHECKING:
+    from clipdrift.errors import Fault
+
+StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
+Targets = Annotated[list[str] | None, typer.Option(help="answer for this target; repeatable")]
+Transfers = Annotated[
+    list[str] | None,
+    typer.Option(help="count retention on this transfer dataset; repeatable; default: each of all"),
+]
+
+
+def choose(
+    folder: StudyDir,
+    min_accuracy: Annotated[
+        float | None, typer.Option(help="floor on target accuracy, a fraction")
+    ] = None,
+    within: Annotated[
+        float | None, typer.Option(help="or: percentage points below the best accuracy")
+    ] = None,
+    min_retention: Annotated[
+        float | None, typer.Option(help="floor on retention, percent of the untouched accuracy")
+    ] = None,
+    max_retention_loss: Annotated[
+        float | None, typer.Option(help="or: points of retention to lose; 2 is a retention of 98")
+    ] = None,
+    target: Targets = None,
+    transfer: Transfers = None,
+    top: Annotated[int, typer.Option(min=2, help="candidates to list per target")] = 5,
+    json_: Json = False,
+) -> None:
+    """Say which method, learning rate and alpha best meets a budget, and how surely.
+
+    Floors combine. With a floor on accuracy the most retention wins, else the most accuracy;
+    without any floor: most retention within 1 point of the best accuracy. Every target gets an
+    answer of its own. That no candidate meets the budget is an answer too, with exit code 0.
+    """
+    from clipdrift.analysis.budget import budget
+    from clipdrift.analysis.choose import choose as choose_in
+    from clipdrift.cli.choice_tables import choice_text
+
+    asked = budget(
+        min_accuracy=min_accuracy,
+        within_pp=within,
+        min_retention=min_retention,
+        max_retention_loss=max_retention_loss,
+    )
+    found = choose_in(
+        StudyFolder(folder),
+        asked,
+        targets=target or [],
+        transfers=transfer or [],
+        top=None if json_ else top,
+    )
+    tell_left_out(found.faults)
+    if json_:
+        print(json.dumps(found.rows, indent=1, allow_nan=False))
+        return
+    console = Console()
+    for part in choice_text(found.rows, found.leaks):
+        console.print(part, highlight=False)
+
+
+def forecast(
+    folders: Annotated[
+        list[Path], typer.Argument(help="study folders to learn from", show_default=False)
+    ],
+    after_epoch: Annotated[int, typer.Option(help="the epoch whose drift is read")] = 1,
+    level: Annotated[float, typer.Option(help="coverage of the interval")] = 0.8,
+    transfer: Transfers = None,
+    stop_below: Annotated[
+        list[float] | None,
+        typer.Option(help="retention in percent below which to end runs; repeatable"),
+    ] = None,
+    json_: Json = False,
+    save: Annotated[Path | None, typer.Option(help="write the forecast as JSON")] = None,
+) -> None:
+    """Say whether drift after the first epoch foretells final retention, and what it would save.
+
+    Learns from finished runs; validated on left-out cells, targets, methods and backbones, beside
+    the mean and the same method at its next lower rate.
+    """
+    from clipdrift.analysis.forecast import LIMITS, check_asked
+    from clipdrift.analysis.forecast import forecast as forecast_from
+    from clipdrift.analysis.forecast_data import lessons
+    from clipdrift.cli.forecast_tables import forecast_text
+
+    limits = stop_below or list(LIMITS)
+    check_asked(after_epoch, level, limits)
+    data, faults = lessons(
+        [StudyFolder(folder) for folder in folders],
+        after_epoch=after_epoch,
+        transfers=transfer or [],
+    )
+    tell_left_out(faults)
+    told, saved = forecast_from(data, after_epoch=after_epoch, level=level, limits=limits)
+    if save is not None:
+        atomic_write(save, saved.to_json())
+    if json_:
+        print(json.dumps(told, indent=1, allow_nan=False))
+        return
+    console = Console()
+    for part in forecast_text(told):
+        console.print(part, highlight=False)
+    if save is not None:
+        print(f"Wrote {save}.")
+
+
+def tell_left_out(faults: Sequence[Fault]) -> None:
+    """Records that could not be read, on standard error."""
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+
+
+__all__ = ["choose", "forecast"]

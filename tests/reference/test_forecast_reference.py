@@ -1,0 +1,265 @@
+"""The forecast against second ways: another solver, leaving out by hand, simulated coverage."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_study import study_folder
+from scipy.optimize import lsq_linear
+from synthetic_records import synthetic_records
+
+from clipdrift.analysis.forecast import (
+    check_asked,
+    forecast,
+    hold_out,
+    next_lower_rate,
+    stopping,
+    validation,
+)
+from clipdrift.analysis.forecast_data import SIGNALS, Cell, Lessons, lessons
+from clipdrift.analysis.forecast_model import fit, read_forecast, weighted_quantile
+from clipdrift.errors import RecordError, SpecError
+from clipdrift.records import StudyFolder, atomic_write
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def another_ridge(moved: np.ndarray, kept: np.ndarray, penalty: float, at: np.ndarray) -> object:
+    """The same problem given to scipy's bounded least squares, intercept as a free column."""
+    scale = moved.std(axis=0)
+    design = np.column_stack([np.ones(len(kept)), moved / scale])
+    shrink = np.sqrt(len(kept) * penalty) * np.eye(moved.shape[1])
+    padded = np.vstack([design, np.column_stack([np.zeros(len(shrink)), shrink])])
+    ends = ([-np.inf] * (1 + len(scale)), [np.inf] + [0.0] * len(scale))
+    found = lsq_linear(padded, np.r_[kept, np.zeros(len(scale))], ends, method="bvls", tol=1e-14)
+    raw = np.column_stack([np.ones(len(at)), at / scale]) @ found.x
+    return np.clip(raw, kept.min(), kept.max())
+
+
+def made_up(n: int, rng: np.random.Generator) -> Arrays:
+    moved = rng.gamma(2.0, 1.0, (n, 5))
+    return moved, 100 - moved @ np.array([6.0, 0.0, 3.0, 0.0, 1.0]) + 4 * rng.normal(size=n)
+
+
+def test_left_out_residuals_are_those_of_another_solver() -> None:
+    moved, kept = made_up(24, np.random.default_rng(1))
+    cells = np.repeat(np.arange(12), 2)
+    model = fit(moved, kept, cells)
+    for cell in range(12):
+        out = cells == cell
+        told = another_ridge(moved[~out], kept[~out], model.penalty, moved[out])
+        found = np.array(model.residuals)[out]
+        assert found == pytest.approx(np.abs(told - kept[out]), rel=1e-6, abs=1e-7)
+    assert min(model.line.slopes) >= 0
+    assert model.weights == pytest.approx([1 / 26] * 24, rel=1e-12)
+
+
+def test_the_interval_is_cv_plus_by_hand() -> None:
+    """One run a cell: the ceil(level (n + 1))-th smallest of line + residual, and its mirror."""
+    moved, kept = made_up(15, np.random.default_rng(2))
+    model = fit(moved, kept, np.arange(15))
+    new = np.random.default_rng(3).gamma(2.0, 1.0, (4, 5))
+    found = model.forecast(new, 0.8)
+    rank = math.ceil(0.8 * 16)
+    for j, row in enumerate(new):
+        at = [model.lines[fold].at(row[None])[0] for fold in model.folds]
+        high = sorted(a + r for a, r in zip(at, model.residuals, strict=True))[rank - 1]
+        low = sorted((a - r for a, r in zip(at, model.residuals, strict=True)), reverse=True)
+        assert found.high[j] == pytest.approx(high, rel=1e-12)
+        assert found.low[j] == pytest.approx(max(low[rank - 1], 0.0), rel=1e-12)
+    # Sixteen places, the last of them at infinity: 95 % cannot be bounded by 15 runs.
+    assert np.isinf(model.forecast(new, 0.95).high).all()
+
+
+def test_the_interval_covers_new_cells_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    hits = []
+    for _ in range(60):
+        moved, kept = made_up(70, rng)
+        model = fit(moved[:30], kept[:30], np.arange(30))
+        found = model.forecast(moved[30:], 0.8)
+        hits.append(((found.low <= kept[30:]) & (kept[30:] <= found.high)).mean())
+    # Theory: at least 0.6; about 0.8. The standard error of this mean is about 0.012.
+    assert 0.75 < float(np.mean(hits)) < 0.9
+
+
+def test_weighted_quantile_counts_the_missing_cell_as_infinite() -> None:
+    values = np.array([[3.0, 1.0], [1.0, 5.0], [2.0, 2.0]])
+    weights = np.array([0.2, 0.3, 0.25])
+    assert weighted_quantile(values, weights, 0.3).tolist() == [1.0, 2.0]
+    assert weighted_quantile(values, weights, 0.55).tolist() == [2.0, 5.0]
+    assert weighted_quantile(values, weights, 0.8).tolist() == [np.inf, np.inf]
+
+
+def data(kept: list[float] | None = None) -> Lessons:
+    """Sixteen cells of two seeds: retention falls with the rate, drift with it."""
+    rng = np.random.default_rng(5)
+    cells = [
+        Cell("study", "clip", target, method, rate)
+        for target in ("a", "b")
+        for method in ("full_ft", "lora")
+        for rate in (1e-6, 1e-5, 1e-4, 1e-3)
+        for _ in range(2)
+    ]
+    dose = np.array([math.log10(c.lr) + 6 - 0.5 * (c.method == "lora") for c in cells])
+    moved = np.clip(dose[:, None], 0, None) * rng.uniform(0.9, 1.1, (len(cells), 5))
+    values = 100 - 12 * dose + rng.normal(size=len(cells)) if kept is None else np.array(kept)
+    steps = np.full(len(cells), 40.0)
+    ids = [f"run-{i}" for i in range(len(cells))]
+    return Lessons(cells, ids, moved, values, steps / 4, steps, [4], ["c"], 0, "hash")
+
+
+@pytest.mark.parametrize("split", ["cell", "target", "method"])
+def test_a_left_out_group_has_no_say_in_its_own_forecast(split: str) -> None:
+    whole = data()
+    groups = whole.labels(*Cell._fields) if split == "cell" else whole.labels(split)
+    before = hold_out(whole, split, 0.8)
+    out = groups == 0
+    changed = np.where(out, whole.kept + 50, whole.kept)
+    after = hold_out(whole._replace(kept=changed), split, 0.8)
+    for name in ("kept", "low", "high"):
+        assert np.array_equal(
+            getattr(before.forecast, name)[out], getattr(after.forecast, name)[out]
+        )
+        assert not np.array_equal(
+            getattr(before.forecast, name)[~out], getattr(after.forecast, name)[~out]
+        )
+
+
+def test_baselines_errors_and_coverage_are_those_by_hand() -> None:
+    whole = data()
+    held = hold_out(whole, "target", 0.8)
+    row = validation(whole, held)
+    lower = next_lower_rate(whole)
+    for i, cell in enumerate(whole.cells):
+        same = [
+            (other.lr, whole.kept[j])
+            for j, other in enumerate(whole.cells)
+            if (other.target, other.method) == (cell.target, cell.method) and other.lr < cell.lr
+        ]
+        if not same:
+            assert math.isnan(lower[i])
+            continue
+        nearest = max(rate for rate, _ in same)
+        assert lower[i] == pytest.approx(np.mean([k for rate, k in same if rate == nearest]))
+    known = np.isfinite(lower)
+    assert (row["n"], row["n_lower_rate"]) == (32, 24)
+    assert row["mae_lower_rate"] == pytest.approx(np.abs(lower - whole.kept)[known].mean())
+    means = [
+        whole.kept[[c.target != own.target for c in whole.cells]].mean() for own in whole.cells
+    ]
+    assert row["mae_mean"] == pytest.approx(np.abs(means - whole.kept).mean())
+    inside = (held.forecast.low <= whole.kept) & (whole.kept <= held.forecast.high)
+    assert row["coverage"] == inside.mean()
+    assert (row["against_mean"], row["against_lower_rate"]) == ("better", "better")
+    assert hold_out(whole, "backbone", 0.8).reason == "one backbone in these records"
+
+
+def test_a_forecast_of_noise_does_not_beat_anything() -> None:
+    noise = data(np.random.default_rng(6).uniform(50, 100, 32).tolist())
+    row = validation(noise, hold_out(noise, "cell", 0.8))
+    assert row["against_mean"] in ("worse", "not told apart")
+    assert abs(row["spearman_within"]) < 0.6
+
+
+def test_stopping_counts_runs_and_steps_by_hand() -> None:
+    whole = data()
+    held = hold_out(whole, "cell", 0.8)
+    for limit in (70.0, 85.0):
+        stopped = [i for i in range(32) if held.forecast.high[i] < limit]
+        row = stopping(whole, held, limit)
+        assert row["n_stopped"] == len(stopped) > 0
+        assert row["n_wrong"] == sum(whole.kept[i] >= limit for i in stopped)
+        assert row["steps_saved_pct"] == pytest.approx(100 * 30 * len(stopped) / (32 * 40))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    records = synthetic_records(blocks=1, linear_probe=True)
+    return study_folder(tmp_path_factory.mktemp("forecast") / "study", records)
+
+
+def test_lessons_are_early_drift_and_the_least_of_final_retentions(folder: StudyFolder) -> None:
+    found, faults = lessons([folder], after_epoch=1)
+    records = {record.run_id: record for record in folder.records()[0]}
+    assert (len(found.kept), len(set(found.cells)), faults) == (48, 16, [])
+    for run_id, moved, kept in zip(found.run_ids, found.moved, found.kept, strict=True):
+        record = records[run_id]
+        drift = record.history[1].drift
+        rest = {"cka_mean": 1.0}
+        assert moved == pytest.approx([abs((drift[s] or 0) - rest.get(s, 0)) for s in SIGNALS])
+        assert kept == min(r.retention_pct or 0 for r in record.result.transfer.values())
+        assert record.role == "matched"
+    assert set(found.steps) == {20.0}
+    assert set(found.early_steps) == {10.0}
+
+
+def test_too_few_runs_unknown_names_and_nonsense_are_refused(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"--transfer: expected .* got 'cifar1'. Did you mean cif"):
+        lessons([folder], after_epoch=1, transfers=["cifar1"])
+    with pytest.raises(RecordError) as caught:
+        lessons([folder], after_epoch=2)
+    assert "at least 8 cells of matched methods with all signals after epoch 2" in str(caught.value)
+    assert "got 0 cells (0 of 48 finished runs)" in str(caught.value)
+    with pytest.raises(SpecError) as nonsense:
+        check_asked(0, 80, [-5.0])
+    assert [fault.where for fault in nonsense.value.faults] == [
+        "--after-epoch", "--level", "--stop-below",
+    ]  # fmt: skip
+
+
+def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    found, _ = lessons([folder], after_epoch=1)
+    told, saved = forecast(found, after_epoch=1)
+    path = tmp_path / "forecast.json"
+    atomic_write(path, saved.to_json())
+    again = read_forecast(path)
+    assert again.hash == saved.hash
+    for a, b in zip(
+        again.model.forecast(found.moved, 0.8), saved.model.forecast(found.moved, 0.8), strict=True
+    ):
+        assert np.array_equal(a, b)
+    assert [row["split"] for row in told["validation"]] == ["cell", "target", "method", "backbone"]
+    body = json.loads(path.read_text())
+    for change, words in (
+        ({"level": 0.5}, "a hash that does not match its content"),
+        ({"kind": "other"}, "another kind of file"),
+        ({"version": 2}, "version 2"),
+    ):
+        atomic_write(path, json.dumps({**body, **change}))
+        with pytest.raises(RecordError, match=f"expected a forecast of version 1, got {words}"):
+            read_forecast(path)
+    atomic_write(path, "{")
+    with pytest.raises(RecordError, match="got a damaged or edited file"):
+        read_forecast(path)
+
+
+def test_the_command_validates_prices_and_saves_without_torch(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, clipdrift.cli\n"
+        "try:\n    clipdrift.cli.main()\n"
+        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    out = tmp_path / "forecast.json"
+    words = [folder.path, "--stop-below", "60", "--save", out]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "forecast", *map(str, words)],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.strip()) == (0, "False")
+    for text in ("48 runs in 16 cells", "Each signal alone", "next lower rate", "The forecast "):
+        assert text in done.stdout
+    assert "Left out by backbone: one backbone in these records." in done.stdout
+    assert read_forecast(out).transfers == ["cifar10", "shapes100"]
