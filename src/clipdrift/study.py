@@ -163,6 +163,8 @@ def _measure(
 
 def _record_failure(folder: StudyFolder, run: PlannedRun, spec: StudySpec, reason: str) -> None:
     """Leave word of a run that could not be measured; the next call tries it again."""
+    if folder.finished(run.run_id, run.identity) is not None:
+        return  # by another process, in the meantime
     record = RunRecord.of_run(
         run.config,
         run.identity,

@@ -2,6 +2,10 @@
 
 It finds all else in the study folder, so that the same program serves a local process, a job of a
 cluster's scheduler, or a shell. Answers are JSON lines, as `executors` describes.
+
+SIGTERM, SIGINT and SIGHUP end it after the current training step, with the state of its run saved,
+and so does the end of whoever reads its answers. A run that is out of memory ends it as well: the
+next attempt gets a fresh process.
 """
 
 from __future__ import annotations
@@ -9,8 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,12 +28,28 @@ from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, read_baselin
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.run import Run
+from clipdrift.run_state import CHECKPOINT_SECONDS
+from clipdrift.signals import StopRequest
+from clipdrift.training import Stopped
+
+Say = Callable[[dict[str, Any]], None]
+
+
+ALIVE_SECONDS = 5.0
+"""How often a worker in training says that it makes progress."""
 
 
 class Worker:
     """Holds a study's backbone and data, and measures its runs one by one."""
 
-    def __init__(self, folder: StudyFolder, cache_dir: Path, device: str) -> None:
+    def __init__(
+        self,
+        folder: StudyFolder,
+        cache_dir: Path,
+        device: str,
+        stop: StopRequest,
+        checkpoint_seconds: float,
+    ) -> None:
         spec = folder.read_spec()
         if spec is None:
             raise RecordError(
@@ -38,8 +61,9 @@ class Worker:
             run.run_id: run for run in plan_runs(spec, self.materials)
         }
         self.has_baselines = False
+        self.stop, self.checkpoint_seconds = stop, checkpoint_seconds
 
-    def measure(self, run_id: str, say: Any) -> dict[str, Any]:
+    def measure(self, run_id: str, say: Say) -> dict[str, Any]:
         """One run; returns the closing event."""
         if run_id not in self.runs:
             raise RecordError(
@@ -60,7 +84,7 @@ class Worker:
             "seconds": record.timing.get("wall_seconds"),
         }
 
-    def _run(self, planned: PlannedRun, say: Any) -> Run:
+    def _run(self, planned: PlannedRun, say: Say) -> Run:
         def report(text: str) -> None:
             say({"event": "prepare", "text": text})
 
@@ -79,31 +103,75 @@ class Worker:
             folder=self.folder,
             device=self.device,
             on_epoch=on_epoch,
+            stop=_AfterStep(self.stop, say),
+            checkpoint_seconds=self.checkpoint_seconds,
         )
 
 
-def serve(worker: Worker, keys: TextIO, answers: TextIO) -> None:
-    """Measure the runs named on `keys`, one per line, until it ends."""
+class _AfterStep:
+    """What happens after a training step: a sign of life now and then; whether to stop."""
 
+    def __init__(self, stop: StopRequest, say: Say) -> None:
+        self.stop, self.say, self.said = stop, say, time.monotonic()
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.said >= ALIVE_SECONDS:
+            self.said = time.monotonic()
+            self.say({"event": "alive"})
+        return self.stop()
+
+
+def serve(worker: Worker, keys: TextIO, answers: TextIO, stop: StopRequest) -> None:
+    """Measure the runs named on `keys`, one per line, until it ends.
+
+    Raises:
+        SystemExit: when asked to stop, or out of memory; the run in hand has no closing event.
+    """
+
+    def tell(event: dict[str, Any]) -> None:
+        try:
+            answers.write(json.dumps(event) + "\n")
+            answers.flush()
+        except OSError:  # nobody reads any more: the study's process was killed
+            stop.number = stop.number or signal.SIGTERM
+
+    tell({"event": "started"})
     for key in map(str.strip, keys):
+        stop.at_rest = False
 
         def say(event: dict[str, Any], key: str = key) -> None:
-            answers.write(json.dumps({**event, "key": key}) + "\n")
-            answers.flush()
+            tell({**event, "key": key})
 
-        try:
-            closing = worker.measure(key, say)
-        except ClipdriftError as error:
-            closing = {
-                "event": "failed",
-                "reason": str(error),
-                # A full disk will refuse every other run as well.
-                "fatal": isinstance(error, StudyFolderError),
-            }
-        except Exception as error:  # one run's bug must not take the others with it
-            traceback.print_exc()
-            closing = {"event": "failed", "reason": f"{type(error).__name__}: {error}"[:500]}
-        say({**closing, "last": True})
+        closing = _closing(worker, key, say)
+        tell({**closing, "key": key, "last": True})
+        stop.at_rest = True
+        if stop():
+            raise SystemExit(stop.exit_code)
+
+
+def _closing(worker: Worker, key: str, say: Say) -> dict[str, Any]:
+    try:
+        return worker.measure(key, say)
+    except Stopped as stopped:
+        say({"event": "stopped", "reason": str(stopped)})
+        raise SystemExit(worker.stop.exit_code) from None
+    except ClipdriftError as error:
+        # A full disk will refuse every other run as well.
+        fatal = isinstance(error, StudyFolderError)
+        return {"event": "failed", "reason": str(error), "fatal": fatal}
+    except Exception as error:  # one run's bug must not take the others with it
+        traceback.print_exc()
+        if _out_of_memory(error):
+            raise SystemExit(f"out of memory: {' '.join(str(error).split())[:150]}") from None
+        return {"event": "failed", "reason": f"{type(error).__name__}: {error}"[:500]}
+
+
+def _out_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def main() -> None:
@@ -113,15 +181,23 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoint-seconds", type=float, default=CHECKPOINT_SECONDS)
     given = parser.parse_args()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    stop = StopRequest()
+    stop.listen()
 
     import torch
 
     torch.set_num_threads(given.threads)
     strict_float32()
-    serve(Worker(StudyFolder(given.folder), given.cache, given.device), sys.stdin, answers)
+    folder = StudyFolder(given.folder)
+    try:
+        worker = Worker(folder, given.cache, given.device, stop, given.checkpoint_seconds)
+    except ClipdriftError as error:
+        raise SystemExit(" ".join(str(error).split())) from None
+    serve(worker, sys.stdin, answers, stop)
 
 
 def strict_float32() -> None:

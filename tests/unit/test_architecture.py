@@ -22,7 +22,7 @@ BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "train_state", "step", "training"}
 MEASURED = TRAINED | {"probes", "screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
-EPOCHS = {"run_state", "epochs"}
+EPOCHS = {"signals", "run_state", "epochs"}
 ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors", "spec"},
     # measuring side
     "devices": {"errors"},
+    "signals": set(),
     "hub": {"errors"},
     "sizes": {"errors"},
     "provenance": BASE,

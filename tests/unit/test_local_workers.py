@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from worker_program import handed_out, program
 
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
-from clipdrift.executors import Event, Program
+from clipdrift.executors import Event, Program, local
 from clipdrift.executors.local import LocalExecutor
 
 
@@ -71,15 +70,56 @@ def test_closing_early_ends_the_workers(tmp_path: Path) -> None:
             os.kill(process, 0)
 
 
-def test_a_program_that_cannot_start_is_an_error_and_not_a_wait(tmp_path: Path) -> None:
-    broken = Program((sys.executable, "-c", "raise SystemExit(9)"), tmp_path / "logs")
-    started = time.monotonic()
-    events = list(LocalExecutor(2, "cpu").run(broken, ["a", "b"]))
-    assert Counter(e["event"] for e in events) == {"retry": 2, "lost": 2}
-    assert time.monotonic() - started < 60
+def test_a_program_that_cannot_start_is_given_up_at_once(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'starts')!r}, 'a').write('.'); raise SystemExit('no such thing')"
+    broken = Program((sys.executable, "-c", code), tmp_path / "logs")
+    with pytest.raises(ExecutorError) as caught:
+        list(LocalExecutor(2, "cpu").run(broken, [f"k{i}" for i in range(20)]))
+    log = str(caught.value).split("Mend what ")[1].split(" says")[0]
+    assert str(caught.value) == (
+        "workers: expected processes that start, got 2 that did not: worker ended with exit code "
+        f"1; last words: no such thing. Mend what {log} says; finished runs are safe."
+    )
+    assert len((tmp_path / "starts").read_text()) <= 3
 
 
-@pytest.fixture
+def test_a_worker_without_progress_is_killed_and_its_key_retried(tmp_path: Path) -> None:
+    executor = LocalExecutor(2, "cpu", run_timeout=2)
+    events = list(executor.run(program(tmp_path), ["hang", "a", "b"]))
+    assert Counter(e["event"] for e in events if e["key"] == "hang") == {
+        "epoch": 2, "retry": 1, "lost": 1
+    }  # fmt: skip
+    lost = next(e for e in events if e["event"] == "lost")
+    assert lost["reason"] == "no progress in 2 s (--run-timeout), killed"
+    assert {e["key"] for e in events if e["event"] == "measured"} == {"a", "b"}
+
+
+STUBBORN = """
+import json, signal, sys, time
+def slow(*_):
+    time.sleep(float(sys.argv[1]))
+    open(sys.argv[2], "w").write("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, slow)
+for line in sys.stdin:
+    print(json.dumps({"event": "epoch", "key": line.strip()}), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("needs", "saved"), [(0.3, True), (600, False)])
+def test_busy_workers_get_time_to_save(
+    needs: float, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "STOP_SECONDS", 20.0 if saved else 0.3)
+    file = tmp_path / "state"
+    code = (sys.executable, "-c", STUBBORN, str(needs), str(file))
+    events = LocalExecutor(1, "cpu").run(Program(code, tmp_path / "logs"), ["a"])
+    next(iter(events))
+    events.close()  # type: ignore[attr-defined]
+    assert file.exists() is saved
+
+
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

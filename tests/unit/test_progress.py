@@ -43,8 +43,12 @@ def test_a_terminal_gets_a_bar_and_only_troubles_as_lines(clock: list[float]) ->
     console = Console(file=out, force_terminal=True, width=120)
     with StudyProgress(console) as progress:
         progress({"event": "plan", "total": 2, "kept": 0, "epochs": {"a": 2, "b": 2}})
-        progress({"event": "measured", "key": "a", "status": "finished", "seconds": 1.0})
-        progress({"event": "measured", "key": "b", "status": "diverged", "reason": "loss"})
+        progress(
+            {"event": "measured", "key": "a", "status": "finished", "seconds": 1.0, "last": True}
+        )
+        progress(
+            {"event": "measured", "key": "b", "status": "diverged", "reason": "loss", "last": True}
+        )
     text = out.getvalue()
     assert "b: diverged (loss)" in text
     assert "a: finished" not in text

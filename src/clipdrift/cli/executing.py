@@ -42,6 +42,15 @@ LocalDevice = Annotated[
     str | None,
     typer.Option("--device", help="local: auto (default), cpu, cuda (every GPU), cuda:1, ..."),
 ]
+RunTimeout = Annotated[
+    float | None,
+    typer.Option(
+        "--run-timeout",
+        min=1,
+        help="local: seconds without progress after which a run's worker is killed and the run "
+        "tried again; longer than any reading between epochs. Default: none",
+    ),
+]
 Cpus = Annotated[
     int | None,
     typer.Option("--cpus-per-run", min=1, help="ray, slurm: cores and threads; default 1"),
@@ -77,7 +86,7 @@ SlurmOptions = Annotated[
 ]
 
 _OPTIONS = {
-    Kind.local: ("--workers", "--device"),
+    Kind.local: ("--workers", "--device", "--run-timeout"),
     Kind.ray: ("--workers", "--cpus-per-run", "--gpus-per-run", "--address"),
     Kind.slurm: (
         *("--workers", "--cpus-per-run", "--gpus-per-run"),
@@ -87,6 +96,7 @@ _OPTIONS = {
 _ARGUMENTS = {
     "--workers": "workers",
     "--device": "device",
+    "--run-timeout": "run_timeout",
     "--cpus-per-run": "cpus",
     "--gpus-per-run": "gpus",
     "--address": "address",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from clipdrift.cli.executing import (
     Kind,
     LocalDevice,
     RunsPerJob,
+    RunTimeout,
     SlurmOptions,
     TimeLimit,
     Workers,
@@ -26,6 +28,7 @@ from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.tables import audit_table, run_table, state_line
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
+from clipdrift.signals import Interrupted, interruptions
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.audit import audit
 
@@ -146,6 +149,7 @@ def run(
     executor: ExecutorKind = Kind.local,
     workers: Workers = None,
     device: LocalDevice = None,
+    run_timeout: RunTimeout = None,
     cpus_per_run: Cpus = None,
     gpus_per_run: Gpus = None,
     address: Address = None,
@@ -155,7 +159,9 @@ def run(
 ) -> None:
     """Measure every run that is not yet done, then analyse and write the report.
 
-    Run the same command again to resume. Every executor gives the same records.
+    Run the same command again to resume. Ctrl-C, SIGTERM and SIGHUP end it after the current
+    training step with exit code 130, 143 and 129. A study file that has grown by seeds, rates,
+    methods or targets measures what is missing. Every executor gives the same records.
 
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
@@ -165,6 +171,7 @@ def run(
     given = {
         "--workers": workers,
         "--device": device,
+        "--run-timeout": run_timeout,
         "--cpus-per-run": cpus_per_run,
         "--gpus-per-run": gpus_per_run,
         "--address": address,
@@ -177,20 +184,32 @@ def run(
     folder = out or Path("runs") / spec.name
     console = Console()
     try:
-        with StudyProgress(console) as progress:
-            outcome = run_study(spec, folder, executor=chosen, cache_dir=cache, on_event=progress)
-    except KeyboardInterrupt:
-        print(f"Interrupted; finished runs are safe. Resume: clipdrift run {spec_file}")
-        raise typer.Exit(130) from None
-    done = outcome.kept + outcome.measured + outcome.diverged
-    if done:
-        close_study(StudyFolder(folder), console)
+        with interruptions():
+            with StudyProgress(console) as progress:
+                outcome = run_study(
+                    spec, folder, executor=chosen, cache_dir=cache, on_event=progress
+                )
+            if outcome.kept + outcome.measured + outcome.diverged:
+                close_study(StudyFolder(folder), console)
+    except Interrupted as stopped:
+        _last_words(
+            "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
+            f"Resume: clipdrift run {spec_file} --out {folder}"
+        )
+        raise typer.Exit(stopped.exit_code) from None
     for run_id, reason in outcome.failed.items():
         print(f"failed: {run_id}: {reason}")
     if outcome.busy:
         print(f"{outcome.busy} runs are being measured by another process")
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _last_words(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError:  # the terminal is gone; what is still buffered for it goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def status(folder: StudyDir, json_: Json = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,7 +46,8 @@ class StudyProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.bar.stop()
+        with suppress(OSError):  # the terminal may be gone
+            self.bar.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -58,7 +60,7 @@ class StudyProgress:
             self._update()
         elif kind == "retry":
             self._say(f"{event['key']}: {event['reason']}; trying once more")
-        else:
+        elif event.get("last"):
             self._finish(event)
 
     def left_seconds(self) -> float | None:

@@ -6,14 +6,22 @@ import json
 import queue
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipdrift.devices import available_cores, every_device
+from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import ATTEMPTS, Event, Program
 from clipdrift.executors.process import how_it_ended, start
+
+PATIENCE_SECONDS = 1.0
+"""How often silent workers are looked at."""
+
+STOP_SECONDS = 30.0
+"""How long a worker that was told to stop may take to end its step and save."""
 
 
 @dataclass
@@ -22,6 +30,9 @@ class _Worker:
     process: subprocess.Popen[str]
     log: Path
     key: str | None = None
+    heard: float = field(default_factory=time.monotonic)
+    started: bool = False
+    hung: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,16 +42,23 @@ class LocalExecutor:
     Args:
         workers: processes at once; default: one per GPU, or one per core on a CPU.
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
+        run_timeout: seconds without a sign of progress after which a worker is killed and its run
+            tried again. Signs come every few seconds of training and after each reading.
     """
 
     workers: int | None = None
     device: str = "auto"
+    run_timeout: float | None = None
 
     def run(self, program: Program, keys: Sequence[str]) -> Iterator[Event]:
-        """See `Executor.run`; workers that are busy when the iterator is closed are killed."""
+        """See `Executor.run`; closing the iterator tells busy workers to stop and save.
+
+        Raises:
+            ExecutorError: if workers cannot even start.
+        """
         devices = every_device(self.device)
         n_workers = self.workers or (available_cores() if devices == ("cpu",) else len(devices))
-        return _LocalWorkers(program, n_workers, devices).run(keys)
+        return _LocalWorkers(program, n_workers, devices, self.run_timeout).run(keys)
 
 
 @dataclass
@@ -50,6 +68,8 @@ class _LocalWorkers:
     program: Program
     n_workers: int
     devices: tuple[str, ...]
+    run_timeout: float | None
+    _failed_starts: int = 0
     _workers: list[_Worker] = field(default_factory=list)
     _inbox: queue.Queue[tuple[_Worker, str | None]] = field(default_factory=queue.Queue)
 
@@ -59,11 +79,19 @@ class _LocalWorkers:
             for number in range(min(self.n_workers, len(keys))):
                 self._hand_out(self._start(number), pending, attempts)
             while any(worker.key is not None for worker in self._workers):
-                worker, line = self._inbox.get()
+                self._kill_hung()
+                try:
+                    worker, line = self._inbox.get(timeout=PATIENCE_SECONDS)
+                except queue.Empty:
+                    continue
+                worker.heard = time.monotonic()
                 if line is None:
                     yield from self._replace(worker, pending, attempts)
                     continue
                 event: Event = json.loads(line)
+                worker.started, self._failed_starts = True, 0
+                if event["event"] == "started":
+                    continue
                 if event.get("last"):
                     worker.key = None
                     self._hand_out(worker, pending, attempts)
@@ -91,7 +119,7 @@ class _LocalWorkers:
         assert worker.process.stdin is not None
         if not pending:
             return
-        worker.key = pending.popleft()
+        worker.key, worker.heard = pending.popleft(), time.monotonic()
         attempts[worker.key] += 1
         try:
             worker.process.stdin.write(worker.key + "\n")
@@ -105,24 +133,58 @@ class _LocalWorkers:
         """A worker ended: put its key back or give it up, and start another in its place."""
         code = dead.process.wait()
         self._workers.remove(dead)
+        reason = how_it_ended(code, dead.log)
+        if dead.hung:
+            reason = f"no progress in {self.run_timeout:g} s (--run-timeout), killed"
+        self._require_a_start(dead, reason)
         if dead.key is not None and attempts[dead.key] < ATTEMPTS:
-            yield {"event": "retry", "key": dead.key, "reason": how_it_ended(code, dead.log)}
+            yield {"event": "retry", "key": dead.key, "reason": reason}
             pending.append(dead.key)
         elif dead.key is not None:
-            reason = how_it_ended(code, dead.log)
             yield {"event": "lost", "key": dead.key, "reason": reason, "last": True}
         if pending:
             self._hand_out(self._start(dead.number), pending, attempts)
 
+    def _require_a_start(self, dead: _Worker, reason: str) -> None:
+        """Workers that cannot start are not the runs' fault, and no run will make them start."""
+        self._failed_starts += not dead.started
+        if self._failed_starts >= ATTEMPTS:
+            raise ExecutorError(
+                Fault(
+                    "workers",
+                    "processes that start",
+                    f"{self._failed_starts} that did not: {reason}",
+                    f"Mend what {dead.log} says; finished runs are safe",
+                )
+            )
+
+    def _kill_hung(self) -> None:
+        if self.run_timeout is None:
+            return
+        for worker in self._workers:
+            silent = time.monotonic() - worker.heard
+            if worker.key is not None and silent > self.run_timeout:
+                worker.hung = True
+                worker.process.kill()
+
     def _stop(self) -> None:
+        """End the workers: the idle ones by end of file, the busy ones after their step."""
         for worker in self._workers:
             if worker.key is not None:
-                worker.process.kill()
+                worker.process.terminate()
             elif worker.process.stdin is not None:
                 worker.process.stdin.close()
-        for worker in self._workers:
-            worker.process.wait()
-        self._workers.clear()
+        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            for worker in self._workers:
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            for worker in self._workers:
+                worker.process.kill()
+                worker.process.wait()
+            self._workers.clear()
 
 
 __all__ = ["LocalExecutor"]
