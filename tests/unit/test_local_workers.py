@@ -120,6 +120,7 @@ def test_busy_workers_get_time_to_save(
     assert file.exists() is saved
 
 
+@pytest.fixture
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)

@@ -1,32 +1,130 @@
-"""One run, one worker: an advisory lock that ends with the process that holds it."""
+"""One run, one worker: on one machine and across machines that share the study folder.
+
+Within a machine an advisory lock excludes others; the kernel lets go of it when its holder dies.
+Between machines such locks cannot be relied on, so a holder also keeps a lease: a numbered file
+whose time it renews. A lease is free when it was given back, when it is of this very machine (the
+lock proves its holder dead) or when it was not renewed for `LEASE_SECONDS`. Whoever then creates
+the file of the next number has it, and only one can. Times are compared as the file server stamps
+them, so clocks need not agree.
+"""
 
 from __future__ import annotations
 
 import os
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 from clipdrift.records.folder import writing_to
 
+LEASE_SECONDS = 90.0
+"""A machine that is silent for this long has lost its claims; far above what a file system lags."""
+
+RENEW_SECONDS = 10.0
+GIVEN_BACK = "given back"
+
 
 @contextmanager
 def claim(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path` while open; gives False at once if another process holds it.
-
-    The kernel lets go of the lock when its holder dies, so a killed worker blocks nobody.
-    """
+    """Hold the claim `path` while open; gives False at once if another process holds it."""
     import fcntl
 
+    lock = path.with_name(f"{path.name}.{_machine()}.lock")
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
-        yield True
+        with writing_to(path):
+            os.utime(handle)
+            lease = _take(path, now=os.fstat(handle).st_mtime)
+        if lease is None:
+            yield False
+            return
+        with _renewed(lease):
+            yield True
     finally:
         os.close(handle)
+
+
+def _take(path: Path, *, now: float) -> Path | None:
+    """The lease of the next number, if the last one is free and nobody is faster."""
+    last = max(_numbers(path), default=0)
+    if last and not _free(_lease(path, last), now):
+        return None
+    lease = _lease(path, last + 1)
+    try:
+        handle = os.open(lease, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return None
+    with os.fdopen(handle, "w") as file:
+        file.write(_machine())
+    numbers = _numbers(path)
+    if max(numbers) > last + 1:  # what was read above was long out of date
+        lease.unlink(missing_ok=True)
+        return None
+    for number in numbers:
+        if number <= last:
+            _lease(path, number).unlink(missing_ok=True)
+    return lease
+
+
+def _free(lease: Path, now: float) -> bool:
+    try:
+        with lease.open() as file:  # opening makes a network file system ask its server
+            renewed, holder = os.fstat(file.fileno()).st_mtime, file.read()
+    except FileNotFoundError:
+        return False  # others are at it right now
+    return holder in (GIVEN_BACK, _machine()) or now - renewed > LEASE_SECONDS
+
+
+@contextmanager
+def _renewed(lease: Path) -> Iterator[None]:
+    """Renew a lease from a thread while open, then give it back."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(RENEW_SECONDS):
+            with suppress(OSError):
+                os.utime(lease)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with suppress(OSError):
+            lease.write_text(GIVEN_BACK)
+
+
+def _lease(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.lease-{number}")
+
+
+def _numbers(path: Path) -> list[int]:
+    start = f"{path.name}.lease-"
+    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(start)]
+    return [int(name.removeprefix(start)) for name in names]
+
+
+@cache
+def _machine() -> str:
+    """This kernel under this name: equal only where locks are known to work between processes."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        boot = ""
+    return sha256(f"{socket.gethostname()}\n{boot}".encode()).hexdigest()[:16]
+
+
+__all__ = ["claim"]
