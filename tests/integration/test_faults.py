@@ -1,29 +1,18 @@
-"""Faults that a study meets: signals, disks, folders, two commands at once, memory."""
+"""Signals that a study meets."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from tiny_study import tiny
 
-from clipdrift.errors import ClipdriftError
-from clipdrift.records import StudyFolder
 from clipdrift.run_files import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
-from clipdrift.study import Outcome, run_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,10 +22,6 @@ def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
     file.write_text(dump_spec(spec))
     run = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
     return [*run, "--cache", str(cache), "--workers", "1", "--device", "cpu"]
-
-
-def measure(spec: StudySpec, out: Path, cache: Path, **options: Any) -> Outcome:
-    return run_study(spec, out, cache_dir=cache, workers=1, device="cpu", **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -72,129 +57,3 @@ def test_a_signal_ends_the_study_with_its_state_saved(
     )
     (state,) = out.glob(f"runs/*/{STATE_FILE}")
     assert not list(state.parent.glob("record.json"))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with room for little."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a file system of its own needs the right to mount")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def remount(disk: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
-
-
-def test_a_full_disk_loses_nothing_and_the_study_goes_on(small_disk: Path, cache_dir: Path) -> None:
-    spec = tiny(seeds=[7, 11, 19], methods=["full_ft"])
-    with pytest.raises(ClipdriftError, match=r"No space left on device|got .*space"):
-        measure(spec, small_disk / "out", cache_dir)
-    remount(small_disk, "size=200m")
-    outcome = measure(spec, small_disk / "out", cache_dir)
-    assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 3)
-    assert StudyFolder(small_disk / "out").records()[1] == []
-
-
-def test_a_folder_that_becomes_read_only_is_told(small_disk: Path, cache_dir: Path) -> None:
-    remount(small_disk, "size=200m")
-    measure(tiny(), small_disk / "out", cache_dir)
-    remount(small_disk, "ro")
-    with pytest.raises(ClipdriftError, match="Read-only file system"):
-        measure(tiny(seeds=[7, 11]), small_disk / "out", cache_dir)
-    remount(small_disk, "rw")
-    outcome = measure(tiny(seeds=[7, 11]), small_disk / "out", cache_dir)
-    assert (outcome.kept, outcome.measured) == (1, 1)
-
-
-def test_a_folder_deleted_under_way_is_told_or_made_anew(cache_dir: Path, tmp_path: Path) -> None:
-    out, deleted = tmp_path / "out", []
-
-    def delete(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and not deleted:
-            deleted.append(True)
-            shutil.rmtree(out)
-
-    with suppress(ClipdriftError):  # or its files are made anew: either will do
-        measure(tiny(seeds=[7, 11]), out, cache_dir, on_event=delete)
-    assert deleted
-    outcome = measure(tiny(seeds=[7, 11]), out, cache_dir)
-    assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 2)
-
-
-def test_two_commands_at_once_do_no_run_twice(cache_dir: Path, tmp_path: Path) -> None:
-    spec, out = tiny(seeds=[1, 2, 3, 4]), tmp_path / "out"
-    words = command(spec, out, cache_dir)
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = [process.communicate(timeout=200)[0] for process in both]
-    measured = [line for text in told for line in text.splitlines() if ": finished in" in line]
-    runs = [line.split()[1] for line in measured]
-    assert len(StudyFolder(out).records()[0]) == 4
-    # A command told to measure what the other has finished meanwhile reads the other's record.
-    assert set(runs) == {f"{record.run_id}:" for record in StudyFolder(out).records()[0]}
-    seconds = {line.split(" in ")[1].split(";")[0] for line in measured}
-    assert len(seconds) <= 4
-
-
-def test_a_run_out_of_memory_is_tried_again_and_the_others_go_on(
-    cache_dir: Path, tmp_path: Path
-) -> None:
-    """The worker's real limit is put just above what it holds, when its first run is under way."""
-    out, events = tmp_path / "out", []
-
-    def squeeze(event: dict[str, Any]) -> None:
-        events.append(event)
-        if event["event"] == "epoch" and not any(e["event"] == "retry" for e in events):
-            for worker in harness().workers_of(out):
-                pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
-                limit = pages * os.sysconf("SC_PAGE_SIZE") + 100_000
-                resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
-
-    spec = tiny(methods=["full_ft"], schedule={"epochs": 20, "batch_size": 60})
-    outcome = measure(spec, out, cache_dir, on_event=squeeze)
-    assert (outcome.measured, outcome.failed) == (1, {})
-    reasons = [e["reason"] for e in events if e["event"] == "retry"]
-    assert len(reasons) == 1
-    assert "out of memory" in reasons[0]
-
-
-def test_an_amended_study_measures_only_what_is_missing(cache_dir: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert measure(tiny(), out, cache_dir).measured == 1
-    for changes, total in (
-        ({"seeds": [7, 11]}, 2),
-        ({"seeds": [7, 11], "learning_rates": [1e-3, 3e-3]}, 4),
-        ({"seeds": [7, 11], "learning_rates": [1e-3, 3e-3], "methods": [
-            {"name": "lora", "kind": "lora", "dropout": 0.2}, "full_ft"]}, 8),
-    ):  # fmt: skip
-        outcome = measure(tiny(**changes), out, cache_dir)
-        assert (outcome.total, outcome.measured, outcome.failed) == (
-            total,
-            total - outcome.kept,
-            {},
-        )
-        assert outcome.kept == total // 2
-    fewer = measure(tiny(), out, cache_dir)
-    assert (fewer.total, fewer.kept, fewer.measured) == (1, 1, 0)
-
-
-def harness() -> ModuleType:
-    """`tools/kill_study.py`, which is run by hand with a hundred kills."""
-    spec = importlib.util.spec_from_file_location("kill_study", ROOT / "tools" / "kill_study.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["kill_study"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_kills_at_random_moments_lose_nothing(tmp_path: Path) -> None:
-    killing, ended = harness().kill(tmp_path, kills=5, seed=3)
-    assert sum(killing.moments.values()) == 5
-    assert ended >= 1
-    assert len(killing.expected) == 4
