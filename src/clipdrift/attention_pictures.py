@@ -15,7 +15,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.probes.attention import cls_patch_attention
-from clipdrift.probes.attention_maps import BlockAttention, attention_sink
+from clipdrift.probes.attention_maps import BlockAttention, attention_sink, has_cls_token
 from clipdrift.probes.rollout import rollout_cls, rollout_step
 from clipdrift.records import atomic_write
 
@@ -34,8 +34,11 @@ def save_attention_pictures(
     """Write `probe_image_<n>.png` for the first images of the first classes of the probe set.
 
     Each shows the image, the last block's CLS attention over the patches (mean of heads), and the
-    rollout's, before and after. Before and after share one scale.
+    rollout's, before and after. Before and after share one scale. A tower without a CLS token has
+    neither, and nothing is written.
     """
+    if not has_cls_token(encoder.tower):
+        return
     chosen = np.sort(np.unique(probe.labels, return_index=True)[1][:N_IMAGES])
     images = probe.take(chosen)
     pixels = torch.from_numpy(images).to(encoder.mean.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -74,7 +74,7 @@ def measure_transfer(
 
 def save_reading(reading: ProbeReading, path: Path) -> None:
     """Write a probe reading with a checksum, whole or not at all."""
-    save_sealed(path, {f.name: getattr(reading, f.name) for f in fields(reading)}, {})
+    save_sealed(path, reading.tensors(), {})
 
 
 def load_reading(path: Path) -> ProbeReading | None:

@@ -1,6 +1,6 @@
 """A run's model in the formats of transformers and peft, read back and held to the run.
 
-Merged: a whole CLIP, adapted vision tower and projection in place. Adapter: the LoRA factors as
+Merged: a whole model, adapted vision tower and projection in place. Adapter: the LoRA factors as
 peft reads them onto the untouched vision tower, with head and projection in a file beside them.
 """
 
@@ -32,7 +32,7 @@ from clipdrift.records.folder import writing_to
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 
-COPIED = {".json", ".txt", ".jinja"}
+COPIED = {".json", ".txt", ".jinja", ".model"}
 """Tokenizer and preprocessing files, and none that could hold weights."""
 NOT_COPIED = {"config.json", "adapter_config.json", ORIGIN_FILE}
 TRIED_IMAGES = 4
@@ -50,7 +50,7 @@ class _Saved:
 
 
 def export_merged(run_dir: Path, out: Path) -> None:
-    """Write the run's model as a folder that `CLIPModel.from_pretrained` loads, float32.
+    """Write the run's model as a folder that transformers loads as it does the backbone, float32.
 
     The text tower is the backbone's, bit by bit; tokenizer and preprocessing are copied.
 
@@ -116,14 +116,15 @@ def _reloaded(run_dir: Path) -> _Saved:
 
 
 def _merged_model(saved: _Saved) -> Any:
-    """A copy of the backbone's CLIP that holds the adapted weights."""
+    """A copy of the backbone's model that holds the adapted weights."""
     import copy
 
     model = copy.deepcopy(saved.backbone.model)
     with torch.no_grad():
         for name, value in saved.model.vision_state().items():
             model.vision_model.get_parameter(name).copy_(value)
-        model.visual_projection.load_state_dict(saved.model.encoder.projection.state_dict())
+        projection = saved.backbone.architecture.projection(model)
+        projection.load_state_dict(saved.model.encoder.projection.state_dict())
     return model
 
 

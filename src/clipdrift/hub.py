@@ -7,8 +7,11 @@ from pathlib import Path
 
 from clipdrift.errors import BackboneError, Fault
 
-WANTED = ["*.json", "*.safetensors", "*.txt"]
+WANTED = ["*.json", "*.safetensors", "*.txt", "spiece.model"]
 """Configuration, weights, tokenizer. Pickled weights are never fetched."""
+
+NOT_WANTED = ["open_clip*"]
+"""The same weights once more, as LAION and others keep them beside those for transformers."""
 
 
 def snapshot(repo_id: str, revision: str | None) -> Path:
@@ -32,6 +35,7 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
                 repo_id,
                 revision=revision,
                 allow_patterns=WANTED,
+                ignore_patterns=NOT_WANTED,
                 local_files_only=not answers(repo_id, revision, "model"),
             )
         )

@@ -118,6 +118,7 @@ def load_materials(
             dataset,
             image_size=backbone.image_size,
             interpolation=spec.interpolation,
+            resize_mode=backbone.resize_mode,
             cache_dir=cache_dir,
             report=report,
         )

@@ -14,13 +14,16 @@ from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.probes.drift import Value, drift_signals
+from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
 from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
 from clipdrift.records.schema import Reading, TransferReading
 from clipdrift.screening import Predictor
 from clipdrift.training import in_batches
+
+NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def read_drift(
     levels, drift = drift_signals(found, baseline)
     drift["weight_drift_rel"] = weight_drift_rel(model.vision_state(), backbone.vision_state())
     drift["projection_drift_rel"] = weight_drift_rel(
-        model.projection_state(), dict(backbone.model.visual_projection.named_parameters())
+        model.projection_state(), backbone.projection_state()
     )
     level_means, level_blocks = _unfold(levels)
     drift_means, drift_blocks = _unfold(drift)
@@ -136,9 +139,23 @@ def main_numbers(transfers: Mapping[str, TransferReading]) -> dict[str, float | 
     }
 
 
-def undefined_reasons(reading: Reading) -> dict[str, str]:
-    """Dotted name of every value that is null in a reading -> why."""
-    reasons = {}
+def not_read(backbone: Backbone) -> dict[str, str]:
+    """Dotted name of everything that this kind of backbone does not have -> why."""
+    lacking = {}
+    if not has_cls_token(backbone.model.vision_model):
+        lacking = {**undefined_without_cls(), "attention_pictures": NO_PICTURES}
+    if not backbone.projection_state():
+        lacking["drift.projection_drift_rel"] = "the model has no visual projection"
+    return lacking
+
+
+def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str, str]:
+    """Dotted name of every value that is null in a reading -> why.
+
+    Args:
+        lacking: `not_read` of the backbone.
+    """
+    reasons = dict(lacking)
     if reading.val_accuracy is None:
         reasons["val_accuracy"] = "no validation images in this study"
     for name, transfer in reading.transfer.items():
@@ -148,8 +165,9 @@ def undefined_reasons(reading: Reading) -> dict[str, str]:
     for group in ("levels", "drift"):
         for name, value in getattr(reading, group).items():
             if value is None:
-                reasons[f"{group}.{name}"] = (
-                    "the baseline value is zero, or a value on the way is not finite"
+                reasons.setdefault(
+                    f"{group}.{name}",
+                    "the baseline value is zero, or a value on the way is not finite",
                 )
     return reasons
 

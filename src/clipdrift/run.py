@@ -16,7 +16,7 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.provenance import peak_memory_bytes, provenance
-from clipdrift.reading import Baselines, classify, read_transfers, undefined_reasons
+from clipdrift.reading import Baselines, classify, not_read, read_transfers, undefined_reasons
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import Result
@@ -95,7 +95,7 @@ class Run:
             record.selected_epoch = kept.reading.epoch
             record.result = self._finish(model, kept)
             record.undefined = {
-                **undefined_reasons(record.result),
+                **undefined_reasons(record.result, not_read(self.materials.backbone)),
                 **undefined_extra(record.result.extra),
             }
             record.files = file_hashes(self.path)

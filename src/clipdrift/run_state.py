@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class StateFile:
         tensors = {f"{TRAIN}{name}": tensor for name, tensor in state.train.tensors.items()}
         if (kept := state.selected) is not None:
             tensors |= {f"{WEIGHT}{name}": tensor for name, tensor in kept.weights.items()}
-            tensors |= {f"{PROBE}{f.name}": getattr(kept.probe, f.name) for f in fields(kept.probe)}
+            tensors |= {f"{PROBE}{name}": value for name, value in kept.probe.tensors().items()}
         save_sealed(self.folder / STATE_FILE, tensors, self._facts(state))
         self._saved = time.monotonic()
 

@@ -25,6 +25,8 @@ from PIL import Image
 from small_models import write_random_clip
 
 WEIGHTS = "model.safetensors"
+NEVER = ("pytorch_model.bin", "open_clip_model.safetensors")
+"""Pickled weights, and the same weights once more for another library."""
 TRAIN, TEST = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
 GUARD = """\
 import json, socket, time
@@ -71,10 +73,12 @@ def hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A random CLIP in safetensors, and pickled weights that nobody may fetch."""
+    """A random CLIP in safetensors beside what nobody may fetch; a SigLIP has a spiece.model."""
     folder = write_random_clip(tmp_path_factory.mktemp("clip"))
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return Repository({**files, "pytorch_model.bin": b"never fetched"})
+    return Repository(
+        {**files, "spiece.model": b"pieces", **dict.fromkeys(NEVER, b"never fetched")}
+    )
 
 
 def grey(level: int) -> bytes:
@@ -139,7 +143,7 @@ def read(hub: LoopbackHub, home: Path, revision: str | None = None, **env: str) 
 
 
 def same_files(folder: str, repository: Repository) -> bool:
-    wanted = {k: v for k, v in repository.files.items() if not k.endswith(".bin")}
+    wanted = {k: v for k, v in repository.files.items() if k not in NEVER}
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()} == wanted
 
 
@@ -150,7 +154,7 @@ def test_a_model_is_fetched_once_whole_and_without_pickled_weights(
     folder = fetch(hub, tmp_path)["folder"]
     assert same_files(folder, clip)
     assert Path(folder).name == clip.commit
-    assert (hub.downloads(WEIGHTS), hub.downloads("pytorch_model.bin")) == ([0], [])
+    assert [hub.downloads(name) for name in (WEIGHTS, *NEVER)] == [[0], [], []]
     assert fetch(hub, tmp_path, revision=clip.commit) == {"folder": folder}
     assert hub.downloads(WEIGHTS) == [0]
     # What was fetched is then enough, as a model that computes, and asks nobody.

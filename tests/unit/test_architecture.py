@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provenance": BASE,
     "sealed": BASE,
     "data": BASE | {"hub", "devices"},
-    "backbone": BASE | {"hub", "sizes"},
+    "backbone": BASE | {"hub", "sizes", "data"},
     "methods": BASE | {"backbone"},
     "train_state": BASE | {"methods"},
     "step": BACKBONE | {"devices", "methods"},

@@ -130,8 +130,10 @@ def test_a_folder_without_readable_config_is_refused(folder: Path, text: str | N
 
 
 def test_another_kind_of_model_is_refused(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "siglip"}))
-    assert refusal(folder) == "a CLIP checkpoint (model_type clip) | 'siglip'"
+    (folder / "config.json").write_text(json.dumps({"model_type": "vision-text-dual-encoder"}))
+    assert refusal(folder) == (
+        "a CLIP or SigLIP checkpoint (model_type clip or siglip) | 'vision-text-dual-encoder'"
+    )
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
@@ -164,6 +166,41 @@ def test_mean_and_std_are_the_checkpoints_own(folder: Path) -> None:
     found = backbone.encoder().normalise(torch.from_numpy(image)).numpy()
     expected = (image / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
     np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-6)
+
+
+def test_they_are_found_where_transformers_5_writes_them(folder: Path) -> None:
+    """A processor saved whole leaves no preprocessor_config.json; the newer file is read first."""
+    from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPProcessor
+
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    images = CLIPImageProcessorPil(image_mean=mean, image_std=std)
+    CLIPProcessor(images, AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+    other = {"image_mean": [0.9, 0.9, 0.9]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(other))
+    backbone = load(folder)
+    assert (list(backbone.mean), list(backbone.std)) == (mean, std)
+    assert backbone.resize_mode == "shortest"
+    (folder / "processor_config.json").write_text("[]")
+    assert "processor_config.json" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ({"size": 224, "do_center_crop": True}, "shortest"),
+        ({"size": {"shortest_edge": 224}, "crop_size": 224}, "shortest"),
+        ({"size": {"height": 12, "width": 12}, "do_center_crop": True}, "shortest"),
+        ({"size": {"height": 12, "width": 12}, "do_center_crop": False}, "squash"),
+        ({"size": {"height": 12, "width": 12}}, "squash"),
+        ({}, "shortest"),
+    ],
+)
+def test_images_become_square_as_the_checkpoint_says(
+    folder: Path, said: dict[str, Any], mode: str
+) -> None:
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    assert load(folder).resize_mode == mode
 
 
 def test_without_a_preprocessor_config_they_are_clips(folder: Path) -> None:
@@ -265,3 +302,82 @@ def test_the_hash_covers_every_file_that_is_read(folder: Path, name: str) -> Non
     path.rename(path.with_stem(path.stem + "2"))  # the same order of files, another name
     hashes.add(folder_hash(folder))
     assert len(hashes) == 3
+
+
+# Checkpoints of other makers: what differs is in the configuration
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "LAION": {"act": "gelu", "vision": 24, "text": 16, "projection": 10, "eps": 1e-5},
+    "large": {"act": "quick_gelu", "vision": 32, "text": 24, "projection": 24, "eps": 1e-6},
+    "narrow": {"act": "gelu_pytorch_tanh", "vision": 16, "text": 32, "projection": 4, "eps": 1e-3},
+}
+
+
+def write_other(
+    folder: Path, *, act: str, vision: int, text: int, projection: int, eps: float
+) -> Path:
+    """A random CLIP whose towers differ in width, activation, depth and epsilon, in bfloat16."""
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(1)
+    shared = {"hidden_act": act, "num_attention_heads": 2, "layer_norm_eps": eps}
+    size = {"image_size": 21, "patch_size": 7, "num_hidden_layers": 3}
+    words = {"vocab_size": 403, "bos_token_id": 0, "eos_token_id": 4, "num_hidden_layers": 2}
+    config = CLIPConfig(
+        vision_config={**shared, **size, "hidden_size": vision, "intermediate_size": 4 * vision},
+        text_config={**shared, **words, "hidden_size": text, "intermediate_size": 2 * text},
+        projection_dim=projection,
+    )
+    model = CLIPModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from the linear part of an activation
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="10KB")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED / name, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_checkpoints_of_other_makers_read_as_in_transformers(tmp_path: Path, name: str) -> None:
+    """Both towers and zero-shot against CLIPModel's own joint forward pass; sharded on disk."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    folder = write_other(tmp_path / "other", **OTHERS[name])
+    backbone = load(folder)
+    assert (backbone.width, backbone.image_size) == (OTHERS[name]["projection"], 21)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+    prompts = ["a red circle", "a photo of a dog", "one more, longer, prompt"]
+    tokens = AutoTokenizer.from_pretrained(folder)(prompts, padding=True, return_tensors="pt")
+    images = torch.randint(0, 256, (9, 21, 21, 3), generator=torch.Generator().manual_seed(2))
+    mean, std = (np.array(v).reshape(3, 1, 1) for v in (backbone.mean, backbone.std))
+    values = (images.numpy().transpose(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        out = model(pixel_values=torch.tensor(values, dtype=torch.float32), **tokens)
+        found = backbone.encoder()(images.to(torch.uint8))
+    unit = found / found.norm(dim=-1, keepdim=True)
+    text = backbone.text_features([[prompt] for prompt in prompts])
+    # bfloat16 weights have large last digits; float32 sums of them round a little further apart.
+    torch.testing.assert_close(unit, out.image_embeds, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(text, out.text_embeds, rtol=1e-4, atol=1e-5)
+    assert torch.equal((unit @ text.T).argmax(dim=1), out.logits_per_image.argmax(dim=1))
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = write_other(tmp_path / "other", **OTHERS["LAION"])
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink()
+    text = refusal(folder)
+    assert text.startswith("a loadable transformers folder | ")
+    assert shard.name in text
+
+
+def test_the_image_size_is_the_models_also_in_configurations_of_old(folder: Path) -> None:
+    """Before 2022 the towers' parts were written as `vision_config_dict`."""
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config_dict"] = config.pop("vision_config")
+    config["text_config_dict"] = config.pop("text_config")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder).image_size == 12

@@ -126,6 +126,7 @@ def test_only_configuration_weights_and_tokenizer_are_asked_for(
     assert asked == {
         "repo_id": "some/clip",
         "revision": "v1",
-        "allow_patterns": ["*.json", "*.safetensors", "*.txt"],
+        "allow_patterns": ["*.json", "*.safetensors", "*.txt", "spiece.model"],
+        "ignore_patterns": ["open_clip*"],
         "local_files_only": True,
     }

@@ -27,10 +27,9 @@ def make_reading(seed: int = 0) -> ProbeReading:
         return torch.rand(shape, generator=generator) + 0.5
 
     return ProbeReading(
-        *(draw(N, L) for _ in range(4)),
-        draw(L),
-        draw(N, L),
-        *(draw(N) for _ in range(3)),
+        **{name: draw(N, L) for name in BLOCKWISE},
+        head_diversity_paper=draw(L),
+        **{name: draw(N) for name in ROLLOUT},
         cls_activations=draw(L, N, D),
         embeddings=draw(N, 4),
     )

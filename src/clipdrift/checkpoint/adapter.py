@@ -22,8 +22,6 @@ from clipdrift.checkpoint.find import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json
 from clipdrift.errors import Fault, RecordError
 
 PREFIX = "base_model.model."
-IMAGE_PATH = ("vision_model", "visual_projection")
-PARTS = (*IMAGE_PATH, "text_model", "text_projection")
 OTHER_BASE = "Name the base it was made for with --baseline"
 
 
@@ -59,8 +57,9 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
     where = folder / ADAPTER_WEIGHTS
     tensors, config = read_tensors(where), read_json(folder / ADAPTER_CONFIG)
     precisions = tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
-    tensors, beside = _apart(tensors, config)
-    parts = _parts(tensors)
+    known = (*baseline.architecture.image_path, *baseline.architecture.text_path)
+    tensors, beside = _apart(tensors, config, known)
+    parts = _parts(tensors, known)
     clip = copy.deepcopy(baseline.model)
     host = _Host({name: getattr(clip, name) for name in parts}) if parts else clip.vision_model
     with _peft(where):
@@ -76,7 +75,8 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
     clip.requires_grad_(False).eval()
     unwrapped = merged if parts else _Host({"vision_model": merged})
     # What the adapter does not reach is the live model's own.
-    plain = _Host({name: getattr(unwrapped, name, getattr(clip, name)) for name in IMAGE_PATH})
+    image_path = baseline.architecture.image_path
+    plain = _Host({name: getattr(unwrapped, name, getattr(clip, name)) for name in image_path})
     reached = parts or ("vision_model",)
     return LoadedAdapter(clip, plain, wrapped.eval(), reached, beside, config, precisions)
 
@@ -102,12 +102,12 @@ def _wrap(host: nn.Module, folder: Path, beside: Iterable[str]) -> Any:
 
 
 def _apart(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any], known: Iterable[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors of the CLIP, and those of other modules saved whole, such as a classifier."""
+    """Tensors of known parts, and those of other modules saved whole, such as a classifier."""
     saved = config.get("modules_to_save")
     saved = saved if isinstance(saved, list) else []  # anything else is for peft to refuse
-    outside = tuple(f"{name}." for name in saved if isinstance(name, str) and name not in PARTS)
+    outside = tuple(f"{name}." for name in saved if isinstance(name, str) and name not in known)
     beside = {
         plain: value
         for key, value in tensors.items()
@@ -117,9 +117,9 @@ def _apart(
     return kept, beside
 
 
-def _parts(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _parts(tensors: Mapping[str, Tensor], known: Iterable[str]) -> tuple[str, ...]:
     roots = {key.removeprefix(PREFIX).split(".")[0] for key in tensors}
-    return tuple(name for name in PARTS if name in roots)
+    return tuple(name for name in known if name in roots)
 
 
 def _require_fit(wrapped: Any, tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -161,4 +161,4 @@ def _peft(where: Path) -> Iterator[None]:
         ) from None
 
 
-__all__ = ["PARTS", "LoadedAdapter", "load_adapter"]
+__all__ = ["LoadedAdapter", "load_adapter"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.backbone import Backbone
 from clipdrift.checkpoint.adapter import LoadedAdapter
 from clipdrift.errors import Fault, RecordError
 from clipdrift.methods.guard import ROUNDING, SHARE, relative
@@ -52,7 +52,9 @@ def require_same_architecture(found: Backbone, baseline: Backbone, where: str) -
         (name, getattr(ours.vision_config, name), getattr(theirs.vision_config, name))
         for name in ARCHITECTURE
     ]
-    sizes.append(("projection_dim", ours.projection_dim, theirs.projection_dim))
+    sizes.append(("projection_dim", found.width, baseline.width))
+    kinds = (found.architecture.name, baseline.architecture.name)
+    sizes.append(("kind of model", *kinds))
     faults = [
         Fault(f"{where} {name}", f"{base} as in the baseline", str(own), "Name its own --baseline")
         for name, own, base in sizes
@@ -66,14 +68,11 @@ def require_same_architecture(found: Backbone, baseline: Backbone, where: str) -
 def adapter_findings(loaded: LoadedAdapter, live: Backbone) -> list[Finding]:
     """Whether the adapters act on the image path, and act as their merged weights do."""
     images = noise(live.image_size, live.model.device)
-    encoder = image_encoder(live)
+    encoder = live.live_encoder()
     now = encoder(images)
     with loaded.switched_off():
         off = encoder(images)
-    plain = ImageEncoder(
-        loaded.merged.vision_model, loaded.merged.visual_projection, live.mean, live.std
-    )
-    merged = plain.to(images.device).eval()(images)
+    merged = replace(live, model=loaded.merged).live_encoder()(images)
     moved, apart = relative(now, off), relative(now, merged)
     active = not torch.equal(now, off)
     same = apart <= ROUNDING + SHARE * min(moved, 0.02)
@@ -91,19 +90,14 @@ def adapter_findings(loaded: LoadedAdapter, live: Backbone) -> list[Finding]:
 
 def movement_finding(found: Backbone, baseline: Backbone) -> Finding:
     """Whether a whole CLIP differs from the baseline in what reads images."""
-    names = ("vision_model", "visual_projection")
-    same = all(_equal(found.model.get_submodule(n), baseline.model.get_submodule(n)) for n in names)
-    if same:
+    if _equal_parts(found, baseline, baseline.architecture.image_path):
         return Finding("vision weights", "note", "equal to the baseline's: nothing was adapted")
     return Finding("vision weights", "ok", "differ from the baseline's")
 
 
 def text_changed(found: Backbone, baseline: Backbone) -> bool:
     """Whether class prompts are read by other weights than the baseline's."""
-    names = ("text_model", "text_projection")
-    return not all(
-        _equal(found.model.get_submodule(n), baseline.model.get_submodule(n)) for n in names
-    )
+    return not _equal_parts(found, baseline, baseline.architecture.text_path)
 
 
 def text_finding(changed: bool) -> Finding:
@@ -128,6 +122,7 @@ def preprocessing_findings(
     return [
         _alike("activation", *acts, wrong=True),
         _alike("image size", *sizes, wrong=True),
+        _alike("resize", found.resize_mode, baseline.resize_mode, wrong=True),
         _alike("mean / std", *channels, wrong=True)
         if own_channels
         else Finding("mean / std", "note", "none in the folder: the baseline's are used"),
@@ -136,7 +131,11 @@ def preprocessing_findings(
 
 
 def beside_findings(projection: str | None, head: Iterable[str]) -> list[Finding]:
-    """What lies outside an adapter and may have been trained with it."""
+    """What lies outside an adapter and may have been trained with it.
+
+    Args:
+        projection: where it comes from, in words; None if it is not in the folder.
+    """
     names = ", ".join(sorted(head))
     return [
         Finding("projection", "ok", projection)
@@ -151,17 +150,14 @@ def beside_findings(projection: str | None, head: Iterable[str]) -> list[Finding
     ]  # fmt: skip
 
 
-def image_encoder(live: Backbone) -> ImageEncoder:
-    """The image path of a model as it is, not a copy, in eval mode."""
-    model: Any = live.model
-    encoder = ImageEncoder(model.vision_model, model.visual_projection, live.mean, live.std)
-    return encoder.to(model.device).eval()
-
-
 def _alike(check: str, own: str, base: str, *, wrong: bool = False) -> Finding:
     if own == base:
         return Finding(check, "ok", own)
     return Finding(check, "wrong" if wrong else "note", f"{own}, the baseline's is {base}")
+
+
+def _equal_parts(found: Backbone, baseline: Backbone, names: Iterable[str]) -> bool:
+    return all(_equal(found.model.get_submodule(n), baseline.model.get_submodule(n)) for n in names)
 
 
 def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
@@ -177,7 +173,6 @@ __all__ = [
     "Finding",
     "adapter_findings",
     "beside_findings",
-    "image_encoder",
     "movement_finding",
     "preprocessing_findings",
     "require_same_architecture",

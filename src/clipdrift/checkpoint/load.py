@@ -14,8 +14,9 @@ from clipdrift.backbone import (
     Backbone,
     ImageEncoder,
     folder_hash,
-    load_clip,
+    load_model,
     load_tokenizer,
+    precision_on_disk,
     preprocessing,
 )
 from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
@@ -23,7 +24,6 @@ from clipdrift.checkpoint.checks import (
     Finding,
     adapter_findings,
     beside_findings,
-    image_encoder,
     movement_finding,
     preprocessing_findings,
     require_same_architecture,
@@ -48,7 +48,7 @@ from clipdrift.spec.parts import BackboneSpec
 class Checkpoint:
     """A model made from a baseline.
 
-    live: the CLIP as it runs, adapters in place. plain: its image path without any wrapper, for
+    live: the model as it runs, adapters in place. plain: its image path without any wrapper, for
     the weights. own_text: whether it reads class prompts by weights of its own.
     """
 
@@ -60,7 +60,7 @@ class Checkpoint:
 
     @cached_property
     def encoder(self) -> ImageEncoder:
-        return image_encoder(self.live)
+        return self.live.live_encoder()
 
     def vision_state(self) -> dict[str, Tensor]:
         return _under("vision_model.", self.plain)
@@ -80,36 +80,39 @@ def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
         raise RecordError(
             Fault(str(folder), "an adapter or a CLIP", "a run", "Evaluate it without --spec")
         )
-    checkpoint = _adapter(folder, baseline) if kind == "adapter" else _clip(folder, baseline)
-    found = "peft adapter" if kind == "adapter" else "CLIP in transformers format"
+    checkpoint = _adapter(folder, baseline) if kind == "adapter" else _whole(folder, baseline)
+    whole = f"{checkpoint.live.architecture.name} in transformers format"
+    found = "peft adapter" if kind == "adapter" else whole
     kinds = [Finding("kind", "ok", f"{found}, safetensors")]
     return replace(checkpoint, findings=[*kinds, *checkpoint.findings])
 
 
-def _clip(folder: Path, baseline: Backbone) -> Checkpoint:
+def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
     spec = BackboneSpec(id=str(folder))
-    model, config = load_clip(folder, spec)
+    model, config, kind = load_model(folder, spec)
     require_finite(dict(model.named_parameters()), folder)
-    size, mean, std = preprocessing(folder, config, spec)
-    own_channels = (folder / "preprocessor_config.json").is_file()
+    images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
+    channels = images if images.own else baseline
     has_own = (folder / "tokenizer_config.json").is_file()
     live = Backbone(
         name=folder.name,
+        architecture=kind,
         model=model.to(baseline.model.device),
         tokenizer=load_tokenizer(folder, spec) if has_own else baseline.tokenizer,
-        image_size=size,
-        mean=mean if own_channels else baseline.mean,
-        std=std if own_channels else baseline.std,
+        image_size=images.size,
+        resize_mode=channels.resize_mode,
+        mean=channels.mean,
+        std=channels.std,
         sha256=folder_hash(folder),
-        precision_on_disk=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        precision_on_disk=precision_on_disk(config),
     )
     require_same_architecture(live, baseline, str(folder))
     changed = text_changed(live, baseline)
     head = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
     findings = [
         movement_finding(live, baseline),
-        *beside_findings("in the model", head),
-        *preprocessing_findings(live, baseline, own_channels=own_channels),
+        *beside_findings(_none(live) or "in the model", head),
+        *preprocessing_findings(live, baseline, own_channels=images.own),
         text_finding(changed),
         _base_finding(folder, baseline, {}),
     ]
@@ -126,7 +129,7 @@ def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
         precision_on_disk=", ".join(loaded.precisions),
     )
     beside = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
-    projection = _take_projection(loaded, beside, folder)
+    projection = _take_projection(loaded, baseline, beside, folder)
     changed = any(part.startswith("text_") for part in loaded.parts)
     head = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
     findings = [
@@ -140,17 +143,24 @@ def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
 
 
 def _take_projection(
-    loaded: LoadedAdapter, beside: Mapping[str, Tensor], folder: Path
+    loaded: LoadedAdapter, baseline: Backbone, beside: Mapping[str, Tensor], folder: Path
 ) -> str | None:
     """Where the projection comes from; a file beside the adapter is read into the live model."""
     if "visual_projection" in loaded.parts:
         return "in the adapter"
+    if none := _none(baseline):
+        return none
     saved = _under("projection.", beside)
     if not saved:
         return None
     own = dict(loaded.clip.visual_projection.named_parameters())
     assign(own, saved, where=str(folder / HEAD_FILE))
     return f"read from {HEAD_FILE}"
+
+
+def _none(backbone: Backbone) -> str | None:
+    """What is said of a projection where the kind of model has none."""
+    return None if backbone.projection_state() else f"none: {backbone.architecture.name} has none"
 
 
 def _base_finding(folder: Path, baseline: Backbone, config: Mapping[str, Any]) -> Finding:

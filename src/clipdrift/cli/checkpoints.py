@@ -22,7 +22,7 @@ RunDir = Annotated[Path, typer.Argument(help="folder of one run", show_default=F
 
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(help="a run, a peft adapter, or a CLIP", show_default=False)
+        Path, typer.Argument(help="a run, a peft adapter, or a CLIP or SigLIP", show_default=False)
     ],
     baseline: Annotated[
         str | None,
@@ -106,7 +106,7 @@ def export_model(
         bool,
         typer.Option(
             "--adapter/--merged",
-            help="merged: a whole CLIP for transformers; adapter: LoRA factors for peft",
+            help="merged: a whole model for transformers; adapter: LoRA factors for peft",
         ),
     ] = False,
 ) -> None:
@@ -119,9 +119,9 @@ def export_model(
     base = finished_run(run_dir)[1].backbone
     where = str(backbone_folder(base))
     study = run_dir.resolve().parent.parent / "study.yaml"
-    load = f"CLIPModel.from_pretrained({str(out)!r})"
+    load = f"AutoModel.from_pretrained({str(out)!r})"
     if adapter:
-        tower = f"CLIPModel.from_pretrained({where!r}).vision_model"
+        tower = f"AutoModel.from_pretrained({where!r}).vision_model"
         load = f"PeftModel.from_pretrained({tower}, {str(out)!r})"
     print(f"Wrote {out}; read back, its embeddings are those of the run.")
     print(f"In Python: {load}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,6 +64,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.materials import load_materials
+    from clipdrift.reading import not_read
 
     spec = load_spec(spec_file)
     console = Console(stderr=True)
@@ -75,6 +77,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         "study": spec.name,
         "backbone": materials.backbone.name,
         "image_size": materials.backbone.image_size,
+        "not_read": not_read(materials.backbone),
         "targets": {
             name: {
                 "classes": len(t.prompts),
@@ -96,12 +99,22 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         print(json.dumps(found, indent=1))
         return
     print(f"{spec.name}: backbone {found['backbone']}, {found['image_size']} px")
+    for reason, names in _by_reason(found["not_read"]).items():
+        print(f"not read ({reason}): {', '.join(names)}")
     for kind in ("targets", "transfers"):
         for name, numbers in found[kind].items():
             bad = len(numbers.pop("unreadable"))
             text = ", ".join(f"{n:,} {what}" for what, n in numbers.items())
             print(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
     print(f"Ready. Next: clipdrift plan {spec_file}")
+
+
+def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    """Why -> what, in the order of the names."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        grouped.setdefault(reason, []).append(name)
+    return grouped
 
 
 def plan(

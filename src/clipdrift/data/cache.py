@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.decode import Interpolation
+from clipdrift.data.decode import Interpolation, ResizeMode, Square
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.parts import ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
@@ -64,15 +64,17 @@ def prepare(
     image_size: int,
     interpolation: Interpolation,
     cache_dir: Path,
+    resize_mode: ResizeMode = "shortest",
     report: Report | None = None,
 ) -> dict[str, PreparedPart]:
     """The parts of a dataset as squares of pixels, from the cache or decoded into it.
 
     Args:
         spec: where the images are; see `open_dataset` for which parts come back.
-        image_size: S, the side of the square and the length of the resized short side.
+        image_size: S, the side of the square.
         interpolation: the resize filter, antialiased; CLIP's own is bicubic.
         cache_dir: made where it is missing; safe for several processes.
+        resize_mode: "shortest" resizes the short side to S and crops, "squash" both sides to S.
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
     Returns:
@@ -86,14 +88,13 @@ def prepare(
     opened = open_dataset(spec)
     for note in opened.notes:
         tell(note)
+    square = Square(image_size, interpolation, resize_mode)
     prepared: dict[str, PreparedPart] = {}
     faults: list[Fault] = []
     for name, part in opened.parts.items():
         where = f"{spec.name} ({name})"
         try:
-            prepared[name] = _prepared(
-                part, image_size, interpolation, cache_dir, spec.max_bad_images, where, tell
-            )
+            prepared[name] = _prepared(part, square, cache_dir, spec.max_bad_images, where, tell)
         except DataError as error:
             faults += error.faults
     if faults:
@@ -103,15 +104,14 @@ def prepare(
 
 def _prepared(
     part: ImagePart,
-    size: int,
-    interpolation: Interpolation,
+    square: Square,
     cache_dir: Path,
     max_bad: int,
     where: str,
     tell: Report,
 ) -> PreparedPart:
-    key = identity_of(CACHE_VERSION, part.identity, len(part), size, interpolation)[:32]
-    entry = cache_dir / key
+    key = identity_of(CACHE_VERSION, part.identity, len(part), *square)[:32]
+    entry, size = cache_dir / key, square.size
     written = _read_entry(entry, key, len(part), size)
     if written is not None and not _intact(entry, written):
         tell(f"{where}: prepared images do not match their checksum; preparing them anew")
@@ -121,7 +121,7 @@ def _prepared(
         with _locked(cache_dir, key, where, tell):
             written = _read_entry(entry, key, len(part), size)
             if written is None or not _intact(entry, written):
-                written = _write_entry(entry, key, part, size, interpolation, max_bad, where, tell)
+                written = _write_entry(entry, key, part, square, max_bad, where, tell)
     _require_few_bad(part, written.bad, max_bad, where)
     return _mapped(entry, part, written)
 
@@ -130,8 +130,7 @@ def _write_entry(
     entry: Path,
     key: str,
     part: ImagePart,
-    size: int,
-    interpolation: Interpolation,
+    square: Square,
     max_bad: int,
     where: str,
     tell: Report,
@@ -145,8 +144,7 @@ def _write_entry(
         written = write_pixels(
             part,
             unfinished / "pixels.npy",
-            size=size,
-            interpolation=interpolation,
+            square=square,
             progress=lambda count: tell(f"{where}: {count:,} / {total} images"),
         )
         _require_few_bad(part, written.bad, max_bad, where)

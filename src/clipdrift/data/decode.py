@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from clipdrift.data.parts import Loaded
 
 Interpolation = Literal["bicubic", "bilinear"]
+ResizeMode = Literal["shortest", "squash"]
+"""How an image becomes a square: short side resized and centre cropped, or both sides resized."""
 
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded: a small file can claim any size, and this
@@ -29,6 +31,14 @@ SUFFIXES = frozenset((*_JPEG, ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", 
 """Of files with images, in any case of letters."""
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+
+
+class Square(NamedTuple):
+    """What images are made into: side S, resize filter, and how they become square."""
+
+    size: int
+    interpolation: Interpolation
+    resize_mode: ResizeMode = "shortest"
 
 
 class UnreadableImageError(Exception):
@@ -60,11 +70,14 @@ def open_image(source: bytes | Path) -> Image.Image:
     return image
 
 
-def to_square(loaded: Loaded, size: int, interpolation: Interpolation) -> NDArray[np.uint8]:
-    """uint8 [S, S, 3]: upright, RGB, short side resized to S with antialias, centre-cropped.
+def to_square(
+    loaded: Loaded, size: int, interpolation: Interpolation, resize_mode: ResizeMode = "shortest"
+) -> NDArray[np.uint8]:
+    """uint8 [S, S, 3]: upright, RGB, resized with antialias; cropped where one side is longer.
 
     Sizes and offsets round as in transformers' CLIPImageProcessor with `shortest_edge` and
-    `crop_size` of S, so that a backbone sees what its own processor would show it.
+    `crop_size` of S, or SiglipImageProcessor with `height` and `width` of S, so that a backbone
+    sees what its own processor would show it.
 
     Raises:
         UnreadableImageError: a pixel format without a fixed range, or a side ratio so extreme
@@ -76,7 +89,9 @@ def to_square(loaded: Loaded, size: int, interpolation: Interpolation) -> NDArra
         image = Image.fromarray(loaded)
     else:
         image = to_rgb(_upright(loaded))
-    width, height = resized_size(image.width, image.height, size)
+    width, height = size, size
+    if resize_mode == "shortest":
+        width, height = resized_size(image.width, image.height, size)
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(f"{image.width} x {image.height}: sides too unequal to resize")
     resized = np.asarray(image.resize((width, height), _FILTERS[interpolation]))

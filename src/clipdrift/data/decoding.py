@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.decode import Interpolation, to_square
+from clipdrift.data.decode import Square, to_square
 from clipdrift.data.parts import ImagePart, Loaded
 from clipdrift.devices import available_cores
 
@@ -39,8 +39,7 @@ def write_pixels(
     part: ImagePart,
     path: Path,
     *,
-    size: int,
-    interpolation: Interpolation,
+    square: Square,
     progress: Callable[[int], None],
 ) -> Written:
     """Decode a part into uint8 [N - bad, S, S, 3] at `path`, in order.
@@ -50,8 +49,8 @@ def write_pixels(
     """
     digest, bad = hashlib.sha256(), {}
     with path.open("wb") as file:
-        start = _write_header(file, len(part), size)
-        for position, result in enumerate(_decoded(part, size, interpolation)):
+        start = _write_header(file, len(part), square.size)
+        for position, result in enumerate(_decoded(part, square)):
             if isinstance(result, str):
                 bad[position] = result
             else:
@@ -62,7 +61,7 @@ def write_pixels(
                 progress(position + 1)
         file.seek(0)
         # NumPy keeps room for growth in the header, so the true count fits where the first stood.
-        assert _write_header(file, len(part) - len(bad), size) == start
+        assert _write_header(file, len(part) - len(bad), square.size) == start
         file.flush()
         os.fsync(file.fileno())
     return Written(len(part) - len(bad), digest.hexdigest(), bad)
@@ -75,9 +74,7 @@ def _write_header(file: Any, count: int, size: int) -> int:
     return int(file.tell())
 
 
-def _decoded(
-    part: ImagePart, size: int, interpolation: Interpolation
-) -> Iterator[NDArray[np.uint8] | str]:
+def _decoded(part: ImagePart, square: Square) -> Iterator[NDArray[np.uint8] | str]:
     """Pixels or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
 
     alone = Lock()
@@ -90,7 +87,7 @@ def _decoded(
         try:
             loaded = part.load(position)
             with turn(loaded):
-                return to_square(loaded, size, interpolation)
+                return to_square(loaded, *square)
         except Exception as error:  # Pillow raises nearly every kind on a broken file
             return " ".join(str(error).split())[:200] or type(error).__name__
 

@@ -34,7 +34,7 @@ class AdaptedModel(nn.Module):
         return self.family.effective_state(self.encoder)
 
     def projection_state(self) -> dict[str, Tensor]:
-        """The visual projection's weights as they are."""
+        """The visual projection's weights as they are; none where the backbone has none."""
         return {name: p.detach() for name, p in self.encoder.projection.named_parameters()}
 
     def trained(self) -> dict[str, Tensor]:
@@ -105,9 +105,8 @@ def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -
 
 def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:
     encoder = backbone.encoder()
-    width = encoder.projection.out_features
     kind: str = spec.kind  # type: ignore[attr-defined]
-    head = nn.Linear(int(width), n_classes, device=encoder.mean.device)  # type: ignore[arg-type]
+    head = nn.Linear(backbone.width, n_classes, device=encoder.mean.device)
     return AdaptedModel(encoder, head, FAMILIES[kind])
 
 

@@ -63,8 +63,8 @@ def interpolated(
 def _untouched(trained: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
     """Trained tensors of the encoder that change with alpha, at their untouched values."""
     before = {f"encoder.tower.{name}": value for name, value in backbone.vision_state().items()}
-    for name, value in backbone.model.visual_projection.named_parameters():
-        before[f"encoder.projection.{name}"] = value.detach()
+    for name, value in backbone.projection_state().items():
+        before[f"encoder.projection.{name}"] = value
     return {
         name: torch.zeros_like(value) if LORA_B in name else before[name]
         for name, value in trained.items()

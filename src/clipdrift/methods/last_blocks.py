@@ -18,7 +18,7 @@ __all__ = ["adapt", "effective_state", "restore", "save"]
 
 
 def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
-    """Let the last `spec.blocks` blocks and the post layer norm train.
+    """Let the last `spec.blocks` blocks and the post layer norm train, and no pooling head.
 
     Raises:
         MethodError: if the tower has fewer blocks.

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2022) through peft, on linear layers of the vision tower only.
+"""LoRA (Hu et al. 2022) through peft, on linear layers of the vision tower's blocks only.
 
 peft scales the update by alpha / rank. The adapter is saved in peft's own format, so that peft
 itself can load it onto the untouched vision tower.
@@ -21,6 +21,8 @@ from clipdrift.spec.parts import LoraSpec
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
+POOLING_HEAD = "head"
+"""Of a tower that pools by attention and not at a CLS token."""
 
 
 def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
@@ -35,7 +37,7 @@ def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
     # peft draws A from the global generator: seed it here and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(_config(spec), encoder.tower)
+        inject_adapter_in_model(_config(spec, encoder.tower), encoder.tower)
 
 
 def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
@@ -74,20 +76,26 @@ def restore(encoder: ImageEncoder, spec: LoraSpec, folder: Path) -> None:
     assign(_factors(encoder.tower), plain, where=str(folder / FOLDER / WEIGHTS))
 
 
-def _config(spec: LoraSpec) -> Any:
+def _config(spec: LoraSpec, tower: nn.Module) -> Any:
     from peft import LoraConfig
+
+    # A pooling head has linear layers of the blocks' names, and a fused attention that reads past
+    # an adapter on its output layer.
+    has_head = hasattr(tower, POOLING_HEAD)
 
     return LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=sorted(spec.modules),
+        exclude_modules=rf"{POOLING_HEAD}\..*" if has_head else None,
         bias="none",
     )
 
 
 def _check(tower: nn.Module, spec: LoraSpec) -> None:
-    linears = {n: m for n, m in tower.named_modules() if isinstance(m, nn.Linear)}
+    blocks: nn.ModuleList = tower.encoder.layers  # type: ignore[union-attr, assignment]
+    linears = {n: m for n, m in blocks.named_modules() if isinstance(m, nn.Linear)}
     known = sorted({name.rsplit(".", 1)[-1] for name in linears})
     where = f"method {spec.name}"
     faults = [

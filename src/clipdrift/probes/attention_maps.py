@@ -1,4 +1,4 @@
-"""Reading the attention of a CLIP vision tower while it runs, a piece of one block's map at a time.
+"""Reading the attention of a vision tower while it runs, a piece of one block's map at a time.
 
 transformers' fused attention returns no weights. Here an attention function of our own is in place
 for the duration, in a tower that peft may have adapted. The maps of 200 images through a
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipdrift.probes.attention import patch_entropy_bits
+from clipdrift.probes.attention import entropy_bits, patch_entropy_bits
 
 IMPLEMENTATION = "clipdrift_probe"
 
@@ -31,21 +31,22 @@ class BlockAttention:
     """What is kept of one block's attention A [B, H, T, T], whose rows sum to 1; float32."""
 
     cls: Tensor
-    """[B, H, T] the row of CLS (token 0) over all tokens, itself included."""
+    """[B, H, T] the row of token 0 over all tokens, itself included; CLS where there is one."""
     mean: Tensor
     """[B, T, T] mean over heads."""
     patch_entropy_bits: Tensor
-    """[B, H] as `probes.attention.patch_entropy_bits` defines it."""
+    """[B, H] as `probes.attention.patch_entropy_bits` defines it; without a CLS token every token
+    is a patch, and it is the mean entropy of all rows."""
 
 
 Sink = Callable[[int, BlockAttention], None]
 
-_SINKS: dict[nn.Module, Callable[[BlockAttention], None]] = {}
-"""Attention modules that are being read now, each with where its readings go."""
+_SINKS: dict[nn.Module, tuple[Callable[[BlockAttention], None], bool]] = {}
+"""Attention modules that are being read now: where its readings go, and whether token 0 is CLS."""
 
 
 def tower_blocks(vision_model: nn.Module) -> list[Any]:
-    """The blocks of a CLIP vision tower, first to last.
+    """The blocks of a CLIP or SigLIP vision tower, first to last.
 
     Raises:
         ValueError: if it has none.
@@ -59,6 +60,11 @@ def tower_blocks(vision_model: nn.Module) -> list[Any]:
     return list(blocks)
 
 
+def has_cls_token(vision_model: nn.Module) -> bool:
+    """Whether token 0 is CLS; else every token is a patch."""
+    return hasattr(vision_model.embeddings, "class_embedding")
+
+
 @contextmanager
 def attention_sink(vision_model: nn.Module, sink: Sink) -> Iterator[None]:
     """While open, every block tells `sink(block, attention)` of the weights it goes on with.
@@ -70,13 +76,14 @@ def attention_sink(vision_model: nn.Module, sink: Sink) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, _attend_and_tell)
+    has_cls = has_cls_token(vision_model)
     modules = [block.self_attn for block in tower_blocks(vision_model)]
     # The blocks read the config when they run. By identity: configs compare by content.
     configs = list({id(module.config): module.config for module in modules}.values())
     before = [config._attn_implementation for config in configs]
     try:
         for number, module in enumerate(modules):
-            _SINKS[module] = partial(sink, number)
+            _SINKS[module] = (partial(sink, number), has_cls)
         for config in configs:
             config._attn_implementation = IMPLEMENTATION
         yield
@@ -106,6 +113,7 @@ def _attend_and_tell(
     if module not in _SINKS:  # a tower that shares the config is not read, but must still work
         out = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
         return out.transpose(1, 2).contiguous(), None
+    tell, has_cls = _SINKS[module]
     n, n_heads, n_tokens, width = query.shape
     out = query.new_empty(n, n_tokens, n_heads, width)
     told = BlockAttention(
@@ -120,9 +128,11 @@ def _attend_and_tell(
         out[images, :, heads] = (attn.to(value.dtype) @ value[images, heads]).transpose(1, 2)
         told.cls[images, heads] = attn[:, :, 0]
         told.mean[images] += attn.sum(dim=1)
-        told.patch_entropy_bits[images, heads] = patch_entropy_bits(attn)
+        told.patch_entropy_bits[images, heads] = (
+            patch_entropy_bits(attn) if has_cls else entropy_bits(attn).mean(dim=-1)
+        )
     told.mean.div_(n_heads)
-    _SINKS[module](told)
+    tell(told)
     return out, None
 
 
@@ -135,4 +145,4 @@ def _pieces(n: int, n_heads: int, n_tokens: int, device: str) -> Iterator[tuple[
             yield slice(image, image + many), slice(head, head + some)
 
 
-__all__ = ["BlockAttention", "attention_sink", "tower_blocks"]
+__all__ = ["BlockAttention", "attention_sink", "has_cls_token", "tower_blocks"]

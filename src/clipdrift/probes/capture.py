@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -22,36 +22,54 @@ from clipdrift.probes.attention import (
     gini,
     head_diversity,
 )
-from clipdrift.probes.attention_maps import BlockAttention, attention_sink, tower_blocks
+from clipdrift.probes.attention_maps import (
+    BlockAttention,
+    attention_sink,
+    has_cls_token,
+    tower_blocks,
+)
 from clipdrift.probes.rollout import rollout_cls, rollout_step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProbeReading:
-    """Everything from one pass over N probe images through L blocks; float32 on the CPU."""
+    """Everything from one pass over N probe images through L blocks; float32 on the CPU.
 
-    cls_entropy_nats: Tensor
+    What is read at the CLS token is None for a tower that has none.
+    """
+
+    cls_entropy_nats: Tensor | None = None
     """[N, L] mean over heads, as are all [N, L] below but `head_diversity`."""
-    erf95: Tensor
+    erf95: Tensor | None = None
     """[N, L] fraction of patches."""
-    gini: Tensor
+    gini: Tensor | None = None
     """[N, L]"""
-    head_diversity: Tensor
+    head_diversity: Tensor | None = None
     """[N, L] over the heads of one image."""
-    head_diversity_paper: Tensor
+    head_diversity_paper: Tensor | None = None
     """[L] over the heads' maps averaged over the whole probe set."""
     patch_entropy_bits: Tensor
     """[N, L]"""
-    rollout_entropy_bits: Tensor
+    rollout_entropy_bits: Tensor | None = None
     """[N]"""
-    rollout_erf95: Tensor
+    rollout_erf95: Tensor | None = None
     """[N] fraction of patches."""
-    rollout_gini: Tensor
+    rollout_gini: Tensor | None = None
     """[N]"""
-    cls_activations: Tensor
+    cls_activations: Tensor | None = None
     """[L, N, D] CLS hidden state after each block, before the post-layernorm."""
     embeddings: Tensor
-    """[N, E] projected image embeddings, un-normalised."""
+    """[N, E] image embeddings, projected where there is a projection, un-normalised."""
+
+    def __post_init__(self) -> None:
+        at_cls = [getattr(self, field.name) for field in fields(self) if field.default is None]
+        if len({value is None for value in at_cls}) > 1:
+            raise TypeError("ProbeReading: expected all that is read at CLS or none of it")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was read, by name: the arguments of an equal reading."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def read_probe(
@@ -64,7 +82,8 @@ def read_probe(
 
     Args:
         encode: [B, 3, S, S] -> embeddings [B, E], through `vision_model` exactly once.
-        vision_model: transformers' CLIP vision tower, its linear layers possibly wrapped by peft.
+        vision_model: transformers' CLIP or SigLIP vision tower, its linear layers possibly wrapped
+            by peft.
         batches: the probe images in order, each batch [B, 3, S, S] float32; sizes may differ.
 
     Returns:
@@ -85,7 +104,7 @@ the tower itself.
     """
     blocks = tower_blocks(vision_model)
     _require_float32("weights", (p for p in vision_model.parameters() if p.is_floating_point()))
-    collector = _Collector(len(blocks))
+    collector = _Collector(len(blocks), has_cls=has_cls_token(vision_model))
     with ExitStack() as stack:
         stack.enter_context(_eval_mode(vision_model))
         stack.enter_context(attention_sink(vision_model, collector.attention))
@@ -102,8 +121,8 @@ the tower itself.
 class _Collector:
     """Turns attention and hidden states into the columns of a reading, batch by batch."""
 
-    def __init__(self, n_blocks: int) -> None:
-        self.n_blocks = n_blocks
+    def __init__(self, n_blocks: int, *, has_cls: bool) -> None:
+        self.n_blocks, self.has_cls = n_blocks, has_cls
         self.columns: dict[str, list[Tensor]] = {}
         self.head_maps: list[Tensor] = []
         self._start_batch()
@@ -117,6 +136,10 @@ class _Collector:
         """Read one block."""
         if block != len(self._blocks):
             raise _not_once()
+        patch_entropy = attention.patch_entropy_bits.mean(dim=1)
+        if not self.has_cls:
+            self._blocks.append({"patch_entropy_bits": patch_entropy})
+            return
         a = cls_patch_attention(attention.cls[:, :, None])
         self._blocks.append(
             {
@@ -124,7 +147,7 @@ class _Collector:
                 "erf95": erf95(a).mean(dim=1),
                 "gini": gini(a).mean(dim=1),
                 "head_diversity": head_diversity(a),
-                "patch_entropy_bits": attention.patch_entropy_bits.mean(dim=1),
+                "patch_entropy_bits": patch_entropy,
             }
         )
         self._rollout = rollout_step(self._rollout, attention.mean)
@@ -136,26 +159,27 @@ class _Collector:
             self.head_maps.append(maps)
 
     def hidden(self, block: int, state: Tensor) -> None:
-        """Keep the CLS row of one block's output [B, T, D], a copy: a view would keep it all."""
+        """Keep token 0 of one block's output [B, T, D], a copy: a view would keep it all."""
         if block != len(self._cls):
             raise _not_once()
         self._cls.append(state[:, 0].clone())
 
     def finish_batch(self, embeddings: Tensor, n_images: int) -> None:
         """Move a batch's columns off the device."""
-        if len(self._cls) != self.n_blocks or self._rollout is None:
+        if not len(self._cls) == len(self._blocks) == self.n_blocks:
             raise _not_once()
         if embeddings.ndim != 2 or len(embeddings) != n_images:
             got = f"{list(embeddings.shape)} for {n_images} images"
             raise ValueError(
                 f"encode: expected embeddings [B, E], got {got}. Return one per image."
             )
-        a = rollout_cls(self._rollout)
         batch = {k: torch.stack([b[k] for b in self._blocks], dim=1) for k in self._blocks[0]}
-        batch["rollout_entropy_bits"] = entropy_bits(a)
-        batch["rollout_erf95"] = erf95(a)
-        batch["rollout_gini"] = gini(a)
-        batch["cls_activations"] = torch.stack(self._cls, dim=1)
+        if self._rollout is not None:
+            a = rollout_cls(self._rollout)
+            batch["rollout_entropy_bits"] = entropy_bits(a)
+            batch["rollout_erf95"] = erf95(a)
+            batch["rollout_gini"] = gini(a)
+            batch["cls_activations"] = torch.stack(self._cls, dim=1)
         batch["embeddings"] = embeddings
         for name, values in batch.items():
             self.columns.setdefault(name, []).append(values.float().cpu())
@@ -166,6 +190,8 @@ class _Collector:
         if not self.columns:
             raise ValueError("batches: expected probe images, got none. Check the probe set.")
         whole = {name: torch.cat(parts) for name, parts in self.columns.items()}
+        if not self.has_cls:
+            return ProbeReading(**whole)
         whole["cls_activations"] = whole["cls_activations"].transpose(0, 1).contiguous()
         # Cosines do not see the scale: the sum over images serves as well as the mean.
         paper = head_diversity(torch.stack(self.head_maps)).float().cpu()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from clipdrift.probes.capture import ProbeReading
@@ -26,6 +25,14 @@ BLOCKWISE = {
     "patch_entropy_bits": "patch_entropy",
 }
 """Quantities read in every block: name of the level -> stem of the drift, which has no unit."""
+
+AT_CLS = (
+    *(name for name in BLOCKWISE if name != "patch_entropy_bits"),
+    "rollout_entropy_bits",
+    "rollout_erf95",
+    "rollout_gini",
+)
+"""Levels that a tower without a CLS token does not have; nor has it a CKA, which is of CLS."""
 
 WHOLE = {
     "rollout_entropy_bits": "rollout_entropy",
@@ -59,9 +66,9 @@ def drift_signals(adapted: ProbeReading, baseline: ProbeReading) -> Signals:
         `drift`: `<stem>_pct`, `<stem>_last_pct`, `<stem>_per_block_pct` in percent,
         `rollout_*_pct`, `cka_mean`, `cka_last`, `cka_per_block` (0 to 1; 1 = unchanged),
         `embedding_drift` (0 to 2).
-        Undefined is None: a baseline of 0, a CKA without variance, a value that is not finite, and
-        the mean over blocks of which one is undefined. A reading against itself gives drift of
-        exactly 0, and CKA of 1 within 1e-12.
+        Undefined is None: a baseline of 0, a CKA without variance, a value that is not finite, the
+        mean over blocks of which one is undefined, and what a tower without CLS token lacks. A
+        reading against itself gives drift of exactly 0, and CKA of 1 within 1e-12.
 
     Raises:
         ValueError: if the readings are not of the same images and blocks.
@@ -102,7 +109,7 @@ def per_image_table(adapted: ProbeReading, baseline: ProbeReading) -> dict[str, 
     Returns:
         For each quantity that exists per image (not `head_diversity_paper`): `<q>` (mean over
         blocks) and `<q>_last`, rollout quantities as they are, each also with `_baseline`; and
-        `embedding_drift`. Undefined is None.
+        `embedding_drift`. Undefined is None; what a tower without CLS token lacks has no column.
 
     Raises:
         ValueError: if the readings are not of the same images and blocks.
@@ -111,14 +118,41 @@ def per_image_table(adapted: ProbeReading, baseline: ProbeReading) -> dict[str, 
     table: dict[str, list[float | None]] = {}
     for reading, suffix in ((adapted, ""), (baseline, "_baseline")):
         for name in BLOCKWISE:
-            values = getattr(reading, name).double()
-            if values.ndim == 2:
+            values = getattr(reading, name)
+            if values is not None and values.ndim == 2:
+                values = values.double()
                 table[f"{name}{suffix}"] = _numbers(values.mean(dim=1))
                 table[f"{name}_last{suffix}"] = _numbers(values[:, -1])
         for name in WHOLE:
-            table[f"{name}{suffix}"] = _numbers(getattr(reading, name))
+            if (values := getattr(reading, name)) is not None:
+                table[f"{name}{suffix}"] = _numbers(values)
     distances = embedding_drift_per_image(adapted.embeddings, baseline.embeddings)
     return {**table, "embedding_drift": _numbers(distances)}
+
+
+def undefined_without_cls() -> dict[str, str]:
+    """Dotted name of every level and drift that a tower without a CLS token lacks -> why.
+
+    >>> undefined_without_cls()["drift.cka_mean"]
+    'the vision tower has no CLS token: there are no CLS activations to compare'
+    """
+    no_cls = "the vision tower has no CLS token"
+    reasons = {}
+    for name in AT_CLS:
+        whole = name in WHOLE
+        lacks = (
+            "there is no CLS row of the rollout" if whole else "there is no CLS row of attention"
+        )
+        stem = WHOLE[name] if whole else BLOCKWISE[name]
+        fields = [f"levels.{name}", f"drift.{stem}_pct"]
+        if not whole:
+            fields += [f"levels.{name}_last", f"drift.{stem}_last_pct"]
+        reasons.update(dict.fromkeys(fields, f"{no_cls}: {lacks}"))
+    cka = ("drift.cka_mean", "drift.cka_last")
+    return {
+        **reasons,
+        **dict.fromkeys(cka, f"{no_cls}: there are no CLS activations to compare"),
+    }
 
 
 def drift_pct(adapted: float | None, baseline: float | None) -> float | None:
@@ -145,18 +179,23 @@ def mean(values: list[float | None]) -> float | None:
 
 def _per_block(reading: ProbeReading, name: str) -> list[float | None]:
     """Means over images, one for each block, in float64."""
-    values: Tensor = getattr(reading, name).double()
-    return _numbers(values.mean(dim=0) if values.ndim == 2 else values)
+    values: Tensor | None = getattr(reading, name)
+    if values is None:
+        return [None] * reading.patch_entropy_bits.shape[1]
+    wide = values.double()
+    return _numbers(wide.mean(dim=0) if wide.ndim == 2 else wide)
 
 
 def _mean_over_images(reading: ProbeReading, name: str) -> float | None:
-    values: Tensor = getattr(reading, name).double()
-    return _numbers(values.mean().reshape(1))[0]
+    values: Tensor | None = getattr(reading, name)
+    return None if values is None else _numbers(values.double().mean().reshape(1))[0]
 
 
 def _cka(adapted: ProbeReading, baseline: ProbeReading) -> dict[str, Value]:
-    pairs = zip(adapted.cls_activations, baseline.cls_activations, strict=True)
-    blocks = [linear_cka(now, before) for now, before in pairs]
+    blocks: list[float | None] = [None] * adapted.patch_entropy_bits.shape[1]
+    if adapted.cls_activations is not None and baseline.cls_activations is not None:
+        pairs = zip(adapted.cls_activations, baseline.cls_activations, strict=True)
+        blocks = [linear_cka(now, before) for now, before in pairs]
     return {"cka_mean": mean(blocks), "cka_last": blocks[-1], "cka_per_block": list(blocks)}
 
 
@@ -165,9 +204,16 @@ def _numbers(values: Tensor) -> list[float | None]:
 
 
 def _require_same_shapes(adapted: ProbeReading, baseline: ProbeReading) -> None:
-    now, before = (torch.Size(r.cls_activations.shape) for r in (adapted, baseline))
+    now, before = (_shape(r) for r in (adapted, baseline))
     if now != before:
         raise ValueError(
-            f"drift: expected readings of the same blocks, images and width, got {list(now)} "
-            f"against {list(before)}. Read both on one probe set."
+            f"drift: expected readings of the same blocks, images and width, got {now} "
+            f"against {before}. Read both on one probe set."
         )
+
+
+def _shape(reading: ProbeReading) -> list[int]:
+    """Blocks, images and, where there is a CLS token, width."""
+    if reading.cls_activations is not None:
+        return list(reading.cls_activations.shape)
+    return list(reading.patch_entropy_bits.T.shape)

@@ -39,7 +39,7 @@ LearningRate = Annotated[float, Field(gt=0, le=10)]
 
 
 class BackboneSpec(Part):
-    """A CLIP in transformers format: `mini-clip`, a local folder, or a hub id with a revision."""
+    """CLIP or SigLIP in transformers format: `mini-clip`, a folder, or a hub id with a revision."""
 
     id: str = Field("mini-clip", min_length=1)
     revision: str | None = None

@@ -1,0 +1,32 @@
+"""Backbones: reading a CLIP or SigLIP from a folder, its image encoder and its text features.
+
+`loading` finds the folder and accounts for every key, `preprocessing` reads how images are shown,
+`clip` and `siglip` hold what differs between the kinds, `model` and `encoder` what others use.
+"""
+
+from clipdrift.backbone.encoder import ImageEncoder
+from clipdrift.backbone.loading import (
+    EMBEDDED,
+    backbone_folder,
+    folder_hash,
+    load_backbone,
+    load_model,
+    load_tokenizer,
+    precision_on_disk,
+)
+from clipdrift.backbone.model import Backbone
+from clipdrift.backbone.preprocessing import Preprocessing, preprocessing
+
+__all__ = [
+    "EMBEDDED",
+    "Backbone",
+    "ImageEncoder",
+    "Preprocessing",
+    "backbone_folder",
+    "folder_hash",
+    "load_backbone",
+    "load_model",
+    "load_tokenizer",
+    "precision_on_disk",
+    "preprocessing",
+]

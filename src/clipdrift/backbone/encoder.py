@@ -1,0 +1,41 @@
+"""The image path: what is trained, probed and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ImageEncoder(nn.Module):
+    """uint8 images -> un-normalised image embeddings, through the vision tower as it is now.
+
+    Whatever adapts the tower does so in place, so the path that is trained, probed and scored
+    is one and the same. The projection is the identity, without weights, where a model has none.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, tower: nn.Module, projection: nn.Module, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.tower = tower
+        self.projection = projection
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, S, S, 3] -> float32 [B, 3, S, S] with the checkpoint's mean and std."""
+        return (pixels.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> embeddings [B, E]."""
+        pooled: Tensor = self.tower(pixel_values=pixel_values).pooler_output
+        embeddings: Tensor = self.projection(pooled)
+        return embeddings
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.encode(self.normalise(pixels))

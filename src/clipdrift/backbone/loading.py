@@ -1,0 +1,186 @@
+"""Finding a backbone's folder and loading it, every key accounted for.
+
+A backbone is always read from a folder in transformers format: the embedded `mini-clip`, a folder
+of the user's, or a snapshot of a hub repository. Weights are safetensors, loaded as float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipdrift.backbone.architecture import Architecture
+from clipdrift.backbone.clip import CLIP
+from clipdrift.backbone.faults import CONVERT, refusal
+from clipdrift.backbone.model import Backbone
+from clipdrift.backbone.preprocessing import preprocessing
+from clipdrift.backbone.siglip import SIGLIP
+from clipdrift.errors import BackboneError, Fault
+from clipdrift.hub import snapshot
+from clipdrift.sizes import size_faults
+from clipdrift.spec.parts import BackboneSpec
+
+EMBEDDED = ("mini-clip",)
+ARCHITECTURES = {"clip": CLIP, "siglip": SIGLIP}
+"""model_type of a config.json -> the kind of model."""
+HASHED = {".json", ".safetensors", ".txt", ".model"}
+"""Configuration, weights, tokenizer: what a model is read from."""
+
+
+def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
+    """Load a CLIP or SigLIP as float32 with exact key accounting.
+
+    Raises:
+        BackboneError: missing folder, hub out of reach, another kind of model, keys missing or
+            left over.
+    """
+    folder = backbone_folder(spec)
+    model, config, kind = load_model(folder, spec)
+    images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
+    return Backbone(
+        name=spec.id if spec.id in EMBEDDED else folder.name if os.path.isdir(spec.id) else spec.id,
+        architecture=kind,
+        model=model.to(device),
+        tokenizer=load_tokenizer(folder, spec),
+        image_size=images.size,
+        resize_mode=images.resize_mode,
+        mean=images.mean,
+        std=images.std,
+        sha256=folder_hash(folder),
+        precision_on_disk=precision_on_disk(config),
+    )
+
+
+def load_model(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any], Architecture]:
+    """The float32 model of a folder, every key accounted for, its config.json, and its kind.
+
+    Raises:
+        BackboneError: another kind of model, files missing or damaged, keys missing or left over.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    config = _read_json(folder / "config.json", spec)
+    kind = _architecture(config, spec)
+    if wrong := size_faults(config, folder, f"backbone {spec.id}"):
+        raise BackboneError(wrong)
+    with _loading(spec):
+        model, loading = getattr(transformers, kind.model_class).from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # they are counted below, by name
+            output_loading_info=True,
+        )
+    unmatched = sorted(
+        {*loading["missing_keys"], *loading["unexpected_keys"]}
+        | {str(key) for key in loading.get("mismatched_keys", ())}
+    )
+    unmatched = [key for key in unmatched if not key.endswith("position_ids")]
+    if unmatched:
+        raise refusal(
+            spec,
+            "weights that match the model key by key",
+            f"{len(unmatched)} that do not, first {unmatched[0]!r}",
+            CONVERT,
+        )
+    return model.requires_grad_(False).eval(), config, kind
+
+
+def _architecture(config: dict[str, Any], spec: BackboneSpec) -> Architecture:
+    found = config.get("model_type")
+    if found == "siglip2":
+        raise refusal(
+            spec,
+            "a CLIP or SigLIP that reads images at one size",
+            "model_type 'siglip2', which reads them at sizes of their own (NaFlex)",
+            "Name a SigLIP 2 of fixed size, for example google/siglip2-base-patch16-224",
+        )
+    if found not in ARCHITECTURES:
+        raise refusal(
+            spec, "a CLIP or SigLIP checkpoint (model_type clip or siglip)", repr(found), CONVERT
+        )
+    for part in ("vision_config", "text_config"):
+        if not isinstance(config.get(part) or {}, dict):
+            raise refusal(spec, f"a mapping as {part}", repr(config[part])[:80], CONVERT)
+    kind = ARCHITECTURES[found]
+    if wrong := kind.faults(config):
+        where, step = f"backbone {spec.id}", "Name another checkpoint"
+        raise BackboneError([Fault(where, expected, got, step) for expected, got in wrong])
+    return kind
+
+
+def precision_on_disk(config: dict[str, Any]) -> str:
+    """The precision that a config.json says its weights were saved in."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        BackboneError: files missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    with _loading(spec):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+@contextmanager
+def _loading(spec: BackboneSpec) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # every library below has errors of its own for damaged files
+        raise refusal(
+            spec,
+            "a loadable transformers folder",
+            " ".join(str(error).split())[:160],
+            "Check that it holds config.json, model.safetensors and the tokenizer files",
+        ) from None
+
+
+def backbone_folder(spec: BackboneSpec) -> Path:
+    """The local folder of a backbone: embedded, the user's, or a snapshot from the hub.
+
+    Raises:
+        BackboneError: if there is none.
+    """
+    if spec.id in EMBEDDED:
+        return Path(str(files("clipdrift").joinpath("assets", spec.id)))
+    if os.path.isdir(spec.id):
+        return Path(spec.id)
+    if spec.id.startswith((".", "/", "~")):
+        raise refusal(spec, "a model folder", "nothing there", "Check the path")
+    return snapshot(spec.id, spec.revision)
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over config, weights and tokenizer of a model folder, by name and content."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in HASHED:
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _read_json(path: Path, spec: BackboneSpec) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise refusal(spec, "a folder with a readable config.json", str(path), CONVERT)
+    return value

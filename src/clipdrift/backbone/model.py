@@ -1,0 +1,87 @@
+"""An untouched backbone, ready to be copied from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipdrift.backbone.architecture import Architecture
+from clipdrift.backbone.encoder import ImageEncoder
+from clipdrift.data.decode import ResizeMode
+from clipdrift.errors import BackboneError, Fault
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An untouched CLIP or SigLIP. Never modified: methods work on `encoder()`, a copy."""
+
+    name: str
+    architecture: Architecture
+    model: Any
+    tokenizer: Any
+    image_size: int
+    resize_mode: ResizeMode
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+    precision_on_disk: str
+
+    @property
+    def width(self) -> int:
+        """E, the width of an image or text embedding."""
+        return self.architecture.width(self.model)
+
+    def encoder(self) -> ImageEncoder:
+        """A fresh copy of the image encoder, frozen, in eval mode."""
+        return copy.deepcopy(self.live_encoder()).requires_grad_(False).eval()
+
+    def live_encoder(self) -> ImageEncoder:
+        """The image path of the model as it is, not a copy, in eval mode."""
+        projection = self.architecture.projection(self.model)
+        encoder = ImageEncoder(self.model.vision_model, projection, self.mean, self.std)
+        return encoder.to(next(encoder.tower.parameters()).device).eval()
+
+    @torch.no_grad()
+    def text_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
+        """Unit text embeddings of classes, averaged over their prompts.
+
+        Args:
+            prompts: for each class its prompts, e.g. `[["a photo of a cat"], ["a dog"]]`.
+
+        Returns:
+            [C, E] float32, rows of unit length (the ensembling of Radford et al. 2021, sec. 3.1.4).
+        """
+        longest = self.model.config.text_config.max_position_embeddings
+        features = []
+        for group in prompts:
+            tokens = self.architecture.tokens(self.tokenizer, group, longest)
+            on_device = {name: value.to(self.model.device) for name, value in tokens.items()}
+            known = self.model.config.text_config.vocab_size
+            _require_known(on_device["input_ids"], known, f"backbone {self.name}")
+            out = self.model.get_text_features(**on_device).pooler_output
+            unit = nn.functional.normalize(out.float(), dim=-1)
+            features.append(nn.functional.normalize(unit.mean(dim=0), dim=0))
+        return torch.stack(features)
+
+    def vision_state(self) -> dict[str, Tensor]:
+        """The tower's weights by name: what weight drift is measured against."""
+        return {name: p.detach() for name, p in self.model.vision_model.named_parameters()}
+
+    def projection_state(self) -> dict[str, Tensor]:
+        """The visual projection's weights by name; none where there is no projection."""
+        projection = self.architecture.projection(self.model)
+        return {name: p.detach() for name, p in projection.named_parameters()}
+
+
+def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:
+    """Refuse token ids without an embedding: the tokenizer is another model's, or was edited."""
+    if ids.numel() and int(ids.min()) >= 0 and int(ids.max()) < vocab_size:
+        return
+    got = f"ids up to {int(ids.max())}" if ids.numel() else "no tokens"
+    step = "Restore the tokenizer files of this model"
+    raise BackboneError(Fault(where, f"token ids from 0 to {vocab_size - 1}", got, step))
