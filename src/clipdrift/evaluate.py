@@ -22,6 +22,7 @@ from clipdrift.reading import (
     val_accuracy,
 )
 from clipdrift.records import RunRecord, StudyFolder, read_record
+from clipdrift.run_files import file_hashes
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig
 from clipdrift.worker import strict_float32
@@ -70,7 +71,8 @@ def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
     """Record and configuration of a run whose weights were kept.
 
     Raises:
-        RecordError: if there is no record, or the run is not one that was finished here.
+        RecordError: if there is no record, the run is not one that was finished here, or its
+            weights are not those that were recorded.
     """
     record = read_record(run_dir / "record.json")
     if record.status != "finished" or record.config is None:
@@ -78,7 +80,25 @@ def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
         raise RecordError(
             Fault(str(run_dir), "a finished run", state, "Choose a run that has weights")
         )
+    _require_same_weights(run_dir, record)
     return record, RunConfig.model_validate(record.config)
+
+
+def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
+    """A file of weights has the hash in the record; one that is gone is told when read."""
+    now = file_hashes(run_dir)
+    faults = [
+        Fault(
+            str(run_dir / name),
+            f"saved weights with SHA-256 {sha}, as recorded",
+            now[name],
+            "Restore the file, or remove the run's folder and run the study again",
+        )
+        for name, sha in record.files.items()
+        if name.endswith(".safetensors") and now.get(name, sha) != sha
+    ]
+    if faults:
+        raise RecordError(faults)
 
 
 def _require_same_content(record: RunRecord, materials: Materials) -> None:

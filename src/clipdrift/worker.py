@@ -38,6 +38,9 @@ Say = Callable[[dict[str, Any]], None]
 ALIVE_SECONDS = 5.0
 """How often a worker in training says that it makes progress."""
 
+NO_MEMORY = ("can't allocate memory", "could not create a primitive")
+"""What torch and oneDNN say on a CPU that has no memory left."""
+
 
 class Worker:
     """Holds a study's backbone and data, and measures its runs one by one."""
@@ -171,7 +174,7 @@ def _out_of_memory(error: Exception) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def main() -> None:

@@ -1,20 +1,25 @@
-"""Signals that a study meets."""
+"""Faults that a study meets: signals, disks, folders."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_study import tiny
 
+from clipdrift.errors import ClipdriftError
+from clipdrift.records import StudyFolder
 from clipdrift.run_files import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
-
-ROOT = Path(__file__).parents[2]
+from clipdrift.study import Outcome, run_study
 
 
 def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
@@ -22,6 +27,10 @@ def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
     file.write_text(dump_spec(spec))
     run = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
     return [*run, "--cache", str(cache), "--workers", "1", "--device", "cpu"]
+
+
+def measure(spec: StudySpec, out: Path, cache: Path, **options: Any) -> Outcome:
+    return run_study(spec, out, cache_dir=cache, workers=1, device="cpu", **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -57,3 +66,55 @@ def test_a_signal_ends_the_study_with_its_state_saved(
     )
     (state,) = out.glob(f"runs/*/{STATE_FILE}")
     assert not list(state.parent.glob("record.json"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for little."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("a file system of its own needs the right to mount")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def remount(disk: Path, how: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_the_study_goes_on(small_disk: Path, cache_dir: Path) -> None:
+    spec = tiny(seeds=[7, 11, 19], methods=["full_ft"])
+    with pytest.raises(ClipdriftError, match=r"No space left on device|got .*space"):
+        measure(spec, small_disk / "out", cache_dir)
+    remount(small_disk, "size=200m")
+    outcome = measure(spec, small_disk / "out", cache_dir)
+    assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 3)
+    assert StudyFolder(small_disk / "out").records()[1] == []
+
+
+def test_a_folder_that_becomes_read_only_is_told(small_disk: Path, cache_dir: Path) -> None:
+    remount(small_disk, "size=200m")
+    measure(tiny(), small_disk / "out", cache_dir)
+    remount(small_disk, "ro")
+    with pytest.raises(ClipdriftError, match="Read-only file system"):
+        measure(tiny(seeds=[7, 11]), small_disk / "out", cache_dir)
+    remount(small_disk, "rw")
+    outcome = measure(tiny(seeds=[7, 11]), small_disk / "out", cache_dir)
+    assert (outcome.kept, outcome.measured) == (1, 1)
+
+
+def test_a_folder_deleted_under_way_is_told_or_made_anew(cache_dir: Path, tmp_path: Path) -> None:
+    out, deleted = tmp_path / "out", []
+
+    def delete(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and not deleted:
+            deleted.append(True)
+            shutil.rmtree(out)
+
+    with suppress(ClipdriftError):  # or its files are made anew: either will do
+        measure(tiny(seeds=[7, 11]), out, cache_dir, on_event=delete)
+    assert deleted
+    outcome = measure(tiny(seeds=[7, 11]), out, cache_dir)
+    assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,11 +17,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from kill_study import workers_of
 from PIL import Image
 
-from clipdrift.errors import ClipdriftError, StudyFolderError
+from clipdrift.analysis.summary import write_analysis
+from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.evaluate import evaluate_run
+from clipdrift.export import export_merged
 from clipdrift.records import StudyFolder, read_record
+from clipdrift.report import write_report
 from clipdrift.spec import StudySpec, dump_spec
 from clipdrift.study import run_study, study_status
 
@@ -134,21 +139,31 @@ def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path
         assert [row for row in compared if not row.agrees] == []
 
 
-def test_evaluate_notices_weights_that_are_not_the_records(
+def test_weights_that_are_not_the_records_are_refused(
     finished_study: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
-    from safetensors.torch import load_file, save_file
-
     study = tmp_path / "study"
     shutil.copytree(finished_study, study)
     run = next((study / "runs").glob("*full_ft-lr0.003*"))
-    weights = load_file(run / "vision.safetensors")
-    weights = {k: v + 0.01 * torch.randn_like(v) for k, v in weights.items()}
-    save_file(weights, run / "vision.safetensors")
-    compared = evaluate_run(run, cache_dir=cache_dir)
-    assert any(not row.agrees for row in compared)
-    (run / "vision.safetensors").write_bytes(b"torn")
-    with pytest.raises(ClipdriftError, match=r"vision\.safetensors: expected saved weights"):
+    path = run / "vision.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    was = read_record(run / "record.json").files[path.name]
+    told = re.escape(
+        f"{path}: expected saved weights with SHA-256 {was}, as recorded, "
+        f"got {hashlib.sha256(content).hexdigest()}."
+    )
+    with pytest.raises(RecordError, match=told):
+        evaluate_run(run, cache_dir=cache_dir)
+    with pytest.raises(RecordError, match=told):
+        export_merged(run, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+    path.write_bytes(b"torn")
+    with pytest.raises(RecordError, match=r"vision\.safetensors: expected saved weights"):
+        evaluate_run(run, cache_dir=cache_dir)
+    path.unlink()
+    with pytest.raises(RecordError, match=r"vision\.safetensors: expected saved weights"):
         evaluate_run(run, cache_dir=cache_dir)
 
 
@@ -206,7 +221,7 @@ def test_a_killed_study_resumes(one_run: StudySpec, cache_dir: Path, tmp_path: P
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for worker in _workers_of(out):
+    for worker in workers_of(out):
         os.kill(worker, signal.SIGKILL)
     done = [p for p in study_status(out).values() if p == "finished"]
     assert 0 < len(done) < 8
@@ -214,18 +229,6 @@ def test_a_killed_study_resumes(one_run: StudySpec, cache_dir: Path, tmp_path: P
     assert outcome.kept >= len(done)
     assert outcome.kept + outcome.measured == 8
     assert set(study_status(out).values()) == {"finished"}
-
-
-def _workers_of(out: Path) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"clipdrift.worker" in words and str(out).encode() in words:
-            found.append(int(path.parent.name))
-    return found
 
 
 def test_a_killed_worker_is_replaced_and_its_run_redone(
@@ -236,7 +239,7 @@ def test_a_killed_worker_is_replaced_and_its_run_redone(
     def kill_once(event: dict[str, object]) -> None:
         events.append(event["event"])
         if event["event"] == "epoch" and not killed:
-            killed.extend(_workers_of(out)[:1])
+            killed.extend(workers_of(out)[:1])
             os.kill(killed[0], signal.SIGKILL)
 
     outcome = run_study(one_run, out, cache_dir=cache_dir, workers=1, on_event=kill_once)
@@ -261,6 +264,12 @@ def test_diverged_runs_are_recorded_as_such(
     assert record.reason is not None
     assert re.fullmatch(r"loss (not finite|above 1,000 nats) at step \d+", record.reason)
     assert record.result.test_accuracy is None
+
+    folder = StudyFolder(tmp_path / "study")
+    cells = write_analysis(folder)["cells"]
+    assert {row["lr"] for row in cells if row["metric"] == "test_accuracy"} == {3e-4}
+    write_report(folder)
+    assert f"diverged: {record.reason}" in folder.report_path.read_text(encoding="utf-8")
 
 
 def test_output_folder_that_is_a_file(one_run: StudySpec, cache_dir: Path, tmp_path: Path) -> None:

@@ -120,7 +120,11 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 def plan(
     spec_file: SpecFile, json_: Json = False, cache: Cache = None, device: Device = "auto"
 ) -> None:
-    """Show cells, runs, the matchedness audit, and what they will cost in time and disk."""
+    """Show cells, runs, the matchedness audit, and what they will cost in time and disk.
+
+    The cost is that of all runs. More seeds, rates, methods or targets leave finished runs as they
+    are; another transfer set is read by every run, so every run is measured anew.
+    """
     from clipdrift.estimate import estimate
     from clipdrift.spec import expand
 
@@ -174,7 +178,8 @@ def run(
 
     Run the same command again to resume. Ctrl-C, SIGTERM and SIGHUP end it after the current
     training step with exit code 130, 143 and 129. A study file that has grown by seeds, rates,
-    methods or targets measures what is missing. Every executor gives the same records.
+    methods or targets measures what is missing; with another transfer set, all is measured anew.
+    Every executor gives the same records.
 
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
