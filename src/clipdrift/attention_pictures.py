@@ -42,7 +42,7 @@ def save_attention_pictures(
     chosen = np.sort(np.unique(probe.labels, return_index=True)[1][:N_IMAGES])
     images = probe.take(chosen)
     pixels = torch.from_numpy(images).to(encoder.mean.device)
-    before, after = _maps(backbone.encoder(), pixels), _maps(encoder, pixels)
+    before, after = _maps(backbone.live_encoder(), pixels), _maps(encoder, pixels)
     for row, position in enumerate(chosen):
         pairs = zip(before, after, strict=True)
         tiles = [

@@ -37,8 +37,9 @@ def write_probe_table(
 def clear_unfinished(folder: Path) -> None:
     """Remove half-written files that a killed process left in a run's folder."""
     with writing_to(folder):
-        for path in folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        for pattern in (".*.tmp", ".tmp*"):  # our own names, and those of safetensors
+            for path in folder.rglob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

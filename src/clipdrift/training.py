@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clipdrift.backbone import ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.parts import ScheduleSpec
@@ -207,13 +206,6 @@ def _batches(
         chosen = order[start : start + schedule.batch_size]
         labels = torch.from_numpy(images.labels[chosen])
         yield engine.inputs(chosen, flips[chosen]), labels.to(engine.device, non_blocking=True)
-
-
-@torch.inference_mode()
-def embed(encoder: ImageEncoder, images: Images, *, batch_size: int) -> Tensor:
-    """Embeddings [N, E] in float32, in the order of the images."""
-    device = encoder.mean.device
-    return torch.cat([encoder(batch.to(device)) for batch in in_batches(images, batch_size)])
 
 
 def in_batches(images: Images, batch_size: int) -> Iterator[Tensor]:

@@ -184,9 +184,11 @@ def test_a_state_that_is_not_this_runs_is_not_used(harm: str, desk: Desk, whole:
 def test_what_a_killed_process_half_wrote_is_cleared(desk: Desk, whole: RunRecord) -> None:
     path = desk.folder.run_path(whole.run_id)
     path.mkdir()
-    (path / ".record.json.x1y2.tmp").write_text("{")
+    (path / "adapter").mkdir()
+    for name in (".record.json.x1y2.tmp", ".tmpx1y2z3", "adapter/.tmpx1y2z3"):
+        (path / name).write_text("{")
     desk.run()
-    assert not list(path.glob(".*"))
+    assert not list(path.rglob(".*"))
 
 
 def test_a_batch_that_memory_did_not_hold_is_told_in_the_record(

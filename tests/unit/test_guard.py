@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from small_models import EMBEDDED, METHODS, adapted, land_cover, mini_clip, perturb, pixels
 from torch import Tensor
 
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import ImageEncoder, load_backbone
 from clipdrift.baseline import score
 from clipdrift.errors import AdapterInactiveError
-from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.probes.zero_shot import retention_pct
 from clipdrift.screening import Predictor
-from clipdrift.spec.parts import LoraSpec
+from clipdrift.spec.parts import BackboneSpec, LoraSpec
 
 FROZEN = LoraSpec(kind="lora", name="frozen", projection="frozen")
 SIZES = [0.3, 0.05, 1e-4, 1e-7, 1e-9, 1e-12]
@@ -80,8 +80,12 @@ PLANTED: list[Callable[[AdaptedModel], None]] = [
 each_bug = pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 
 
+IMAGES = 8
+"""As a run has for it."""
+
+
 def check(model: AdaptedModel, trained: dict[str, Tensor] | None) -> None:
-    assert_adapted(model, mini_clip(), pixels(), trained=trained)
+    assert_adapted(model, mini_clip(), pixels(IMAGES), trained=trained)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
@@ -203,6 +207,35 @@ def test_without_the_guard_each_bug_reads_as_retention_of_100(
     assert retention_pct(accuracy(model.encoder.eval()), baseline) == 100.0
     with pytest.raises(AdapterInactiveError):
         check(model, trained)
+
+
+def test_the_untouched_backbone_lends_its_modules_and_gets_them_back() -> None:
+    before = {name: (p, p.clone()) for name, p in mini_clip().model.named_parameters()}
+    model = perturb(adapted("full_ft"), 0.3)
+    check(model, model.snapshot())
+    after = dict(mini_clip().model.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(after[n] is p and torch.equal(p, value) for n, (p, value) in before.items())
+
+
+def test_the_untouched_tower_sees_the_same_images_once() -> None:
+    passes: list[int] = []
+    backbone = load_backbone(BackboneSpec())
+    model = build(backbone, METHODS["lora"], 10, seed=7, text_features=None)
+    images = pixels(IMAGES)
+
+    def count(_: Any, __: Any, ___: Any) -> None:
+        passes.append(1)
+
+    backbone.model.vision_model.register_forward_hook(count)
+    for _ in range(3):
+        assert_adapted(model, backbone, images)
+    assert len(passes) == 1  # untouched; before training merged is the same
+    perturb(model)
+    assert_adapted(model, backbone, images.clone())
+    assert len(passes) == 2  # merged
+    assert_adapted(model, backbone, images.flip(0))
+    assert len(passes) == 4  # other images: untouched and merged
 
 
 def class_means(images: Any) -> Tensor:

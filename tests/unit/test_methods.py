@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipdrift.errors import MethodError, RecordError, StudyFolderError
 from clipdrift.methods.adapted import AdaptedModel, build, reload
+from clipdrift.methods.weights_file import save_tensors
 from clipdrift.spec.parts import (
     FullFtSpec,
     LastBlocksSpec,
@@ -406,3 +407,10 @@ def test_every_trained_tensor_is_in_one_optimiser_group(name: str) -> None:
 def test_the_linear_probe_has_a_frozen_projection_in_its_spec() -> None:
     with pytest.raises(ValueError, match="Input should be 'frozen'"):
         LinearProbeSpec(kind="linear_probe", name="x", projection="trained")  # type: ignore[arg-type]
+
+
+def test_weights_have_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    save_tensors({"a": torch.ones(2)}, tmp_path / "weights.safetensors")
+    (tmp_path / "plain").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

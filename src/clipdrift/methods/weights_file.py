@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records.folder import writing_to
+from clipdrift.records.folder import as_usual, writing_to
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -19,12 +19,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         StudyFolderError: if the disk is full or the folder cannot be written.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            path.write_bytes(save({k: t.detach().cpu().contiguous() for k, t in tensors.items()}))
+            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path)
+            as_usual(path)
         except SafetensorError as error:
             raise OSError(str(error)) from error
 

@@ -37,8 +37,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
-            # mkstemp keeps files private; results are for whoever may read the folder.
-            os.chmod(name, 0o666 & ~_UMASK)
+            as_usual(Path(name))
             with os.fdopen(handle, "wb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
@@ -52,6 +51,12 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def as_usual(path: Path) -> None:
+    """Give a temporary file, which is private, the mode of a new file: results are for whoever may
+    read the folder."""
+    path.chmod(0o666 & ~_UMASK)
 
 
 @contextmanager
