@@ -1,7 +1,9 @@
-"""Faults that a study meets: signals, disks, folders."""
+"""Faults that a study meets: signals, disks, folders, memory."""
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import kill_study
 import pytest
 from tiny_study import tiny
 
@@ -118,3 +121,25 @@ def test_a_folder_deleted_under_way_is_told_or_made_anew(cache_dir: Path, tmp_pa
     assert deleted
     outcome = measure(tiny(seeds=[7, 11]), out, cache_dir)
     assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 2)
+
+
+def test_a_run_out_of_memory_is_tried_again_and_the_others_go_on(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    """The worker's real limit is put just above what it holds, when its first run is under way."""
+    out, events = tmp_path / "out", []
+
+    def squeeze(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["event"] == "epoch" and not any(e["event"] == "retry" for e in events):
+            for worker in kill_study.workers_of(out):
+                pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
+                limit = pages * os.sysconf("SC_PAGE_SIZE") + 100_000
+                resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+
+    spec = tiny(methods=["full_ft"], schedule={"epochs": 20, "batch_size": 60})
+    outcome = measure(spec, out, cache_dir, on_event=squeeze)
+    assert (outcome.measured, outcome.failed) == (1, {})
+    reasons = [e["reason"] for e in events if e["event"] == "retry"]
+    assert len(reasons) == 1
+    assert "out of memory" in reasons[0]
