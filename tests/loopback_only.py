@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
 from typing import Any
 
@@ -19,9 +20,21 @@ def is_loopback(host: Any) -> bool:
     if text in LOCAL_NAMES:
         return True
     try:
-        return ipaddress.ip_address(text.split("%")[0]).is_loopback
+        address = ipaddress.ip_address(text.split("%")[0])
     except ValueError:
         return False
+    return address.is_loopback or _is_of_this_machine(address)
+
+
+def _is_of_this_machine(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Ray's nodes meet at it. Only an address of one's own can be bound, and nothing is sent."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return not (address.is_unspecified or address.is_multicast)
 
 
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
