@@ -33,6 +33,9 @@ from clipdrift.data.catalogue import catalogue
 from clipdrift.devices import available_cores
 from clipdrift.estimate import estimate
 from clipdrift.records import StudyFolder, read_record
+from clipdrift.run_state import CHECKPOINT_SECONDS
+from clipdrift.screening import Predictor
+from clipdrift.signals import StopRequest
 from clipdrift.spec import StudySpec, expand, load_spec
 from clipdrift.spec.datasets import DatasetSpec
 from clipdrift.worker import Worker, strict_float32
@@ -136,7 +139,7 @@ def worker_on(spec: StudySpec, folder: StudyFolder, device: str) -> Worker:
     """The library's own worker, in this process."""
     folder.create()
     folder.write_plan(spec, {})
-    return Worker(folder, folder.path, device)
+    return Worker(folder, folder.path, device, StopRequest(), CHECKPOINT_SECONDS)
 
 
 @contextmanager
@@ -165,7 +168,7 @@ def one_run(preset: str) -> dict[str, Any]:
         text = worker.materials.backbone.text_features(transfer.prompts)
         encoder = worker.materials.backbone.encoder()
         started = time.perf_counter()
-        score(encoder, timed, text, batch_size=TIMED)
+        score(encoder, timed, text, Predictor(TIMED))
         return {
             "status": closing["status"],
             "wall_seconds": wall,
