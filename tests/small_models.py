@@ -15,14 +15,8 @@ from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.images import Images
 from clipdrift.data.landcover import render_land_cover
 from clipdrift.methods.adapted import AdaptedModel, build
-from clipdrift.spec.parts import (
-    BackboneSpec,
-    FullFtSpec,
-    LastBlocksSpec,
-    LinearProbeSpec,
-    LoraSpec,
-    MethodBase,
-)
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = Path(str(files("clipdrift").joinpath("assets", "mini-clip")))
 

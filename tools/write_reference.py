@@ -26,17 +26,8 @@ from clipdrift.spec.datasets import (
     TargetSpec,
     TransferSpec,
 )
-from clipdrift.spec.parts import (
-    BackboneSpec,
-    EvaluationSpec,
-    FullFtSpec,
-    LastBlocksSpec,
-    LinearProbeSpec,
-    LoraSpec,
-    MethodBase,
-    ScheduleSpec,
-    StudySpec,
-)
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS: dict[str, type[BaseModel]] = {

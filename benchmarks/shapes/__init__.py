@@ -19,7 +19,7 @@ from clipdrift.devices import available_cores
 from clipdrift.methods import FAMILIES
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.provenance import provenance
-from clipdrift.spec.parts import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
 
 METHODS: dict[str, MethodBase] = {
     "full_ft": FullFtSpec(kind="full_ft", name="full_ft"),
@@ -79,10 +79,9 @@ def random_model(
     projection = nn.Linear(shape.width, 512, bias=False)
     encoder = ImageEncoder(tower, projection, [0.5] * 3, [0.25] * 3).requires_grad_(False).eval()
     spec = METHODS[method]
-    family = FAMILIES[method]
-    family.adapt(encoder, spec, 7)
+    FAMILIES[method].adapt(encoder, spec, 7)
     encoder.projection.requires_grad_(spec.projection == "trained")
-    return AdaptedModel(encoder, nn.Linear(512, classes), family)
+    return AdaptedModel(encoder, nn.Linear(512, classes), spec)
 
 
 def noise(n: int, side: int, *, different: int = 64) -> Images:

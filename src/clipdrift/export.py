@@ -23,7 +23,7 @@ from clipdrift.backbone import Backbone, backbone_folder, load_backbone
 from clipdrift.checkpoint.find import ORIGIN_FILE
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
 from clipdrift.evaluate import finished_run
-from clipdrift.methods.adapted import HEAD_FILE, AdaptedModel, reload
+from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
 from clipdrift.methods.lora import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
@@ -55,11 +55,13 @@ def export_merged(run_dir: Path, out: Path) -> None:
     The text tower is the backbone's, bit by bit; tokenizer and preprocessing are copied.
 
     Raises:
+        MethodError: if no plain weights amount to what the method makes of the vision tower.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
     saved = _reloaded(run_dir)
+    model = _merged_model(saved)
     with _new_folder(out) as folder:
-        _merged_model(saved).save_pretrained(folder)
+        model.save_pretrained(folder)
         for path in folder.glob("*.safetensors"):  # written for the owner's eyes alone
             shutil.copymode(folder / "config.json", path)
         for path in backbone_folder(saved.config.backbone).iterdir():
@@ -119,9 +121,15 @@ def _merged_model(saved: _Saved) -> Any:
     """A copy of the backbone's model that holds the adapted weights."""
     import copy
 
+    state = saved.model.vision_state()
+    if state is None:
+        kind = saved.config.method.kind
+        step = "Read the run with clipdrift itself: its files hold all that trained"
+        expected = "a method whose vision tower a plain model can hold, for --merged"
+        raise MethodError(Fault(str(saved.run_dir), expected, f"{kind}: {NOT_PLAIN}", step))
     model = copy.deepcopy(saved.backbone.model)
     with torch.no_grad():
-        for name, value in saved.model.vision_state().items():
+        for name, value in state.items():
             model.vision_model.get_parameter(name).copy_(value)
         projection = saved.backbone.architecture.projection(model)
         projection.load_state_dict(saved.model.encoder.projection.state_dict())

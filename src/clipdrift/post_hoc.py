@@ -14,10 +14,17 @@ import numpy as np
 from clipdrift.data.corruptions import corrupt
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials, TargetMaterial
-from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.reading import Baselines, accuracy, main_numbers, read_transfers, val_accuracy
+from clipdrift.reading import (
+    Baselines,
+    Readable,
+    accuracy,
+    main_numbers,
+    read_transfers,
+    val_accuracy,
+)
 from clipdrift.screening import Predictor
 from clipdrift.spec.parts import EvaluationSpec
 
@@ -41,8 +48,12 @@ def read_post_hoc(
         AdapterInactiveError: if the encoder that is scored is not the interpolated one.
     """
     found: Numbers = {}
+    plain = model.vision_state() is not None
     for alpha in asked.interpolation:
-        numbers = _at(model, materials, target, baselines, alpha, predict)
+        if plain:
+            numbers = _at(model, materials, target, baselines, alpha, predict)
+        else:
+            numbers = dict.fromkeys(_names(materials, target))
         found.update({f"interpolation.{alpha:g}.{name}": value for name, value in numbers.items()})
     for kind in asked.corruptions:
         for severity in asked.corruption_severities:
@@ -74,6 +85,16 @@ def _at(
     return {**found, **main_numbers(transfers)}
 
 
+def _names(materials: Materials, target: TargetMaterial) -> list[str]:
+    """What `_at` reads."""
+    transfers = [
+        f"transfer.{name}.{field}"
+        for name in materials.transfers
+        for field in ("accuracy", "retention_pct")
+    ]
+    return [*(["val_accuracy"] if len(target.val) else []), "test_accuracy", *transfers]
+
+
 def corrupted_accuracy(
     model: AdaptedModel, images: Images, kind: str, severity: int, predict: Predictor
 ) -> float:
@@ -92,10 +113,11 @@ def _corrupted(images: Images, kind: str, severity: int, size: int) -> Iterator[
         yield Images(pixels, np.arange(len(pixels)), images.labels[chosen])
 
 
-def undefined_extra(numbers: Numbers) -> dict[str, str]:
+def undefined_extra(numbers: Numbers, model: Readable) -> dict[str, str]:
     """Dotted name of every reading that is null -> why."""
+    plain = model.vision_state() is not None
     return {
-        f"extra.{name}": "the baseline is not above the reference"
+        f"extra.{name}": "the baseline is not above the reference" if plain else NOT_PLAIN
         for name, value in numbers.items()
         if value is None
     }

@@ -13,7 +13,7 @@ from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials, TargetMaterial
-from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
@@ -44,12 +44,15 @@ class Classified:
 
 
 class Readable(Protocol):
-    """A model whose image path can be read, with its weights as a plain CLIP would hold them."""
+    """A model whose image path can be read, with its weights as a plain CLIP would hold them.
+
+    `vision_state` is None where no plain CLIP could.
+    """
 
     @property
     def encoder(self) -> ImageEncoder: ...
 
-    def vision_state(self) -> dict[str, Tensor]: ...
+    def vision_state(self) -> dict[str, Tensor] | None: ...
 
     def projection_state(self) -> dict[str, Tensor]: ...
 
@@ -81,7 +84,10 @@ def read_drift(
     """Levels and drift of the model on the probe set, weight movement included."""
     found = probe(model.encoder, images)
     levels, drift = drift_signals(found, baseline)
-    drift["weight_drift_rel"] = weight_drift_rel(model.vision_state(), backbone.vision_state())
+    state = model.vision_state()
+    drift["weight_drift_rel"] = (
+        None if state is None else weight_drift_rel(state, backbone.vision_state())
+    )
     drift["projection_drift_rel"] = weight_drift_rel(
         model.projection_state(), backbone.projection_state()
     )
@@ -139,13 +145,15 @@ def main_numbers(transfers: Mapping[str, TransferReading]) -> dict[str, float | 
     }
 
 
-def not_read(backbone: Backbone) -> dict[str, str]:
-    """Dotted name of everything that this kind of backbone does not have -> why."""
+def not_read(backbone: Backbone, model: Readable | None = None) -> dict[str, str]:
+    """Dotted name of everything that this kind of backbone, or of model, does not have -> why."""
     lacking = {}
     if not has_cls_token(backbone.model.vision_model):
         lacking = {**undefined_without_cls(), "attention_pictures": NO_PICTURES}
     if not backbone.projection_state():
         lacking["drift.projection_drift_rel"] = "the model has no visual projection"
+    if model is not None and model.vision_state() is None:
+        lacking["drift.weight_drift_rel"] = NOT_PLAIN
     return lacking
 
 
@@ -153,7 +161,7 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
     """Dotted name of every value that is null in a reading -> why.
 
     Args:
-        lacking: `not_read` of the backbone.
+        lacking: `not_read` of the backbone and the model.
     """
     reasons = dict(lacking)
     if reading.val_accuracy is None:

@@ -95,8 +95,8 @@ class Run:
             record.selected_epoch = kept.reading.epoch
             record.result = self._finish(model, kept)
             record.undefined = {
-                **undefined_reasons(record.result, not_read(self.materials.backbone)),
-                **undefined_extra(record.result.extra),
+                **undefined_reasons(record.result, not_read(self.materials.backbone, model)),
+                **undefined_extra(record.result.extra, model),
             }
             record.files = file_hashes(self.path)
         record.timing = self._timing()

@@ -22,7 +22,8 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.probes.zero_shot import retention_pct
 from clipdrift.screening import Predictor
-from clipdrift.spec.parts import BackboneSpec, LoraSpec
+from clipdrift.spec.methods import LoraSpec
+from clipdrift.spec.parts import BackboneSpec
 
 FROZEN = LoraSpec(kind="lora", name="frozen", projection="frozen")
 SIZES = [0.3, 0.05, 1e-4, 1e-7, 1e-9, 1e-12]

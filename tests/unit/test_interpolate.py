@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.spec.parts import LoraSpec, MethodBase
+from clipdrift.spec.methods import LoraSpec, MethodBase
 
 SPECS: dict[str, MethodBase] = {
     **METHODS,

@@ -15,14 +15,8 @@ from torch import Tensor
 from clipdrift.errors import MethodError, RecordError, StudyFolderError
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.weights_file import save_tensors
-from clipdrift.spec.parts import (
-    FullFtSpec,
-    LastBlocksSpec,
-    LinearProbeSpec,
-    LoraSpec,
-    MethodBase,
-    ScheduleSpec,
-)
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training import train
 
 # The embedded backbone: width D, MLP width M, L blocks, P patches of 4x4 pixels, projection E.

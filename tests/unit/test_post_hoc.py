@@ -74,8 +74,15 @@ def test_only_what_is_asked_for_is_part_of_the_identity() -> None:
 def test_the_identity_of_runs_measured_before_the_fields_were_there() -> None:
     """Pinned: a change would measure every existing study anew."""
     assert identity(study()).startswith("4857ddf75c9c65e6")
+    assert identity(study(methods=["lora"])).startswith("01a0424021b911e0")
+    last = [{"kind": "last_blocks", "blocks": 2}]
+    assert identity(study(methods=last)).startswith("12636623c4404e44")
+    assert identity(study(methods=["linear_probe"])).startswith("379e4ec6c2e3d6e0")
 
 
 def test_null_readings_have_a_reason() -> None:
-    found = undefined_extra({"interpolation.0.transfer.a.retention_pct": None, "x": 1.0})
-    assert list(found) == ["extra.interpolation.0.transfer.a.retention_pct"]
+    numbers = {"interpolation.0.transfer.a.retention_pct": None, "x": 1.0}
+    found = undefined_extra(numbers, adapted("lora"))
+    assert found == {
+        "extra.interpolation.0.transfer.a.retention_pct": "the baseline is not above the reference"
+    }

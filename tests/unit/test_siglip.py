@@ -42,7 +42,8 @@ from clipdrift.probes.zero_shot import zero_shot_predict
 from clipdrift.reading import not_read, read_drift
 from clipdrift.records.schema import EpochReading
 from clipdrift.run_state import RunState, Selected, StateFile
-from clipdrift.spec.parts import BackboneSpec, LoraSpec
+from clipdrift.spec.methods import LoraSpec
+from clipdrift.spec.parts import BackboneSpec
 from clipdrift.train_state import TrainState
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}

@@ -13,7 +13,7 @@ from small_study import TEXT, study
 
 from clipdrift.errors import SpecError
 from clipdrift.spec import StudySpec, dump_spec, load_spec, parse_spec
-from clipdrift.spec.parts import FullFtSpec, LastBlocksSpec, LoraSpec
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LoraSpec
 
 
 def faults_of(text: str, **options: Any) -> list[str]:

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from clipdrift.errors import TrainingError
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.spec.parts import LastBlocksSpec, LoraSpec, ScheduleSpec
+from clipdrift.spec.methods import LastBlocksSpec, LoraSpec
+from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import fast, frozen_prefix
 from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.step.kernels import FastDropout, QuickGelu

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from clipdrift.data.images import Images
 from clipdrift.errors import RecordError
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.spec.parts import LoraSpec, ScheduleSpec
+from clipdrift.spec.methods import LoraSpec
+from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
 from clipdrift.train_state import TrainState
 from clipdrift.training import (

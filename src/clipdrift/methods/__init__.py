@@ -2,7 +2,10 @@
 
 A family says what of the vision tower trains (`adapt`), what its weights amount to without any
 wrapper (`effective_state`), and how it is saved and restored exactly (`save`, `restore`).
-Projection and head are the same business for all methods and live in `adapted`.
+`effective_state` is None for families whose tower no plain weights amount to, such as adapters
+with a non-linearity or prompts: the guard then holds the live encoder against one built anew, and
+what needs plain weights is null. Projection and head are the same business for all methods and live
+in `adapted`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ class Family:
     """The functions of one method family."""
 
     adapt: Callable[[ImageEncoder, Any, int], None]
-    effective_state: Callable[[ImageEncoder], dict[str, Tensor]]
+    effective_state: Callable[[ImageEncoder], dict[str, Tensor] | None]
     save: Callable[[ImageEncoder, Path], None]
     restore: Callable[[ImageEncoder, Any, Path], None]
 

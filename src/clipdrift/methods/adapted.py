@@ -9,28 +9,32 @@ import torch
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder
-from clipdrift.methods import FAMILIES, Family
+from clipdrift.methods import FAMILIES
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
-from clipdrift.spec.parts import MethodBase
+from clipdrift.spec.methods import MethodBase
 
 HEAD_FILE = "head.safetensors"
+ENCODER = "encoder."
+NOT_PLAIN = "no plain weights amount to what this method makes of the vision tower"
+"""Why weight drift and interpolated weights are null where `vision_state` is None."""
 
 
 class AdaptedModel(nn.Module):
     """uint8 images -> class logits: a linear head on the un-normalised projected embedding."""
 
-    def __init__(self, encoder: ImageEncoder, head: nn.Linear, family: Family) -> None:
+    def __init__(self, encoder: ImageEncoder, head: nn.Linear, spec: MethodBase) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.family = family
+        self.spec = spec
+        self.family = FAMILIES[spec.kind]  # type: ignore[attr-defined]
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(pixels))
         return logits
 
-    def vision_state(self) -> dict[str, Tensor]:
-        """The tower's weights as a plain CLIP would hold them."""
+    def vision_state(self) -> dict[str, Tensor] | None:
+        """The tower's weights as a plain CLIP would hold them; None if no plain CLIP could."""
         return self.family.effective_state(self.encoder)
 
     def projection_state(self) -> dict[str, Tensor]:
@@ -57,15 +61,29 @@ class AdaptedModel(nn.Module):
         if rest:
             yield {"params": rest, "lr": rate}
 
+    def rebuilt(self, backbone: Backbone) -> ImageEncoder:
+        """The encoder built anew from the untouched backbone, with the tensors that train here.
+
+        Raises:
+            RecordError: if what trains is not what this method lets train.
+        """
+        encoder = backbone.encoder()
+        self.family.adapt(encoder, self.spec, 0)
+        encoder.projection.requires_grad_(self.spec.projection == "trained")
+        fresh = {f"{ENCODER}{n}": p.data for n, p in encoder.named_parameters() if p.requires_grad}
+        trained = {n: p for n, p in self.trained().items() if n.startswith(ENCODER)}
+        assign(fresh, trained, where="the encoder that trained")
+        return encoder.eval()
+
     def save(self, folder: Path) -> None:
         """Write the method's own files, and head and projection in one more."""
         self.family.save(self.encoder, folder)
         save_tensors(self._head_and_projection(), folder / HEAD_FILE)
 
-    def restore(self, spec: MethodBase, folder: Path) -> None:
+    def restore(self, folder: Path) -> None:
         """Read back what `save` wrote onto a fresh, untouched encoder."""
-        self.family.restore(self.encoder, spec, folder)
-        self.encoder.projection.requires_grad_(spec.projection == "trained")
+        self.family.restore(self.encoder, self.spec, folder)
+        self.encoder.projection.requires_grad_(self.spec.projection == "trained")
         saved = load_tensors(folder / HEAD_FILE)
         assign(self._head_and_projection(), saved, where=str(folder / HEAD_FILE))
 
@@ -99,15 +117,14 @@ def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -
         RecordError: if a file is missing or damaged, or its tensors are not the expected ones.
     """
     model = _bare(backbone, spec, n_classes)
-    model.restore(spec, folder)
+    model.restore(folder)
     return model.eval()
 
 
 def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:
     encoder = backbone.encoder()
-    kind: str = spec.kind  # type: ignore[attr-defined]
     head = nn.Linear(backbone.width, n_classes, device=encoder.mean.device)
-    return AdaptedModel(encoder, head, FAMILIES[kind])
+    return AdaptedModel(encoder, head, spec)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
-from clipdrift.spec.parts import FullFtSpec
+from clipdrift.spec.methods import FullFtSpec
 
 FILE = "vision.safetensors"
 

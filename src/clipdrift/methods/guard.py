@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clipdrift.backbone import Backbone, ImageEncoder
-from clipdrift.errors import AdapterInactiveError, Fault
+from clipdrift.errors import AdapterInactiveError, Fault, RecordError
 from clipdrift.methods.adapted import AdaptedModel
 
 ROUNDING = 1e-5
@@ -44,8 +44,9 @@ def assert_adapted(
 ) -> None:
     """Check that the model holds what training left, and on a few images that it acts.
 
-    Live must equal merged and, if the tower moved, differ from the untouched tower under the same
-    projection.
+    Live must equal a second path and, if the tower moved, differ from the untouched tower under the
+    same projection. The second path is the plain tower under the merged weights, or, for a method
+    that has none, an encoder built anew with the tensors that train.
 
     Args:
         pixels: uint8 [B, S, S, 3]; as many of them are looked at as `VALUES` asks for.
@@ -63,13 +64,17 @@ def assert_adapted(
     pooled = _pooled(untouched, pixels)
     projection = model.projection_state()
     before = functional_call(untouched.projection, projection, (pooled,))
-    if not _equal(state, backbone.vision_state()):
-        pooled = _through(untouched, pixels, state)
-    merged = functional_call(untouched.projection, projection, (pooled,))
-    moved = relative(merged, before)
-    if relative(live, merged) > ROUNDING + SHARE * min(moved, 0.02):
-        difference = f"a relative difference of {relative(live, merged):.2e}"
-        raise _fault("embeddings equal to those of the merged weights", difference)
+    if state is None:
+        second, what = _rebuilt(model, backbone)(pixels), "the encoder built anew"
+    else:
+        if not _equal(state, backbone.vision_state()):
+            pooled = _through(untouched, pixels, state)
+        second = functional_call(untouched.projection, projection, (pooled,))
+        what = "the merged weights"
+    moved = relative(second, before)
+    if relative(live, second) > ROUNDING + SHARE * min(moved, 0.02):
+        difference = f"a relative difference of {relative(live, second):.2e}"
+        raise _fault(f"embeddings equal to those of {what}", difference)
     if moved > 0 and torch.equal(live, before):
         raise _fault("embeddings that differ from the untouched tower's", "the same")
 
@@ -77,6 +82,13 @@ def assert_adapted(
 def relative(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b||."""
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
+
+
+def _rebuilt(model: AdaptedModel, backbone: Backbone) -> ImageEncoder:
+    try:
+        return model.rebuilt(backbone)
+    except RecordError as error:
+        raise _fault("an encoder that its method trains", error.faults[0].got) from None
 
 
 def _through(untouched: ImageEncoder, pixels: Tensor, state: Mapping[str, Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.full_ft import effective_state
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
-from clipdrift.spec.parts import LastBlocksSpec
+from clipdrift.spec.methods import LastBlocksSpec
 
 FILE = "last_blocks.safetensors"
 

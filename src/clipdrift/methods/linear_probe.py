@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.methods.full_ft import effective_state
-from clipdrift.spec.parts import LinearProbeSpec
+from clipdrift.spec.methods import LinearProbeSpec
 
 __all__ = ["adapt", "effective_state", "restore", "save"]
 

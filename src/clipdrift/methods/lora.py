@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
-from clipdrift.spec.parts import LoraSpec
+from clipdrift.spec.methods import LoraSpec
 
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"

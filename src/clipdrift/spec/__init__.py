@@ -1,14 +1,15 @@
 """What a study is, as written in YAML and as resolved to runs.
 
-`parts` holds the pydantic models, `load` reads a file and reports every fault with its line,
-`grid` expands a study to run configurations with their identity, `audit` checks matchedness.
+`parts`, `methods` and `datasets` hold the pydantic models, `load` reads a file and reports every
+fault with its line, `grid` expands a study to run configurations with their identity, `audit`
+checks matchedness.
 """
 
 from clipdrift.spec.grid import PROTOCOL_VERSION, RunConfig, canonical_json, content_hash, expand
 from clipdrift.spec.load import dump_spec, load_spec, parse_spec
+from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import (
     DatasetSpec,
-    MethodSpec,
     ProbeSpec,
     ScheduleSpec,
     SplitSpec,

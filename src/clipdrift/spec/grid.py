@@ -8,13 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from clipdrift.spec.datasets import Part, ProbeSpec, SplitSpec, TargetSpec, TransferSpec
-from clipdrift.spec.parts import (
-    BackboneSpec,
-    EvaluationSpec,
-    MethodSpec,
-    ScheduleSpec,
-    StudySpec,
-)
+from clipdrift.spec.methods import MethodSpec, asked_of_method
+from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
 
 PROTOCOL_VERSION = 2
 """Raised whenever a change of code changes the numbers of a run; part of every identity."""
@@ -60,7 +55,7 @@ class RunConfig(Part):
             resolved["target"].pop("corrupted")
         resolved["evaluation"] = _asked(resolved["evaluation"])
         resolved["backbone"] = None
-        resolved["method"] = {k: v for k, v in resolved["method"].items() if k != "role"}
+        resolved["method"] = asked_of_method(resolved["method"])
         return content_hash(
             {"protocol": PROTOCOL_VERSION, "config": resolved, "content": dict(content)}
         )

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clipdrift.errors import Fault, SpecError
+from clipdrift.spec.methods import METHOD_KINDS
 from clipdrift.spec.parts import StudySpec
 
 MAX_BYTES = 1_000_000
@@ -196,7 +197,7 @@ def _faults(detail: ErrorDetails, name: str, lines: dict[Place, int]) -> list[Fa
     elif detail["type"].startswith("union_tag"):
         fault = Fault(
             f"{where}.kind",
-            f"one of {context.get('expected_tags', METHOD_KINDS)}",
+            f"one of {context.get('expected_tags') or ', '.join(map(repr, METHOD_KINDS))}",
             repr(context.get("tag", "nothing")),
             "Choose a method kind",
         )
@@ -207,11 +208,8 @@ def _faults(detail: ErrorDetails, name: str, lines: dict[Place, int]) -> list[Fa
     return [_placed(fault, name, lines)]
 
 
-METHOD_KINDS = "'full_ft', 'lora', 'linear_probe', 'last_blocks'"
-
-
 def _is_kind(loc: tuple[int | str, ...], i: int) -> bool:
-    return loc[0] == "methods" and i == 2 and f"'{loc[i]}'" in METHOD_KINDS
+    return loc[0] == "methods" and i == 2 and loc[i] in METHOD_KINDS
 
 
 def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:

@@ -18,15 +18,12 @@ from clipdrift.spec.datasets import (
     TransferSpec,
     broken_rule,
 )
+from clipdrift.spec.methods import LearningRate, MethodBase, MethodSpec
 
 __all__ = [
     "BackboneSpec",
     "DatasetSpec",
     "EvaluationSpec",
-    "FullFtSpec",
-    "LinearProbeSpec",
-    "LoraSpec",
-    "MethodSpec",
     "ProbeSpec",
     "ScheduleSpec",
     "SplitSpec",
@@ -34,8 +31,6 @@ __all__ = [
     "TargetSpec",
     "TransferSpec",
 ]
-
-LearningRate = Annotated[float, Field(gt=0, le=10)]
 
 
 class BackboneSpec(Part):
@@ -48,68 +43,6 @@ class BackboneSpec(Part):
     @classmethod
     def _from_string(cls, value: Any) -> Any:
         return {"id": value} if isinstance(value, str) else value
-
-
-class MethodBase(Part):
-    """What every method states openly, so that nothing hides in its name.
-
-    role: `matched` methods share the study's learning rates and are compared pair by pair;
-    `reference` methods are points to hold them against, with rates and targets of their own.
-    """
-
-    name: Name
-    role: Literal["matched", "reference"] = "matched"
-    projection: Literal["trained", "frozen"] = "trained"
-    head_init: Literal["random", "text"] = "random"
-    head_lr: Literal["matched"] | LearningRate = "matched"
-    learning_rates: list[LearningRate] | None = None
-    targets: list[str] | None = None
-
-    @model_validator(mode="after")
-    def _own_grid_only_for_references(self) -> Self:
-        own = [key for key in ("learning_rates", "targets") if getattr(self, key) is not None]
-        if self.role == "matched" and own:
-            raise broken_rule(
-                "the study's own grid for a matched method",
-                f"{' and '.join(own)} on {self.name!r}",
-                "Set role: reference, or remove it",
-            )
-        return self
-
-
-class FullFtSpec(MethodBase):
-    """Full fine-tuning of the vision tower."""
-
-    kind: Literal["full_ft"]
-
-
-class LoraSpec(MethodBase):
-    """LoRA on linear layers of the vision tower (never the text tower), scaled by alpha / rank."""
-
-    kind: Literal["lora"]
-    rank: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
-    dropout: float = Field(0.05, ge=0, lt=1)
-    modules: list[str] = Field(["q_proj", "v_proj"], min_length=1)
-
-
-class LinearProbeSpec(MethodBase):
-    """A linear classifier on frozen image embeddings."""
-
-    kind: Literal["linear_probe"]
-    projection: Literal["frozen"] = "frozen"
-
-
-class LastBlocksSpec(MethodBase):
-    """The last `blocks` transformer blocks and the final layer norm; the rest frozen."""
-
-    kind: Literal["last_blocks"]
-    blocks: int = Field(1, ge=1)
-
-
-MethodSpec = Annotated[
-    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec, Field(discriminator="kind")
-]
 
 
 class ScheduleSpec(Part):

@@ -1,0 +1,89 @@
+"""The methods of a study as pydantic models: what trains, and with which options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from clipdrift.spec.datasets import Name, Part, broken_rule
+
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+
+
+class MethodBase(Part):
+    """What every method states openly, so that nothing hides in its name.
+
+    role: `matched` methods share the study's learning rates and are compared pair by pair;
+    `reference` methods are points to hold them against, with rates and targets of their own.
+    """
+
+    name: Name
+    role: Literal["matched", "reference"] = "matched"
+    projection: Literal["trained", "frozen"] = "trained"
+    head_init: Literal["random", "text"] = "random"
+    head_lr: Literal["matched"] | LearningRate = "matched"
+    learning_rates: list[LearningRate] | None = None
+    targets: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _own_grid_only_for_references(self) -> Self:
+        own = [key for key in ("learning_rates", "targets") if getattr(self, key) is not None]
+        if self.role == "matched" and own:
+            raise broken_rule(
+                "the study's own grid for a matched method",
+                f"{' and '.join(own)} on {self.name!r}",
+                "Set role: reference, or remove it",
+            )
+        return self
+
+
+class FullFtSpec(MethodBase):
+    """Full fine-tuning of the vision tower."""
+
+    kind: Literal["full_ft"]
+
+
+class LoraSpec(MethodBase):
+    """LoRA on linear layers of the vision tower (never the text tower), scaled by alpha / rank."""
+
+    kind: Literal["lora"]
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    modules: list[str] = Field(["q_proj", "v_proj"], min_length=1)
+
+
+class LinearProbeSpec(MethodBase):
+    """A linear classifier on frozen image embeddings."""
+
+    kind: Literal["linear_probe"]
+    projection: Literal["frozen"] = "frozen"
+
+
+class LastBlocksSpec(MethodBase):
+    """The last `blocks` transformer blocks and the final layer norm; the rest frozen."""
+
+    kind: Literal["last_blocks"]
+    blocks: int = Field(1, ge=1)
+
+
+MethodSpec = Annotated[
+    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec, Field(discriminator="kind")
+]
+
+METHOD_KINDS: tuple[str, ...] = tuple(
+    get_args(model.model_fields["kind"].annotation)[0]
+    for model in get_args(get_args(MethodSpec)[0])
+)
+"""In the order that `kind` may be chosen from."""
+
+ADDED: dict[str, Any] = {}
+"""Fields that methods got after records were made, with their defaults: what is not asked for is no
+part of a run's identity, so that those records are still those of their runs."""
+
+
+def asked_of_method(resolved: dict[str, Any]) -> dict[str, Any]:
+    """A resolved method without its role, which changes no number, and what is not asked for."""
+    kept = {key: value for key, value in resolved.items() if key != "role"}
+    return {k: v for k, v in kept.items() if k not in ADDED or v != ADDED[k]}
