@@ -28,6 +28,13 @@ from clipdrift.spec.datasets import (
 )
 from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
+from clipdrift.spec.penalties import (
+    AttentionPreservationSpec,
+    EntropyFloorSpec,
+    FeatureDistillationSpec,
+    L2SpSpec,
+    PenaltyBase,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -42,6 +49,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "lora": LoraSpec,
     "last_blocks": LastBlocksSpec,
     "linear_probe": LinearProbeSpec,
+    "penalties of a method": PenaltyBase,
+    "l2_sp": L2SpSpec,
+    "feature_distillation": FeatureDistillationSpec,
+    "attention_preservation": AttentionPreservationSpec,
+    "entropy_floor": EntropyFloorSpec,
     "schedule": ScheduleSpec,
     "splits": SplitSpec,
     "probe": ProbeSpec,

@@ -6,14 +6,16 @@ call goes on from there: readings and weights are the same, bit for bit on a CPU
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
+from clipdrift.penalties.held import held_near
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading import (
     Baselines,
@@ -142,6 +144,7 @@ class Epochs:
             head_rate=config.learning_rate if own == "matched" else own,
             seed=config.seed,
             precision=config.precision,
+            held=held_near(config.method, model, self.materials.backbone),
             resume=resume,
             stop=self.stop,
         )
@@ -159,6 +162,7 @@ class Epochs:
             epoch=epoch,
             step=done.step if done else 0,
             train_loss=done.train_loss if done else None,
+            penalties=_finite(done.penalties) if done else {},
             train_seconds=done.seconds if done else 0.0,
             val_accuracy=val_accuracy(model, self.target, self.predict),
             transfer=self._epoch_transfers(model, epoch),
@@ -196,6 +200,10 @@ class Epochs:
         if reading.val_accuracy is None:
             raise ValueError("best_validation needs validation images")
         return reading.val_accuracy
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 __all__ = ["EpochEvent", "Epochs", "OnEpoch", "Stop"]

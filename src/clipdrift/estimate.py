@@ -16,6 +16,7 @@ from clipdrift.devices import available_cores, choose_device
 from clipdrift.errors import ClipdriftError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
+from clipdrift.penalties.held import HeldNear, held_near
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
@@ -105,7 +106,8 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
     encoder = model.encoder.eval()
     text = materials.backbone.text_features(target.prompts)
-    later, once = _seconds_per_image_of_training(model, run, target.train)
+    held = held_near(run.method, model, materials.backbone)
+    later, once = _seconds_per_image_of_training(model, run, target.train, held)
     return _Speed(
         train=later,
         once=once,
@@ -116,7 +118,7 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
 
 
 def _seconds_per_image_of_training(
-    model: AdaptedModel, run: RunConfig, images: Images
+    model: AdaptedModel, run: RunConfig, images: Images, held: HeldNear | None
 ) -> tuple[float, float]:
     """In every epoch, and once for the frozen part if there is any."""
     size = min(run.schedule.batch_size, len(images))
@@ -126,7 +128,7 @@ def _seconds_per_image_of_training(
         done.seconds
         for done in train(
             model, few, schedule=steps, learning_rate=1e-6, head_rate=1e-6, seed=0,
-            precision=run.precision,
+            precision=run.precision, held=held,
         )
     ]  # fmt: skip
     later = min(spent[1:])

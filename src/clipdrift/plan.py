@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
+
+from clipdrift.backbone import Backbone
 from clipdrift.baseline import (
     load_reading,
     load_transfer,
@@ -16,8 +19,10 @@ from clipdrift.baseline import (
     save_reading,
     save_transfer,
 )
-from clipdrift.errors import Fault, RecordError
+from clipdrift.errors import Fault, MethodError, RecordError
 from clipdrift.materials import Materials, Report
+from clipdrift.methods.adapted import build
+from clipdrift.penalties.held import held_near
 from clipdrift.reading import Baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
@@ -46,6 +51,24 @@ def plan_runs(spec: StudySpec, materials: Materials) -> list[PlannedRun]:
         identity = config.identity(content[config.target.name])
         planned.append(PlannedRun(config, config.run_id(identity), identity))
     return planned
+
+
+def require_fit(spec: StudySpec, backbone: Backbone) -> None:
+    """Try every method of a study on its backbone; nothing is trained.
+
+    Raises:
+        MethodError: with all that does not fit.
+    """
+    faults: list[Fault] = []
+    for method in spec.methods:
+        try:
+            text = torch.zeros(2, backbone.width) if method.head_init == "text" else None
+            model = build(backbone, method, n_classes=2, seed=0, text_features=text)
+            held_near(method, model, backbone)
+        except MethodError as error:
+            faults += error.faults
+    if faults:
+        raise MethodError(faults)
 
 
 def settle_precision(

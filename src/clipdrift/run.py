@@ -25,7 +25,7 @@ from clipdrift.run_state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
 from clipdrift.training import Diverged
 
-NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "transfer"}
+NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "penalties", "transfer"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""
 
 

@@ -18,7 +18,7 @@ from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError
 from clipdrift.executors import Event, Executor, Program
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.materials import load_materials
-from clipdrift.plan import PlannedRun, plan_runs, settle_precision
+from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.provenance import provenance, supports_bfloat16
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.spec import StudySpec
@@ -112,6 +112,7 @@ def _prepare(
         cache_dir=cache,
         report=lambda text: on_event({"event": "prepare", "text": text}),
     )
+    require_fit(spec, materials.backbone)
     planned = plan_runs(spec, materials)
     folder.write_plan(spec, {run.run_id: run.identity for run in planned})
     return planned

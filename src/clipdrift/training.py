@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.penalties.held import HeldNear
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches
+from clipdrift.step.objective import Inputs
 from clipdrift.train_state import StateOf, TrainState, capture, restore, restore_generators
 
 ORDER, FLIPS, NOISE = 0, 1, 2
@@ -36,7 +38,11 @@ EXPLODED_NATS = 1000.0
 
 @dataclass(frozen=True)
 class EpochDone:
-    """What the loop says after an epoch. `state` is to be asked for before the next one."""
+    """What the loop says after an epoch. `state` is to be asked for before the next one.
+
+    train_loss: mean cross-entropy over the epoch's images, in nats. penalties: mean of each penalty
+    before its weight, likewise.
+    """
 
     epoch: int
     step: int
@@ -44,6 +50,7 @@ class EpochDone:
     seconds: float
     images: int
     state: StateOf
+    penalties: dict[str, float]
     micro_batch: int | None = None
     """Images at a time where the batch did not fit into memory."""
 
@@ -107,6 +114,7 @@ def train(
     head_rate: float,
     seed: int,
     precision: str,
+    held: HeldNear | None = None,
     resume: TrainState | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[EpochDone]:
@@ -116,6 +124,7 @@ def train(
         images: training images with labels in the range of the head.
         learning_rate: peak rate of everything that trains, the head's own is `head_rate`.
         precision: "float32" or "bfloat16" (autocast of the forward pass).
+        held: the method's penalties; None without any.
         resume: go on from here, on a model built anew; its epoch is yielded even if it is complete.
         stop: asked after every step.
 
@@ -136,28 +145,29 @@ def train(
     step = resume.step if resume else 0
     scheduler = _rates(optimiser, schedule, len(images), step)
     started = time.perf_counter()
-    engine = Engine(model, images, schedule, precision)
-    micro = MicroBatches(engine.forward, partial(optimiser.zero_grad, set_to_none=True))
+    engine = Engine(model, images, schedule, precision, held)
+    micro = MicroBatches(engine.objective, partial(optimiser.zero_grad, set_to_none=True))
     for epoch in range(resume.epoch if resume else 1, schedule.epochs + 1):
         torch.manual_seed(_stream_seed(seed, epoch))  # dropout, the only global draw
         model.train()
-        loss_sum, seen = torch.zeros((), device=device), 0
+        loss_sum, seen = torch.zeros(engine.objective.terms, device=device), 0
         if resume is not None and epoch == resume.epoch:
             restore_generators(resume, device)
             started -= resume.seconds
-            loss_sum, seen = resume.tensors["loss_sum"].to(device, copy=True), resume.images
+            loss_sum = resume.tensors["loss_sum"].to(device, copy=True).reshape(-1)
+            seen = resume.images
         with engine.running():
             for batch, target in _batches(images, schedule, seed, epoch, engine, skip=seen):
                 if step == schedule.max_steps:
                     break
-                loss = micro.backward(batch, target)
+                terms = micro.backward(batch, target)  # cross-entropy, then each penalty
                 norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
-                if not loss < EXPLODED_NATS or not torch.isfinite(norm):
-                    raise Diverged(step + 1, float(loss + norm * 0))
+                if not terms[0] < EXPLODED_NATS or not torch.isfinite(norm):
+                    raise Diverged(step + 1, float(terms[0] + norm * 0))
                 optimiser.step()
                 scheduler.step()
                 step += 1
-                loss_sum += loss * len(target)
+                loss_sum += terms * len(target)
                 seen += len(target)
                 if stop():
                     seconds = time.perf_counter() - started
@@ -165,7 +175,9 @@ def train(
         model.eval()
         seconds = time.perf_counter() - started
         state = partial(capture, model, optimiser, loss_sum, epoch, step, seen, seconds)
-        yield EpochDone(epoch, step, float(loss_sum) / seen, seconds, seen, state, micro.size)
+        loss, *others = (total / seen for total in loss_sum.tolist())
+        means = dict(zip(held.names if held else [], others, strict=True))
+        yield EpochDone(epoch, step, loss, seconds, seen, state, means, micro.size)
         if step == schedule.max_steps:
             return
         started = time.perf_counter()
@@ -195,7 +207,7 @@ def _batches(
     engine: Engine,
     *,
     skip: int,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Inputs, Tensor]]:
     """What the engine takes and labels [B] in this epoch's order, mirrored where it says so.
 
     The first `skip` images are left out: those of the batches that were done before.

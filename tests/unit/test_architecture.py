@@ -19,8 +19,8 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"data", "backbone"}
-TRAINED = BACKBONE | {"sealed", "methods", "train_state", "step", "training"}
-MEASURED = TRAINED | {"probes", "screening", "baseline", "materials", "provenance"}
+TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "train_state", "step", "training"}
+MEASURED = TRAINED | {"screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
 EPOCHS = {"signals", "run_state", "epochs"}
 ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
@@ -40,12 +40,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": BASE | {"hub", "devices"},
     "backbone": BASE | {"hub", "sizes", "data"},
     "methods": BASE | {"backbone"},
-    "train_state": BASE | {"methods"},
-    "step": BACKBONE | {"devices", "methods"},
-    "training": BACKBONE | {"methods", "train_state", "step"},
     "probes": BACKBONE,
-    "screening": TRAINED | {"probes"},
-    "baseline": TRAINED | {"probes", "screening"},
+    "penalties": BACKBONE | {"methods", "probes"},
+    "train_state": BASE | {"methods"},
+    "step": BACKBONE | {"devices", "methods", "penalties"},
+    "training": BACKBONE | {"methods", "penalties", "train_state", "step"},
+    "screening": TRAINED,
+    "baseline": TRAINED | {"screening"},
     "materials": BACKBONE,
     "reading": MEASURED,
     "conditions": MEASURED,

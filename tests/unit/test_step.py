@@ -20,6 +20,7 @@ from clipdrift.step import fast, frozen_prefix
 from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.step.kernels import FastDropout, QuickGelu
 from clipdrift.step.micro_batches import MicroBatches, out_of_memory
+from clipdrift.step.objective import Inputs, Objective
 from clipdrift.training import EpochDone, epoch_flips, epoch_order, rate_factor, train
 
 N = 22  # two batches of eight and one of six
@@ -133,14 +134,14 @@ def test_unequal_parts_weigh_as_their_images_do() -> None:
     gradients = []
     for size in (None, 4):
         model = adapted("full_ft")
-        micro = MicroBatches(model, model.zero_grad)
+        micro = MicroBatches(Objective(model), model.zero_grad)
         micro.size = size
-        loss = micro.backward(images, labels)
+        loss = micro.backward(Inputs(images), labels)
         gradients.append((loss, [p.grad for p in model.trained().values()]))
     model = adapted("full_ft")
     expected = cross_entropy(model(images), labels)
     expected.backward()
-    assert torch.equal(gradients[0][0], expected.detach())
+    assert torch.equal(gradients[0][0], expected.detach().reshape(1))
     for p, whole, split in zip(
         model.trained().values(), gradients[0][1], gradients[1][1], strict=True
     ):
@@ -162,8 +163,8 @@ def test_what_a_failed_backward_pass_left_is_removed() -> None:
         return grad
 
     model.encoder.tower.embeddings.class_embedding.register_hook(once)
-    micro = MicroBatches(model, model.zero_grad)
-    micro.backward(images, labels)
+    micro = MicroBatches(Objective(model), model.zero_grad)
+    micro.backward(Inputs(images), labels)
     assert micro.size == 3
     other = adapted("full_ft")
     cross_entropy(other(images), labels).backward()
@@ -177,10 +178,10 @@ def test_dropout_draws_depend_on_the_parts_and_not_on_where_memory_ran_out() -> 
         model = adapted(DROPOUT).train()
         if size is None:
             Small(model, 4, MemoryError())
-        micro = MicroBatches(model, model.zero_grad)
+        micro = MicroBatches(Objective(model), model.zero_grad)
         micro.size = size
         torch.manual_seed(0)
-        micro.backward(images, labels)
+        micro.backward(Inputs(images), labels)
         found.append([p.grad for p in model.trained().values()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 

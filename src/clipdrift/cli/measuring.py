@@ -64,6 +64,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.materials import load_materials
+    from clipdrift.plan import require_fit
     from clipdrift.reading import not_read
 
     spec = load_spec(spec_file)
@@ -73,6 +74,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         cache_dir=cache or default_cache_dir(),
         report=lambda text: console.print(text, highlight=False, markup=False),
     )
+    require_fit(spec, materials.backbone)
     found: dict[str, Any] = {
         "study": spec.name,
         "backbone": materials.backbone.name,

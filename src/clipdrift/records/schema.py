@@ -51,12 +51,14 @@ class Reading(BaseModel):
 class EpochReading(Reading):
     """One epoch of the history; epoch 0 is the untouched model with the fresh head.
 
-    `transfer` is read on a fixed balanced part of each set, smaller than at the end.
+    `transfer` is read on a fixed balanced part of each set, smaller than at the end. `train_loss`
+    is the mean cross-entropy over the epoch, `penalties` that of each penalty before its weight.
     """
 
     epoch: int
     step: int
     train_loss: Number = None
+    penalties: dict[str, Number] = Field(default_factory=dict)
     train_seconds: float = 0.0
 
 

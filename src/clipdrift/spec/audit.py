@@ -39,6 +39,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_duplicate_faults(spec),
         *_matched_faults(spec),
         *_reference_faults(spec),
+        *_penalty_faults(spec),
         *_checkpoint_faults(spec),
         *_size_faults(spec),
     ]
@@ -67,6 +68,7 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
         lists.append((f"targets.{i}.corrupted", [part.name for part in target.corrupted]))
     for i, method in enumerate(spec.methods):
         lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
+        lists.append((f"methods.{i}.penalties", [penalty.kind for penalty in method.penalties]))
     return [
         Fault(where, "distinct values", f"{value} twice", "Remove one of the two")
         for where, values in lists
@@ -109,6 +111,19 @@ def _reference_faults(spec: StudySpec) -> list[Fault]:
     ]
 
 
+def _penalty_faults(spec: StudySpec) -> list[Fault]:
+    return [
+        Fault(
+            f"methods.{i}.penalties",
+            "none on a method that leaves the encoder as it is",
+            ", ".join(penalty.kind for penalty in method.penalties),
+            "Remove them, or choose a method that trains a part of the encoder",
+        )
+        for i, method in enumerate(spec.methods)
+        if method.kind == "linear_probe" and method.penalties
+    ]
+
+
 def _checkpoint_faults(spec: StudySpec) -> list[Fault]:
     if spec.checkpoint != "best_validation":
         return []
@@ -148,6 +163,7 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("probe set", f"seed {spec.probe.seed}", "leak" if test_probe else "shared"),
         AuditRow("checkpoint rule", spec.checkpoint, "leak" if leak else "shared"),
         AuditRow("method", ", ".join(m.name for m in spec.matched_methods()), "crossed"),
+        *_penalty_rows(spec),
         AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
         AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
         AuditRow("target", ", ".join(target.name for target in spec.targets), "crossed"),
@@ -157,6 +173,16 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         status = "varied" if factor in spec.varied else "shared"
         rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
     return rows
+
+
+def _penalty_rows(spec: StudySpec) -> list[AuditRow]:
+    """Penalties are part of a method: told where there are any, crossed as methods are."""
+    told = [
+        f"{method.name}: " + ", ".join(f"{p.weight:g} {p.kind}" for p in method.penalties)
+        for method in spec.matched_methods()
+        if method.penalties
+    ]
+    return [AuditRow("penalties", "; ".join(told), "crossed")] if told else []
 
 
 def _epochs(spec: StudySpec) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from clipdrift.spec.datasets import Name, Part, broken_rule
+from clipdrift.spec.penalties import PenaltySpec
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
 
@@ -23,6 +24,9 @@ class MethodBase(Part):
     projection: Literal["trained", "frozen"] = "trained"
     head_init: Literal["random", "text"] = "random"
     head_lr: Literal["matched"] | LearningRate = "matched"
+    penalties: list[PenaltySpec] = Field(
+        [], description="what is added to the loss, each with its weight"
+    )
     learning_rates: list[LearningRate] | None = None
     targets: list[str] | None = None
 
@@ -78,7 +82,7 @@ METHOD_KINDS: tuple[str, ...] = tuple(
 )
 """In the order that `kind` may be chosen from."""
 
-ADDED: dict[str, Any] = {}
+ADDED: dict[str, Any] = {"penalties": []}
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""
 

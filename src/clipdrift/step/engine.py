@@ -1,4 +1,4 @@
-"""Chooses how the steps of a training are computed; the loop only asks for inputs and logits."""
+"""Chooses how the steps of a training are computed; the loop only asks for inputs and a loss."""
 
 from __future__ import annotations
 
@@ -14,22 +14,33 @@ from torch import Tensor
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.penalties.held import HeldNear
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.fast import Forward, compile_blocks, fast_kernels, pays_to_compile
 from clipdrift.step.frozen_prefix import keep, trained_part
+from clipdrift.step.objective import Inputs, Objective
 
 
 class Engine:
-    """Inputs and forward passes of one training, as fast as equal results allow.
+    """Inputs and the loss of one training, as fast as equal results allow.
 
-    precision: "float32" (torch's own kernels, untouched) or "bfloat16" (autocast).
+    precision: "float32" (torch's own kernels, untouched) or "bfloat16" (autocast). held: the
+    penalties of the method, if it has any.
     """
 
     def __init__(
-        self, model: AdaptedModel, images: Images, schedule: ScheduleSpec, precision: str
+        self,
+        model: AdaptedModel,
+        images: Images,
+        schedule: ScheduleSpec,
+        precision: str,
+        held: HeldNear | None = None,
     ) -> None:
         self.device = next(model.parameters()).device
         self._model, self._images, self._precision = model, images, precision
+        self._shows_pixels = held is not None and held.sees_images
+        cast = partial(autocast, self.device, precision)
+        self.objective = Objective(self._forward, held, cast)
         tower: Any = model.encoder.tower
         self._blocks = tower.encoder.layers
         self._compiled: Sequence[Forward] = ()
@@ -40,13 +51,14 @@ class Engine:
                 images,
                 flips=schedule.horizontal_flip,
                 images_to_see=to_see,
-                autocast=partial(autocast, self.device, precision),
+                autocast=cast,
             )
         self._network = trained_part(model) if self._kept else model
         tokens = tower.embeddings.position_embedding.num_embeddings
         if (
             precision == "bfloat16"
             and not self._kept
+            and not (held and held.sees_attention)  # read by hooks, which a compiler breaks at
             and pays_to_compile(self._blocks, tokens, to_see)
         ):
             self._compiled = compile_blocks(self._blocks, schedule.batch_size)
@@ -57,15 +69,17 @@ class Engine:
             return nullcontext()
         return fast_kernels(self._model, self._blocks, compiled=self._compiled)
 
-    def inputs(self, chosen: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Tensor:
-        """What `forward` takes for images at positions [B], mirrored where it says so."""
-        if self._kept:
-            return self._kept.take(chosen, mirrored)
+    def inputs(self, chosen: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Inputs:
+        """What `objective` takes for images at positions [B], mirrored where it says so."""
+        if self._kept and not self._shows_pixels:
+            return Inputs(self._kept.take(chosen, mirrored))
         batch = self._images.take(chosen)
         batch[mirrored] = batch[mirrored][:, :, ::-1]
-        return torch.from_numpy(batch).to(self.device, non_blocking=True)
+        pixels = torch.from_numpy(batch).to(self.device, non_blocking=True)
+        network = self._kept.take(chosen, mirrored) if self._kept else pixels
+        return Inputs(network, pixels if self._shows_pixels else None)
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def _forward(self, inputs: Tensor) -> Tensor:
         """Logits [B, C]."""
         with autocast(self.device, self._precision):
             logits: Tensor = self._network(inputs)

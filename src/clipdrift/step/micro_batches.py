@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipdrift.errors import Fault, TrainingError
+from clipdrift.step.objective import Inputs, Objective
 
 LOG = logging.getLogger(__name__)
 CPU_ALLOCATOR = "DefaultCPUAllocator"
@@ -23,14 +24,17 @@ class MicroBatches:
     before the batch: the draws depend on the size of the parts, not on where memory ran out.
     """
 
-    def __init__(self, forward: Callable[[Tensor], Tensor], clear: Callable[[], None]) -> None:
-        """forward: inputs [B, ...] -> logits [B, C]. clear: removes all gradients."""
-        self._forward, self._clear = forward, clear
+    def __init__(self, objective: Objective, clear: Callable[[], None]) -> None:
+        """clear: removes all gradients."""
+        self._objective, self._clear = objective, clear
         self.size: int | None = None
         """Images at a time; None while whole batches fit."""
 
-    def backward(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """Leave the gradient of the mean cross-entropy in the parameters; returns the mean.
+    def backward(self, inputs: Inputs, target: Tensor) -> Tensor:
+        """Leave the gradient of the loss over all images in the parameters.
+
+        Returns:
+            [1 + K] the mean cross-entropy, then each penalty before its weight.
 
         Raises:
             TrainingError: if memory does not even hold a single image.
@@ -47,15 +51,15 @@ class MicroBatches:
             self._halve(len(target))
             _put_back(generators, target.device)
 
-    def _parts(self, inputs: Tensor, target: Tensor) -> Tensor:
+    def _parts(self, inputs: Inputs, target: Tensor) -> Tensor:
         n, size = len(target), self.size or len(target)
-        total = torch.zeros((), device=target.device)
+        total = torch.zeros(self._objective.terms, device=target.device)
         for start in range(0, n, size):
-            part = target[start : start + size]
-            logits = self._forward(inputs[start : start + size])
-            loss = nn.functional.cross_entropy(logits.float(), part) * (len(part) / n)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            part = slice(start, start + size)
+            loss, terms = self._objective(inputs[part], target[part])
+            share = len(target[part]) / n
+            (loss * share).backward()  # type: ignore[no-untyped-call]
+            total += terms * share
         return total
 
     def _halve(self, n: int) -> None:
