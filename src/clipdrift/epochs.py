@@ -26,6 +26,7 @@ from clipdrift.reading import (
     val_accuracy,
 )
 from clipdrift.records import EpochReading
+from clipdrift.records.schema import EarlyStop
 from clipdrift.run_state import RunState, Selected, StateFile
 from clipdrift.screening import Predictor, worth_screening
 from clipdrift.spec import RunConfig
@@ -43,6 +44,16 @@ class EpochEvent:
 
 OnEpoch = Callable[[EpochEvent], None]
 Stop = Callable[[], bool]
+Forewarn = Callable[[list[EpochReading]], EarlyStop | None]
+"""What was read so far -> why the run is to end now."""
+
+
+class EndedEarly(Exception):
+    """The run is not worth its further epochs."""
+
+    def __init__(self, why: EarlyStop) -> None:
+        super().__init__(why.words)
+        self.why = why
 
 
 class Epochs:
@@ -58,9 +69,11 @@ class Epochs:
         device: str,
         on_epoch: OnEpoch,
         stop: Stop,
+        forewarn: Forewarn,
     ) -> None:
         self.config, self.materials, self.baselines, self.file = config, materials, baselines, file
         self.device, self.on_epoch, self.stop = device, on_epoch, stop
+        self.forewarn = forewarn
         self.target: TargetMaterial = materials.targets[config.target.name]
         self.predict = Predictor(
             config.evaluation.batch_size, worth_screening(materials.backbone, config.precision)
@@ -76,6 +89,7 @@ class Epochs:
 
         Raises:
             Diverged: see `training.train`.
+            EndedEarly: when `forewarn` says so.
             Stopped: when `stop` says so; the state is saved.
         """
         state = self.file.load()
@@ -83,6 +97,7 @@ class Epochs:
             self._take_up(state)
         if not self.history:
             self._read(model.eval(), None)
+        self._heed()
         try:
             for done in self._epochs(model, state.train if state else None):
                 if done.epoch < len(self.history):
@@ -91,6 +106,7 @@ class Epochs:
                 self.images_seen += done.images
                 self.micro_batch = done.micro_batch or self.micro_batch
                 self._read(model, done)
+                self._heed()
                 if self.stop():
                     raise Stopped(done.state())
                 if self.file.due():
@@ -98,6 +114,11 @@ class Epochs:
         except Stopped as stopped:
             self._save(stopped.state)
             raise
+
+    def _heed(self) -> None:
+        why = self.forewarn(self.history)
+        if why is not None:
+            raise EndedEarly(why)
 
     def wall_seconds(self) -> float:
         """Seconds since the start, those before interruptions included."""

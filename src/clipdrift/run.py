@@ -10,16 +10,17 @@ import torch
 
 from clipdrift.attention_pictures import save_attention_pictures
 from clipdrift.conditions import data_warnings, fingerprints, leaks
-from clipdrift.epochs import Epochs, OnEpoch, Stop
+from clipdrift.early_warning.rule import StopRule
+from clipdrift.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.provenance import peak_memory_bytes, provenance
 from clipdrift.reading import Baselines, classify, not_read, read_transfers, undefined_reasons
-from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
-from clipdrift.records.schema import Result
+from clipdrift.records.schema import EarlyStop, Result
 from clipdrift.run_files import clear_unfinished, file_hashes, write_probe_table
 from clipdrift.run_state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -44,8 +45,10 @@ class Run:
         device: str,
         on_epoch: OnEpoch,
         stop: Stop = lambda: False,
+        stop_rule: StopRule | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
+        self.stop_rule = stop_rule
         self.config, self.materials, self.baselines = config, materials, baselines
         self.study, self.identity, self.device = study, identity, device
         self.run_id = config.run_id(identity)
@@ -61,6 +64,7 @@ class Run:
             device=device,
             on_epoch=on_epoch,
             stop=stop,
+            forewarn=self._forewarned,
         )
 
     def record(self) -> RunRecord:
@@ -89,6 +93,9 @@ class Run:
             kept = self.epochs.selected
         except Diverged as error:
             record.status, record.reason, kept = "diverged", str(error), None
+        except EndedEarly as ended:
+            record.status, record.reason, kept = "stopped", str(ended), None
+            record.stopped_early = ended.why
         record.history = self.epochs.history
         record.warnings += self.epochs.warnings()
         if kept is not None:
@@ -108,6 +115,11 @@ class Run:
         atomic_write(self.record_path, record.to_json())
         self.state_file.remove()
         return record
+
+    def _forewarned(self, history: list[EpochReading]) -> EarlyStop | None:
+        if self.stop_rule is None:
+            return None
+        return self.stop_rule.verdict(self.config, self.materials.backbone.name, history)
 
     def _build(self) -> AdaptedModel:
         text = None

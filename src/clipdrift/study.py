@@ -14,6 +14,13 @@ from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.devices import choose_device
+from clipdrift.early_warning.rule import (
+    StopRule,
+    backbone_faults,
+    rule_faults,
+    settled,
+    write_rule,
+)
 from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError
 from clipdrift.executors import Event, Executor, Program
 from clipdrift.executors.local import LocalExecutor
@@ -35,6 +42,7 @@ class Outcome:
     kept: int
     measured: int
     diverged: int
+    stopped: int
     failed: dict[str, str]
     busy: int
 
@@ -47,6 +55,7 @@ def run_study(
     workers: int | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
+    stop_rule: StopRule | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Outcome:
     """Measure every run of a study that is not yet done.
@@ -57,6 +66,8 @@ def run_study(
         workers: processes at once; default: one per core on a CPU, one per GPU.
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         cache_dir: of prepared images; default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
+        stop_rule: by which runs end after an early epoch. Stopped runs are no finished ones; they
+            are measured whole by a later call without the rule.
         on_event: told of `prepare` (text), `plan` (total, kept, epochs), `epoch`, `measured`,
             `retry`, `busy`, `failed` and `lost`, with `key` the run id.
 
@@ -64,16 +75,19 @@ def run_study(
         The outcome; failed runs are recorded as failed and are tried again next time.
 
     Raises:
-        ClipdriftError: if backbone, data, folder or executor cannot be used. Nothing finished is
-            lost.
+        ClipdriftError: if backbone, data, folder, executor or rule cannot be used. Nothing
+            finished is lost.
     """
+    _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
     folder.create()
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
     spec = _settled(spec, folder, choose_device(executor.device))
-    planned = _prepare(spec, folder, cache, on_event)
-    pending = [run for run in planned if folder.finished(run.run_id, run.identity) is None]
+    planned = _prepare(spec, folder, cache, stop_rule, on_event)
+    pending = [
+        run for run in planned if settled(folder, run.config, run.identity, stop_rule) is None
+    ]
     kept = len(planned) - len(pending)
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
     on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
@@ -82,6 +96,13 @@ def run_study(
         folder.path / "logs",
     )
     return _measure(folder, planned, pending, executor, program, spec, on_event)
+
+
+def _require_sense(rule: StopRule | None, spec: StudySpec) -> None:
+    """Refuse a rule that cannot stop a run of the study rightly, before anything is written."""
+    faults = [] if rule is None else list(rule_faults(rule, spec))
+    if faults:
+        raise SpecError(faults)
 
 
 def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:
@@ -104,16 +125,23 @@ def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:
 
 
 def _prepare(
-    spec: StudySpec, folder: StudyFolder, cache: Path, on_event: OnEvent
+    spec: StudySpec,
+    folder: StudyFolder,
+    cache: Path,
+    stop_rule: StopRule | None,
+    on_event: OnEvent,
 ) -> list[PlannedRun]:
-    """Prepare the images and write the plan; what is read of the backbone is left to workers."""
+    """Prepare the images, write plan and rule; what is read of the backbone is left to workers."""
     materials = load_materials(
         spec,
         cache_dir=cache,
         report=lambda text: on_event({"event": "prepare", "text": text}),
     )
     require_fit(spec, materials.backbone)
+    if stop_rule and (faults := list(backbone_faults(stop_rule, materials.backbone.name))):
+        raise SpecError(faults)
     planned = plan_runs(spec, materials)
+    write_rule(folder, stop_rule)
     folder.write_plan(spec, {run.run_id: run.identity for run in planned})
     return planned
 
@@ -157,6 +185,7 @@ def _measure(
         kept=len(planned) - len(pending),
         measured=counts["finished"],
         diverged=counts["diverged"],
+        stopped=counts["stopped"],
         failed=failed,
         busy=counts["busy"],
     )
@@ -178,7 +207,7 @@ def _record_failure(folder: StudyFolder, run: PlannedRun, spec: StudySpec, reaso
 
 
 def study_status(path: Path | str) -> dict[str, str]:
-    """Run id -> "finished", "diverged", "failed" or "to do", for every planned run.
+    """Run id -> "finished", "diverged", "stopped", "failed" or "to do", for every planned run.
 
     Raises:
         StudyFolderError: if there is no study in the folder.

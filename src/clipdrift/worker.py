@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from clipdrift.early_warning.rule import StopRule, read_rule, settled
 from clipdrift.epochs import EpochEvent
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.materials import Materials, load_materials
@@ -77,9 +78,10 @@ class Worker:
             if not mine:
                 return {"event": "busy"}
             # Another process may have finished it since this one was told to.
-            record = self.folder.finished(run_id, planned.identity)
+            rule = read_rule(self.folder)
+            record = settled(self.folder, planned.config, planned.identity, rule)
             if record is None:
-                record = self._run(planned, say).record()
+                record = self._run(planned, rule, say).record()
         return {
             "event": "measured",
             "status": record.status,
@@ -87,7 +89,7 @@ class Worker:
             "seconds": record.timing.get("wall_seconds"),
         }
 
-    def _run(self, planned: PlannedRun, say: Say) -> Run:
+    def _run(self, planned: PlannedRun, rule: StopRule | None, say: Say) -> Run:
         def report(text: str) -> None:
             say({"event": "prepare", "text": text})
 
@@ -107,6 +109,7 @@ class Worker:
             device=self.device,
             on_epoch=on_epoch,
             stop=_AfterStep(self.stop, say),
+            stop_rule=rule,
             checkpoint_seconds=self.checkpoint_seconds,
         )
 

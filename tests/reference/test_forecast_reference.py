@@ -22,8 +22,9 @@ from clipdrift.analysis.forecast import (
     stopping,
     validation,
 )
-from clipdrift.analysis.forecast_data import SIGNALS, Cell, Lessons, lessons
-from clipdrift.analysis.forecast_model import fit, read_forecast, weighted_quantile
+from clipdrift.analysis.forecast_data import Cell, Lessons, lessons
+from clipdrift.analysis.forecast_fit import fit
+from clipdrift.early_warning.forecast import SIGNALS, read_forecast, weighted_quantile
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder, atomic_write
 

@@ -22,7 +22,7 @@ BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "train_state", "step", "training"}
 MEASURED = TRAINED | {"screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
-EPOCHS = {"signals", "run_state", "epochs"}
+EPOCHS = {"signals", "run_state", "epochs", "early_warning"}
 ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signals": set(),
     "hub": {"errors"},
     "sizes": {"errors"},
+    "early_warning": BASE,
     "provenance": BASE,
     "sealed": BASE,
     "data": BASE | {"hub", "devices"},
@@ -65,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": WHOLE_STUDY,
     "export": WHOLE_STUDY | {"evaluate", "checkpoint"},
     # reading side
-    "analysis": BASE,
+    "analysis": BASE | {"early_warning"},
     "report": BASE | {"analysis"},
     # both
     "cli": WHOLE_STUDY | {"estimate", "evaluate", "export", "checkpoint", "analysis", "report"},
@@ -73,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 """Rooms in the order of the flow: a room imports only rooms above it."""
 
 FACADE = "__init__"
-READING = ("errors", "spec", "records", "analysis", "report")
+READING = ("errors", "spec", "records", "early_warning", "analysis", "report")
 MEASURING_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "datasets"}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 

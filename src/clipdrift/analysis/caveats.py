@@ -24,9 +24,10 @@ def rows(
     """Everything that limits the analysis, one row per kind and place.
 
     Kinds: `unreadable_record`, `run_not_finished` (diverged or failed: listed, in no mean),
-    `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `leak` (the test part was read before
-    the end), `undefined_value`, `several_backbones` (never pooled), `one_method`,
-    `one_learning_rate`, `one_seed`, `pairs_dropped`.
+    `run_stopped` (ended early by a forecast: listed, in no mean; those of its cell are of the runs
+    that went on, and so flattered), `duplicate_kept_once`, `duplicate_dropped`, `run_warning`,
+    `leak` (the test part was read before the end), `undefined_value`, `several_backbones` (never
+    pooled), `one_method`, `one_learning_rate`, `one_seed`, `pairs_dropped`.
 
     Args:
         records: as read, in any order.
@@ -61,7 +62,7 @@ def _unfinished(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
     for record in sorted(records, key=lambda record: record.run_id):
         if record.status != "finished":
             yield {
-                "kind": "run_not_finished",
+                "kind": "run_stopped" if record.status == "stopped" else "run_not_finished",
                 **_place(record),
                 "count": 1,
                 "detail": f"{record.status}: {record.reason or 'no reason given'}",

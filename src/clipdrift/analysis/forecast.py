@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.analysis.forecast_data import MIN_CELLS, SIGNALS, Cell, Lessons
-from clipdrift.analysis.forecast_model import Forecast, Saved, fit
+from clipdrift.analysis.forecast_data import MIN_CELLS, Cell, Lessons
+from clipdrift.analysis.forecast_fit import fit
 from clipdrift.analysis.intervals import t_ci
 from clipdrift.analysis.ranks import spearman
 from clipdrift.analysis.signals import Floats
+from clipdrift.early_warning.forecast import SIGNALS, Forecast, Saved
 from clipdrift.errors import Fault, SpecError
 
 LEVEL = 0.8
@@ -226,7 +227,12 @@ def forecast(
         "validation": [validation(data, one) for one in held],
         "stopping": [stopping(data, one, limit) for one in held for limit in limits],
     }
-    saved = Saved(
+    return told, fitted(data, after_epoch=after_epoch, level=level)
+
+
+def fitted(data: Lessons, *, after_epoch: int = 1, level: float = LEVEL) -> Saved:
+    """The forecast for runs to come, from all runs there are."""
+    return Saved(
         fit(data.moved, data.kept, data.labels(*Cell._fields)),
         level,
         after_epoch,
@@ -235,9 +241,12 @@ def forecast(
         data.epochs,
         sorted({cell.backbone for cell in data.cells}),
         sorted({cell.method for cell in data.cells}),
-        {"n_runs": len(data.kept), "n_cells": n_cells, "records_hash": data.records_hash},
+        {
+            "n_runs": len(data.kept),
+            "n_cells": len(set(data.cells)),
+            "records_hash": data.records_hash,
+        },
     )
-    return told, saved
 
 
 __all__ = [
@@ -245,6 +254,7 @@ __all__ = [
     "LIMITS",
     "SPLITS",
     "check_asked",
+    "fitted",
     "forecast",
     "hold_out",
     "next_lower_rate",

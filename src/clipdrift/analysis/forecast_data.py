@@ -10,20 +10,12 @@ from numpy.typing import NDArray
 
 from clipdrift.analysis.choose import kept_transfers, unknown_names
 from clipdrift.analysis.frame import usable_records
-from clipdrift.analysis.signals import Floats, resting_value
+from clipdrift.analysis.signals import Floats
+from clipdrift.early_warning.forecast import movement
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.records.schema import EpochReading
 from clipdrift.spec import content_hash
 
-SIGNALS = (
-    "cka_mean",
-    "embedding_drift",
-    "weight_drift_rel",
-    "cls_entropy_pct",
-    "projection_drift_rel",
-)
-"""Drift of the probe images and of the weights: none of them needs a label."""
 MIN_CELLS = 8
 
 
@@ -60,18 +52,6 @@ class Lessons(NamedTuple):
         names = [tuple(getattr(cell, field) for field in fields) for cell in self.cells]
         numbers = {name: i for i, name in enumerate(sorted(set(names)))}
         return np.array([numbers[name] for name in names], dtype=np.intp)
-
-
-def movement(reading: EpochReading) -> list[float] | None:
-    """How far each of `SIGNALS` is from its value at rest, 0 or more; None if one is undefined."""
-    values = [reading.drift.get(name) for name in SIGNALS]
-    if any(value is None or not np.isfinite(value) for value in values):
-        return None
-    return [
-        abs(float(value) - resting_value(f"drift.{name}"))
-        for name, value in zip(SIGNALS, values, strict=True)
-        if value is not None
-    ]
 
 
 def lessons(
@@ -157,4 +137,4 @@ def _too_few(where: str, n_cells: int, n: int, n_runs: int, epoch: int) -> Itera
     yield Fault(where, rule, got, step)
 
 
-__all__ = ["MIN_CELLS", "SIGNALS", "Cell", "Lessons", "lessons", "movement"]
+__all__ = ["MIN_CELLS", "Cell", "Lessons", "lessons"]

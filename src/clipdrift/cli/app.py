@@ -23,7 +23,8 @@ app.command(
     epilog="Examples: clipdrift run study.yaml --out results/ | "
     "clipdrift run study.yaml --out /shared/results --executor ray --gpus-per-run 0.5 | "
     "clipdrift run study.yaml --out /shared/results --executor slurm --gpus-per-run 1 "
-    "--slurm partition=gpu --time-limit 120"
+    "--slurm partition=gpu --time-limit 120 | "
+    "clipdrift run wide.yaml --out wide/ --stop-below 80 --forecast-from results/"
 )(measuring.run)
 app.command(epilog="Example: clipdrift status results/")(measuring.status)
 app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(

@@ -26,6 +26,7 @@ from clipdrift.cli.executing import (
     make_executor,
 )
 from clipdrift.cli.progress import StudyProgress, duration
+from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.tables import audit_table, run_table, state_line
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
@@ -175,6 +176,8 @@ def run(
     time_limit: TimeLimit = None,
     runs_per_job: RunsPerJob = None,
     slurm: SlurmOptions = None,
+    stop_below: StopBelow = None,
+    forecast_from: ForecastFrom = None,
 ) -> None:
     """Measure every run that is not yet done, then analyse and write the report.
 
@@ -183,10 +186,14 @@ def run(
     methods or targets measures what is missing; with another transfer set, all is measured anew.
     Every executor gives the same records.
 
+    With --stop-below, a run ends after its first epoch where the upper bound of its forecast
+    retention lies below the limit. It is recorded as stopped and is in no mean. The same command
+    without the option, or with a lower limit, measures it whole.
+
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.study import run_study
+    from clipdrift.study import run_study, study_status
 
     given = {
         "--workers": workers,
@@ -203,13 +210,21 @@ def run(
     spec: StudySpec = load_spec(spec_file)
     folder = out or Path("runs") / spec.name
     console = Console()
+    rule, words = chosen_rule(stop_below, forecast_from or [], spec, StudyFolder(folder))
+    for text in words:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     try:
         with interruptions():
             with StudyProgress(console) as progress:
                 outcome = run_study(
-                    spec, folder, executor=chosen, cache_dir=cache, on_event=progress
+                    spec,
+                    folder,
+                    executor=chosen,
+                    cache_dir=cache,
+                    stop_rule=rule,
+                    on_event=progress,
                 )
-            if outcome.kept + outcome.measured + outcome.diverged:
+            if "finished" in study_status(folder).values():
                 close_study(StudyFolder(folder), console)
     except Interrupted as stopped:
         _last_words(
@@ -217,6 +232,8 @@ def run(
             f"Resume: clipdrift run {spec_file} --out {folder}"
         )
         raise typer.Exit(stopped.exit_code) from None
+    if outcome.stopped:
+        print(f"{outcome.stopped} runs were stopped early, and are in no mean")
     for run_id, reason in outcome.failed.items():
         print(f"failed: {run_id}: {reason}")
     if outcome.busy:

@@ -23,27 +23,41 @@ def cell_table(analysis: Mapping[str, Any]) -> Table:
         rows.setdefault(key, {})[row["metric"]] = row
     kept = sorted({m for cell in rows.values() for m in cell if m.endswith(".retention_pct")})
     kept = [metric for metric in kept if metric.startswith("transfer.")]
+    stopped = Counter(
+        (row["backbone"], row["target"], row["method"], row["lr"])
+        for row in analysis["warnings"]
+        if row["kind"] == "run_stopped"
+    )
     table = Table(title="Cells: mean ± SD over seeds")
     for name in ("target", "method", "LR", "n", "test acc. %"):
         table.add_column(name, justify="left" if name in {"target", "method"} else "right")
     for metric in kept:
         table.add_column(f"{metric.split('.')[1]} kept %", justify="right")
     table.add_column("entropy drift %", justify="right")
-    for (_, target, method, rate), cell in rows.items():
+    for key in dict.fromkeys([*rows, *stopped]):
+        (_, target, method, rate), cell = key, rows.get(key, {})
         accuracy = cell.get("test_accuracy")
         mark = " *" if accuracy and accuracy["underfit"] else ""
         table.add_row(
             target,
             method,
             f"{rate:g}",
-            str(accuracy["n"] if accuracy else ""),
+            _count(accuracy, stopped[key]),
             _mean_sd(accuracy, 100) + mark,
             *(_mean_sd(cell.get(metric)) for metric in kept),
             _mean_sd(cell.get(DRIFT), signed=True),
         )
     fraction = analysis["settings"]["underfit_fraction"]
     table.caption = f"* underfits: below {fraction:.0%} of the target's best cell"
+    if stopped:
+        table.caption += "; stopped runs are in no mean: what is left of their cells is flattered"
     return table
+
+
+def _count(row: Mapping[str, Any] | None, stopped: int) -> str:
+    """Runs in a cell's means, and those that were stopped early."""
+    n = row["n"] if row else 0
+    return f"{n} ({stopped} stopped)" if stopped else str(n or "")
 
 
 def audit_table(rows: Sequence[AuditRow]) -> Table:

@@ -111,6 +111,10 @@ class StudyFolder:
     def report_path(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def stop_rule_path(self) -> Path:
+        return self.path / "stop_rule.json"
+
     def run_path(self, run_id: str) -> Path:
         """Folder of one run. The id comes from validated names, so it stays inside `runs`."""
         return self.runs_path / run_id
@@ -164,12 +168,13 @@ class StudyFolder:
             ) from None
 
     def finished(self, run_id: str, identity: str) -> RunRecord | None:
-        """The valid record of a run under exactly this identity, else None."""
+        """The valid record of a run that came to its end under exactly this identity, else None."""
         try:
             record = read_record(self.record_path(run_id))
         except RecordError:
             return None
-        return record if record.identity == identity and record.status != "failed" else None
+        ended = record.status in ("finished", "diverged")
+        return record if record.identity == identity and ended else None
 
     def records(self) -> tuple[list[RunRecord], list[Fault]]:
         """Records of the current study, sorted by run id, and the faults of unusable ones.

@@ -18,7 +18,7 @@ from clipdrift.spec import RunConfig, content_hash
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
 Number = float | None
-Status = Literal["finished", "diverged", "failed"]
+Status = Literal["finished", "diverged", "stopped", "failed"]
 
 
 class TransferReading(BaseModel):
@@ -75,6 +75,35 @@ class Result(Reading):
     )
 
 
+class EarlyStop(BaseModel):
+    """Why a run was ended: a forecast of its final retention, in percent, and the limit.
+
+    epoch: the last one that was trained. learned_from: how many runs and cells, which records.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: int
+    read_after_epoch: int
+    limit_pct: float
+    forecast_pct: float
+    low_pct: float
+    high_pct: float
+    level: float
+    transfers: list[str]
+    forecast_hash: str
+    learned_from: dict[str, int | str]
+
+    @property
+    def words(self) -> str:
+        """The decision in a sentence without a full stop."""
+        return (
+            f"retention on {', '.join(self.transfers)} forecast at {self.forecast_pct:.1f} % "
+            f"({self.level:.0%} interval {self.low_pct:.1f} to {self.high_pct:.1f}) after epoch "
+            f"{self.read_after_epoch}, below the limit of {self.limit_pct:g} %"
+        )
+
+
 class RunRecord(BaseModel):
     """One run: identity, conditions, history, result, provenance."""
 
@@ -98,6 +127,11 @@ class RunRecord(BaseModel):
         default_factory=dict, description="hash of each factor that matched runs share"
     )
     leaks: list[str] = Field(default_factory=list, description="what read the test part early")
+    stopped_early: EarlyStop | None = Field(
+        None,
+        description="only of a run that was stopped: it has a history and no result",
+        exclude_if=lambda value: value is None,
+    )
     selected_epoch: int | None = None
     history: list[EpochReading] = Field(default_factory=list)
     result: Result = Field(default_factory=Result)

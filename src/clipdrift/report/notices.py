@@ -10,6 +10,7 @@ from clipdrift.report.study import Row, Study
 WARNING_WORDS = {
     "leak": "The test part was read before the end",
     "run_not_finished": "Run not finished, in no mean",
+    "run_stopped": "Run stopped early by a forecast, in no mean; means of its cell are of the rest",
     "unreadable_record": "Record that cannot be read",
     "duplicate_kept_once": "Duplicated run, counted once",
     "duplicate_dropped": "Duplicated run that contradicts itself, left out",

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from clipdrift.analysis.signals import Floats
 from clipdrift.errors import Fault, RecordError
+from clipdrift.records.schema import EpochReading
 from clipdrift.spec import content_hash
 
+Floats = NDArray[np.float64]
 KIND, VERSION = "clipdrift forecast", 1
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-MAX_FOLDS = 20
+MAX_BYTES = 16_000_000
 ROUNDING = 1e-12
+AT_REST = {
+    "cka_mean": 1.0,
+    "embedding_drift": 0.0,
+    "weight_drift_rel": 0.0,
+    "cls_entropy_pct": 0.0,
+    "projection_drift_rel": 0.0,
+}
+"""Drift of the probe images and of the weights, none of which needs a label, before training."""
+SIGNALS = tuple(AT_REST)
+
+
+def movement(reading: EpochReading) -> list[float] | None:
+    """How far each of `SIGNALS` is from its value at rest, 0 or more; None if one is undefined."""
+    values = [reading.drift.get(name) for name in SIGNALS]
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    if len(known) < len(SIGNALS):
+        return None
+    return [abs(value - rest) for value, rest in zip(known, AT_REST.values(), strict=True)]
 
 
 class Line(NamedTuple):
@@ -99,60 +118,15 @@ def weighted_quantile(values: Floats, weights: Floats, level: float) -> Floats:
     return np.where(below.any(axis=0), first, np.inf)
 
 
-def fit(moved: Floats, kept: Floats, cells: NDArray[np.intp]) -> Model:
-    """Fit a line that falls with every signal, with the penalty that foretells best.
-
-    Ridge regression on signals in units of their SD, slopes held at 0 or below: more drift is
-    never taken for more retention. The penalty of `PENALTIES` with the least mean absolute error
-    on left-out cells is kept. Cells are left out one at a time, or in 20 groups where there are
-    more.
-
-    Args:
-        moved: (n, n_signals). kept: (n,). cells: (n,) number of each run's cell.
-    """
-    names = np.unique(cells)
-    fold_of = {int(name): i % MAX_FOLDS for i, name in enumerate(names)}
-    folds = np.array([fold_of[int(name)] for name in cells], dtype=np.intp)
-    best: tuple[float, float, list[Line]] | None = None
-    for penalty in PENALTIES:
-        lines = [
-            _line(moved[folds != fold], kept[folds != fold], penalty)
-            for fold in range(folds.max() + 1)
-        ]
-        error = float(np.abs(_left_out(lines, folds, moved) - kept).mean())
-        if best is None or error < best[0] - ROUNDING:
-            best = (error, penalty, lines)
-    assert best is not None
-    _, penalty, lines = best
-    sizes = np.bincount(np.searchsorted(names, cells))[np.searchsorted(names, cells)]
-    return Model(
-        _line(moved, kept, penalty),
-        lines,
-        folds.tolist(),
-        np.abs(_left_out(lines, folds, moved) - kept).tolist(),
-        (1 / ((len(names) + 1) * sizes)).tolist(),
-        penalty,
-    )
-
-
-def _left_out(lines: list[Line], folds: NDArray[np.intp], moved: Floats) -> Floats:
-    return np.array([lines[f].at(row[None])[0] for f, row in zip(folds, moved, strict=True)])
-
-
-def _line(moved: Floats, kept: Floats, penalty: float) -> Line:
-    n = len(kept)
-    centre, scale = moved.mean(axis=0), moved.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    design = -(moved - centre) / scale
-    padded = np.vstack([design, np.sqrt(n * penalty) * np.eye(moved.shape[1])])
-    slopes = nnls(padded, np.r_[kept - kept.mean(), np.zeros(moved.shape[1])])[0] / scale
-    intercept = float(kept.mean() + centre @ slopes)
-    return Line(intercept, slopes.tolist(), float(kept.min()), float(kept.max()))
-
-
 @dataclass(frozen=True)
 class Saved:
-    """A model with what it is for: which epoch, transfer datasets, backbones and methods."""
+    """A model with what it is for: which epoch, transfer datasets, backbones and methods.
+
+    transfers: final retention is that of the one on which a run keeps least. epochs: lengths of the
+    runs that it has learned from.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     model: Model
     level: float
@@ -162,7 +136,7 @@ class Saved:
     epochs: list[int]
     backbones: list[str]
     methods: list[str]
-    trained_on: Mapping[str, Any]
+    trained_on: Mapping[str, int | str]
 
     def body(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -185,33 +159,71 @@ def read_forecast(path: Path) -> Saved:
         RecordError: if it is missing, damaged, edited, or not a forecast of this version.
     """
     try:
-        body = json.loads(path.read_bytes())
-        found = dict(_checked(body))
-        model = dict(found.pop("model"))
-        model["line"] = Line(**model["line"])
-        model["lines"] = [Line(**line) for line in model["lines"]]
-        return Saved(model=Model(**model), **found)
+        if path.stat().st_size > MAX_BYTES:
+            raise Refused("a larger file than any forecast")
+        return forecast_of(json.loads(path.read_bytes()))
     except OSError as error:
         got = str(error.strerror)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        got = str(error) if isinstance(error, _Refused) else "a damaged or edited file"
+    except (ValueError, RecursionError) as error:
+        got = str(error) if isinstance(error, Refused) else "a damaged or edited file"
     step = "Write it anew with 'clipdrift forecast DIR --save FILE'"
     raise RecordError(Fault(str(path), f"a forecast of version {VERSION}", got, step))
 
 
-class _Refused(ValueError):
-    """A file that says of itself why it cannot be used."""
+class Refused(ValueError):
+    """Content that says of itself why it cannot be used."""
 
 
-def _checked(body: Any) -> Iterator[tuple[str, Any]]:
+def forecast_of(body: Any) -> Saved:
+    """A forecast from the JSON value that `Saved.to_json` wrote.
+
+    Raises:
+        ValueError: if it is none; a `Refused` says why.
+    """
     if not isinstance(body, dict) or body.get("kind") != KIND:
-        raise _Refused("another kind of file")
+        raise Refused("another kind of file")
     if body.get("version") != VERSION:
-        raise _Refused(f"version {body.get('version')}")
-    stored = body.pop("hash", None)
-    if content_hash(body) != stored:
-        raise _Refused("a hash that does not match its content")
-    yield from ((key, value) for key, value in body.items() if key not in ("kind", "version"))
+        raise Refused(f"version {body.get('version')}")
+    content = {key: value for key, value in body.items() if key != "hash"}
+    if content_hash(content) != body.get("hash"):
+        raise Refused("a hash that does not match its content")
+    rest = {key: value for key, value in content.items() if key not in ("kind", "version")}
+    try:
+        saved = _adapter().validate_json(json.dumps(rest), strict=True)
+    except ValidationError:
+        raise Refused("a file of another form") from None
+    if not _fits(saved):
+        raise Refused("parts that do not fit each other")
+    return saved
 
 
-__all__ = ["Forecast", "Line", "Model", "Saved", "fit", "read_forecast", "weighted_quantile"]
+@cache
+def _adapter() -> TypeAdapter[Saved]:
+    return TypeAdapter(Saved)
+
+
+def _fits(saved: Saved) -> bool:
+    model, n = saved.model, len(saved.model.folds)
+    lines = [model.line, *model.lines]
+    return (
+        saved.signals == list(SIGNALS)
+        and len(model.residuals) == len(model.weights) == n > 0
+        and all(0 <= fold < len(model.lines) for fold in model.folds)
+        and all(len(line.slopes) == len(SIGNALS) and line.low <= line.high for line in lines)
+        and 0.5 < saved.level < 1 <= saved.after_epoch
+        and bool(saved.transfers)
+    )
+
+
+__all__ = [
+    "SIGNALS",
+    "Forecast",
+    "Line",
+    "Model",
+    "Refused",
+    "Saved",
+    "forecast_of",
+    "movement",
+    "read_forecast",
+    "weighted_quantile",
+]
