@@ -15,7 +15,15 @@ from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.images import Images
 from clipdrift.data.landcover import render_land_cover
 from clipdrift.methods.adapted import AdaptedModel, build
-from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.methods import (
+    BitFitSpec,
+    FullFtSpec,
+    LastBlocksSpec,
+    LinearProbeSpec,
+    LoraSpec,
+    LpFtSpec,
+    MethodBase,
+)
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = Path(str(files("clipdrift").joinpath("assets", "mini-clip")))
@@ -25,6 +33,8 @@ METHODS: dict[str, MethodBase] = {
     "lora": LoraSpec(kind="lora", name="lora"),
     "linear_probe": LinearProbeSpec(kind="linear_probe", name="linear_probe"),
     "last_blocks": LastBlocksSpec(kind="last_blocks", name="last_blocks"),
+    "bitfit": BitFitSpec(kind="bitfit", name="bitfit"),
+    "lp_ft": LpFtSpec(kind="lp_ft", name="lp_ft"),
 }
 
 

@@ -26,7 +26,15 @@ from clipdrift.spec.datasets import (
     TargetSpec,
     TransferSpec,
 )
-from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.methods import (
+    BitFitSpec,
+    FullFtSpec,
+    LastBlocksSpec,
+    LinearProbeSpec,
+    LoraSpec,
+    LpFtSpec,
+    MethodBase,
+)
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
 from clipdrift.spec.penalties import (
     AttentionPreservationSpec,
@@ -49,6 +57,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "lora": LoraSpec,
     "last_blocks": LastBlocksSpec,
     "linear_probe": LinearProbeSpec,
+    "bitfit": BitFitSpec,
+    "lp_ft": LpFtSpec,
     "penalties of a method": PenaltyBase,
     "l2_sp": L2SpSpec,
     "feature_distillation": FeatureDistillationSpec,

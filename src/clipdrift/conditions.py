@@ -26,6 +26,7 @@ def fingerprints(
         "data_split": target.split_sha256,
         "image_order": order_fingerprint(len(target.train), config.schedule, config.seed),
         "head_init": _tensors_hash(head),
+        "head": content_hash(config.method.head),
         "head_lr": content_hash(config.method.head_lr),
         "projection": content_hash(config.method.projection),
         "schedule": content_hash(config.schedule.model_dump(mode="json")),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clipdrift.head_first import probe_head
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
@@ -30,6 +31,7 @@ from clipdrift.records.schema import EarlyStop
 from clipdrift.run_state import RunState, Selected, StateFile
 from clipdrift.screening import Predictor, worth_screening
 from clipdrift.spec import RunConfig
+from clipdrift.spec.methods import LpFtSpec
 from clipdrift.train_state import TrainState
 from clipdrift.training import EpochDone, Stopped, train
 
@@ -95,6 +97,8 @@ class Epochs:
         state = self.file.load()
         if state is not None:
             self._take_up(state)
+        elif isinstance(self.config.method, LpFtSpec):
+            self._probe_head(model, self.config.method)
         if not self.history:
             self._read(model.eval(), None)
         self._heed()
@@ -153,6 +157,20 @@ class Epochs:
             "micro_batch": float(self.micro_batch or 0),
         }
         self.file.save(RunState(at, self.history, self.selected, spent))
+
+    def _probe_head(self, model: AdaptedModel, spec: LpFtSpec) -> None:
+        config = self.config
+        for done in probe_head(
+            model,
+            self.target.train,
+            spec,
+            schedule=config.schedule,
+            seed=config.seed,
+            precision=config.precision,
+            stop=self.stop,
+        ):
+            self.train_seconds += done.seconds
+            self.images_seen += done.images
 
     def _epochs(self, model: AdaptedModel, resume: TrainState | None) -> Iterator[EpochDone]:
         config = self.config

@@ -20,6 +20,7 @@ from clipdrift.penalties.held import HeldNear, held_near
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
+from clipdrift.spec.methods import LpFtSpec
 from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.training import train
 
@@ -86,6 +87,8 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
     if run.checkpoint == "paper_test_selected":
         scored += epochs * len(target.test)
     whole = sum(len(t.images) for t in materials.transfers.values())
+    if isinstance(run.method, LpFtSpec):  # each image once, or twice with its mirror
+        scored += len(target.train) * min(run.method.probe_epochs, 2)
     asked = run.evaluation
     scored += whole + len(asked.interpolation) * (len(target.val) + len(target.test) + whole)
     scored += sum(len(images) for images in target.corrupted.values())
@@ -100,12 +103,12 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
 
 def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     target = materials.targets[run.target.name]
+    text = materials.backbone.text_features(target.prompts)
     model = build(
-        materials.backbone, run.method, len(target.prompts), seed=0, text_features=None
+        materials.backbone, run.method, len(target.prompts), seed=0, text_features=text
     ).to(device)
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
     encoder = model.encoder.eval()
-    text = materials.backbone.text_features(target.prompts)
     held = held_near(run.method, model, materials.backbone)
     later, once = _seconds_per_image_of_training(model, run, target.train, held)
     return _Speed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,6 +120,30 @@ def test_a_stopped_run_goes_on_to_the_same_record(
     assert record.timing["interruptions"] == 1
     assert STATE_FILE not in {p.name for p in desk.path.iterdir()}
     assert STATE_FILE not in record.files
+
+
+PROBE = {"name": "probe", "kind": "linear_probe", "role": "reference", "learning_rates": [1e-2]}
+
+
+def test_a_head_is_probed_before_the_first_epoch_is_read(desk: Desk) -> None:
+    """Stopped in the probe it starts anew; stopped later it does not probe again."""
+    lp_ft = {"name": "lp_ft", "kind": "lp_ft", "probe_epochs": 2, "probe_lr": 1e-2}
+    spec = tiny(methods=[lp_ft], schedule={"epochs": 2, "batch_size": 20})
+    with pytest.raises(Stopped):
+        desk.run(StopAfter(4), spec=spec)  # in the second epoch of the probe
+    assert not list(desk.folder.runs_path.iterdir())
+    with pytest.raises(Stopped):
+        desk.run(StopAfter(6 + 2), spec=spec)
+    record, read = desk.run(spec=spec)
+    assert read == [1, 2]
+    shutil.rmtree(desk.path)
+    whole, read = desk.run(spec=spec)
+    assert read == [0, 1, 2]
+    assert measured(record) == measured(whole)
+    assert record.history[0].drift["embedding_drift"] == 0.0
+    probed = record.history[0].val_accuracy
+    probe, _ = desk.run(spec=tiny(methods=[PROBE], schedule=spec.schedule.model_dump()))
+    assert probed == probe.history[-1].val_accuracy > probe.history[0].val_accuracy
 
 
 def test_a_run_may_be_stopped_at_every_step(desk: Desk, whole: RunRecord) -> None:

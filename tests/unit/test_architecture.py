@@ -22,7 +22,7 @@ BACKBONE = BASE | {"data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "train_state", "step", "training"}
 MEASURED = TRAINED | {"screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
-EPOCHS = {"signals", "run_state", "epochs", "early_warning"}
+EPOCHS = {"signals", "run_state", "head_first", "epochs", "early_warning"}
 ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "screening": TRAINED,
     "baseline": TRAINED | {"screening"},
     "materials": BACKBONE,
+    "head_first": TRAINED,
     "reading": MEASURED,
     "conditions": MEASURED,
     "attention_pictures": BACKBONE | {"probes"},
@@ -56,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "post_hoc": MEASURED | {"reading"},
     "run_files": MEASURED,
     "run_state": MEASURED | {"run_files"},
-    "epochs": MEASURED | {"reading", "run_state"},
+    "epochs": MEASURED | {"reading", "run_state", "head_first"},
     "run": MEASURED | BESIDE - {"plan"} | EPOCHS,
     "worker": ONE_RUN - {"worker"},
     "executors": BASE | {"devices"},

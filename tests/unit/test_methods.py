@@ -15,7 +15,14 @@ from torch import Tensor
 from clipdrift.errors import MethodError, RecordError, StudyFolderError
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.weights_file import save_tensors
-from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.methods import (
+    BitFitSpec,
+    FullFtSpec,
+    LastBlocksSpec,
+    LinearProbeSpec,
+    LoraSpec,
+    MethodBase,
+)
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training import train
 
@@ -23,6 +30,7 @@ from clipdrift.training import train
 D, M, L, P, E, C = 64, 256, 6, 49, 64, 10
 BLOCK = 4 * (D * D + D) + 2 * 2 * D + (D * M + M) + (M * D + D)
 TOWER = D + D * 3 * 4 * 4 + (P + 1) * D + 2 * D + L * BLOCK + 2 * D
+BIASES = D + L * (4 * D + 2 * D + M + D) + D  # the first and the last layer norm outside blocks
 PROJECTION, HEAD = D * E, C * E + C
 
 SPECS: dict[str, MethodBase] = {
@@ -33,6 +41,7 @@ SPECS: dict[str, MethodBase] = {
     "lora frozen": LoraSpec(kind="lora", name="frozen", projection="frozen"),
     "full_ft frozen": FullFtSpec(kind="full_ft", name="ff", projection="frozen"),
     "two blocks": LastBlocksSpec(kind="last_blocks", name="two", blocks=2),
+    "bitfit frozen": BitFitSpec(kind="bitfit", name="bf", projection="frozen"),
 }
 TRAINED = {
     "full_ft": TOWER + PROJECTION + HEAD,
@@ -43,6 +52,9 @@ TRAINED = {
     "lora frozen": L * 2 * 8 * (D + D) + HEAD,
     "full_ft frozen": TOWER + HEAD,
     "two blocks": 2 * BLOCK + 2 * D + PROJECTION + HEAD,
+    "bitfit": BIASES + PROJECTION + HEAD,
+    "bitfit frozen": BIASES + HEAD,
+    "lp_ft": TOWER + PROJECTION + HEAD,
 }
 each_spec = pytest.mark.parametrize("name", list(SPECS))
 
@@ -211,7 +223,7 @@ def test_the_adapter_loads_with_peft_itself(name: str, tmp_path: Path) -> None:
     assert not torch.allclose(found, untouched, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["full_ft", "last_blocks"])
+@pytest.mark.parametrize("name", ["full_ft", "last_blocks", "bitfit"])
 def test_effective_weights_are_the_live_ones_where_nothing_is_wrapped(name: str) -> None:
     model = perturb(adapted(name))
     live = dict(model.encoder.tower.named_parameters())
@@ -233,6 +245,8 @@ FILES = {
     "last_blocks": "last_blocks.safetensors",
     "lora": "adapter/adapter_model.safetensors",
     "linear_probe": "head.safetensors",
+    "bitfit": "biases.safetensors",
+    "lp_ft": "vision.safetensors",
 }
 
 

@@ -190,10 +190,10 @@ def test_missing_fields_are_named() -> None:
 
 
 def test_an_unknown_method_kind_lists_the_known_ones() -> None:
-    (fault,) = faults_of(TEXT.replace("- lora", "- bitfit"))
+    (fault,) = faults_of(TEXT.replace("- lora", "- layernorm"))
     assert fault == (
         "s.yaml:7 methods.1.kind: expected one of 'full_ft', 'lora', 'linear_probe', "
-        "'last_blocks', got 'bitfit'. Choose a method kind."
+        "'last_blocks', 'bitfit', 'lp_ft', got 'layernorm'. Choose a method kind."
     )
 
 

@@ -36,6 +36,11 @@ class Backbone:
         """E, the width of an image or text embedding."""
         return self.architecture.width(self.model)
 
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with to be logits, as the checkpoint learned it."""
+        return float(self.model.logit_scale.detach().exp())
+
     def encoder(self) -> ImageEncoder:
         """A fresh copy of the image encoder, frozen, in eval mode."""
         return copy.deepcopy(self.live_encoder()).requires_grad_(False).eval()

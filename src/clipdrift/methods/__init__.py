@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.methods import full_ft, last_blocks, linear_probe, lora
+from clipdrift.methods import bitfit, full_ft, last_blocks, linear_probe, lora, lp_ft
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Family:
 FAMILIES: dict[str, Family] = {
     name: Family(module.adapt, module.effective_state, module.save, module.restore)
     for name, module in {
+        "bitfit": bitfit,
         "full_ft": full_ft,
         "last_blocks": last_blocks,
         "linear_probe": linear_probe,
         "lora": lora,
+        "lp_ft": lp_ft,
     }.items()
 }

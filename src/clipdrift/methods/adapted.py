@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.methods import FAMILIES
+from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import MethodBase
 
@@ -20,9 +20,9 @@ NOT_PLAIN = "no plain weights amount to what this method makes of the vision tow
 
 
 class AdaptedModel(nn.Module):
-    """uint8 images -> class logits: a linear head on the un-normalised projected embedding."""
+    """uint8 images -> class logits: a head on the un-normalised projected embedding."""
 
-    def __init__(self, encoder: ImageEncoder, head: nn.Linear, spec: MethodBase) -> None:
+    def __init__(self, encoder: ImageEncoder, head: Head, spec: MethodBase) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -55,11 +55,10 @@ class AdaptedModel(nn.Module):
 
     def parameter_groups(self, rate: float, head_rate: float) -> Iterator[dict[str, object]]:
         """Optimiser groups: one rate for everything, the head's own where the study says so."""
-        head = list(self.head.parameters())
-        rest = [p for p in self.encoder.parameters() if p.requires_grad]
-        yield {"params": head, "lr": head_rate}
-        if rest:
-            yield {"params": rest, "lr": rate}
+        for part, own in ((self.head, head_rate), (self.encoder, rate)):
+            trained = [p for p in part.parameters() if p.requires_grad]
+            if trained:
+                yield {"params": trained, "lr": own}
 
     def rebuilt(self, backbone: Backbone) -> ImageEncoder:
         """The encoder built anew from the untouched backbone, with the tensors that train here.
@@ -102,11 +101,17 @@ def build(
 
     Args:
         text_features: [C, E] unit class embeddings, needed for `head_init: text`.
+
+    Raises:
+        MethodError: if the method's options do not fit the backbone.
     """
     model = _bare(backbone, spec, n_classes)
     model.family.adapt(model.encoder, spec, seed)
     model.encoder.projection.requires_grad_(spec.projection == "trained")
-    _init_head(model.head, seed, text_features if spec.head_init == "text" else None)
+    if spec.head_init == "text" and text_features is not None:
+        at_texts(model.head, text_features, backbone.logit_scale)
+    elif isinstance(model.head, nn.Linear):
+        at_random(model.head, seed)
     return model
 
 
@@ -123,19 +128,6 @@ def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -
 
 def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:
     encoder = backbone.encoder()
-    head = nn.Linear(backbone.width, n_classes, device=encoder.mean.device)
+    kind = nn.Linear if spec.head == "trained" else TextHead
+    head: Head = kind(backbone.width, n_classes).to(encoder.mean.device)
     return AdaptedModel(encoder, head, spec)
-
-
-@torch.no_grad()
-def _init_head(head: nn.Linear, seed: int, text_features: Tensor | None) -> None:
-    """torch's default for linear layers, U(-1/sqrt(E), 1/sqrt(E)), from a generator of its own."""
-    if text_features is not None:
-        head.weight.copy_(text_features)
-        head.bias.zero_()
-        return
-    generator = torch.Generator().manual_seed(seed)
-    bound = head.in_features**-0.5
-    for parameter in (head.weight, head.bias):
-        draw = torch.rand(parameter.shape, generator=generator) * 2 * bound - bound
-        parameter.copy_(draw)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
-from clipdrift.methods.full_ft import effective_state
-from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
+from clipdrift.methods.tower_weights import effective_state, restore_trained, save_trained
 from clipdrift.spec.methods import LastBlocksSpec
 
 FILE = "last_blocks.safetensors"
@@ -39,14 +38,10 @@ def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
 
 def save(encoder: ImageEncoder, folder: Path) -> None:
     """Write the weights that trained."""
-    save_tensors(_trained(encoder), folder / FILE)
+    save_trained(encoder, folder / FILE)
 
 
 def restore(encoder: ImageEncoder, spec: LastBlocksSpec, folder: Path) -> None:
     """Read the weights that trained back, key by key."""
     adapt(encoder, spec, seed=0)
-    assign(_trained(encoder), load_tensors(folder / FILE), where=str(folder / FILE))
-
-
-def _trained(encoder: ImageEncoder) -> dict[str, Tensor]:
-    return {n: p.detach() for n, p in encoder.tower.named_parameters() if p.requires_grad}
+    restore_trained(encoder, folder / FILE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.methods.full_ft import effective_state
+from clipdrift.methods.tower_weights import effective_state
 from clipdrift.spec.methods import LinearProbeSpec
 
 __all__ = ["adapt", "effective_state", "restore", "save"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipdrift.errors import Fault
 
 if TYPE_CHECKING:
+    from clipdrift.spec.methods import MethodBase
     from clipdrift.spec.parts import StudySpec
 
-METHOD_FACTORS = ("projection", "head_init", "head_lr")
+METHOD_FACTORS = ("projection", "head_init", "head", "head_lr")
 """Factors written per method that must agree between matched methods unless studied."""
 
 
@@ -163,7 +164,8 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("probe set", f"seed {spec.probe.seed}", "leak" if test_probe else "shared"),
         AuditRow("checkpoint rule", spec.checkpoint, "leak" if leak else "shared"),
         AuditRow("method", ", ".join(m.name for m in spec.matched_methods()), "crossed"),
-        *_penalty_rows(spec),
+        *_part_rows(spec, "probe first", _probe_first),
+        *_part_rows(spec, "penalties", _penalties),
         AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
         AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
         AuditRow("target", ", ".join(target.name for target in spec.targets), "crossed"),
@@ -175,14 +177,21 @@ def audit(spec: StudySpec) -> list[AuditRow]:
     return rows
 
 
-def _penalty_rows(spec: StudySpec) -> list[AuditRow]:
-    """Penalties are part of a method: told where there are any, crossed as methods are."""
-    told = [
-        f"{method.name}: " + ", ".join(f"{p.weight:g} {p.kind}" for p in method.penalties)
-        for method in spec.matched_methods()
-        if method.penalties
-    ]
-    return [AuditRow("penalties", "; ".join(told), "crossed")] if told else []
+def _part_rows(
+    spec: StudySpec, factor: str, told: Callable[[MethodBase], str | None]
+) -> list[AuditRow]:
+    """What is part of a method is crossed as methods are; a row where any method has it."""
+    found = [f"{m.name}: {text}" for m in spec.matched_methods() if (text := told(m))]
+    return [AuditRow(factor, "; ".join(found), "crossed")] if found else []
+
+
+def _penalties(method: MethodBase) -> str | None:
+    return ", ".join(f"{p.weight:g} {p.kind}" for p in method.penalties)
+
+
+def _probe_first(method: MethodBase) -> str | None:
+    epochs, rate = getattr(method, "probe_epochs", 0), getattr(method, "probe_lr", 0.0)
+    return f"{epochs} epochs at {rate:g}, before the schedule" if epochs else None
 
 
 def _epochs(spec: StudySpec) -> str:

@@ -23,6 +23,10 @@ class MethodBase(Part):
     role: Literal["matched", "reference"] = "matched"
     projection: Literal["trained", "frozen"] = "trained"
     head_init: Literal["random", "text"] = "random"
+    head: Literal["trained", "frozen"] = Field(
+        "trained",
+        description="frozen: zero-shot classification by the class texts, with head_init: text",
+    )
     head_lr: Literal["matched"] | LearningRate = "matched"
     penalties: list[PenaltySpec] = Field(
         [], description="what is added to the loss, each with its weight"
@@ -38,6 +42,14 @@ class MethodBase(Part):
                 "the study's own grid for a matched method",
                 f"{' and '.join(own)} on {self.name!r}",
                 "Set role: reference, or remove it",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_frozen_head_is_at_the_texts(self) -> Self:
+        if self.head == "frozen" and self.head_init != "text":
+            raise broken_rule(
+                "head_init: text with head: frozen", self.head_init, "A random head has to train"
             )
         return self
 
@@ -62,6 +74,7 @@ class LinearProbeSpec(MethodBase):
     """A linear classifier on frozen image embeddings."""
 
     kind: Literal["linear_probe"]
+    head: Literal["trained"] = "trained"
     projection: Literal["frozen"] = "frozen"
 
 
@@ -72,8 +85,30 @@ class LastBlocksSpec(MethodBase):
     blocks: int = Field(1, ge=1)
 
 
+class BitFitSpec(MethodBase):
+    """The biases of the vision tower, those of its layer norms included, and nothing else of it."""
+
+    kind: Literal["bitfit"]
+
+
+class LpFtSpec(MethodBase):
+    """A linear probe first, then full fine-tuning from its head.
+
+    The probe trains the head alone for `probe_epochs` at the peak rate `probe_lr`, otherwise under
+    the study's schedule and on the same images in the same order as a `linear_probe` would. It
+    comes before the first step: the epochs, steps and rates of the schedule are those of
+    fine-tuning, as for every method, so matched runs take equally many steps with the encoder.
+    """
+
+    kind: Literal["lp_ft"]
+    head: Literal["trained"] = "trained"
+    probe_epochs: int = Field(6, ge=1)
+    probe_lr: LearningRate = Field(1e-3, description="peak rate of the head in the probe")
+
+
 MethodSpec = Annotated[
-    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec, Field(discriminator="kind")
+    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec | BitFitSpec | LpFtSpec,
+    Field(discriminator="kind"),
 ]
 
 METHOD_KINDS: tuple[str, ...] = tuple(
@@ -82,7 +117,7 @@ METHOD_KINDS: tuple[str, ...] = tuple(
 )
 """In the order that `kind` may be chosen from."""
 
-ADDED: dict[str, Any] = {"penalties": []}
+ADDED: dict[str, Any] = {"head": "trained", "penalties": []}
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""
 

@@ -109,7 +109,7 @@ class StudySpec(Part):
     underfit_fraction: float = Field(
         0.9, gt=0, le=1, description="cells below this share of a target's best are flagged"
     )
-    varied: list[Literal["projection", "head_init", "head_lr"]] = Field(
+    varied: list[Literal["projection", "head_init", "head", "head_lr"]] = Field(
         [], description="factors that matched methods may differ in, because they are studied"
     )
 

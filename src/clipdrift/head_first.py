@@ -1,0 +1,61 @@
+"""The first stage of LP-FT: the head alone, on the untouched encoder, before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from clipdrift.data.images import Images
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.spec.methods import LpFtSpec
+from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.training import EpochDone, train
+
+
+def probe_head(
+    model: AdaptedModel,
+    images: Images,
+    spec: LpFtSpec,
+    *,
+    schedule: ScheduleSpec,
+    seed: int,
+    precision: str,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[EpochDone]:
+    """Train the head as a linear probe of `spec.probe_epochs` at `spec.probe_lr` would.
+
+    The same loop, schedule and images in the same order: the head is bit by bit that of such a
+    probe. Its steps are no part of those of fine-tuning, whose schedule starts afterwards.
+
+    Raises:
+        Diverged, Stopped, TrainingError: as `train` does; a probe that was stopped starts anew.
+    """
+    probed = schedule.model_copy(update={"epochs": spec.probe_epochs})
+    with _head_alone(model):
+        return list(
+            train(
+                model,
+                images,
+                schedule=probed,
+                learning_rate=spec.probe_lr,
+                head_rate=spec.probe_lr,
+                seed=seed,
+                precision=precision,
+                stop=stop,
+            )
+        )
+
+
+@contextmanager
+def _head_alone(model: AdaptedModel) -> Iterator[None]:
+    trained = [p for p in model.encoder.parameters() if p.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+__all__ = ["probe_head"]
