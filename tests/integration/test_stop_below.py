@@ -20,6 +20,7 @@ from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import StudyFolder, atomic_write, read_record
 from clipdrift.report import audit_report, write_report
+from clipdrift.report.reading import read_page
 from clipdrift.spec import dump_spec
 from clipdrift.study import run_study, study_status
 
@@ -83,6 +84,14 @@ def test_stopped_runs_are_in_no_mean_and_shown_as_stopped(stopped_study: Path) -
     write_report(folder)
     page = folder.report_path.read_text(encoding="utf-8")
     assert "Run stopped early by a forecast, in no mean" in page
+    texts = {item.label: item.text for item in read_page(page).items.values()}
+    shown = {
+        label.rpartition(", ")[2]: text
+        for label, text in texts.items()
+        if label.startswith("table stopped, row 1")
+    }
+    assert shown["Run"] == warning["run_ids"][0]
+    assert (shown["After epoch"], shown["Limit (%)"], shown["Learned from"]) == ("1", "80.0", "9")
     assert audit_report(folder) == []
 
 

@@ -14,6 +14,7 @@ from report_study import study_folder
 from scipy.optimize import lsq_linear
 from synthetic_records import synthetic_records
 
+from clipdrift.analysis import early_warning
 from clipdrift.analysis.forecast import (
     check_asked,
     forecast,
@@ -113,7 +114,9 @@ def data(kept: list[float] | None = None) -> Lessons:
     values = 100 - 12 * dose + rng.normal(size=len(cells)) if kept is None else np.array(kept)
     steps = np.full(len(cells), 40.0)
     ids = [f"run-{i}" for i in range(len(cells))]
-    return Lessons(cells, ids, moved, values, steps / 4, steps, [4], ["c"], 0, "hash")
+    return Lessons(
+        cells, ids, moved, values, steps / 4, steps, steps / 40, steps / 10, [4], ["c"], 0, "hash"
+    )
 
 
 @pytest.mark.parametrize("split", ["cell", "target", "method"])
@@ -177,7 +180,17 @@ def test_stopping_counts_runs_and_steps_by_hand() -> None:
         row = stopping(whole, held, limit)
         assert row["n_stopped"] == len(stopped) > 0
         assert row["n_wrong"] == sum(whole.kept[i] >= limit for i in stopped)
+        assert row["n_right"] == sum(whole.kept[i] < limit for i in stopped)
+        assert row["seconds_saved"] == pytest.approx(3 * len(stopped))
+        assert row["seconds_saved_pct"] == pytest.approx(100 * 3 * len(stopped) / (32 * 4))
         assert row["steps_saved_pct"] == pytest.approx(100 * 30 * len(stopped) / (32 * 40))
+
+
+def test_time_that_was_not_recorded_is_not_saved_as_zero() -> None:
+    untimed = data()._replace(seconds=np.zeros(32), early_seconds=np.zeros(32))
+    row = stopping(untimed, hold_out(untimed, "cell", 0.8), 85.0)
+    assert row["n_stopped"] > 0
+    assert (row["seconds_saved"], row["seconds_saved_pct"]) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +212,24 @@ def test_lessons_are_early_drift_and_the_least_of_final_retentions(folder: Study
         assert record.role == "matched"
     assert set(found.steps) == {20.0}
     assert set(found.early_steps) == {10.0}
+
+
+def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -> None:
+    found, _ = lessons([folder], after_epoch=1)
+    told, _ = forecast(found, after_epoch=1)
+    judged, priced = early_warning.rows(folder.records()[0])
+    assert [row["split"] for row in judged] == ["cell", "target", "method", "backbone"]
+    for row, other in zip(judged, told["validation"], strict=True):
+        assert {key: row[key] for key in other} == other
+        assert len(row["run_ids"]) == row["n"]
+    known = [row for row in told["stopping"] if row["n"]]
+    assert [{key: row[key] for key in known[0]} for row in priced] == known
+    both = [*folder.records()[0], *synthetic_records(blocks=1, backbone="other", rng_seed=3)]
+    crossed = early_warning.rows(both)[0]
+    assert [row["n"] for row in crossed if row["split"] == "backbone"] == [48, 48]
+    assert next(row for row in crossed if row["split"] == "method") == judged[2]
+    few = [record for record in folder.records()[0] if record.method == "lora"][:12]
+    assert early_warning.rows(few) == ([], [])
 
 
 def test_too_few_runs_unknown_names_and_nonsense_are_refused(

@@ -103,6 +103,10 @@ def test_backbones_are_never_pooled(make_records: MakeRecords) -> None:
         if key in ("warnings", "probe_sensitivity"):
             continue
         own = [row for row in both[key] if row["backbone"] == "mini-clip"]
+        if key.startswith("early_"):  # of one backbone there is none to forecast another from
+            own, alone[key] = (
+                [row for row in rows if row["split"] != "backbone"] for rows in (own, alone[key])
+            )
         if key == "paired":  # Holm's family spans the whole analysis
             own, expected = (
                 [{**r, "p_holm": 0, "family": 0} for r in rows] for rows in (own, alone[key])

@@ -186,21 +186,26 @@ def signal_rows(data: Lessons) -> list[dict[str, Any]]:
 def stopping(data: Lessons, held: Held, limit: float) -> dict[str, Any]:
     """What ending runs whose upper bound lies below a limit would have done to these runs.
 
-    `n_wrong` of the `n_stopped` kept the limit or more when they ran to the end; `n_below` runs in
-    all ended below it. `steps_saved_pct` is the share of all training steps.
+    Of the `n_stopped`, `n_right` ended below the limit when they ran to the end and `n_wrong` did
+    not; `n_below` runs in all ended below it. `steps_saved_pct` is the share of all training steps,
+    `seconds_saved` the time of training that would not have been spent; null where none is known.
     """
     there = held.there
     stopped = there & (held.forecast.high < limit)
     saved = (data.steps - data.early_steps)[stopped].sum()
     n, total = int(there.sum()), float(data.steps[there].sum())
+    seconds, whole = (data.seconds - data.early_seconds)[stopped].sum(), data.seconds[there].sum()
     return {
         "split": held.split,
         "limit_pct": limit,
         "n": n,
         "n_below": int((there & (data.kept < limit)).sum()),
         "n_stopped": int(stopped.sum()),
+        "n_right": int((stopped & (data.kept < limit)).sum()),
         "n_wrong": int((stopped & (data.kept >= limit)).sum()),
-        "steps_saved_pct": float(100 * saved / total) if n else None,
+        "steps_saved_pct": float(100 * saved / total) if total else None,
+        "seconds_saved": float(seconds) if whole else None,
+        "seconds_saved_pct": float(100 * seconds / whole) if whole else None,
         "reason": held.reason,
     }
 
@@ -253,6 +258,7 @@ __all__ = [
     "LEVEL",
     "LIMITS",
     "SPLITS",
+    "Held",
     "check_asked",
     "fitted",
     "forecast",

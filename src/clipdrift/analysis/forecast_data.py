@@ -32,8 +32,9 @@ class Cell(NamedTuple):
 class Lessons(NamedTuple):
     """Runs to learn from. n runs; `moved` (n, n_signals) from `movement`; `kept` (n,) in percent.
 
-    `early_steps` and `steps` (n,) are those until the early epoch and in all. `n_left_out` runs
-    lack a number, or had no epoch left to forecast.
+    `early_steps` and `steps` (n,) are those until the early epoch and in all, `early_seconds` and
+    `seconds` (n,) the time of training that they took. `n_left_out` runs lack a number, or had no
+    epoch left to forecast.
     """
 
     cells: list[Cell]
@@ -42,6 +43,8 @@ class Lessons(NamedTuple):
     kept: Floats
     early_steps: Floats
     steps: Floats
+    early_seconds: Floats
+    seconds: Floats
     epochs: list[int]
     transfers: list[str]
     n_left_out: int
@@ -76,8 +79,28 @@ def lessons(
         (str(folder.path), record)
         for folder, (records, _) in zip(folders, read, strict=True)
         for record in usable_records(records)
-        if record.role == "matched"
     ]
+    where = ", ".join(str(folder.path) for folder in folders)
+    try:
+        found = lessons_of(runs, where=where, after_epoch=after_epoch, transfers=transfers)
+    except RecordError as error:
+        raise RecordError([*error.faults, *faults]) from None
+    return found, faults
+
+
+def lessons_of(
+    runs: Sequence[tuple[str, RunRecord]],
+    *,
+    where: str,
+    after_epoch: int,
+    transfers: Sequence[str] = (),
+) -> Lessons:
+    """As `lessons`, from usable records, each with the name of what it is from.
+
+    Args:
+        where: what errors call the records.
+    """
+    runs = [(path, record) for path, record in runs if record.role == "matched"]
     known = kept_transfers(record for _, record in runs)
     unknown = list(unknown_names("--transfer", transfers, known))
     if runs and unknown:
@@ -90,8 +113,7 @@ def lessons(
     ]
     n_cells = len({cell for cell, *_ in found})
     if n_cells < MIN_CELLS:
-        where = ", ".join(str(folder.path) for folder in folders)
-        raise RecordError([*_too_few(where, n_cells, len(found), len(runs), after_epoch), *faults])
+        raise RecordError(_too_few(where, n_cells, len(found), len(runs), after_epoch))
     order = sorted(found, key=lambda item: (item[0], item[1].seed, item[1].run_id))
     return Lessons(
         [cell for cell, *_ in order],
@@ -100,11 +122,13 @@ def lessons(
         np.array([kept for *_, kept, _ in order]),
         np.array([_step(record, after_epoch) for _, record, *_ in order]),
         np.array([float(record.history[-1].step) for _, record, *_ in order]),
+        np.array([_seconds(record, after_epoch) for _, record, *_ in order]),
+        np.array([_seconds(record, record.history[-1].epoch) for _, record, *_ in order]),
         sorted({epochs for *_, epochs in order}),
         names,
         len(runs) - len(found),
         content_hash(sorted(record.checksum or record.run_id for _, record in runs)),
-    ), faults
+    )
 
 
 def _lesson(
@@ -127,6 +151,11 @@ def _step(record: RunRecord, epoch: int) -> float:
     return float(next(entry.step for entry in record.history if entry.epoch == epoch))
 
 
+def _seconds(record: RunRecord, epoch: int) -> float:
+    """Of training until the end of an epoch."""
+    return float(sum(entry.train_seconds for entry in record.history if entry.epoch <= epoch))
+
+
 def _too_few(where: str, n_cells: int, n: int, n_runs: int, epoch: int) -> Iterator[Fault]:
     rule = (
         f"at least {MIN_CELLS} cells of matched methods with all signals after epoch {epoch}, "
@@ -137,4 +166,4 @@ def _too_few(where: str, n_cells: int, n: int, n_runs: int, epoch: int) -> Itera
     yield Fault(where, rule, got, step)
 
 
-__all__ = ["MIN_CELLS", "Cell", "Lessons", "lessons"]
+__all__ = ["MIN_CELLS", "Cell", "Lessons", "lessons", "lessons_of"]

@@ -18,6 +18,7 @@ from clipdrift.analysis import (
     cells,
     choice,
     dose,
+    early_warning,
     equivalence,
     frontier,
     grid,
@@ -79,6 +80,7 @@ def analyze(
         runs = runs_frame(records)
         agreeing = without_conflicts(runs, varied)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
+        foretold, stopped = early_warning.rows(records)
         supported = with_supporting(runs, records, sensitivity)
         return {
             "schema_version": SCHEMA_VERSION,
@@ -101,6 +103,8 @@ def analyze(
             "choice": choice.rows(
                 runs, unfinished=unfinished_cells(records), underfit_fraction=underfit
             ),
+            "early_warning": foretold,
+            "early_stopping": stopped,
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
             "probe_sensitivity": sensitivity,
             "power": power.rows(runs, varied=varied),

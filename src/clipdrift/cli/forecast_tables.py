@@ -9,6 +9,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from clipdrift.analysis.early_warning import verdict
+
 Row = Mapping[str, Any]
 Shown = Sequence[tuple[str, str]]
 SIGNALS: Shown = (
@@ -40,9 +42,12 @@ STOPPING: Shown = (
     ("n", "runs"),
     ("n_below", "below it"),
     ("n_stopped", "stopped"),
+    ("n_right", "rightly"),
     ("n_wrong", "wrongly"),
-    ("steps_saved_pct", "steps saved %"),
+    ("seconds_saved", "saved s"),
+    ("seconds_saved_pct", "saved %"),
 )
+STOPPING_TITLE = "Had runs ended whose upper bound is below a limit; saved: training time"
 DECIMALS = {
     **dict.fromkeys(("spearman", "spearman_within", "coverage"), 2),
     "limit_pct": 0,
@@ -62,37 +67,11 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Table | Text]:
     level = f"{told['level']:.0%} interval"
     yield _table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
     yield _table("Beside the same method at the next lower rate", LOWER_RATE, judged)
-    yield _table("Had runs ended whose upper bound is below a limit", STOPPING, _of(judged, told))
+    yield _table(STOPPING_TITLE, STOPPING, _of(judged, told))
     for row in told["validation"]:
         if row["reason"]:
             yield Text(f"Left out by {row['split']}: {row['reason']}.", style="yellow")
-    yield Text(verdict(told), style="bold")
-
-
-def verdict(told: Mapping[str, Any]) -> str:
-    """Whether the forecast is worth its trouble, from the rows that can say so."""
-    judged = [row for row in told["validation"] if row["n"]]
-    words = []
-    for key, name in (
-        ("against_lower_rate", "the next lower rate of the same method"),
-        ("against_mean", "the mean"),
-    ):
-        beaten = [row["split"] for row in judged if row[key] == "better"]
-        missed = [row["split"] for row in judged if row[key] != "better"]
-        parts = []
-        if beaten:
-            parts.append(f"beats {name} on a left-out {_or(beaten)}")
-        if missed:
-            parts.append(f"does not beat {name} on a left-out {_or(missed)}")
-        words.append(" and ".join(parts))
-    short = [row["split"] for row in judged if row["coverage"] < told["level"]]
-    if short:
-        words.append(f"its interval covers less than it says on a left-out {_or(short)}")
-    return f"The forecast {'; '.join(words)}."
-
-
-def _or(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    yield Text(verdict(told["validation"], told["level"]), style="bold")
 
 
 def _of(judged: Sequence[Row], told: Mapping[str, Any]) -> list[Row]:
@@ -116,4 +95,4 @@ def _cell(key: str, value: Any) -> str:
     return f"{value:.{DECIMALS.get(key, 1)}f}" if isinstance(value, float) else str(value)
 
 
-__all__ = ["forecast_text", "verdict"]
+__all__ = ["forecast_text"]

@@ -9,6 +9,7 @@ from typing import Any
 from clipdrift.analysis.extras import corruptions
 from clipdrift.report import comparison_tables as comparison
 from clipdrift.report import design_tables as design
+from clipdrift.report import early_warning as warning
 from clipdrift.report import predictor_tables as predictor
 from clipdrift.report.answer import answers
 from clipdrift.report.attention import attention_images
@@ -38,6 +39,7 @@ def content(study: Study, figures: Charts) -> dict[str, Any]:
         "facts": _facts(study),
         "answers": answers(study),
         "choices": choices(study),
+        "forewarning": warning.forewarning(study),
         "urgent": [notice for notice in found if notice.urgent],
         "notices": [notice for notice in found if not notice.urgent],
         **figures,
@@ -81,6 +83,9 @@ def _tables(study: Study) -> dict[str, Any]:
         "selection": predictor.selection_table(study, 2.0),
         "mediation": predictor.mediation_table(study),
         "matched": comparison.matched_table(study),
+        "validation": warning.validation_table(study),
+        "saving": warning.saving_table(study),
+        "stopped": warning.stopped_table(study),
         "grid": design.grid_table(study),
         "power": design.power_table(study),
         "sensitivity": design.sensitivity_table(study),
@@ -121,6 +126,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("layers", "Layers", content["heat"]),
         ("training", "Training", content["history"]),
         ("predictors", "Predictors", content["predictors"] or tables["predictors"]),
+        ("early-warning", "Early warning", tables["validation"] or tables["stopped"]),
         ("matched", "Matched views", content["matched"]),
         ("robustness", "Robustness", content["robustness"]),
         ("tests", "Tests", tables["paired_per_lr"] or tables["dose"]),

@@ -26,7 +26,11 @@ IN_METRIC_UNIT = (
     *("mean_diff", "sd_diff", "detectable_diff", "margin", "diff", "value_a", "value_b"),
     *("ours", "theirs", "tolerance", "estimate", "se", "total", "indirect", "direct"),
 )
-PERCENTAGES = ("retention_pct", "oracle_retention_pct", "random_retention_pct", "regret_pp")
+PERCENTAGES = (
+    *("retention_pct", "oracle_retention_pct", "random_retention_pct", "regret_pp"),
+    *("mae", "mae_mean", "mae_there", "mae_lower_rate", "median_width", "limit_pct"),
+    *("seconds_saved", "seconds_saved_pct", "steps_saved_pct"),
+)
 INTERVALS = {
     "ci": ("ci_low", "ci_high"),
     "gap_ci": ("gap_ci_low", "gap_ci_high"),
@@ -38,7 +42,7 @@ HELD_EQUAL = {
 }
 TWO_DECIMALS = (
     *("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined"),
-    *("p_meets", "p_chosen", "p_none"),
+    *("p_meets", "p_chosen", "p_none", "spearman", "spearman_within", "coverage"),
 )
 CORRELATIONS = ("dose_response", "predictors", "predictor_bootstrap", "partial_correlations")
 DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
