@@ -30,10 +30,12 @@ from clipdrift.spec.methods import (
     BitFitSpec,
     FullFtSpec,
     LastBlocksSpec,
+    LayersSpec,
     LinearProbeSpec,
     LoraSpec,
     LpFtSpec,
     MethodBase,
+    PeftSpec,
 )
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
 from clipdrift.spec.penalties import (
@@ -55,6 +57,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "methods": MethodBase,
     "full_ft": FullFtSpec,
     "lora": LoraSpec,
+    "peft": PeftSpec,
+    "layers (of lora and peft)": LayersSpec,
     "last_blocks": LastBlocksSpec,
     "linear_probe": LinearProbeSpec,
     "bitfit": BitFitSpec,
@@ -141,6 +145,10 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in inner)
     if origin is list:
         return f"list of {_type(inner[0])}"
+    if origin is tuple:
+        return f"list of {len(inner)}: {', '.join(map(_type, inner))}"
+    if origin is dict:
+        return f"mapping of {_type(inner[0])} to {_type(inner[1])}"
     if origin in (Union, UnionType):
         named = [_type(part) for part in inner if part is not type(None)]
         return " or ".join(dict.fromkeys(named))

@@ -75,17 +75,16 @@ def export_merged(run_dir: Path, out: Path) -> None:
 
 
 def export_adapter(run_dir: Path, out: Path) -> None:
-    """Write a LoRA run as a folder that `PeftModel.from_pretrained` loads onto the vision tower.
+    """Write an adapter as a folder that `PeftModel.from_pretrained` loads onto the vision tower.
 
     Raises:
-        MethodError: if the run is not a LoRA run.
+        MethodError: if the run is not one of an adapter of peft's.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
     _, config = finished_run(run_dir)
-    if config.method.kind != "lora":
-        raise MethodError(
-            Fault(str(run_dir), "a LoRA run for --adapter", config.method.kind, "Use --merged")
-        )
+    if config.method.kind not in ("lora", "peft"):
+        expected = "a run of an adapter of peft's (lora, peft) for --adapter"
+        raise MethodError(Fault(str(run_dir), expected, config.method.kind, "Use --merged"))
     saved = _reloaded(run_dir)
     with _new_folder(out) as folder:
         for path in sorted((run_dir / ADAPTER_FOLDER).iterdir()):
@@ -169,7 +168,8 @@ def _require_equal(saved: _Saved, read_back: Any, out: Path) -> None:
                 str(out),
                 "an export that gives the embeddings of the run",
                 f"a relative difference of {difference:.2e}",
-                "Nothing was written; update transformers and peft to the versions of the run",
+                "Nothing was written; use the versions of transformers and peft of the run, or "
+                "--merged where peft draws the adapter's start anew when it loads it",
             )
         )
 

@@ -65,6 +65,8 @@ def require_fit(spec: StudySpec, backbone: Backbone) -> None:
             text = torch.zeros(2, backbone.width) if method.head_init == "text" else None
             model = build(backbone, method, n_classes=2, seed=0, text_features=text)
             held_near(method, model, backbone)
+            untouched = backbone.live_encoder()
+            faults += model.family.start_faults(model.encoder, untouched, method)
         except MethodError as error:
             faults += error.faults
     if faults:

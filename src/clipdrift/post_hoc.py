@@ -75,13 +75,13 @@ def _at(
 ) -> Numbers:
     """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
     few = target.guard_pixels(model.encoder.mean.device)
-    with interpolated(model, materials.backbone, alpha) as trained:
-        assert_adapted(model, materials.backbone, few, trained=trained)
+    with interpolated(model, materials.backbone, alpha) as (there, trained):
+        assert_adapted(there, materials.backbone, few, trained=trained)
         found: Numbers = {}
         if len(target.val):
-            found["val_accuracy"] = val_accuracy(model, target, predict)
-        found["test_accuracy"] = accuracy(model, target.test, predict)
-        transfers = read_transfers(model, materials, baselines.transfers, predict, whole=True)
+            found["val_accuracy"] = val_accuracy(there, target, predict)
+        found["test_accuracy"] = accuracy(there, target.test, predict)
+        transfers = read_transfers(there, materials, baselines.transfers, predict, whole=True)
     return {**found, **main_numbers(transfers)}
 
 

@@ -87,7 +87,8 @@ def test_the_model_comes_back_also_after_an_error(name: str) -> None:
 def test_the_head_stays_adapted_and_the_yielded_tensors_are_the_live_ones() -> None:
     model = moved("lora")
     head = model.head.weight.detach().clone()
-    with interpolated(model, mini_clip(), 0.0) as trained:
+    with interpolated(model, mini_clip(), 0.0) as (there, trained):
+        assert there is model
         assert torch.equal(model.head.weight, head)
         assert trained.keys() == model.trained().keys()
         assert all(torch.equal(p, trained[k]) for k, p in model.trained().items())

@@ -176,6 +176,32 @@ def test_identity_changes_with_what_changes_numbers(
     assert identity_of(**before) != identity_of(**after)
 
 
+PEFT = {"kind": "peft", "name": "m", "type": "lora"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (LORA, {**LORA, "layers": {"last": 2}}),
+        (PEFT, {**PEFT, "type": "loha"}),
+        (PEFT, {**PEFT, "options": {"r": 4}}),
+        (PEFT, {**PEFT, "modules": ["q_proj"]}),
+        (PEFT, {**PEFT, "layers": {"range": [0, 3]}}),
+    ],
+    ids=str,
+)
+def test_what_an_adapter_is_and_where_it_lies_is_part_of_the_identity(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    assert identity_of(methods=[before]) != identity_of(methods=[after])
+
+
+def test_fields_that_methods_got_later_change_no_identity_until_they_are_asked_for() -> None:
+    plain = identity_of(methods=[LORA])
+    assert identity_of(methods=[{**LORA, "layers": None, "tower": "vision"}]) == plain
+    assert identity_of(methods=[{**PEFT, "type": "LoRA"}]) == identity_of(methods=[PEFT])
+
+
 def test_identity_changes_with_content_and_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs_of()[0]
     known = {run.identity(CONTENT)}

@@ -106,7 +106,7 @@ def export_model(
         bool,
         typer.Option(
             "--adapter/--merged",
-            help="merged: a whole model for transformers; adapter: LoRA factors for peft",
+            help="merged: a whole model for transformers; adapter: what peft loads onto it",
         ),
     ] = False,
 ) -> None:

@@ -11,34 +11,52 @@ in `adapted`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.methods import bitfit, full_ft, last_blocks, linear_probe, lora, lp_ft
+from clipdrift.errors import Fault
+from clipdrift.methods import (
+    bitfit,
+    full_ft,
+    last_blocks,
+    linear_probe,
+    lora,
+    lp_ft,
+    peft_layers,
+)
 
 
 @dataclass(frozen=True)
 class Family:
-    """The functions of one method family."""
+    """The functions of one method family.
+
+    start_faults: adapted encoder, untouched encoder, spec -> what only a trial shows to be wrong,
+    before anything is trained. in_place: whether weights between untouched and adapted can be set
+    in the tensors that train; else they are read on a plain tower.
+    """
 
     adapt: Callable[[ImageEncoder, Any, int], None]
     effective_state: Callable[[ImageEncoder], dict[str, Tensor] | None]
     save: Callable[[ImageEncoder, Path], None]
     restore: Callable[[ImageEncoder, Any, Path], None]
+    start_faults: Callable[[ImageEncoder, ImageEncoder, Any], list[Fault]] = lambda *_: []
+    in_place: bool = True
+
+
+def _family(module: Any) -> Family:
+    return Family(module.adapt, module.effective_state, module.save, module.restore)
 
 
 FAMILIES: dict[str, Family] = {
-    name: Family(module.adapt, module.effective_state, module.save, module.restore)
-    for name, module in {
-        "bitfit": bitfit,
-        "full_ft": full_ft,
-        "last_blocks": last_blocks,
-        "linear_probe": linear_probe,
-        "lora": lora,
-        "lp_ft": lp_ft,
-    }.items()
+    "bitfit": _family(bitfit),
+    "full_ft": _family(full_ft),
+    "last_blocks": _family(last_blocks),
+    "linear_probe": _family(linear_probe),
+    "lora": _family(lora),
+    "lp_ft": _family(lp_ft),
+    "peft": replace(_family(peft_layers), start_faults=peft_layers.start_faults, in_place=False),
 }

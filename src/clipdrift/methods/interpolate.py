@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone
-from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
+from clipdrift.spec.methods import FullFtSpec
 
 HEAD = "head."
 LORA_A, LORA_B = ".lora_A.", ".lora_B."
@@ -41,14 +42,46 @@ def between(
 @contextmanager
 def interpolated(
     model: AdaptedModel, backbone: Backbone, alpha: float
-) -> Iterator[dict[str, Tensor]]:
-    """The model with its encoder at theta(alpha); the adapted weights are put back on leaving.
+) -> Iterator[tuple[AdaptedModel, dict[str, Tensor]]]:
+    """A model with its encoder at theta(alpha); the adapted one is as it was on leaving.
+
+    Yields:
+        The model to be scored, and every trained tensor of it by name, head included.
+
+    Raises:
+        ValueError: if no plain weights amount to the adapted tower.
+    """
+    if model.family.in_place:
+        with _in_place(model, backbone, alpha) as trained:
+            yield model, trained
+    else:
+        yield _on_plain_weights(model, backbone, alpha)
+
+
+def _on_plain_weights(
+    model: AdaptedModel, backbone: Backbone, alpha: float
+) -> tuple[AdaptedModel, dict[str, Tensor]]:
+    """A plain model under the adapted head that holds theta(alpha) of the merged weights."""
+    state = model.vision_state()
+    if state is None:
+        raise ValueError(f"interpolation: expected plain weights, got a method with {NOT_PLAIN}")
+    spec = FullFtSpec(kind="full_ft", name=model.spec.name)
+    plain = AdaptedModel(backbone.encoder(), model.head, spec)
+    plain.encoder.requires_grad_(True)
+    adapted = _named(state, model.projection_state())
+    before = _named(backbone.vision_state(), backbone.projection_state())
+    wanted = between(before, adapted, alpha)
+    wanted |= {f"{HEAD}{name}": p.detach() for name, p in model.head.named_parameters()}
+    plain.rewind(wanted)
+    return plain.eval(), wanted
+
+
+@contextmanager
+def _in_place(model: AdaptedModel, backbone: Backbone, alpha: float) -> Iterator[dict[str, Tensor]]:
+    """The tensors that train at theta(alpha), put back on leaving.
 
     Of a LoRA pair only B is scaled: W_0 + (alpha_lora / r) (a B) A is theta(a) exactly, and the
     configuration that the scaling is read from stays true.
-
-    Yields:
-        Every trained tensor by name, as it now is, head included.
     """
     kept = model.snapshot()
     untouched = _untouched(kept, backbone)
@@ -62,11 +95,15 @@ def interpolated(
 
 def _untouched(trained: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
     """Trained tensors of the encoder that change with alpha, at their untouched values."""
-    before = {f"encoder.tower.{name}": value for name, value in backbone.vision_state().items()}
-    for name, value in backbone.projection_state().items():
-        before[f"encoder.projection.{name}"] = value
+    before = _named(backbone.vision_state(), backbone.projection_state())
     return {
         name: torch.zeros_like(value) if LORA_B in name else before[name]
         for name, value in trained.items()
         if LORA_A not in name and not name.startswith(HEAD)
     }
+
+
+def _named(tower: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of both parts under the names that they have in an adapted model."""
+    found = {f"encoder.tower.{name}": value for name, value in tower.items()}
+    return {**found, **{f"encoder.projection.{name}": value for name, value in projection.items()}}

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
+from clipdrift.methods.targets import POOLING_HEAD, Targets, find_targets, rank_faults
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import LoraSpec
 
 FOLDER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
-POOLING_HEAD = "head"
-"""Of a tower that pools by attention and not at a CLS token."""
 
 
 def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
@@ -33,7 +32,8 @@ def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
     """
     from peft import inject_adapter_in_model
 
-    _check(encoder.tower, spec)
+    if faults := _check(encoder.tower, spec):
+        raise MethodError(faults)
     # peft draws A from the global generator: seed it here and leave it as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -79,38 +79,24 @@ def restore(encoder: ImageEncoder, spec: LoraSpec, folder: Path) -> None:
 def _config(spec: LoraSpec, tower: nn.Module) -> Any:
     from peft import LoraConfig
 
-    # A pooling head has linear layers of the blocks' names, and a fused attention that reads past
-    # an adapter on its output layer.
-    has_head = hasattr(tower, POOLING_HEAD)
-
+    targets: dict[str, Any] = {"target_modules": sorted(spec.modules)}
+    if spec.layers is not None:
+        targets = {"target_modules": _targets(tower, spec).pattern}
+    elif hasattr(tower, POOLING_HEAD):
+        targets["exclude_modules"] = rf"{POOLING_HEAD}\..*"
     return LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=sorted(spec.modules),
-        exclude_modules=rf"{POOLING_HEAD}\..*" if has_head else None,
-        bias="none",
+        r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, bias="none", **targets
     )
 
 
-def _check(tower: nn.Module, spec: LoraSpec) -> None:
-    blocks: nn.ModuleList = tower.encoder.layers  # type: ignore[union-attr, assignment]
-    linears = {n: m for n, m in blocks.named_modules() if isinstance(m, nn.Linear)}
-    known = sorted({name.rsplit(".", 1)[-1] for name in linears})
+def _check(tower: nn.Module, spec: LoraSpec) -> list[Fault]:
+    targets = _targets(tower, spec)
+    return [*targets.faults, *rank_faults(targets, spec.rank, where=f"method {spec.name} rank")]
+
+
+def _targets(tower: nn.Module, spec: LoraSpec) -> Targets:
     where = f"method {spec.name}"
-    faults = [
-        Fault(f"{where} modules", f"names among {', '.join(known)}", repr(m), "Name linear layers")
-        for m in spec.modules
-        if m not in known
-    ]
-    chosen = [m for n, m in linears.items() if n.rsplit(".", 1)[-1] in spec.modules]
-    width = min((min(m.in_features, m.out_features) for m in chosen), default=spec.rank)
-    if spec.rank > width:
-        faults.append(
-            Fault(f"{where} rank", f"at most the layer width {width}", str(spec.rank), "Lower it")
-        )
-    if faults:
-        raise MethodError(faults)
+    return find_targets(tower, spec.modules, spec.layers, (nn.Linear,), where=where)
 
 
 def _adapted_layers(tower: nn.Module) -> dict[str, Any]:

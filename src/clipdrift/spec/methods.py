@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from clipdrift.spec.datasets import Name, Part, broken_rule
 from clipdrift.spec.penalties import PenaltySpec
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
+
+
+def _lower(name: str) -> str:
+    """peft's names of types are written in many ways: LN_TUNING, ln-tuning."""
+    return name.lower().replace("-", "_")
 
 
 class MethodBase(Part):
@@ -60,6 +74,54 @@ class FullFtSpec(MethodBase):
     kind: Literal["full_ft"]
 
 
+class LayersSpec(Part):
+    """Which blocks of the vision tower are adapted: exactly one of the three."""
+
+    first: int | None = Field(None, ge=1, description="the first so many blocks")
+    last: int | None = Field(None, ge=1, description="the last so many blocks")
+    range: tuple[int, int] | None = Field(
+        None, description="[a, b]: blocks a to b - 1, counted from 0"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        said = {k: v for k, v in self.model_dump().items() if v is not None}
+        if len(said) != 1:
+            step = "Say which blocks in one way, or leave layers out for all"
+            raise broken_rule("exactly one of first, last, range", said or "none", step)
+        if self.range is not None and not 0 <= self.range[0] < self.range[1]:
+            step = "Count blocks from 0; the end is not included"
+            raise broken_rule("a range [a, b] with 0 <= a < b", list(self.range), step)
+        return self
+
+    def places(self, n_blocks: int) -> list[int]:
+        """Positions of the blocks among `n_blocks`; those that are not there are left out.
+
+        >>> LayersSpec(last=2).places(6), LayersSpec(range=(1, 3)).places(6)
+        ([4, 5], [1, 2])
+        """
+        start, end = self.range or (0, self.first or n_blocks)
+        if self.last is not None:
+            start = n_blocks - self.last
+        return [place for place in range(n_blocks) if start <= place < end]
+
+    def blocks_needed(self) -> int:
+        """The least number of blocks of a tower that has all that are named."""
+        return self.first or self.last or (self.range or (0, 0))[1]
+
+
+def _vision_only(tower: Any) -> Any:
+    if tower in ("text", "both"):
+        step = "Leave tower out: the vision tower is adapted"
+        expected = "vision: training reads no text, so a text tower would never change"
+        raise broken_rule(expected, tower, step)
+    return tower
+
+
+Tower = Annotated[Literal["vision"], BeforeValidator(_vision_only)]
+VISION_ONLY = "text and both are refused: training reads no text"
+
+
 class LoraSpec(MethodBase):
     """LoRA on linear layers of the vision tower (never the text tower), scaled by alpha / rank."""
 
@@ -68,6 +130,36 @@ class LoraSpec(MethodBase):
     alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
     modules: list[str] = Field(["q_proj", "v_proj"], min_length=1)
+    layers: LayersSpec | None = Field(None, description="all blocks where it is left out")
+    tower: Tower = Field("vision", description=VISION_ONLY)
+
+
+PeftOption = StrictBool | StrictInt | StrictFloat | StrictStr
+
+
+class PeftSpec(MethodBase):
+    """Any adapter that peft can put into the layers of the vision tower, by name.
+
+    `{kind: peft, type: lora, options: {r: 8, lora_alpha: 16, use_dora: true}}`. `options` are the
+    fields of peft's configuration of that type, held to their names and types before anything is
+    trained; what decides where adapters lie is said by `modules` and `layers`. The adapter has to
+    start at the baseline.
+    """
+
+    kind: Literal["peft"]
+    type: Annotated[str, AfterValidator(_lower)] = Field(
+        description="lora, loha, lokr, oft, boft, ia3, vera, randlora, ln_tuning, hra, fourierft, "
+        "... in any case"
+    )
+    options: dict[str, PeftOption] = Field({}, description="of peft's configuration of the type")
+    modules: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="names of layers; default q_proj, v_proj; for ia3 k_proj, v_proj, fc2; for "
+        "ln_tuning every layer norm",
+    )
+    layers: LayersSpec | None = Field(None, description="all blocks where it is left out")
+    tower: Tower = Field("vision", description=VISION_ONLY)
 
 
 class LinearProbeSpec(MethodBase):
@@ -107,7 +199,7 @@ class LpFtSpec(MethodBase):
 
 
 MethodSpec = Annotated[
-    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec | BitFitSpec | LpFtSpec,
+    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec | BitFitSpec | LpFtSpec | PeftSpec,
     Field(discriminator="kind"),
 ]
 
@@ -117,7 +209,7 @@ METHOD_KINDS: tuple[str, ...] = tuple(
 )
 """In the order that `kind` may be chosen from."""
 
-ADDED: dict[str, Any] = {"head": "trained", "penalties": []}
+ADDED: dict[str, Any] = {"head": "trained", "penalties": [], "layers": None, "tower": "vision"}
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""
 

@@ -55,12 +55,14 @@ def fast_kernels(
 def cast_once(model: nn.Module) -> Iterator[None]:
     """Frozen weights of linear and convolution layers in bfloat16; the float32 ones come back.
 
-    Exactly what autocast makes of them at every use, so results are equal to the last bit.
+    Exactly what autocast makes of them at every use, so results are equal to the last bit. Left as
+    they are where an adapter computes with the weights themselves, such as DoRA with their norms.
     """
+    read = _read_by_adapters(model)
     frozen = [
         parameter
         for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
+        if isinstance(module, nn.Linear | nn.Conv2d) and module not in read
         for parameter in module.parameters(recurse=False)
         if not parameter.requires_grad
     ]
@@ -72,6 +74,20 @@ def cast_once(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, original in zip(frozen, originals, strict=True):
             parameter.data = original
+
+
+def _read_by_adapters(model: nn.Module) -> set[nn.Module]:
+    """Layers under an adapter of peft's that does more than add a product to their output."""
+    wrapped: list[Any] = [
+        module
+        for module in model.modules()
+        if isinstance(getattr(module, "base_layer", None), nn.Module)
+    ]
+    if not wrapped:
+        return set()
+    from peft.tuners.lora import LoraLayer
+
+    return {m.base_layer for m in wrapped if not isinstance(m, LoraLayer) or m.lora_variant}
 
 
 @contextmanager
