@@ -27,6 +27,7 @@ from clipdrift.spec.datasets import (
     TransferSpec,
 )
 from clipdrift.spec.methods import (
+    AdapterSpec,
     BitFitSpec,
     FullFtSpec,
     LastBlocksSpec,
@@ -36,6 +37,7 @@ from clipdrift.spec.methods import (
     LpFtSpec,
     MethodBase,
     PeftSpec,
+    VptSpec,
 )
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
 from clipdrift.spec.penalties import (
@@ -63,6 +65,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "linear_probe": LinearProbeSpec,
     "bitfit": BitFitSpec,
     "lp_ft": LpFtSpec,
+    "adapter": AdapterSpec,
+    "vpt": VptSpec,
     "penalties of a method": PenaltyBase,
     "l2_sp": L2SpSpec,
     "feature_distillation": FeatureDistillationSpec,

@@ -214,11 +214,12 @@ class Epochs:
 
     def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
         before = self.baselines.transfers
-        if epoch:
+        if epoch == 0:
+            pixels = self.target.guard_pixels(self.device)
+            assert_adapted(model, self.materials.backbone, pixels)
+        if epoch or model.family.moves_at_start:
             return read_transfers(model, self.materials, before, self.predict, whole=False)
         # Before training the encoder is the baseline, and its accuracies are already known.
-        pixels = self.target.guard_pixels(self.device)
-        assert_adapted(model, self.materials.backbone, pixels)
         return {
             name: transfer_reading(known, known, len(t.epoch_images), len(t.prompts))
             for name, t in self.materials.transfers.items()

@@ -20,6 +20,7 @@ from torch import Tensor
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault
 from clipdrift.methods import (
+    adapter,
     bitfit,
     full_ft,
     last_blocks,
@@ -27,6 +28,7 @@ from clipdrift.methods import (
     lora,
     lp_ft,
     peft_layers,
+    vpt,
 )
 
 
@@ -37,6 +39,7 @@ class Family:
     start_faults: adapted encoder, untouched encoder, spec -> what only a trial shows to be wrong,
     before anything is trained. in_place: whether weights between untouched and adapted can be set
     in the tensors that train; else they are read on a plain tower.
+    moves_at_start: whether the encoder differs from the baseline before the first step.
     """
 
     adapt: Callable[[ImageEncoder, Any, int], None]
@@ -45,6 +48,7 @@ class Family:
     restore: Callable[[ImageEncoder, Any, Path], None]
     start_faults: Callable[[ImageEncoder, ImageEncoder, Any], list[Fault]] = lambda *_: []
     in_place: bool = True
+    moves_at_start: bool = False
 
 
 def _family(module: Any) -> Family:
@@ -52,6 +56,7 @@ def _family(module: Any) -> Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "adapter": _family(adapter),
     "bitfit": _family(bitfit),
     "full_ft": _family(full_ft),
     "last_blocks": _family(last_blocks),
@@ -59,4 +64,5 @@ FAMILIES: dict[str, Family] = {
     "lora": _family(lora),
     "lp_ft": _family(lp_ft),
     "peft": replace(_family(peft_layers), start_faults=peft_layers.start_faults, in_place=False),
+    "vpt": replace(_family(vpt), moves_at_start=True),
 }

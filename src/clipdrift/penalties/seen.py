@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.probes.attention_maps import tower_blocks
+from clipdrift.probes.attention_maps import added_tokens, original_tokens, tower_blocks
 
 
 @dataclass
@@ -24,7 +24,8 @@ class Seen:
     """One pass of B images, in float32.
 
     embeddings: [B, E] projected, un-normalised. cls_log_attention: block -> [B, H, T] natural
-    logarithm of the CLS row; blocks that were not run, as they do not train, are not in it.
+    logarithm of the CLS row over the original tokens, renormalised where there are prompts beside
+    them; blocks that were not run, as they do not train, are not in it.
     """
 
     embeddings: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -45,13 +46,14 @@ def watch(encoder: ImageEncoder, *, attention: bool) -> Iterator[Seen]:
             seen.embeddings = out.float()
 
         stack.callback(encoder.projection.register_forward_hook(embedded).remove)
+        added = added_tokens(encoder.tower)
         for number, block in enumerate(tower_blocks(encoder.tower) if attention else ()):
             parts: dict[str, Tensor] = {}
             layer = block.self_attn
             for name in ("q_proj", "k_proj"):
                 hook = getattr(layer, name).register_forward_hook(partial(_keep, parts, name))
                 stack.callback(hook.remove)
-            hook = layer.register_forward_hook(partial(_read, seen, number, parts))
+            hook = layer.register_forward_hook(partial(_read, seen, number, parts, added))
             stack.callback(hook.remove)
         yield seen
 
@@ -60,9 +62,14 @@ def _keep(parts: dict[str, Tensor], name: str, _: Any, __: Any, out: Tensor) -> 
     parts[name] = out
 
 
-def _read(seen: Seen, number: int, parts: dict[str, Tensor], layer: Any, _: Any, __: Any) -> None:
+def _read(
+    seen: Seen, number: int, parts: dict[str, Tensor], added: int, layer: Any, _: Any, __: Any
+) -> None:
     query, key = parts.pop("q_proj"), parts.pop("k_proj")
-    seen.cls_log_attention[number] = cls_log_attention(query, key, layer.num_heads, layer.scale)
+    row = cls_log_attention(query, key, layer.num_heads, layer.scale)
+    if added:
+        row = original_tokens(row, added, -1).log_softmax(dim=-1)
+    seen.cls_log_attention[number] = row
 
 
 def cls_log_attention(query: Tensor, key: Tensor, n_heads: int, scale: float) -> Tensor:

@@ -28,7 +28,11 @@ GPU busy. A piece is at least one head of one image."""
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """What is kept of one block's attention A [B, H, T, T], whose rows sum to 1; float32."""
+    """What is kept of one block's attention A [B, H, T, T], whose rows sum to 1; float32.
+
+    Of a tower with learned prompts A is the attention of the original tokens among themselves,
+    renormalised: what is told is of CLS and patches, as for any other tower.
+    """
 
     cls: Tensor
     """[B, H, T] the row of token 0 over all tokens, itself included; CLS where there is one."""
@@ -41,8 +45,9 @@ class BlockAttention:
 
 Sink = Callable[[int, BlockAttention], None]
 
-_SINKS: dict[nn.Module, tuple[Callable[[BlockAttention], None], bool]] = {}
-"""Attention modules that are being read now: where its readings go, and whether token 0 is CLS."""
+_SINKS: dict[nn.Module, tuple[Callable[[BlockAttention], None], bool, int]] = {}
+"""Attention modules that are being read now: where its readings go, whether token 0 is CLS, and how
+many tokens after it are prompts."""
 
 
 def tower_blocks(vision_model: nn.Module) -> list[Any]:
@@ -65,6 +70,20 @@ def has_cls_token(vision_model: nn.Module) -> bool:
     return hasattr(vision_model.embeddings, "class_embedding")
 
 
+def added_tokens(vision_model: nn.Module) -> int:
+    """How many learned prompts stand between CLS and the patches; 0 but for prompt tuning."""
+    prompts = getattr(vision_model, "prompts", None)
+    return 0 if prompts is None else int(prompts.n_tokens)
+
+
+def original_tokens(maps: Tensor, added: int, dim: int) -> Tensor:
+    """A map or a row without the prompts, which are tokens 1 to `added` of a dimension."""
+    if not added:
+        return maps
+    first, _, rest = maps.tensor_split((1, 1 + added), dim=dim)
+    return torch.cat([first, rest], dim=dim)
+
+
 @contextmanager
 def attention_sink(vision_model: nn.Module, sink: Sink) -> Iterator[None]:
     """While open, every block tells `sink(block, attention)` of the weights it goes on with.
@@ -76,14 +95,14 @@ def attention_sink(vision_model: nn.Module, sink: Sink) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(IMPLEMENTATION, _attend_and_tell)
-    has_cls = has_cls_token(vision_model)
+    has_cls, added = has_cls_token(vision_model), added_tokens(vision_model)
     modules = [block.self_attn for block in tower_blocks(vision_model)]
     # The blocks read the config when they run. By identity: configs compare by content.
     configs = list({id(module.config): module.config for module in modules}.values())
     before = [config._attn_implementation for config in configs]
     try:
         for number, module in enumerate(modules):
-            _SINKS[module] = (partial(sink, number), has_cls)
+            _SINKS[module] = (partial(sink, number), has_cls, added)
         for config in configs:
             config._attn_implementation = IMPLEMENTATION
         yield
@@ -113,12 +132,13 @@ def _attend_and_tell(
     if module not in _SINKS:  # a tower that shares the config is not read, but must still work
         out = nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
         return out.transpose(1, 2).contiguous(), None
-    tell, has_cls = _SINKS[module]
+    tell, has_cls, added = _SINKS[module]
     n, n_heads, n_tokens, width = query.shape
     out = query.new_empty(n, n_tokens, n_heads, width)
+    n_told = n_tokens - added
     told = BlockAttention(
-        cls=query.new_empty(n, n_heads, n_tokens, dtype=torch.float32),
-        mean=query.new_zeros(n, n_tokens, n_tokens, dtype=torch.float32),
+        cls=query.new_empty(n, n_heads, n_told, dtype=torch.float32),
+        mean=query.new_zeros(n, n_told, n_told, dtype=torch.float32),
         patch_entropy_bits=query.new_empty(n, n_heads, dtype=torch.float32),
     )
     for images, heads in _pieces(n, n_heads, n_tokens, query.device.type):
@@ -126,6 +146,9 @@ def _attend_and_tell(
         attn = torch.softmax(scores.mul_(scaling), dim=-1, dtype=torch.float32)
         del scores  # a second map of the same size
         out[images, :, heads] = (attn.to(value.dtype) @ value[images, heads]).transpose(1, 2)
+        if added:
+            attn = original_tokens(original_tokens(attn, added, -2), added, -1)
+            attn = attn / attn.sum(dim=-1, keepdim=True)
         told.cls[images, heads] = attn[:, :, 0]
         told.mean[images] += attn.sum(dim=1)
         told.patch_entropy_bits[images, heads] = (
@@ -145,4 +168,11 @@ def _pieces(n: int, n_heads: int, n_tokens: int, device: str) -> Iterator[tuple[
             yield slice(image, image + many), slice(head, head + some)
 
 
-__all__ = ["BlockAttention", "attention_sink", "has_cls_token", "tower_blocks"]
+__all__ = [
+    "BlockAttention",
+    "added_tokens",
+    "attention_sink",
+    "has_cls_token",
+    "original_tokens",
+    "tower_blocks",
+]

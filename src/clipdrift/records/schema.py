@@ -49,7 +49,7 @@ class Reading(BaseModel):
 
 
 class EpochReading(Reading):
-    """One epoch of the history; epoch 0 is the untouched model with the fresh head.
+    """One epoch of the history; epoch 0 is the model before the first step, with its first head.
 
     `transfer` is read on a fixed balanced part of each set, smaller than at the end. `train_loss`
     is the mean cross-entropy over the epoch, `penalties` that of each penalty before its weight.

@@ -69,6 +69,7 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
         lists.append((f"targets.{i}.corrupted", [part.name for part in target.corrupted]))
     for i, method in enumerate(spec.methods):
         lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
+        lists.append((f"methods.{i}.after", getattr(method, "after", [])))
         lists.append((f"methods.{i}.penalties", [penalty.kind for penalty in method.penalties]))
     return [
         Fault(where, "distinct values", f"{value} twice", "Remove one of the two")

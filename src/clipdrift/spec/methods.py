@@ -198,8 +198,40 @@ class LpFtSpec(MethodBase):
     probe_lr: LearningRate = Field(1e-3, description="peak rate of the head in the probe")
 
 
+class AdapterSpec(MethodBase):
+    """Bottleneck adapters: two small layers with a non-linearity between, behind sub-layers.
+
+    `after: [attention, mlp]` is Houlsby's placement, `[mlp]` Pfeiffer's.
+    """
+
+    kind: Literal["adapter"]
+    bottleneck: int = Field(16, ge=1, description="width of the adapter's inner layer")
+    after: list[Literal["attention", "mlp"]] = Field(["attention", "mlp"], min_length=1)
+    activation: Literal["gelu", "relu"] = "gelu"
+
+
+class VptSpec(MethodBase):
+    """Visual prompt tuning: learned tokens between CLS and the patches; the tower is frozen.
+
+    Shallow: one set, put in before the first block. Deep: every block has a set of its own.
+    Prompts change the encoder before they are trained: epoch 0 is not the baseline.
+    """
+
+    kind: Literal["vpt"]
+    prompts: int = Field(10, ge=1, le=1000, description="tokens that are added")
+    depth: Literal["shallow", "deep"] = "shallow"
+
+
 MethodSpec = Annotated[
-    FullFtSpec | LoraSpec | LinearProbeSpec | LastBlocksSpec | BitFitSpec | LpFtSpec | PeftSpec,
+    FullFtSpec
+    | LoraSpec
+    | LinearProbeSpec
+    | LastBlocksSpec
+    | BitFitSpec
+    | LpFtSpec
+    | AdapterSpec
+    | VptSpec
+    | PeftSpec,
     Field(discriminator="kind"),
 ]
 
