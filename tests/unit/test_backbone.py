@@ -226,6 +226,22 @@ def test_the_encoder_is_clips_own_image_path() -> None:
     assert float(found.std(dim=0).min()) > 0.01  # eight different images, not one answer
 
 
+def test_many_images_pass_in_parts_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder: Any = mini_clip().encoder()
+    tokens = encoder.tower.embeddings.position_embedding.num_embeddings
+    monkeypatch.setattr("clipdrift.backbone.encoder.CPU_TOKENS", 3 * tokens + 1)
+    images = pixels(8)
+    sizes: list[int] = []
+    encoder.tower.register_forward_pre_hook(
+        lambda module, args, given: sizes.append(len(given["pixel_values"])), with_kwargs=True
+    )
+    whole = encoder(images)
+    with torch.no_grad():
+        parts = encoder(images)
+    assert sizes == [8, 3, 3, 2]
+    assert torch.equal(whole, parts)
+
+
 def test_the_encoder_is_a_copy() -> None:
     backbone = mini_clip()
     kept = {name: p.clone() for name, p in backbone.model.state_dict().items()}

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+CPU_TOKENS = 1600
+"""Tokens that a CPU takes through the tower at a time where nothing trains: what a block makes of
+them stays near the cache, and products are still large enough for their full rate."""
+
 
 class ImageEncoder(nn.Module):
     """uint8 images -> un-normalised image embeddings, through the vision tower as it is now.
@@ -38,4 +42,11 @@ class ImageEncoder(nn.Module):
         return embeddings
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.encode(self.normalise(pixels))
+        if torch.is_grad_enabled() or pixels.is_cuda:
+            return self.encode(self.normalise(pixels))
+        tokens: int = self.tower.embeddings.position_embedding.num_embeddings  # type: ignore[union-attr, assignment]
+        parts = pixels.split(max(1, CPU_TOKENS // tokens))
+        # One projection of them all: the bits of a product can depend on its rows being very few.
+        pooled = [self.tower(pixel_values=self.normalise(part)).pooler_output for part in parts]
+        embeddings: Tensor = self.projection(torch.cat(pooled))
+        return embeddings
