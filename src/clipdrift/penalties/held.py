@@ -67,7 +67,8 @@ class HeldNear:
         if pixels is None:
             return Seen()
         with watch(self._untouched, attention=self.sees_attention) as seen:
-            self._untouched(pixels)
+            # In one pass: without a gradient a call of the encoder may take several.
+            self._untouched.encode(self._untouched.normalise(pixels))
         return seen
 
     def _trained(self) -> Iterator[tuple[str, Tensor]]:
