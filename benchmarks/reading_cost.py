@@ -1,6 +1,7 @@
 """What reading costs: drift probes against a plain forward pass, evaluation against the usual way.
 
     python benchmarks/reading_cost.py               # about four minutes on two cores
+    python benchmarks/reading_cost.py evaluation    # one part: probes, memory or evaluation
     python benchmarks/reading_cost.py --quick       # smaller samples, to see that it works
 
 Random weights, rendered images: time and memory are real, accuracies mean nothing. Ratios are of
@@ -193,9 +194,9 @@ def main() -> None:
         return
     has = "with" if supports_bfloat16("cpu") else "without"
     print(f"{platform.machine()}, {available_cores()} cores, {has} bfloat16 products", flush=True)
-    probes()
-    probe_memory()
-    evaluation()
+    parts = {"probes": probes, "memory": probe_memory, "evaluation": evaluation}
+    for name in [name for name in parts if name in sys.argv] or parts:
+        parts[name]()
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
         if torch.is_grad_enabled() or pixels.is_cuda:
             return self.encode(self.normalise(pixels))
         tokens: int = self.tower.embeddings.position_embedding.num_embeddings  # type: ignore[union-attr, assignment]
-        parts = pixels.split(max(1, CPU_TOKENS // tokens))
+        parts = torch.split(pixels, max(1, CPU_TOKENS // tokens))
         # One projection of them all: the bits of a product can depend on its rows being very few.
         pooled = [self.tower(pixel_values=self.normalise(part)).pooler_output for part in parts]
         embeddings: Tensor = self.projection(torch.cat(pooled))
