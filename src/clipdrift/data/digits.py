@@ -1,7 +1,9 @@
-"""Handwritten digits that come with scikit-learn (UCI optical recognition, 8x8), as RGB images."""
+"""Embedded handwritten digits (UCI optical recognition, 8x8; Alpaydin & Kaynak 1998), as RGB."""
 
 from __future__ import annotations
 
+import gzip
+from importlib.resources import files
 from typing import Literal
 
 import numpy as np
@@ -35,21 +37,26 @@ def load_digits_split(
 
     Returns:
         Images uint8 [N, 28, 28, 3], three equal channels, black ground; labels int64 [N].
-        Both parts keep the order of scikit-learn's array.
+        Both parts keep the order of the file.
 
     Raises:
         DataError: `split` is neither "train" nor "test".
     """
-    from sklearn.datasets import load_digits
-
     if split not in ("train", "test"):
         raise DataError(Fault("split", "train or test", repr(split), "Name one of the two"))
-    raw = load_digits()
-    labels = np.asarray(raw.target, dtype=np.int64)
+    raw, labels = _raw()
     test = _test_mask(labels)
     chosen = test if split == "test" else ~test
-    pixels = _enlarged(np.asarray(raw.images)[chosen].astype(np.int64))
+    pixels = _enlarged(raw[chosen])
     return np.repeat(pixels[..., None], 3, axis=3), labels[chosen]
+
+
+def _raw() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Grey levels 0..16 [N, 8, 8] and labels [N]."""
+    file = files("clipdrift").joinpath("assets", "digits", "digits.csv.gz")
+    with file.open("rb") as packed, gzip.open(packed, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
 def _enlarged(raw: NDArray[np.int64]) -> NDArray[np.uint8]:
