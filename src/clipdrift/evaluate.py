@@ -62,7 +62,7 @@ def evaluate_run(
     device = choose_device(device)
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
-    _require_same_content(record, materials)
+    require_same_content(record, materials)
     measured = _measure(config, materials, folder, run_dir, device)
     return [_compare(name, value, measured.get(name)) for name, value in _flat(record)]
 
@@ -101,7 +101,7 @@ def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
         raise RecordError(faults)
 
 
-def _require_same_content(record: RunRecord, materials: Materials) -> None:
+def require_same_content(record: RunRecord, materials: Materials) -> None:
     was = record.provenance.get("data", {})
     now = materials.content(record.target)
     faults = [

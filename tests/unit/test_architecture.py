@@ -65,12 +65,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "estimate": WHOLE_STUDY,
     "evaluate": WHOLE_STUDY,
     "checkpoint": WHOLE_STUDY,
+    "after": WHOLE_STUDY | {"evaluate"},
     "export": WHOLE_STUDY | {"evaluate", "checkpoint"},
     # reading side
     "analysis": BASE | {"early_warning"},
     "report": BASE | {"analysis"},
     # both
-    "cli": WHOLE_STUDY | {"estimate", "evaluate", "export", "checkpoint", "analysis", "report"},
+    "cli": WHOLE_STUDY
+    | {"estimate", "evaluate", "export", "after", "checkpoint", "analysis", "report"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""
 

@@ -1,4 +1,7 @@
-"""What a user can choose between: every method x learning rate x alpha of a target."""
+"""What a user can choose between: every method x learning rate x alpha of a target.
+
+And what was made of a cell after training: its soup, or its runs with their movement scaled.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clipdrift.analysis.after import grouped
 from clipdrift.analysis.cells import CellKey, Positions, cells
 from clipdrift.analysis.extras import interpolated
+from clipdrift.analysis.frame import numbers
 from clipdrift.analysis.intervals import cluster_resamples
 from clipdrift.analysis.signals import Floats, column
+from clipdrift.records.after import AfterReading
 
 ADAPTED = 1.0
+AS_TRAINED, INTERPOLATED = "adapted", "interpolated"
+SOUP = -1
 
 
 class Candidate(NamedTuple):
     """A cell at one alpha: 1 the weights as adapted, below it mixed with the untouched ones.
+
+    `weights` says what they are: "adapted", "interpolated", or those of an `AfterReading`. A soup
+    is one model of all seeds: it stands under `SOUP` in place of a seed.
 
     Of the runs in which everything asked for is defined, in order of their seeds:
     `chosen_by` (n,) the accuracy that the choice reads, `test` (n,), `kept` (n, n_transfers)
@@ -33,11 +44,14 @@ class Candidate(NamedTuple):
     test: Floats
     kept: Floats
     n_runs: int
+    weights: str
 
     @property
     def name(self) -> str:
-        alpha = "" if self.alpha == ADAPTED else f" at alpha {self.alpha:g}"
-        return f"{self.cell.method} {self.cell.lr:g}{alpha}"
+        if self.weights == INTERPOLATED:
+            return f"{self.cell.method} {self.cell.lr:g} at alpha {self.alpha:g}"
+        made = "" if self.weights == AS_TRAINED else f", {self.weights}"
+        return f"{self.cell.method} {self.cell.lr:g}{made}"
 
 
 class Field(NamedTuple):
@@ -55,7 +69,9 @@ class Field(NamedTuple):
     unjudged: list[str]
 
 
-def fields(runs: pd.DataFrame, transfers: Sequence[str]) -> Iterator[Field]:
+def fields(
+    runs: pd.DataFrame, transfers: Sequence[str], made: Sequence[AfterReading] = ()
+) -> Iterator[Field]:
     """The field of every backbone and target.
 
     The choice reads validation accuracy. Only where no run of a target has one, test accuracy
@@ -64,8 +80,10 @@ def fields(runs: pd.DataFrame, transfers: Sequence[str]) -> Iterator[Field]:
     Args:
         runs: in order, one row per finished run.
         transfers: datasets on which retention counts.
+        made: readings of weights made after training.
     """
     grid = cells(runs)
+    later = list(grouped(grid, made))
     alphas = _alphas(runs)
     for place in dict.fromkeys(key[:2] for key in grid):
         own = {key: at for key, at in grid.items() if key[:2] == place}
@@ -80,6 +98,11 @@ def fields(runs: pd.DataFrame, transfers: Sequence[str]) -> Iterator[Field]:
                     found.append(one)
                 elif alpha == ADAPTED:
                     unjudged.append(one.name)
+        found += [
+            one
+            for key, at, group in later
+            if key in own and (one := _made(runs, key, at, group, selected_on, transfers)).seeds
+        ]
         leak = not validated or bool(runs["leak"].to_numpy(dtype=bool)[every].any())
         yield Field(*place, transfers, selected_on, leak, found, unjudged)
 
@@ -107,7 +130,34 @@ def _candidate(
     )
     whole = at[np.isfinite(chosen_by[at]) & np.isfinite(kept[at]).all(axis=1)]
     seeds = tuple(int(seed) for seed in runs["seed"].to_numpy()[whole])
-    return Candidate(key, alpha, whole, seeds, chosen_by[whole], test[whole], kept[whole], len(at))
+    values = (chosen_by[whole], test[whole], kept[whole])
+    weights = AS_TRAINED if alpha == ADAPTED else INTERPOLATED
+    return Candidate(key, alpha, whole, seeds, *values, len(at), weights)
+
+
+def _made(
+    runs: pd.DataFrame,
+    key: CellKey,
+    at: Positions,
+    group: Sequence[AfterReading],
+    selected_on: str,
+    transfers: Sequence[str],
+) -> Candidate:
+    """A soup, or scaled runs in order of their seeds."""
+    read = [numbers(one.result) for one in group]
+    names = [selected_on, "test_accuracy", *(f"transfer.{t}.retention_pct" for t in transfers)]
+    table = np.array([[values.get(name, np.nan) for name in names] for values in read])
+    whole = np.isfinite(np.delete(table, 1, axis=1)).all(axis=1)
+    table = table[whole]
+    soup = group[0].kind == "soup"
+    seeds = tuple(
+        SOUP if soup else one.seeds[0] for one, used in zip(group, whole, strict=True) if used
+    )
+    alpha = group[0].alpha if soup and group[0].alpha is not None else ADAPTED
+    values = (table[:, 0], table[:, 1], table[:, 2:])
+    ids = {run_id for one, there in zip(group, whole, strict=True) if there for run_id in one.runs}
+    used = at[[run_id in ids for run_id in runs["run_id"].iloc[at]]]
+    return Candidate(key, alpha, used, seeds, *values, len(at), group[0].weights)
 
 
 def _read(runs: pd.DataFrame, name: str) -> Floats:
@@ -154,4 +204,15 @@ def _means(
     return Means(np.array(accuracy), np.array(kept))
 
 
-__all__ = ["ADAPTED", "Candidate", "Field", "Means", "fields", "observed", "resampled"]
+__all__ = [
+    "ADAPTED",
+    "AS_TRAINED",
+    "INTERPOLATED",
+    "SOUP",
+    "Candidate",
+    "Field",
+    "Means",
+    "fields",
+    "observed",
+    "resampled",
+]

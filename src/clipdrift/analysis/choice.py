@@ -11,11 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clipdrift.analysis.budget import REPORTED, Budget
-from clipdrift.analysis.candidates import Candidate, Field, Means, fields, observed, resampled
+from clipdrift.analysis.candidates import (
+    AS_TRAINED,
+    SOUP,
+    Candidate,
+    Field,
+    Means,
+    fields,
+    observed,
+    resampled,
+)
 from clipdrift.analysis.cells import UNDERFIT_FRACTION, number, summarise
 from clipdrift.analysis.choice_evidence import Evidence, evidence, lead
 from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.signals import Floats, outcome_columns
+from clipdrift.records.after import AfterReading
 
 N_RESAMPLES = 2000
 SEED = 0
@@ -43,6 +53,7 @@ def rows(
     budgets: Sequence[Budget] = REPORTED,
     *,
     transfers: Sequence[str] | None = None,
+    made: Sequence[AfterReading] = (),
     unfinished: Sequence[CellPlace] = (),
     underfit_fraction: float = UNDERFIT_FRACTION,
     top: int | None = 5,
@@ -51,13 +62,14 @@ def rows(
 ) -> list[dict[str, Any]]:
     """The candidates of every target, the best first, held against each budget.
 
-    Candidates are the cells of a target, and each cell at every alpha of interpolated weights that
-    was read. A candidate meets a budget where its means over seeds reach all floors; accuracy is
-    that of validation, retention that of the transfer dataset on which it keeps least, so every
-    one of them holds. The best of those that meet has the most of what the budget leaves open
-    (`Budget.decides`); equals are told apart by the other of the two, then by their order. If none
-    meets, the nearest miss is the candidate whose larger shortfall, in percentage points, is
-    smallest. The test part has no say where validation accuracies are known, and is reported.
+    Candidates are the cells of a target, each cell at every alpha of interpolated weights that was
+    read, and what was made of it after training. A candidate meets a budget where its means over
+    seeds reach all floors; accuracy is that of validation, retention that of the transfer dataset
+    on which it keeps least, so every one of them holds. The best of those that meet has the most
+    of what the budget leaves open (`Budget.decides`); equals are told apart by the other of the
+    two, then by their order. If none meets, the nearest miss is the candidate whose larger
+    shortfall, in percentage points, is smallest. The test part has no say where validation
+    accuracies are known, and is reported.
 
     `p_meets` and `p_chosen` are the shares of bootstrap draws of seeds in which the candidate
     meets the budget and is the one chosen. They tell how far the answer hangs on single seeds
@@ -68,6 +80,7 @@ def rows(
         frame: one row per finished run.
         budgets: the questions.
         transfers: datasets on which retention counts, default all.
+        made: readings of weights made after training, of the runs in the frame.
         unfinished: the cell of every run that did not finish.
         underfit_fraction: a candidate underfits below this share of the best cell's accuracy.
         top: rows per target and budget, None for all.
@@ -84,7 +97,7 @@ def rows(
     if runs.empty or not names:
         return []
     out = []
-    for field in fields(runs, names):
+    for field in fields(runs, names, made):
         for budget in budgets:
             head = {
                 "backbone": field.backbone,
@@ -189,15 +202,18 @@ class _Judged:
         worst = int(one.kept.mean(axis=0).argmin())
         values = np.column_stack([one.chosen_by, one.test, one.kept[:, worst]])
         found = summarise(values)
-        reasons = [] if several else ["one run: no SD and no probability"]
-        if found.n[1] < len(one.runs):
-            reasons.append(f"test accuracy in {found.n[1]} of {len(one.runs)} runs")
+        soup = one.seeds == (SOUP,)
+        alone = "one soup" if soup else "one run"
+        reasons = [] if several else [f"{alone}: no SD and no probability"]
+        if found.n[1] < len(one.seeds):
+            reasons.append(f"test accuracy in {found.n[1]} of {len(one.seeds)} runs")
         return {
             "standing": self.standing(index, place),
             "role": key.role,
             "method": key.method,
             "lr": key.lr,
             "alpha": one.alpha,
+            "weights": one.weights,
             "n": len(one.runs),
             "n_unfinished": lost,
             "accuracy": float(self.means.accuracy[index, 0]),
@@ -209,7 +225,8 @@ class _Judged:
             "underfit": self._underfits(found.mean[1], index),
             "shortfall_pp": float(self.now.shortfall_pp[index, 0]),
             "p_meets": float(self.p_meets[index]) if several else None,
-            "p_chosen": float(self.p_chosen[index]) if self.several else None,
+            # A soup is the same in every draw.
+            "p_chosen": float(self.p_chosen[index]) if self.several and not soup else None,
             "p_none": self.p_none if self.several else None,
             **self._beside(place, lost),
             "run_ids": self.runs["run_id"].iloc[one.runs].tolist(),
@@ -234,7 +251,7 @@ class _Judged:
 
 def _best_test(candidates: Sequence[Candidate], selected_on: str) -> float:
     """The best mean accuracy of adapted weights, of the test part where it was read."""
-    own = [one for one in candidates if one.alpha == 1.0] or list(candidates)
+    own = [one for one in candidates if one.weights == AS_TRAINED] or list(candidates)
     tested = [one.test[np.isfinite(one.test)] for one in own]
     if any(values.size for values in tested):
         return max(float(values.mean()) for values in tested if values.size)
@@ -245,7 +262,17 @@ _ONLY_BEST = dict.fromkeys(["lead_pp", "lead_ci_low", "lead_ci_high", "would_cha
 _NOBODY: dict[str, Any] = {
     "standing": NONE,
     **dict.fromkeys(
-        ["role", "method", "lr", "alpha", "n", "n_unfinished", "accuracy", "test_accuracy"]
+        [
+            "role",
+            "method",
+            "lr",
+            "alpha",
+            "weights",
+            "n",
+            "n_unfinished",
+            "accuracy",
+            "test_accuracy",
+        ]
     ),
     **dict.fromkeys(["sd_test_accuracy", "retention_pct", "sd_retention_pct", "least_on"]),
     **dict.fromkeys(["underfit", "shortfall_pp", "p_meets", "p_chosen", "p_none"]),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipdrift.analysis.budget import Budget
-from clipdrift.analysis.candidates import ADAPTED, Candidate, Field
+from clipdrift.analysis.candidates import ADAPTED, SOUP, Candidate, Field
 from clipdrift.analysis.intervals import Interval, t_ci
 from clipdrift.analysis.power import seeds_needed
 from clipdrift.analysis.signals import Floats
@@ -74,7 +74,9 @@ def evidence(told: Evidence) -> Iterator[str]:
     """What would make the answer surer, or another one: sentences without a full stop."""
     best, n = told.best, len(told.best.seeds)
     yield from _runner_up(told)
-    if n == 1:
+    if best.seeds == (SOUP,):
+        yield "it is one soup: what another one of other seeds would keep is not known"
+    elif n == 1:
         yield "one seed: run more, there is no telling how the answer depends on it"
     elif n < FEW_SEEDS:
         draws = comb(2 * n - 1, n)

@@ -12,6 +12,7 @@ from clipdrift.analysis.cells import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame, usable_records
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.records.after import readings
 
 
 class Choice(NamedTuple):
@@ -64,16 +65,18 @@ def choose(
         raise SpecError(unknown)
     spec = folder.read_spec()
     runs = runs_frame(records)
+    made, made_faults = readings(folder, records)
     found = choice.rows(
         runs[runs["target"].isin(list(targets))] if targets else runs,
         [budget],
         transfers=list(dict.fromkeys(transfers)) or None,
+        made=made,
         unfinished=unfinished_cells(records),
         underfit_fraction=UNDERFIT_FRACTION if spec is None else spec.underfit_fraction,
         top=top,
     )
     leaks = tuple(sorted({leak for record in usable for leak in record.leaks}))
-    return Choice(found, leaks, faults)
+    return Choice(found, leaks, [*faults, *made_faults])
 
 
 def kept_transfers(records: Iterable[RunRecord]) -> set[str]:

@@ -137,7 +137,7 @@ def _lesson(
     """Movement after the epoch, final retention, and how many epochs the run had."""
     early = next((entry for entry in record.history if entry.epoch == after_epoch), None)
     epochs = max((entry.epoch for entry in record.history), default=0)
-    if early is None or epochs <= after_epoch:
+    if early is None or epochs <= after_epoch or not transfers:
         return None
     readings = [record.result.transfer.get(name) for name in transfers]
     kept = [None if reading is None else reading.retention_pct for reading in readings]

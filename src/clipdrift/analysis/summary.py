@@ -14,6 +14,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from clipdrift.analysis import (
+    after,
     caveats,
     cells,
     choice,
@@ -41,6 +42,7 @@ from clipdrift.analysis.pairs import without_conflicts
 from clipdrift.analysis.supporting import with_supporting
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
 SCHEMA_VERSION = 1
@@ -54,6 +56,7 @@ def analyze(
     spec: StudySpec | None = None,
     published: str | None = None,
     probe_tables: Mapping[str, pd.DataFrame] | None = None,
+    made: Sequence[AfterReading] = (),
     faults: Sequence[Fault] = (),
 ) -> dict[str, Any]:
     """Every statistic of a study, as in `analysis.schema.json`.
@@ -65,6 +68,7 @@ def analyze(
         spec: the study, for its `underfit_fraction` and the factors it varies on purpose.
         published: preset whose published figures to hold against; default the one of this name.
         probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
+        made: readings of weights made after training, of these records.
         faults: of records that could not be read; they become warnings.
 
     Returns:
@@ -101,8 +105,12 @@ def analyze(
             "mediation": mediation.rows(agreeing),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "choice": choice.rows(
-                runs, unfinished=unfinished_cells(records), underfit_fraction=underfit
+                runs,
+                made=made,
+                unfinished=unfinished_cells(records),
+                underfit_fraction=underfit,
             ),
+            "after_training": after.rows(runs, made),
             "early_warning": foretold,
             "early_stopping": stopped,
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
@@ -143,12 +151,14 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         raise RecordError([nothing, *faults])
     tables, table_faults = probe_sensitivity.read_tables(folder)
     known = {record.run_id for record in records}
+    made, made_faults = readings(folder, records)
     return analyze(
         records,
         spec=folder.read_spec(),
         published=published,
         probe_tables={run_id: table for run_id, table in tables.items() if run_id in known},
-        faults=[*faults, *table_faults],
+        made=made,
+        faults=[*faults, *table_faults, *made_faults],
     )
 
 

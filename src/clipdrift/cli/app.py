@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clipdrift.cli import checkpoints, choosing, measuring, reading, replaying
+from clipdrift.cli import after, checkpoints, choosing, measuring, reading, replaying
 
 app = typer.Typer(
     name="clipdrift",
@@ -29,6 +29,9 @@ app.command(
 app.command(epilog="Example: clipdrift status results/")(measuring.status)
 app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
     checkpoints.evaluate
+)
+app.command(epilog="Example: clipdrift after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")(
+    after.after
 )
 app.command(
     "export-model", epilog="Example: clipdrift export-model results/runs/RUN --out models/pets"

@@ -10,6 +10,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from clipdrift.analysis.candidates import AS_TRAINED, INTERPOLATED
+
 Row = Mapping[str, Any]
 STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
 CAVEATS = """\
@@ -51,9 +53,11 @@ def answer(rows: Sequence[Row]) -> str:
 
 
 def candidate(row: Row) -> str:
-    """For example `lora 0.003 at alpha 0.5`."""
-    alpha = "" if row["alpha"] == 1 else f" at alpha {row['alpha']:g}"
-    return f"{row['method']} {row['lr']:g}{alpha}"
+    """For example `lora 0.003 at alpha 0.5`, or `lora 0.003, soup`."""
+    name = f"{row['method']} {row['lr']:g}"
+    if row["weights"] == INTERPOLATED:
+        return f"{name} at alpha {row['alpha']:g}"
+    return name if row["weights"] == AS_TRAINED else f"{name}, {row['weights']}"
 
 
 def candidate_table(rows: Sequence[Row]) -> Table:

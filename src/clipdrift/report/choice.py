@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipdrift.analysis.candidates import ADAPTED
+from clipdrift.analysis.candidates import AS_TRAINED, INTERPOLATED
 from clipdrift.report.metrics import UNDEFINED, metric
 from clipdrift.report.printed import (
     COUNT,
@@ -50,11 +50,16 @@ def _answer(study: Study, position: int, row: Row, runs: str) -> Sentence:
         return of_row(TABLE, position, row, key, runs)
 
     one: Sentence = [word(row["method"], title="method"), " at learning rate ", number("lr")]
-    if row["alpha"] != ADAPTED:
+    if row["weights"] == INTERPOLATED:
         one += [" and α = ", number("alpha")]
+    elif row["weights"] != AS_TRAINED:
+        one += [", ", Printed(row["weights"], "", DERIVED, runs)]
     if row["underfit"]:
         one.append(" (underfits: what it keeps is no merit)")
-    shown: Sentence = [" with ", _test(study, row), " test accuracy and ", _kept(study, row)]
+    shown: Sentence = [
+        *(" with ", _test(study, position, row)),
+        *(" test accuracy and ", _kept(study, position, row)),
+    ]
     one += [*shown, f" of the untouched accuracy on {row['least_on']}"]
     if row["standing"] == "chosen":
         if row["p_chosen"] is not None:
@@ -64,29 +69,37 @@ def _answer(study: Study, position: int, row: Row, runs: str) -> Sentence:
     return ["none of ", number("n_candidates"), " candidates does", *short, *one]
 
 
-def _test(study: Study, row: Row) -> Printed:
-    return _mean_sd(study, row, "test_accuracy", "test_accuracy", unit=True)
+def _test(study: Study, position: int, row: Row, *, unit: bool = True) -> Printed:
+    return _mean_sd(study, position, row, "test_accuracy", "test_accuracy", unit=unit)
 
 
-def _kept(study: Study, row: Row, *, unit: bool = True) -> Printed:
+def _kept(study: Study, position: int, row: Row, *, unit: bool = True) -> Printed:
     name = f"transfer.{row['least_on']}.retention_pct"
-    return _mean_sd(study, row, name, "retention_pct", unit=unit)
+    return _mean_sd(study, position, row, name, "retention_pct", unit=unit)
 
 
-def _mean_sd(study: Study, row: Row, name: str, key: str, *, unit: bool) -> Printed:
-    """Mean and SD of a field of the candidate's runs, at its alpha."""
+def _mean_sd(study: Study, position: int, row: Row, name: str, key: str, *, unit: bool) -> Printed:
+    """Mean and SD of a field of the candidate's runs, at its alpha, or of what was made of them."""
     if row[key] is None:
         return Printed(UNDEFINED, title=row["reason"] or "undefined")
     name = _at_alpha(row, name)
     text = mean_sd_text(name, row[key], row[f"sd_{key}"])
     if unit:
         text += f"\u00a0{metric(name).unit}"
+    if not _of_runs(row):
+        return Printed(text, f"{TABLE}[{position}].{key}", DERIVED, study.runs_of(row), row[key])
     return Printed(text, name, MEAN_SD, study.runs_of(row), row[key])
 
 
+def _of_runs(row: Row) -> bool:
+    """Whether the numbers are means of what records hold, and not of other readings."""
+    return row["weights"] in (AS_TRAINED, INTERPOLATED)
+
+
 def _at_alpha(row: Row, name: str) -> str:
-    alpha = row["alpha"]
-    return name if alpha == ADAPTED else f"extra.interpolation.{alpha:g}.{name}"
+    if row["weights"] != INTERPOLATED:
+        return name
+    return f"extra.interpolation.{row['alpha']:g}.{name}"
 
 
 def choice_table(study: Study) -> Table | None:
@@ -99,6 +112,7 @@ def choice_table(study: Study) -> Table | None:
         *(Column(name, numeric=False) for name in texts),
         Column("LR"),
         Column("α", "1: the weights as adapted; below: mixed with the untouched ones"),
+        Column("Weights", "as adapted, interpolated, or made after training", numeric=False),
         Column("Runs", "runs with every number asked for"),
         Column("Accuracy (%)", "mean of what the choice reads: validation accuracy if known"),
         Column("Test accuracy (%)", "mean ± SD over seeds"),
@@ -131,10 +145,18 @@ def _line(study: Study, position: int, row: Row) -> list[Printed]:
         word(row["method"]),
         number("lr"),
         number("alpha"),
+        Printed(row["weights"], f"{TABLE}[{position}].weights", DERIVED, runs),
         Printed(str(row["n"]), "", COUNT, runs, row["n"]),
-        Printed(read, accuracy, MEAN, runs, row["accuracy"], metric(accuracy).label),
-        _mean_sd(study, row, "test_accuracy", "test_accuracy", unit=False),
-        _kept(study, row, unit=False),
+        Printed(
+            read,
+            accuracy if _of_runs(row) else f"{TABLE}[{position}].accuracy",
+            MEAN if _of_runs(row) else DERIVED,
+            runs,
+            row["accuracy"],
+            metric(accuracy).label,
+        ),
+        _test(study, position, row, unit=False),
+        _kept(study, position, row, unit=False),
         Printed(row["least_on"], f"{TABLE}[{position}].least_on", DERIVED, runs),
         number("shortfall_pp"),
         number("p_meets"),

@@ -11,6 +11,7 @@ from clipdrift.report import comparison_tables as comparison
 from clipdrift.report import design_tables as design
 from clipdrift.report import early_warning as warning
 from clipdrift.report import predictor_tables as predictor
+from clipdrift.report.after import after_table
 from clipdrift.report.answer import answers
 from clipdrift.report.attention import attention_images
 from clipdrift.report.charts import Charts
@@ -83,6 +84,7 @@ def _tables(study: Study) -> dict[str, Any]:
         "selection": predictor.selection_table(study, 2.0),
         "mediation": predictor.mediation_table(study),
         "matched": comparison.matched_table(study),
+        "after": after_table(study),
         "validation": warning.validation_table(study),
         "saving": warning.saving_table(study),
         "stopped": warning.stopped_table(study),
@@ -126,6 +128,7 @@ def _sections(content: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("layers", "Layers", content["heat"]),
         ("training", "Training", content["history"]),
         ("predictors", "Predictors", content["predictors"] or tables["predictors"]),
+        ("after-training", "After training", tables["after"]),
         ("early-warning", "Early warning", tables["validation"] or tables["stopped"]),
         ("matched", "Matched views", content["matched"]),
         ("robustness", "Robustness", content["robustness"]),

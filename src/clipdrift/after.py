@@ -1,0 +1,244 @@
+"""After training, on any method: soups over seeds and scaled movements of finished runs.
+
+Weights are read from the runs' files and proven, made anew, and read by the same code and under the
+same guard as runs. Readings lie in `after/` of the study folder; no record is changed. What was
+read before is kept, so the same call goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipdrift.data.cache import default_cache_dir
+from clipdrift.devices import choose_device
+from clipdrift.errors import Fault, RecordError, SpecError
+from clipdrift.evaluate import finished_run, require_same_content
+from clipdrift.materials import Materials, load_materials
+from clipdrift.methods.adapted import AdaptedModel, reload
+from clipdrift.methods.guard import assert_adapted
+from clipdrift.methods.interpolate import interpolated
+from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
+from clipdrift.plan import ensure_baselines, read_baselines
+from clipdrift.provenance import provenance
+from clipdrift.reading import (
+    Baselines,
+    classify,
+    not_read,
+    read_drift,
+    read_transfers,
+    undefined_reasons,
+    val_accuracy,
+)
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records.after import AfterReading, Kind, after_path, read_after
+from clipdrift.records.claims import claim
+from clipdrift.records.schema import Result
+from clipdrift.screening import Predictor
+from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
+from clipdrift.worker import strict_float32
+
+Say = Callable[[str], None]
+Cell = list[RunRecord]
+LARGEST_SCALE = 10.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to read of every cell: its soup at these alphas, each run at these scales."""
+
+    alphas: Sequence[float] = ()
+    scales: Sequence[float] = ()
+
+    def faults(self) -> Iterator[Fault]:
+        """Values that make no sense, or that a name could not tell apart."""
+        for name, values, low, high in (
+            ("--alpha", self.alphas, 0.0, 1.0),
+            ("--scale", self.scales, 0.0, LARGEST_SCALE),
+        ):
+            rule = f"distinct numbers from {low:g} to {high:g} of at most four decimals"
+            for value in values:
+                if not low <= value <= high or round(value, 4) != value or values.count(value) > 1:
+                    yield Fault(name, rule, f"{value:g}", "Correct the value")
+
+
+@dataclass
+class Done:
+    """What a call read, kept and could not read (cell -> why)."""
+
+    read: int = 0
+    kept: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def read_after_training(
+    folder: StudyFolder,
+    asked: Asked,
+    *,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    say: Say = lambda text: None,
+) -> Done:
+    """Read soups and scaled runs of every cell that are not yet read.
+
+    Raises:
+        SpecError: if a value asked for makes no sense.
+        RecordError: if there is no finished run, weights are missing, or data have changed.
+        AdapterInactiveError: if the encoder that is scored is not the one that was made.
+    """
+    faults = list(asked.faults())
+    if faults:
+        raise SpecError(faults)
+    spec = folder.read_spec()
+    cells = _cells(folder)
+    if spec is None or not cells:
+        got = "none" if spec else "imported records, which have no weights"
+        step = "Run a study there first"
+        raise RecordError(Fault(str(folder.path), "finished runs with weights", got, step))
+    device = choose_device(device)
+    strict_float32()
+    materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
+    ensure_baselines(spec, materials, folder, say)
+    done = Done()
+    for cell in cells:
+        _Cell(cell, folder, materials, device, done, say).read(asked)
+    return done
+
+
+def _cells(folder: StudyFolder) -> list[Cell]:
+    cells: dict[tuple[str, str, float], Cell] = {}
+    for record in folder.records()[0]:
+        if record.status == "finished" and record.config is not None:
+            key = (record.target, record.method, record.learning_rate)
+            cells.setdefault(key, []).append(record)
+    return [sorted(cells[key], key=lambda record: record.seed) for key in sorted(cells)]
+
+
+class _Cell:
+    """The finished runs of one cell; their weights are read when they are first needed."""
+
+    def __init__(
+        self,
+        records: Cell,
+        folder: StudyFolder,
+        materials: Materials,
+        device: str,
+        done: Done,
+        say: Say,
+    ) -> None:
+        self.records, self.folder, self.materials = records, folder, materials
+        self.device, self.done, self.say = device, done, say
+        first = records[0]
+        self.config = RunConfig.model_validate(first.config)
+        self.target = materials.targets[first.target]
+        self.baselines: Baselines = read_baselines(folder, materials, first.target)
+        self.name = f"{first.target}-{first.method}-lr{first.learning_rate!r}".replace("+", "")
+        self._weights: dict[str, Merged | None] = {}
+
+    def read(self, asked: Asked) -> None:
+        """Read all that is asked for and not there."""
+        if asked.alphas and len(self.records) < 2:
+            self.done.left_out[f"soup of {self.name}"] = "one finished run: nothing to average"
+        elif asked.alphas:
+            for alpha in asked.alphas:
+                self._one("soup", self.records, alpha=alpha)
+        for scale in asked.scales:
+            for record in self.records:
+                self._one("scaled", [record], scale=scale)
+
+    def _one(
+        self, kind: Kind, of: Cell, *, alpha: float | None = None, scale: float | None = None
+    ) -> None:
+        runs = {record.run_id: record.identity for record in of}
+        data = self.materials.content(self.target.name)
+        identity = content_hash([PROTOCOL_VERSION, kind, alpha, scale, sorted(runs.values()), data])
+        value = f"alpha{alpha:g}" if kind == "soup" else f"{scale:g}-seed{of[0].seed}"
+        name = f"{self.name}-{kind}-{value}"
+        path = after_path(self.folder, name, identity)
+        if _is_there(path, identity):
+            self.done.kept += 1
+            return
+        with claim(self.folder.path / ".locks" / f"after-{path.stem}") as mine:
+            if not mine:
+                self.done.left_out[name] = "being read by another process"
+                return
+            parts = [self._of(record) for record in of]
+            if any(part is None for part in parts):
+                why = "the method has no plain weights that could be averaged or scaled"
+                self.done.left_out[self.name] = why
+                return
+            self.say(f"reading {name}")
+            result = self._measure([part for part in parts if part is not None], alpha, scale)
+            reading = AfterReading(
+                name=name,
+                identity=identity,
+                kind=kind,
+                alpha=alpha,
+                scale=scale,
+                backbone=of[0].backbone,
+                target=of[0].target,
+                method=of[0].method,
+                role=of[0].role,
+                learning_rate=of[0].learning_rate,
+                seeds=[record.seed for record in of],
+                runs=runs,
+                head_inits=len({record.fingerprints.get("head_init") for record in of}),
+                leaks=sorted({leak for record in of for leak in record.leaks}),
+                result=result,
+                undefined=undefined_reasons(result, not_read(self.materials.backbone)),
+                provenance={**provenance(self.device), "data": data},
+            )
+            atomic_write(path, reading.to_json())
+            self.done.read += 1
+
+    def _of(self, record: RunRecord) -> Merged | None:
+        """The weights of a run, as its files hold them and its guard proves them."""
+        if record.run_id not in self._weights:
+            run_dir = self.folder.run_path(record.run_id)
+            _, config = finished_run(run_dir)
+            require_same_content(record, self.materials)
+            n_classes = len(self.target.prompts)
+            model = reload(self.materials.backbone, config.method, n_classes, run_dir)
+            model = model.to(self.device)
+            pixels = self.target.guard_pixels(self.device)
+            assert_adapted(model, self.materials.backbone, pixels)
+            self._weights[record.run_id] = merged(model)
+        return self._weights[record.run_id]
+
+    def _measure(self, parts: list[Merged], alpha: float | None, scale: float | None) -> Result:
+        backbone, n_classes = self.materials.backbone, len(self.target.prompts)
+        weights = soup(parts) if scale is None else scaled(parts[0], backbone, scale)
+        model = as_model(weights, backbone, self.config.method, n_classes).to(self.device)
+        if alpha is None:
+            return self._result(model)
+        with interpolated(model, backbone, alpha):
+            return self._result(model)
+
+    def _result(self, model: AdaptedModel) -> Result:
+        backbone, target = self.materials.backbone, self.target
+        pixels = target.guard_pixels(self.device)
+        assert_adapted(model, backbone, pixels, trained=model.snapshot())
+        predict = Predictor(self.config.evaluation.batch_size)
+        drift, _ = read_drift(model, backbone, target.probe, self.baselines.probe)
+        test = classify(model, target.test, batch_size=predict.batch_size)
+        return Result(
+            **drift.model_dump(exclude={"val_accuracy", "transfer"}),
+            val_accuracy=val_accuracy(model, target, predict),
+            test_accuracy=test.accuracy,
+            test_loss=test.loss,
+            test_n_images=test.n_images,
+            transfer=read_transfers(
+                model, self.materials, self.baselines.transfers, predict, whole=True
+            ),
+        )
+
+
+def _is_there(path: Path, identity: str) -> bool:
+    try:
+        return read_after(path).identity == identity
+    except RecordError:
+        return False
+
+
+__all__ = ["Asked", "Done", "read_after_training"]

@@ -1,0 +1,63 @@
+"""The command that makes weights after training: soups over seeds, scaled movements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clipdrift.cli.measuring import Cache, Device
+from clipdrift.records import StudyFolder
+
+
+def after(
+    folder: Annotated[Path, typer.Argument(help="study folder", show_default=False)],
+    soup: Annotated[
+        bool, typer.Option("--soup", help="average the weights of each cell's seeds (the default)")
+    ] = False,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(help="read soups also at (1 - a) untouched + a soup; repeatable"),
+    ] = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(help="read each run with its tower's movement times this; repeatable"),
+    ] = None,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Make weights from finished runs without training, and read what they keep.
+
+    A soup is the uniform mean of merged weights over the seeds of a cell: tower, projection and
+    head. A scale multiplies what training moved in the tower: of a linear adapter its alpha. Up to
+    1 it differs from interpolated weights only in leaving projection and head alone; it may go
+    beyond. Records stay as they are; readings lie in DIR/after, and those that are there are kept.
+    They stand in the report and are candidates of 'clipdrift choose'.
+    """
+    from clipdrift.after import Asked, read_after_training
+    from clipdrift.cli.reading import close_study
+    from clipdrift.signals import Interrupted, interruptions
+
+    console = Console()
+    study = StudyFolder(folder)
+    soups = [1.0] if soup or not (alpha or scale) else []
+    asked = Asked(list(dict.fromkeys([*soups, *(alpha or [])])), scale or [])
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        with interruptions():
+            done = read_after_training(study, asked, cache_dir=cache, device=device, say=say)
+            say(f"{done.read} read, {done.kept} already there: {folder / 'after'}")
+            for what, why in done.left_out.items():
+                say(f"left out: {what}: {why}")
+            close_study(study, console)
+    except Interrupted as stopped:
+        print("Interrupted; what was read is kept. The same command goes on.", flush=True)
+        raise typer.Exit(stopped.exit_code) from None
+
+
+__all__ = ["after"]

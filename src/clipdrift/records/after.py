@@ -1,0 +1,140 @@
+"""AfterReading: what was read of weights made from finished runs, without training.
+
+They lie beside the runs, in `after/`, and change no record. Each names the runs it was made from by
+their identities: where one of them is gone or was measured anew, it is out of date and not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipdrift.errors import Fault, RecordError
+from clipdrift.records.folder import StudyFolder
+from clipdrift.records.schema import MAX_BYTES, Number, Result, RunRecord
+from clipdrift.spec import content_hash
+
+FOLDER = "after"
+VERSION = 1
+Kind = Literal["soup", "scaled"]
+
+
+class AfterReading(BaseModel):
+    """One reading of merged weights.
+
+    kind: `soup`, the mean over the seeds of a cell, then mixed with the untouched weights by
+    `alpha`; or `scaled`, one run with the movement of its vision tower times `scale`.
+    head_inits: how many different heads the runs began with.
+    """
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    version: int = VERSION
+    name: str
+    identity: str
+    kind: Kind
+    alpha: Number = None
+    scale: Number = None
+    backbone: str
+    target: str
+    method: str
+    role: Literal["matched", "reference"]
+    learning_rate: float
+    seeds: list[int]
+    runs: dict[str, str] = Field(description="run id -> identity")
+    head_inits: int = 1
+    leaks: list[str] = Field(default_factory=list)
+    result: Result
+    undefined: dict[str, str] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    checksum: str = ""
+
+    @property
+    def cell(self) -> tuple[str, str, str, str, float]:
+        """Backbone, target, role, method, learning rate."""
+        return (self.backbone, self.target, self.role, self.method, self.learning_rate)
+
+    @property
+    def weights(self) -> str:
+        """For people: what the weights are."""
+        if self.kind == "scaled":
+            return f"update times {self.scale:g}"
+        return "soup" if self.alpha == 1 else f"soup at alpha {self.alpha:g}"
+
+    def to_json(self) -> str:
+        """As JSON text with its checksum filled in.
+
+        Raises:
+            ValueError: if a number is NaN or infinite; undefined must be null.
+        """
+        body = self.model_dump(mode="json", exclude={"checksum"})
+        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
+
+
+def after_path(folder: StudyFolder, name: str, identity: str) -> Path:
+    return folder.path / FOLDER / f"{name}-{identity[:8]}.json"
+
+
+def read_after(path: Path) -> AfterReading:
+    """Read and verify one reading.
+
+    Raises:
+        RecordError: if it is missing, torn, edited or of another version.
+    """
+    got = "a damaged or edited file"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError
+        body = json.loads(path.read_bytes())
+        stored = body.pop("checksum")
+        if content_hash(body) == stored and body.get("version") == VERSION:
+            return AfterReading.model_validate({**body, "checksum": stored}, strict=True)
+    except OSError as error:
+        got = str(error.strerror)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
+        pass
+    step = "Run 'clipdrift after' again to redo it"
+    raise RecordError(Fault(str(path), f"a reading of version {VERSION}", got, step))
+
+
+def readings(
+    folder: StudyFolder, records: Sequence[RunRecord]
+) -> tuple[list[AfterReading], list[Fault]]:
+    """Readings that are of the runs as they are now, in a fixed order, and faults of unusable ones.
+
+    A soup counts while it is of all finished runs of its cell.
+    """
+    found, faults = [], []
+    finished = {r.run_id: r.identity for r in records if r.status == "finished"}
+    whole = _cells(records)
+    for path in sorted((folder.path / FOLDER).glob("*.json")):
+        try:
+            one = read_after(path)
+        except RecordError as error:
+            faults += error.faults
+            continue
+        now = all(finished.get(run_id) == identity for run_id, identity in one.runs.items())
+        if now and (one.kind == "scaled" or set(one.runs) == whole.get(one.cell)):
+            found.append(one)
+    return sorted(found, key=_order), faults
+
+
+def _cells(records: Iterable[RunRecord]) -> dict[tuple[str, str, str, str, float], set[str]]:
+    out: dict[tuple[str, str, str, str, float], set[str]] = defaultdict(set)
+    for r in records:
+        if r.status == "finished":
+            out[r.backbone, r.target, r.role, r.method, r.learning_rate].add(r.run_id)
+    return dict(out)
+
+
+def _order(one: AfterReading) -> tuple[Any, ...]:
+    value = one.alpha if one.kind == "soup" else one.scale
+    return (*one.cell, one.kind, -(value or 0.0), sorted(one.seeds), one.identity)
+
+
+__all__ = ["AfterReading", "Kind", "after_path", "read_after", "readings"]
