@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import RunRecord
 from clipdrift.spec import StudySpec, parse_spec
+from clipdrift.study import run_study
 
 TEXT = """\
 name: tiny
@@ -30,6 +34,18 @@ precision: float32
 def tiny(**changes: Any) -> StudySpec:
     """The tiny study with fields replaced: 3 epochs of 3 steps."""
     return parse_spec(yaml.safe_dump({**yaml.safe_load(TEXT), **changes}))
+
+
+def measure(spec: str, out: str, cache: str, workers: int) -> None:
+    """Measure a study with one thread for each worker and print what was done; for `forked`."""
+    outcome = run_study(
+        parse_spec(spec),
+        out,
+        executor=LocalExecutor(workers, "cpu", cpus=1),
+        cache_dir=Path(cache),
+    )
+    assert not outcome.failed, outcome.failed
+    print(json.dumps({name: getattr(outcome, name) for name in ("total", "kept", "measured")}))
 
 
 def measured(record: RunRecord) -> dict[str, Any]:

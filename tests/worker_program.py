@@ -38,6 +38,25 @@ def program(folder: Path) -> Program:
     return Program((sys.executable, "-c", SOURCE, str(folder)), folder / "logs")
 
 
+STUBBORN = """
+import json, signal, sys, time
+def slow(*_):
+    time.sleep(float(sys.argv[1]))
+    open(sys.argv[2], "w").write("saved")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, slow)
+for line in sys.stdin:
+    print(json.dumps({"event": "epoch", "key": line.strip()}), flush=True)
+    time.sleep(600)
+"""
+
+
+def stubborn(folder: Path, needs: float, file: Path) -> Program:
+    """A worker that is told to stop takes so many seconds, then writes a file and ends."""
+    command = (sys.executable, "-c", STUBBORN, str(needs), str(file))
+    return Program(command, folder / "logs")
+
+
 def handed_out(folder: Path) -> Counter[str]:
     """Key -> how often a worker was given it."""
     return Counter(line.split()[0] for line in (folder / "log").read_text().splitlines())

@@ -21,7 +21,7 @@ from clipdrift.reading import Baselines, classify, not_read, read_transfers, und
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import EarlyStop, Result
-from clipdrift.run_files import clear_unfinished, file_hashes, write_probe_table
+from clipdrift.run_files import clear_state, clear_unfinished, file_hashes, write_probe_table
 from clipdrift.run_state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
 from clipdrift.training import Diverged
@@ -113,7 +113,7 @@ class Run:
             "prompts": self.materials.prompt_hashes(self.config.target.name),
         }
         atomic_write(self.record_path, record.to_json())
-        self.state_file.remove()
+        clear_state(self.path)
         return record
 
     def _forewarned(self, history: list[EpochReading]) -> EarlyStop | None:

@@ -42,6 +42,12 @@ def clear_unfinished(folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+def clear_state(folder: Path) -> None:
+    """Remove the state of a run whose record is in place: nothing is to go on from."""
+    with writing_to(folder):
+        (folder / STATE_FILE).unlink(missing_ok=True)
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights or readings."""
     hashes = {}
@@ -53,4 +59,4 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
-__all__ = ["STATE_FILE", "clear_unfinished", "file_hashes", "write_probe_table"]
+__all__ = ["STATE_FILE", "clear_state", "clear_unfinished", "file_hashes", "write_probe_table"]

@@ -17,7 +17,6 @@ from torch import Tensor
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.provenance import packages
 from clipdrift.records import EpochReading
-from clipdrift.records.folder import writing_to
 from clipdrift.run_files import STATE_FILE
 from clipdrift.sealed import load_sealed, save_sealed
 from clipdrift.train_state import TrainState
@@ -93,11 +92,6 @@ class StateFile:
             selected=_selected(facts["selected"], history, tensors),
             spent=facts["spent"],
         )
-
-    def remove(self) -> None:
-        """The record is in place, nothing is to go on from."""
-        with writing_to(self.folder):
-            (self.folder / STATE_FILE).unlink(missing_ok=True)
 
     def _facts(self, state: RunState) -> dict[str, Any]:
         at, kept = state.train, state.selected

@@ -7,8 +7,6 @@ else is measured. A changed study, backbone or dataset has other identities and 
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +20,23 @@ from clipdrift.early_warning.rule import (
     write_rule,
 )
 from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError
-from clipdrift.executors import Event, Executor, Program
+from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.materials import load_materials
+from clipdrift.missing_runs import MissingRuns, OnEvent
 from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
-from clipdrift.provenance import provenance, supports_bfloat16
-from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
+from clipdrift.provenance import supports_bfloat16
+from clipdrift.records import StudyFolder, read_record
+from clipdrift.run_files import clear_state
 from clipdrift.spec import StudySpec
-
-OnEvent = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of `run_study` did, in numbers of runs."""
+    """What a call of `run_study` did, in numbers of runs.
+
+    kept: those whose records were there, or were made by another process under way.
+    """
 
     folder: StudyFolder
     total: int
@@ -44,7 +45,6 @@ class Outcome:
     diverged: int
     stopped: int
     failed: dict[str, str]
-    busy: int
 
 
 def run_study(
@@ -69,7 +69,8 @@ def run_study(
         stop_rule: by which runs end after an early epoch. Stopped runs are no finished ones; they
             are measured whole by a later call without the rule.
         on_event: told of `prepare` (text), `plan` (total, kept, epochs), `epoch`, `measured`,
-            `retry`, `busy`, `failed` and `lost`, with `key` the run id.
+            `found`, `retry`, `failed` and `lost`, with `key` the run id. `found`: done by another
+            process, which has been waited for if need be.
 
     Returns:
         The outcome; failed runs are recorded as failed and are tried again next time.
@@ -85,9 +86,7 @@ def run_study(
     cache = (cache_dir or default_cache_dir()).absolute()
     spec = _settled(spec, folder, choose_device(executor.device))
     planned = _prepare(spec, folder, cache, stop_rule, on_event)
-    pending = [
-        run for run in planned if settled(folder, run.config, run.identity, stop_rule) is None
-    ]
+    pending = _pending(folder, planned, stop_rule)
     kept = len(planned) - len(pending)
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
     on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
@@ -95,7 +94,17 @@ def run_study(
         (sys.executable, "-m", "clipdrift.worker", str(folder.path), "--cache", str(cache)),
         folder.path / "logs",
     )
-    return _measure(folder, planned, pending, executor, program, spec, on_event)
+    missing = MissingRuns(folder, spec, executor, program, stop_rule, on_event)
+    missing.measure(pending)
+    return Outcome(
+        folder=folder,
+        total=len(planned),
+        kept=kept + missing.counts["found"],
+        measured=missing.counts["finished"],
+        diverged=missing.counts["diverged"],
+        stopped=missing.counts["stopped"],
+        failed=missing.failed,
+    )
 
 
 def _require_sense(rule: StopRule | None, spec: StudySpec) -> None:
@@ -146,64 +155,17 @@ def _prepare(
     return planned
 
 
-def _measure(
-    folder: StudyFolder,
-    planned: list[PlannedRun],
-    pending: list[PlannedRun],
-    executor: Executor,
-    program: Program,
-    spec: StudySpec,
-    on_event: OnEvent,
-) -> Outcome:
-    by_id = {run.run_id: run for run in pending}
-    failed: dict[str, str] = {}
-    counts: Counter[str] = Counter()
-    events = executor.run(program, list(by_id))
-    try:
-        for event in events:
-            on_event(event)
-            if not event.get("last"):
-                continue
-            counts[event.get("status") or event["event"]] += 1
-            if event["event"] in {"failed", "lost"}:
-                failed[event["key"]] = event["reason"]
-                if event.get("fatal"):
-                    raise StudyFolderError(
-                        Fault(
-                            str(folder.path),
-                            "a folder that can be written",
-                            event["reason"],
-                            "Free space or choose another --out; finished runs are safe",
-                        )
-                    )
-                _record_failure(folder, by_id[event["key"]], spec, event["reason"])
-    finally:
-        events.close()  # type: ignore[attr-defined]
-    return Outcome(
-        folder=folder,
-        total=len(planned),
-        kept=len(planned) - len(pending),
-        measured=counts["finished"],
-        diverged=counts["diverged"],
-        stopped=counts["stopped"],
-        failed=failed,
-        busy=counts["busy"],
-    )
-
-
-def _record_failure(folder: StudyFolder, run: PlannedRun, spec: StudySpec, reason: str) -> None:
-    """Leave word of a run that could not be measured; the next call tries it again."""
-    if folder.finished(run.run_id, run.identity) is not None:
-        return  # by another process, in the meantime
-    record = RunRecord.of_run(
-        run.config,
-        run.identity,
-        study=spec.name,
-        backbone=run.config.backbone.id,
-        status="failed",
-    )
-    record.reason, record.provenance = reason, provenance("cpu")
-    atomic_write(folder.record_path(run.run_id), record.to_json())
+def _pending(
+    folder: StudyFolder, planned: list[PlannedRun], rule: StopRule | None
+) -> list[PlannedRun]:
+    """The runs without a record; what others were to go on from is cleared, if a kill left it."""
+    pending = []
+    for run in planned:
+        if settled(folder, run.config, run.identity, rule) is None:
+            pending.append(run)
+        else:
+            clear_state(folder.run_path(run.run_id))
+    return pending
 
 
 def study_status(path: Path | str) -> dict[str, str]:

@@ -74,14 +74,14 @@ class Worker:
                 Fault(run_id, "a run of the plan", "other data or weights", "Run the study again")
             )
         planned = self.runs[run_id]
-        with claim(self.folder.path / ".locks" / run_id) as mine:
+        with claim(self.folder.claim_path(run_id)) as mine:
             if not mine:
                 return {"event": "busy"}
-            # Another process may have finished it since this one was told to.
             rule = read_rule(self.folder)
-            record = settled(self.folder, planned.config, planned.identity, rule)
-            if record is None:
-                record = self._run(planned, rule, say).record()
+            found = settled(self.folder, planned.config, planned.identity, rule)
+            if found is not None:  # another process finished it since this one was told to
+                return {"event": "found", "status": found.status}
+            record = self._run(planned, rule, say).record()
         return {
             "event": "measured",
             "status": record.status,

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import kill_study
 import pytest
 from tiny_study import tiny
+from worker_processes import workers_of
 
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import StudyFolder
@@ -132,7 +132,7 @@ def test_a_run_out_of_memory_is_tried_again_and_the_others_go_on(
     def squeeze(event: dict[str, Any]) -> None:
         events.append(event)
         if event["event"] == "epoch" and not any(e["event"] == "retry" for e in events):
-            for worker in kill_study.workers_of(out):
+            for worker in workers_of(out):
                 pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
                 limit = pages * os.sysconf("SC_PAGE_SIZE") + 100_000
                 resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))

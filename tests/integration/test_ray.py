@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from equal_records import measured, two_runs
-from worker_program import handed_out, process_of, program
+from worker_program import handed_out, process_of, program, stubborn
 
 from clipdrift.devices import available_cores
 from clipdrift.errors import ExecutorError
@@ -76,6 +76,29 @@ def test_closing_early_ends_the_worker(cluster: Any, tmp_path: Path) -> None:
         os.kill(pid, 0)
 
 
+def test_closing_early_lets_the_worker_save(cluster: Any, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    executor = RayExecutor(cluster.address, cpus=CPUS)
+    events = executor.run(stubborn(tmp_path, 0.5, file), ["a"])
+    assert next(events)["event"] == "epoch"
+    events.close()  # type: ignore[attr-defined]
+    assert file.read_text() == "saved"
+
+
+def test_a_worker_without_progress_is_killed_and_its_key_retried(
+    cluster: Any, tmp_path: Path
+) -> None:
+    events = list(run(cluster, tmp_path, ["hang", "long", "a"], cpus=CPUS, run_timeout=3))
+    ends = {e["key"]: e["event"] for e in events if e.get("last")}
+    assert ends == {"hang": "lost", "long": "measured", "a": "measured"}
+    assert handed_out(tmp_path) == {"hang": 2, "long": 2, "a": 1}
+    for event in events:
+        if event["event"] in {"retry", "lost"}:
+            assert event["reason"].endswith("no progress in 3 s (--run-timeout), killed")
+    with pytest.raises(ProcessLookupError):
+        os.kill(process_of(tmp_path, "hang"), 0)
+
+
 def test_a_cluster_without_room_and_one_that_is_not_there(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(ExecutorError) as refused:
         list(run(cluster, tmp_path, ["a"], cpus=1, gpus=2))
@@ -112,6 +135,6 @@ def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
     )
     assert seen["killed"] == 1
     assert seen["retry"] >= 1
-    assert (outcome.measured, outcome.failed, outcome.busy) == (2, {}, 0)
+    assert (outcome.measured + outcome.kept, outcome.failed) == (2, {})
     local = measured(finished_study)
     assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}

@@ -8,17 +8,14 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from kill_study import workers_of
 from PIL import Image
+from worker_processes import workers_of
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
@@ -26,7 +23,7 @@ from clipdrift.evaluate import evaluate_run
 from clipdrift.export import export_merged
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.report import write_report
-from clipdrift.spec import StudySpec, dump_spec
+from clipdrift.spec import StudySpec
 from clipdrift.study import run_study, study_status
 
 
@@ -204,31 +201,6 @@ def test_a_torn_record_is_redone_and_a_changed_study_reuses_nothing(
     assert len(StudyFolder(out).records()[0]) == 1  # the other belongs to the former study
     back = run_study(one_run, out, cache_dir=cache_dir)
     assert (back.kept, back.measured) == (1, 0)
-
-
-def test_a_killed_study_resumes(one_run: StudySpec, cache_dir: Path, tmp_path: Path) -> None:
-    spec = one_run.model_copy(update={"learning_rates": [1e-4, 3e-4, 1e-3, 3e-3], "seeds": [1, 2]})
-    out, file = tmp_path / "study", tmp_path / "study.yaml"
-    file.write_text(dump_spec(spec))
-    command = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--cache", str(cache_dir)], start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while not list(out.glob("runs/*/record.json")):
-        assert process.poll() is None, "ended before a run was finished"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    for worker in workers_of(out):
-        os.kill(worker, signal.SIGKILL)
-    done = [p for p in study_status(out).values() if p == "finished"]
-    assert 0 < len(done) < 8
-    outcome = run_study(spec, out, cache_dir=cache_dir)
-    assert outcome.kept >= len(done)
-    assert outcome.kept + outcome.measured == 8
-    assert set(study_status(out).values()) == {"finished"}
 
 
 def test_a_killed_worker_is_replaced_and_its_run_redone(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from worker_program import handed_out, program
+from worker_program import handed_out, program, stubborn
 
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
@@ -34,6 +34,14 @@ def test_every_key_is_worked_through_once(tmp_path: Path) -> None:
     assert handed_out(tmp_path) == Counter(keys)
     processes = {line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}
     assert len(processes) <= 2
+
+
+def test_threads_may_be_fixed_whatever_the_number_of_workers(tmp_path: Path) -> None:
+    for workers in (1, 3):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        events = list(LocalExecutor(workers, "cpu", cpus=5).run(program(folder), ["a", "b", "c"]))
+        assert {e["threads"] for e in events if e.get("last")} == {"5"}
 
 
 def test_no_more_workers_than_keys_and_none_without(tmp_path: Path) -> None:
@@ -94,27 +102,13 @@ def test_a_worker_without_progress_is_killed_and_its_key_retried(tmp_path: Path)
     assert {e["key"] for e in events if e["event"] == "measured"} == {"a", "b"}
 
 
-STUBBORN = """
-import json, signal, sys, time
-def slow(*_):
-    time.sleep(float(sys.argv[1]))
-    open(sys.argv[2], "w").write("saved")
-    sys.exit(143)
-signal.signal(signal.SIGTERM, slow)
-for line in sys.stdin:
-    print(json.dumps({"event": "epoch", "key": line.strip()}), flush=True)
-    time.sleep(600)
-"""
-
-
 @pytest.mark.parametrize(("needs", "saved"), [(0.3, True), (600, False)])
 def test_busy_workers_get_time_to_save(
     needs: float, saved: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "STOP_SECONDS", 20.0 if saved else 0.3)
     file = tmp_path / "state"
-    code = (sys.executable, "-c", STUBBORN, str(needs), str(file))
-    events = LocalExecutor(1, "cpu").run(Program(code, tmp_path / "logs"), ["a"])
+    events = LocalExecutor(1, "cpu").run(stubborn(tmp_path, needs, file), ["a"])
     next(iter(events))
     events.close()  # type: ignore[attr-defined]
     assert file.exists() is saved

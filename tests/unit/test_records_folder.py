@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,34 @@ def test_the_plan_and_the_study_come_back(folder: StudyFolder) -> None:
     folder.write_plan(study(), {"b": "2", "a": "1"})
     assert folder.planned() == {"a": "1", "b": "2"}
     assert folder.read_spec() == study() == load_spec(folder.path / "study.yaml")
+
+
+def test_a_changed_study_is_refused_and_an_older_one_opens(folder: StudyFolder) -> None:
+    folder.write_plan(study(), {})
+    text = folder.spec_path.read_text()
+    rate = re.search(r"(?<=learning_rates:\n- )\S+", text)
+    assert rate is not None
+    folder.spec_path.write_text(text[: rate.start()] + "0.25" + text[rate.end() :])
+    assert load_spec(folder.spec_path).learning_rates[0] == 0.25  # still a study, and another
+    with pytest.raises(RecordError) as caught:
+        folder.read_spec()
+    assert str(caught.value) == (
+        f"{folder.spec_path}: expected the study as it was run, got a file that was changed since: "
+        "its checksum differs. Remove it and run the study again from your own file; finished runs "
+        "are kept."
+    )
+    folder.spec_path.write_text(text.split("\n", 1)[1])
+    assert folder.read_spec() == study()
+
+
+def test_a_changed_plan_is_refused_and_an_older_one_opens(folder: StudyFolder) -> None:
+    folder.write_plan(study(), {"a": "1", "b": "2"})
+    text = folder.plan_path.read_text()
+    folder.plan_path.write_text(text.replace('"b": "2"', '"b": "3"'))
+    with pytest.raises(RecordError, match="expected the study's plan, got a damaged file"):
+        folder.planned()
+    folder.plan_path.write_text('{"runs": {"a": "1"}}')
+    assert folder.planned() == {"a": "1"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"runs": [1]}', "{}", "\xff"])

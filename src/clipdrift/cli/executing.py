@@ -47,13 +47,17 @@ RunTimeout = Annotated[
     typer.Option(
         "--run-timeout",
         min=1,
-        help="local: seconds without progress after which a run's worker is killed and the run "
-        "tried again; longer than any reading between epochs. Default: none",
+        help="local, ray: seconds without progress after which a run's worker is killed and the "
+        "run tried again; longer than any reading between epochs. Default: none",
     ),
 ]
 Cpus = Annotated[
     int | None,
-    typer.Option("--cpus-per-run", min=1, help="ray, slurm: cores and threads; default 1"),
+    typer.Option(
+        "--cpus-per-run",
+        min=1,
+        help="cores and threads; default: local: its share of the cores; ray, slurm: 1",
+    ),
 ]
 Gpus = Annotated[
     float | None,
@@ -86,8 +90,8 @@ SlurmOptions = Annotated[
 ]
 
 _OPTIONS = {
-    Kind.local: ("--workers", "--device", "--run-timeout"),
-    Kind.ray: ("--workers", "--cpus-per-run", "--gpus-per-run", "--address"),
+    Kind.local: ("--workers", "--device", "--run-timeout", "--cpus-per-run"),
+    Kind.ray: ("--workers", "--run-timeout", "--cpus-per-run", "--gpus-per-run", "--address"),
     Kind.slurm: (
         *("--workers", "--cpus-per-run", "--gpus-per-run"),
         *("--time-limit", "--runs-per-job", "--slurm"),

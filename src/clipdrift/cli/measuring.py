@@ -184,7 +184,8 @@ def run(
     Run the same command again to resume. Ctrl-C, SIGTERM and SIGHUP end it after the current
     training step with exit code 130, 143 and 129. A study file that has grown by seeds, rates,
     methods or targets measures what is missing; with another transfer set, all is measured anew.
-    Every executor gives the same records.
+    Every executor gives the same records. Two commands on one folder share its runs: each waits for
+    those of the other, and both end with the whole report.
 
     With --stop-below, a run ends after its first epoch where the upper bound of its forecast
     retention lies below the limit. It is recorded as stopped and is in no mean. The same command
@@ -236,8 +237,6 @@ def run(
         print(f"{outcome.stopped} runs were stopped early, and are in no mean")
     for run_id, reason in outcome.failed.items():
         print(f"failed: {run_id}: {reason}")
-    if outcome.busy:
-        print(f"{outcome.busy} runs are being measured by another process")
     if outcome.failed:
         raise typer.Exit(1)
 

@@ -84,7 +84,8 @@ class StudyProgress:
         self.finished += 1
         state = event.get("status") or event["event"]
         seconds = f" in {event['seconds']:.1f} s" if event.get("seconds") else ""
-        reason = f" ({event['reason']})" if event.get("reason") else ""
+        told = "by another process" if event["event"] == "found" else event.get("reason")
+        reason = f" ({told})" if told else ""
         if state != "finished" or not self.live:
             count = f"{self.finished}/{len(self.steps)}"
             self._say(f"{count} {key}: {state}{seconds}{reason}; {self._left()}")

@@ -15,13 +15,10 @@ from pathlib import Path
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import ATTEMPTS, Event, Program
-from clipdrift.executors.process import how_it_ended, start
+from clipdrift.executors.process import STOP_SECONDS, how_it_ended, no_progress, start
 
 PATIENCE_SECONDS = 1.0
 """How often silent workers are looked at."""
-
-STOP_SECONDS = 30.0
-"""How long a worker that was told to stop may take to end its step and save."""
 
 
 @dataclass
@@ -44,11 +41,14 @@ class LocalExecutor:
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         run_timeout: seconds without a sign of progress after which a worker is killed and its run
             tried again. Signs come every few seconds of training and after each reading.
+        cpus: threads of a worker; default: its share of the cores. Records of one number of
+            threads are equal bit for bit, whatever the number of workers.
     """
 
     workers: int | None = None
     device: str = "auto"
     run_timeout: float | None = None
+    cpus: int | None = None
 
     def run(self, program: Program, keys: Sequence[str]) -> Iterator[Event]:
         """See `Executor.run`; closing the iterator tells busy workers to stop and save.
@@ -58,16 +58,18 @@ class LocalExecutor:
         """
         devices = every_device(self.device)
         n_workers = self.workers or (available_cores() if devices == ("cpu",) else len(devices))
-        return _LocalWorkers(program, n_workers, devices, self.run_timeout).run(keys)
+        threads = self.cpus or max(1, available_cores() // n_workers)
+        return _LocalWorkers(program, n_workers, devices, threads, self.run_timeout).run(keys)
 
 
 @dataclass
 class _LocalWorkers:
-    """The workers of one call; worker number n has device n, and all share the cores."""
+    """The workers of one call; worker number n has device n."""
 
     program: Program
     n_workers: int
     devices: tuple[str, ...]
+    threads: int
     run_timeout: float | None
     _failed_starts: int = 0
     _workers: list[_Worker] = field(default_factory=list)
@@ -101,9 +103,8 @@ class _LocalWorkers:
 
     def _start(self, number: int) -> _Worker:
         log = self.program.log_folder / f"worker-{number}.log"
-        threads = max(1, available_cores() // self.n_workers)
-        device = self.devices[number % len(self.devices)]
-        process = start(self.program.on(device, threads), self.program.environment(threads), log)
+        command = self.program.on(self.devices[number % len(self.devices)], self.threads)
+        process = start(command, self.program.environment(self.threads), log)
         worker = _Worker(number, process, log)
         self._workers.append(worker)
         threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
@@ -134,8 +135,8 @@ class _LocalWorkers:
         code = dead.process.wait()
         self._workers.remove(dead)
         reason = how_it_ended(code, dead.log)
-        if dead.hung:
-            reason = f"no progress in {self.run_timeout:g} s (--run-timeout), killed"
+        if dead.hung and self.run_timeout is not None:
+            reason = no_progress(self.run_timeout)
         self._require_a_start(dead, reason)
         if dead.key is not None and attempts[dead.key] < ATTEMPTS:
             yield {"event": "retry", "key": dead.key, "reason": reason}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from clipdrift.records.folder import writing_to
 
+STOP_SECONDS = 30.0
+"""How long a worker that was told to stop may take to end its step and save."""
+
 
 def start(
     command: Sequence[str], environment: Mapping[str, str], log: Path
@@ -37,4 +40,9 @@ def how_it_ended(code: int, log: Path) -> str:
     return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
 
 
-__all__ = ["how_it_ended", "start"]
+def no_progress(seconds: float) -> str:
+    """Why a worker was killed that said nothing for its limit."""
+    return f"no progress in {seconds:g} s (--run-timeout), killed"
+
+
+__all__ = ["STOP_SECONDS", "how_it_ended", "no_progress", "start"]

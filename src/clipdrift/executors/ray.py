@@ -7,27 +7,19 @@ but the command line, run ids and those lines; what is measured stays in the stu
 from __future__ import annotations
 
 import json
-import math
-import os
-import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import ATTEMPTS, Event, Program
+from clipdrift.executors.process import STOP_SECONDS
+from clipdrift.executors.ray_cluster import cluster, room
 from clipdrift.executors.ray_seat import Seat
 
-STOP_SECONDS = 10
-"""That workers have to end when the study is interrupted."""
-
-ANSWER_SECONDS = 10
-"""That the head of a cluster has to accept a connection."""
-
-LOCAL_STORE_BYTES = 100 * 1024**2
-"""Of shared memory for a cluster started here: only lines of text pass through it."""
+ANSWER_SECONDS = 5.0
+"""That a seat has to tell that its worker was stopped."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +33,31 @@ class RayExecutor:
             More than that wait for room, such as nodes that join later.
         cpus: cores (and threads) of a worker.
         gpus: GPUs of a worker; 0.5 lets two workers share one.
+        run_timeout: seconds without a sign of progress after which a worker is killed and its run
+            tried again.
     """
 
     address: str | None = None
     workers: int | None = None
     cpus: int = 1
     gpus: float = 0
+    run_timeout: float | None = None
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus else "cpu"
 
     def run(self, program: Program, keys: Sequence[str]) -> Iterator[Event]:
-        """See `Executor.run`; workers that are busy when the iterator is closed are killed.
+        """See `Executor.run`; closing the iterator tells busy workers to stop and save.
 
         Raises:
             ExecutorError: if Ray is not installed, the cluster cannot be reached or has no room.
         """
         if not keys:
             return
-        with _cluster(self.address):
-            room = self.workers or _room(self.cpus, self.gpus)
-            if room == 0:
+        with cluster(self.address):
+            n_seats = self.workers or room(self.cpus, self.gpus)
+            if n_seats == 0:
                 raise ExecutorError(
                     Fault(
                         "--executor ray",
@@ -71,34 +66,32 @@ class RayExecutor:
                         "Ask for less per run, or give --workers to wait for nodes that join",
                     )
                 )
-            yield from _Seats(program, self.device, self.cpus, self.gpus).run(keys, room)
+            yield from _Seats(self, program).run(keys, n_seats)
 
 
 @dataclass
 class _Seats:
     """The seats of one call. Each has one question open: is there room yet, or what comes next?"""
 
+    executor: RayExecutor
     program: Program
-    device: str
-    cpus: int
-    gpus: float
     asked: dict[Any, Any] = field(default_factory=dict)
     at: dict[Any, str] = field(default_factory=dict)
 
-    def run(self, keys: Sequence[str], room: int) -> Iterator[Event]:
+    def run(self, keys: Sequence[str], n_seats: int) -> Iterator[Event]:
         import ray
 
         pending, deaths, misses = deque(keys), dict.fromkeys(keys, 0), 0
         try:
             while pending or self.at:
-                while len(self.asked) < min(room, len(pending) + len(self.at)):
+                while len(self.asked) < min(n_seats, len(pending) + len(self.at)):
                     self._open()
                 answered, _ = ray.wait(list(self.asked), num_returns=1)
                 seat = self.asked.pop(answered[0])
                 event = _answer(answered[0])
                 if event["event"] == "ended":
                     misses = 0 if seat in self.at else misses + 1
-                    _require_some_to_start(misses, room, event["reason"])
+                    _require_some_to_start(misses, n_seats, event["reason"])
                     yield from self._bury(seat, event["reason"], pending, deaths)
                 elif event["event"] == "ready":
                     misses = 0
@@ -116,11 +109,13 @@ class _Seats:
         """Ask for a seat; it says that it is ready once Ray has found room for it."""
         import ray
 
-        kind = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_concurrency=2)(Seat)
+        asks = self.executor
+        kind = ray.remote(num_cpus=asks.cpus, num_gpus=asks.gpus, max_concurrency=2)(Seat)
         seat = kind.remote(
-            self.program.on(self.device, self.cpus),
-            self.program.environment(self.cpus),
+            self.program.on(asks.device, asks.cpus),
+            self.program.environment(asks.cpus),
             str(self.program.log_folder),
+            asks.run_timeout,
         )
         self.asked[seat.ready.remote()] = seat
 
@@ -153,12 +148,12 @@ class _Seats:
             yield {"event": "lost", "key": key, "reason": reason, "last": True}
 
     def _stop(self) -> None:
-        """End the workers too: killing their seats alone would let each finish its run."""
+        """End the workers after their step, then their seats."""
         import ray
 
-        stops = [seat.stop.remote() for seat in self.at]
+        stops = [seat.stop.remote(STOP_SECONDS) for seat in self.at]
         if stops:
-            ray.wait(stops, num_returns=len(stops), timeout=STOP_SECONDS)
+            ray.wait(stops, num_returns=len(stops), timeout=STOP_SECONDS + ANSWER_SECONDS)
         for seat in self.asked.values():
             ray.kill(seat)
 
@@ -175,79 +170,9 @@ def _answer(question: Any) -> Event:
         return {"event": "ended", "reason": f"Ray lost the worker or its node: {words}"}
 
 
-@contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Be connected to the cluster that was asked for, else to one of this machine."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
-    try:
-        import ray
-    except ImportError:
-        raise ExecutorError(
-            Fault(
-                "--executor ray",
-                "the package ray",
-                "not installed",
-                "Install it: pip install 'clipdrift[ray]'",
-            )
-        ) from None
-    if ray.is_initialized():  # by whoever called; it stays as it is
-        yield
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    named = address or os.environ.get("RAY_ADDRESS")
-    if named:
-        _require_answer(named)
-    try:
-        ray.init(address=named or "auto", **quiet)
-    except ConnectionError as error:
-        if named:
-            raise _no_cluster(named, str(error)) from None
-        ray.init(
-            address="local",
-            object_store_memory=LOCAL_STORE_BYTES,
-            include_dashboard=False,
-            **quiet,
-        )
-    except RuntimeError as error:  # another version of Ray or Python
-        raise _no_cluster(named or "the one on this machine", str(error)) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _require_answer(address: str) -> None:
-    """Refuse an address at which nobody listens, on which Ray itself would wait for minutes."""
-    host, _, port = address.rpartition(":")
-    if address == "auto":
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise _no_cluster(address, str(error)) from None
-
-
-def _no_cluster(address: str, words: str) -> ExecutorError:
-    got = f"{address}: {' '.join(words.split())[:200]}"
-    return ExecutorError(
-        Fault("--address", "host:port of a Ray cluster that answers", got, "Check the address")
-    )
-
-
-def _room(cpus: int, gpus: float) -> int:
-    """Workers that the cluster's nodes hold together if nothing else runs there."""
-    import ray
-
-    def on(resources: dict[str, float]) -> int:
-        by_gpu = resources.get("GPU", 0) / gpus if gpus else math.inf
-        return int(min(resources.get("CPU", 0) / cpus, by_gpu))
-
-    return sum(on(node["Resources"]) for node in ray.nodes() if node["Alive"])
-
-
-def _require_some_to_start(misses: int, room: int, reason: str) -> None:
+def _require_some_to_start(misses: int, n_seats: int, reason: str) -> None:
     """Seats that end before they were ready, one after another, are not the fault of a run."""
-    if misses > room + ATTEMPTS:
+    if misses > n_seats + ATTEMPTS:
         raise ExecutorError(
             Fault(
                 "--executor ray",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
+import subprocess
+import threading
 from pathlib import Path
 
-from clipdrift.executors.process import how_it_ended, start
+from clipdrift.executors.process import how_it_ended, no_progress, start
 
 
 class Seat:
@@ -16,11 +19,21 @@ class Seat:
     Args:
         command, environment: of the worker.
         log_folder: where its standard error goes, in a file named after node and process.
+        run_timeout: seconds of silence about a run after which the worker is killed; None: never.
     """
 
-    def __init__(self, command: list[str], environment: dict[str, str], log_folder: str) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        log_folder: str,
+        run_timeout: float | None,
+    ) -> None:
         self.log = Path(log_folder) / f"ray-{socket.gethostname()}-{os.getpid()}.log"
         self.process = start(command, environment, self.log)
+        self.run_timeout = run_timeout
+        self.lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     def ready(self) -> str:
         """An event without a key, once Ray has found room for this seat."""
@@ -38,17 +51,35 @@ class Seat:
 
     def line(self) -> str:
         """The worker's next line, or an event "ended" with the reason."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        try:
+            line = self.lines.get(timeout=self.run_timeout)
+        except queue.Empty:
+            assert self.run_timeout is not None
+            self.process.kill()
+            self.process.wait()
+            return self._ended(no_progress(self.run_timeout))
         if line.endswith("\n"):
             return line
-        reason = f"{socket.gethostname()}: {how_it_ended(self.process.wait(), self.log)}"
-        return json.dumps({"event": "ended", "reason": reason})
+        return self._ended(how_it_ended(self.process.wait(), self.log))
 
-    def stop(self) -> None:
-        """End the worker at once, whatever it is at."""
-        self.process.kill()
-        self.process.wait()
+    def stop(self, seconds: float) -> None:
+        """Have the worker end after its step, with its state saved; kill it if it takes longer."""
+        self.process.terminate()
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _listen(self) -> None:
+        """Pass lines on from a thread: a pipe cannot be waited for with a limit."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put("")
+
+    def _ended(self, how: str) -> str:
+        return json.dumps({"event": "ended", "reason": f"{socket.gethostname()}: {how}"})
 
 
 __all__ = ["Seat"]

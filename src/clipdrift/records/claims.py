@@ -55,6 +55,12 @@ def claim(path: Path) -> Iterator[bool]:
         os.close(handle)
 
 
+def held(path: Path) -> bool:
+    """Whether a process holds the claim now."""
+    with claim(path) as mine:
+        return not mine
+
+
 def _take(path: Path, *, now: float) -> Path | None:
     """The lease of the next number, if the last one is free and nobody is faster."""
     last = max(_numbers(path), default=0)
@@ -127,4 +133,4 @@ def _machine() -> str:
     return sha256(f"{socket.gethostname()}\n{boot}".encode()).hexdigest()[:16]
 
 
-__all__ = ["claim"]
+__all__ = ["claim", "held"]

@@ -13,7 +13,8 @@ from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.records.schema import RunRecord, read_record
-from clipdrift.spec import StudySpec, dump_spec, load_spec
+from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
+from clipdrift.spec.load import is_altered, with_checksum
 
 
 def _umask() -> int:
@@ -122,6 +123,10 @@ class StudyFolder:
     def record_path(self, run_id: str) -> Path:
         return self.run_path(run_id) / "record.json"
 
+    def claim_path(self, run_id: str) -> Path:
+        """What a worker that measures the run holds (`records.claims`)."""
+        return self.path / ".locks" / run_id
+
     def create(self) -> None:
         """Make the folder, refusing a path that is a file.
 
@@ -137,12 +142,30 @@ class StudyFolder:
 
     def write_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> None:
         """Keep the resolved study and the identity of each of its runs (run_id -> identity)."""
-        atomic_write(self.spec_path, dump_spec(spec))
-        atomic_write(self.plan_path, json.dumps({"runs": run_ids}, indent=1))
+        atomic_write(self.spec_path, with_checksum(dump_spec(spec)))
+        plan = {"runs": run_ids}
+        atomic_write(self.plan_path, json.dumps({**plan, "checksum": content_hash(plan)}, indent=1))
 
     def read_spec(self) -> StudySpec | None:
-        """The study as it was run; None for a folder of imported records."""
-        return load_spec(self.spec_path) if self.spec_path.exists() else None
+        """The study as it was run; None for a folder of imported records.
+
+        Raises:
+            SpecError: if it is no study.
+            RecordError: if it is not the one that was run.
+        """
+        if not self.spec_path.exists():
+            return None
+        spec = load_spec(self.spec_path)
+        if is_altered(self.spec_path.read_text(encoding="utf-8")):
+            raise RecordError(
+                Fault(
+                    str(self.spec_path),
+                    "the study as it was run",
+                    "a file that was changed since: its checksum differs",
+                    "Remove it and run the study again from your own file; finished runs are kept",
+                )
+            )
+        return spec
 
     def planned(self) -> dict[str, str] | None:
         """run_id -> identity of the study's runs; None where nothing was planned (imports).
@@ -153,7 +176,10 @@ class StudyFolder:
         if not self.plan_path.exists():
             return None
         try:
-            runs: Any = json.loads(self.plan_path.read_bytes())["runs"]
+            plan: Any = json.loads(self.plan_path.read_bytes())
+            runs, checksum = plan["runs"], plan.get("checksum")
+            if checksum is not None and checksum != content_hash({"runs": runs}):
+                raise ValueError("changed since it was written")
             if not all(map(_is_folder_name, runs)):
                 raise ValueError("a run outside of the study folder")
             return {str(run_id): str(identity) for run_id, identity in runs.items()}

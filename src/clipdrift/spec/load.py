@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -86,6 +87,26 @@ def dump_spec(spec: StudySpec) -> str:
     )
 
 
+def with_checksum(text: str) -> str:
+    """YAML under a comment with the SHA-256 of all that follows it."""
+    return f"{_CHECKSUM}{_sha256(text)}\n{text}"
+
+
+def is_altered(text: str) -> bool:
+    """Whether a text has a checksum that is not its own; older files have none.
+
+    >>> is_altered(with_checksum("name: a")), is_altered(with_checksum("name: a") + "b")
+    (False, True)
+    """
+    first, _, rest = text.partition("\n")
+    return first.startswith(_CHECKSUM) and first != _CHECKSUM + _sha256(rest)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+_CHECKSUM = "# As it was run. SHA-256 of what follows: "
 _START_OVER = "Write a study file with 'clipdrift init' and change it"
 
 

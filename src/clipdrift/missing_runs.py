@@ -1,0 +1,120 @@
+"""The runs that a study lacks: offered to workers, or waited for while others are at them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clipdrift.early_warning.rule import StopRule, settled
+from clipdrift.errors import Fault, StudyFolderError
+from clipdrift.executors import Event, Executor, Program
+from clipdrift.plan import PlannedRun
+from clipdrift.provenance import provenance
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records.claims import held
+from clipdrift.spec import StudySpec
+
+OnEvent = Callable[[Event], None]
+
+LOOK_SECONDS = 1.0
+"""How often it is asked whether runs that other processes are at are done."""
+
+
+@dataclass
+class MissingRuns:
+    """The runs that are to do, until each is done, by whomever, or given up."""
+
+    folder: StudyFolder
+    spec: StudySpec
+    executor: Executor
+    program: Program
+    stop_rule: StopRule | None
+    on_event: OnEvent
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def measure(self, pending: list[PlannedRun]) -> None:
+        """All of them.
+
+        Raises:
+            ClipdriftError: if the executor or the folder cannot be used.
+        """
+        while pending:
+            pending = self._wait(self._offer(pending))
+
+    def _offer(self, pending: list[PlannedRun]) -> list[PlannedRun]:
+        """Offer each run to the workers; returns those that another process is at."""
+        by_id, busy = {run.run_id: run for run in pending}, []
+        events = self.executor.run(self.program, list(by_id))
+        try:
+            for event in events:
+                if event["event"] == "busy":
+                    busy.append(by_id[event["key"]])
+                    continue
+                self.on_event(event)
+                if event.get("last"):
+                    self._close(by_id[event["key"]], event)
+        finally:
+            events.close()  # type: ignore[attr-defined]
+        return busy
+
+    def _wait(self, busy: list[PlannedRun]) -> list[PlannedRun]:
+        """Until each run is done by who is at it, or nobody is at it any more; returns the latter.
+
+        Who is at it may be another command, or a worker whose own command was killed.
+        """
+        if busy:
+            text = f"{len(busy)} runs are being measured by another process; waiting for them"
+            self.on_event({"event": "prepare", "text": text})
+        free = []
+        while busy:
+            still = [run for run in busy if held(self.folder.claim_path(run.run_id))]
+            for run in (run for run in busy if run not in still):
+                record = settled(self.folder, run.config, run.identity, self.stop_rule)
+                if record is None:
+                    free.append(run)
+                else:
+                    event = {"event": "found", "key": run.run_id, "status": record.status}
+                    self.on_event({**event, "last": True})
+                    self.counts["found"] += 1
+            busy = still
+            if busy:
+                time.sleep(LOOK_SECONDS)
+        return free
+
+    def _close(self, run: PlannedRun, event: Event) -> None:
+        """Count a run that is settled, and leave word of one that could not be measured."""
+        kind = event["event"]
+        self.counts[event["status"] if kind == "measured" else kind] += 1
+        if kind not in {"failed", "lost"}:
+            return
+        self.failed[run.run_id] = event["reason"]
+        if event.get("fatal"):
+            raise StudyFolderError(
+                Fault(
+                    str(self.folder.path),
+                    "a folder that can be written",
+                    event["reason"],
+                    "Free space or choose another --out; finished runs are safe",
+                )
+            )
+        self._record_failure(run, event["reason"])
+
+    def _record_failure(self, run: PlannedRun, reason: str) -> None:
+        """Leave word of a run that could not be measured; the next call tries it again."""
+        if self.folder.finished(run.run_id, run.identity) is not None:
+            return  # by another process, in the meantime
+        record = RunRecord.of_run(
+            run.config,
+            run.identity,
+            study=self.spec.name,
+            backbone=run.config.backbone.id,
+            status="failed",
+        )
+        record.reason, record.provenance = reason, provenance("cpu")
+        atomic_write(self.folder.record_path(run.run_id), record.to_json())
+
+
+__all__ = ["MissingRuns", "OnEvent"]

@@ -1,0 +1,173 @@
+"""Whole commands on one study folder: two at once, one that was killed, one after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kill_study
+import pytest
+from forked import command, start, workers_of
+from tiny_study import measure, measured, tiny
+
+from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.run_files import STATE_FILE
+from clipdrift.spec import StudySpec, dump_spec
+
+MEASURED = re.compile(r"^\d+/\d+ (\S+): finished in ", re.MULTILINE)
+FOUND = re.compile(r"^\d+/\d+ (\S+): finished \(by another process\)", re.MULTILINE)
+
+
+@dataclass
+class Desk:
+    """A study folder, and commands that are started on it."""
+
+    folder: Path
+    cache: Path
+    started: int = 0
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def run(self, spec: StudySpec, *, worker: tuple[str, ...] = ()) -> tuple[Any, Path]:
+        """`clipdrift run` with one worker: its process and what it says."""
+        file = self.folder / "study.yaml"
+        file.write_text(dump_spec(spec))
+        words = ("run", str(file), "--out", str(self.out), "--cache", str(self.cache))
+        options = ("--workers", "1", "--device", "cpu", "--cpus-per-run", "1")
+        log = self._log()
+        return start(command, *words, *options, log=log, worker=worker), log
+
+    def measure(self, spec: StudySpec, out: Path, workers: int) -> dict[str, int]:
+        """What `run_study` did, in numbers of runs."""
+        log = self._log()
+        process = start(
+            measure, dump_spec(spec), str(out), str(self.cache), workers, log=log, worker=()
+        )
+        process.join()
+        assert process.exitcode == 0, log.read_text()
+        counts: dict[str, int] = json.loads(log.read_text().splitlines()[-1])
+        return counts
+
+    def _log(self) -> Path:
+        self.started += 1
+        return self.folder / f"log-{self.started}"
+
+
+@pytest.fixture
+def desk(tmp_path: Path, cache_dir: Path) -> Desk:
+    return Desk(tmp_path, cache_dir)
+
+
+def records(out: Path) -> dict[str, RunRecord]:
+    found, faults = StudyFolder(out).records()
+    assert not faults
+    return {record.run_id: record for record in found}
+
+
+def wait_until(seen: Callable[[], object], process: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not seen():
+        assert process.is_alive(), "ended early"
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.01)
+
+
+def test_two_commands_at_once_share_the_runs_and_both_end_whole(desk: Desk) -> None:
+    spec = tiny(seeds=[1, 2, 3])
+    both = [desk.run(spec) for _ in range(2)]
+    told = []
+    for process, log in both:
+        process.join()
+        told.append(log.read_text())
+        assert process.exitcode == 0, told[-1]
+    runs = records(desk.out).keys()
+    assert len(runs) == 3
+    measured_by = [set(MEASURED.findall(text)) for text in told]
+    assert Counter(run for one in measured_by for run in one) == Counter(runs)  # each once
+    for text, mine in zip(told, measured_by, strict=True):
+        assert "Report: " in text
+        kept = re.search(r"3 runs, (\d) already done", text)
+        assert len(mine) + len(FOUND.findall(text)) + int(kept[1] if kept else 0) == 3
+
+
+def test_a_command_waits_for_the_worker_of_one_that_was_killed(desk: Desk) -> None:
+    spec = tiny(schedule={"epochs": 12, "batch_size": 20})
+    first, _ = desk.run(spec, worker=("--checkpoint-seconds", "0"))
+    wait_until(lambda: list(desk.out.glob(f"runs/*/{STATE_FILE}")), first)
+    (orphan,) = workers_of(desk.out)
+    os.kill(orphan, signal.SIGSTOP)
+    first.kill()
+    first.join()
+    second, log = desk.run(spec)
+    waits = "1 runs are being measured by another process; waiting for them"
+    try:
+        wait_until(lambda: log.exists() and waits in log.read_text(), second)
+    finally:
+        os.kill(orphan, signal.SIGCONT)
+    second.join()
+    assert second.exitcode == 0, log.read_text()
+    (record,) = records(desk.out).values()
+    assert MEASURED.findall(log.read_text()) == [record.run_id]
+    assert record.timing["interruptions"] == 1  # it saved its state, and that was taken up
+    assert [epoch.epoch for epoch in record.history] == list(range(13))
+
+
+def test_an_amended_study_measures_what_is_missing(desk: Desk) -> None:
+    short = {"epochs": 1, "batch_size": 20}
+    assert desk.measure(tiny(schedule=short), desk.out, 1) == {"total": 1, "kept": 0, "measured": 1}
+    (first,) = records(desk.out)
+    path = StudyFolder(desk.out).record_path(first)
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    probe = {"kind": "linear_probe", "role": "reference", "learning_rates": [1e-2]}
+    amended = tiny(
+        targets=[{"name": name, "builtin": name} for name in ("land-cover", "digits")],
+        methods=[{"name": "lora", "kind": "lora", "dropout": 0.2}, probe],
+        learning_rates=[1e-3, 3e-3],
+        seeds=[7, 11],
+        schedule=short,
+    )
+    assert desk.measure(amended, desk.out, 1) == {"total": 12, "kept": 1, "measured": 11}
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    found = records(desk.out).values()
+    axes = ("target", "method", "learning_rate", "seed")
+    seen = {axis: {getattr(record, axis) for record in found} for axis in axes}
+    assert seen == {
+        "target": {"land-cover", "digits"},
+        "method": {"lora", "linear_probe"},
+        "learning_rate": {1e-3, 3e-3, 1e-2},
+        "seed": {7, 11},
+    }
+    fewer = desk.measure(tiny(schedule=short), desk.out, 1)
+    assert fewer == {"total": 1, "kept": 1, "measured": 0}
+
+
+def test_records_are_equal_to_the_bit_for_one_and_for_two_workers(desk: Desk) -> None:
+    spec = tiny(methods=["full_ft", {"kind": "lora", "dropout": 0.2}])
+    outs = [desk.folder / f"{workers}-workers" for workers in (1, 2)]
+    for workers, out in enumerate(outs, start=1):
+        desk.measure(spec, out, workers)
+    one, two = ({run: measured(r) for run, r in records(out).items()} for out in outs)
+    assert len(one) == 2
+    assert all(record["files"].keys() >= {"head.safetensors"} for record in one.values())
+    assert one == two
+
+
+def test_kills_at_random_moments_lose_nothing(desk: Desk) -> None:
+    study = {**kill_study.STUDY, "learning_rates": [1e-3]}
+    told: list[str] = []
+    killing = kill_study.kill(
+        desk.folder, kills=5, seed=3, cache=desk.cache, study=study, tell=told.append
+    )
+    assert len(killing.kills) == len(told) == 5
+    assert len(killing.expected) == 2
+    assert killing.ended >= 1
