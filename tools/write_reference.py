@@ -37,6 +37,7 @@ from clipdrift.spec.methods import (
     LpFtSpec,
     MethodBase,
     PeftSpec,
+    PluginSpec,
     VptSpec,
 )
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
@@ -46,6 +47,7 @@ from clipdrift.spec.penalties import (
     FeatureDistillationSpec,
     L2SpSpec,
     PenaltyBase,
+    PluginPenaltySpec,
 )
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -67,11 +69,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "lp_ft": LpFtSpec,
     "adapter": AdapterSpec,
     "vpt": VptSpec,
+    "plugin (method)": PluginSpec,
     "penalties of a method": PenaltyBase,
     "l2_sp": L2SpSpec,
     "feature_distillation": FeatureDistillationSpec,
     "attention_preservation": AttentionPreservationSpec,
     "entropy_floor": EntropyFloorSpec,
+    "plugin (penalty)": PluginPenaltySpec,
     "schedule": ScheduleSpec,
     "splits": SplitSpec,
     "probe": ProbeSpec,

@@ -220,7 +220,8 @@ class _Cell:
         pixels = target.guard_pixels(self.device)
         assert_adapted(model, backbone, pixels, trained=model.snapshot())
         predict = Predictor(self.config.evaluation.batch_size)
-        drift, _ = read_drift(model, backbone, target.probe, self.baselines.probe)
+        probes = self.config.evaluation.probes
+        drift, _ = read_drift(model, backbone, target.probe, self.baselines.probe, probes)
         test = classify(model, target.test, batch_size=predict.batch_size)
         return Result(
             **drift.model_dump(exclude={"val_accuracy", "transfer"}),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from clipdrift import plugins
+from clipdrift.data.builtin import plugin_of
 from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
 from clipdrift.training import order_fingerprint
@@ -36,6 +38,28 @@ def fingerprints(
         "checkpoint_rule": content_hash(config.checkpoint),
         "transfers": content_hash({n: t.sha256 for n, t in materials.transfers.items()}),
     }
+
+
+def plugins_of(config: RunConfig) -> dict[str, str]:
+    """What other packages add to a run: its name -> package and version.
+
+    Raises:
+        PluginError: if one is not installed.
+    """
+    method = config.method
+    used: list[plugins.Plugin] = []
+    if method.kind == "plugin":
+        used.append(plugins.find("methods", method.type, f"method {method.name} type"))
+    for penalty in method.penalties:
+        if penalty.kind == "plugin":
+            where = f"method {method.name} penalties {penalty.type}"
+            used.append(plugins.find("penalties", penalty.type, where))
+    for name in config.evaluation.probes:
+        used.append(plugins.find("probes", name, f"evaluation.probes {name}"))
+    for dataset in (config.target, *config.transfers):
+        if (plugin := plugin_of(dataset)) is not None:
+            used.append(plugin)
+    return {f"{plugin.kind}.{plugin.name}": plugin.origin for plugin in used}
 
 
 def leaks(config: RunConfig) -> list[str]:

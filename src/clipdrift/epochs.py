@@ -195,7 +195,11 @@ class Epochs:
         """
         epoch = done.epoch if done else 0
         drift, probe = read_drift(
-            model, self.materials.backbone, self.target.probe, self.baselines.probe
+            model,
+            self.materials.backbone,
+            self.target.probe,
+            self.baselines.probe,
+            self.config.evaluation.probes,
         )
         reading = EpochReading(
             epoch=epoch,

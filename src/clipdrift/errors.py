@@ -7,6 +7,7 @@
     |- DataError                a dataset, an image, a split, a prompt list
     |- BackboneError            a model folder or hub id, its tokenizer, its weights
     |- MethodError              an adaptation method and its options
+    |- PluginError              what another package adds: not there, broken, not as promised
     |- TrainingError            memory that does not hold one image
     |- RecordError              a record or saved weights that are missing, torn or stale
     |- StudyFolderError         the output folder itself
@@ -78,6 +79,10 @@ class BackboneError(ClipdriftError):
 
 class MethodError(ClipdriftError):
     """An adaptation method or one of its options does not fit the backbone."""
+
+
+class PluginError(ClipdriftError):
+    """What a study names of another package is not there, does not work or is something else."""
 
 
 class TrainingError(ClipdriftError):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipdrift.conditions import plugins_of
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError
@@ -81,7 +82,21 @@ def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
             Fault(str(run_dir), "a finished run", state, "Choose a run that has weights")
         )
     _require_same_weights(run_dir, record)
-    return record, RunConfig.model_validate(record.config)
+    config = RunConfig.model_validate(record.config)
+    _require_same_plugins(run_dir, record, config)
+    return record, config
+
+
+def _require_same_plugins(run_dir: Path, record: RunRecord, config: RunConfig) -> None:
+    """Another version of a package may read saved weights otherwise."""
+    was = record.provenance.get("plugins", {})
+    faults = [
+        Fault(f"{run_dir} {name}", f"{was.get(name)}, as recorded", origin, "Install that version")
+        for name, origin in plugins_of(config).items()
+        if was.get(name) != origin
+    ]
+    if faults:
+        raise RecordError(faults)
 
 
 def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
@@ -121,7 +136,8 @@ def _measure(
     backbone, predict = materials.backbone, Predictor(config.evaluation.batch_size)
     model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
     assert_adapted(model, backbone, target.guard_pixels(device))
-    drift, _ = read_drift(model, backbone, target.probe, baselines.probe)
+    probes = config.evaluation.probes
+    drift, _ = read_drift(model, backbone, target.probe, baselines.probe, probes)
     test = classify(model, target.test, batch_size=predict.batch_size)
     found: dict[str, float | None] = {
         "test_accuracy": test.accuracy,

@@ -19,10 +19,12 @@ from clipdrift.baseline import (
     save_reading,
     save_transfer,
 )
-from clipdrift.errors import Fault, MethodError, RecordError
+from clipdrift.conditions import plugins_of
+from clipdrift.errors import Fault, MethodError, PluginError, RecordError
 from clipdrift.materials import Materials, Report
 from clipdrift.methods.adapted import build
 from clipdrift.penalties.held import held_near
+from clipdrift.probes.plugged import require_probes
 from clipdrift.reading import Baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
@@ -48,18 +50,23 @@ def plan_runs(spec: StudySpec, materials: Materials) -> list[PlannedRun]:
     planned = []
     content = {target: materials.content(target) for target in materials.targets}
     for config in expand(spec, precision=spec.precision):
-        identity = config.identity(content[config.target.name])
+        added = {f"plugin.{name}": origin for name, origin in plugins_of(config).items()}
+        identity = config.identity({**content[config.target.name], **added})
         planned.append(PlannedRun(config, config.run_id(identity), identity))
     return planned
 
 
 def require_fit(spec: StudySpec, backbone: Backbone) -> None:
-    """Try every method of a study on its backbone; nothing is trained.
+    """Try every method of a study on its backbone, and find its probes; nothing is trained.
 
     Raises:
         MethodError: with all that does not fit.
     """
     faults: list[Fault] = []
+    try:
+        require_probes(spec.evaluation.probes)
+    except PluginError as error:
+        faults += error.faults
     for method in spec.methods:
         try:
             text = torch.zeros(2, backbone.width) if method.head_init == "text" else None
@@ -67,7 +74,7 @@ def require_fit(spec: StudySpec, backbone: Backbone) -> None:
             held_near(method, model, backbone)
             untouched = backbone.live_encoder()
             faults += model.family.start_faults(model.encoder, untouched, method)
-        except MethodError as error:
+        except (MethodError, PluginError) as error:
             faults += error.faults
     if faults:
         raise MethodError(faults)

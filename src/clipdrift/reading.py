@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
+from clipdrift.probes.plugged import plugged_signals
 from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
 from clipdrift.records.schema import Reading, TransferReading
@@ -79,11 +80,20 @@ def val_accuracy(model: AdaptedModel, target: TargetMaterial, predict: Predictor
 
 
 def read_drift(
-    model: Readable, backbone: Backbone, images: Images, baseline: ProbeReading
+    model: Readable,
+    backbone: Backbone,
+    images: Images,
+    baseline: ProbeReading,
+    probes: Sequence[str] = (),
 ) -> tuple[Reading, ProbeReading]:
-    """Levels and drift of the model on the probe set, weight movement included."""
+    """Levels and drift of the model on the probe set, weight movement included.
+
+    Args:
+        probes: names of drift signals that other packages add.
+    """
     found = probe(model.encoder, images)
     levels, drift = drift_signals(found, baseline)
+    drift.update(plugged_signals(probes, found, baseline))
     state = model.vision_state()
     drift["weight_drift_rel"] = (
         None if state is None else weight_drift_rel(state, backbone.vision_state())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from clipdrift.attention_pictures import save_attention_pictures
-from clipdrift.conditions import data_warnings, fingerprints, leaks
+from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.materials import Materials, TargetMaterial
@@ -111,6 +111,7 @@ class Run:
             **provenance(self.device),
             "data": self.materials.content(self.config.target.name),
             "prompts": self.materials.prompt_hashes(self.config.target.name),
+            **({"plugins": added} if (added := plugins_of(self.config)) else {}),
         }
         atomic_write(self.record_path, record.to_json())
         clear_state(self.path)

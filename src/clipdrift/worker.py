@@ -71,7 +71,12 @@ class Worker:
         """One run; returns the closing event."""
         if run_id not in self.runs:
             raise RecordError(
-                Fault(run_id, "a run of the plan", "other data or weights", "Run the study again")
+                Fault(
+                    run_id,
+                    "a run of the plan",
+                    "other data, weights or plugins",
+                    "Run the study again",
+                )
             )
         planned = self.runs[run_id]
         with claim(self.folder.claim_path(run_id)) as mine:

@@ -18,7 +18,7 @@ ROOT = Path(clipdrift.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
-BACKBONE = BASE | {"data", "backbone"}
+BACKBONE = BASE | {"plugins", "data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "train_state", "step", "training"}
 MEASURED = TRAINED | {"screening", "baseline", "materials", "provenance"}
 BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
@@ -36,11 +36,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hub": {"errors"},
     "sizes": {"errors"},
     "early_warning": BASE,
+    "plugins": {"errors"},
     "provenance": BASE,
     "sealed": BASE,
-    "data": BASE | {"hub", "devices"},
+    "data": BASE | {"plugins", "hub", "devices"},
     "backbone": BASE | {"hub", "sizes", "data"},
-    "methods": BASE | {"backbone"},
+    "methods": BASE | {"plugins", "backbone"},
     "probes": BACKBONE,
     "penalties": BACKBONE | {"methods", "probes"},
     "train_state": BASE | {"methods"},
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reading": MEASURED,
     "conditions": MEASURED,
     "attention_pictures": BACKBONE | {"probes"},
-    "plan": MEASURED | {"reading"},
+    "plan": MEASURED | {"reading", "conditions"},
     "post_hoc": MEASURED | {"reading"},
     "run_files": MEASURED,
     "run_state": MEASURED | {"run_files"},

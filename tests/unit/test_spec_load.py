@@ -193,8 +193,8 @@ def test_an_unknown_method_kind_lists_the_known_ones() -> None:
     (fault,) = faults_of(TEXT.replace("- lora", "- layernorm"))
     assert fault == (
         "s.yaml:7 methods.1.kind: expected one of 'full_ft', 'lora', 'linear_probe', "
-        "'last_blocks', 'bitfit', 'lp_ft', 'adapter', 'vpt', 'peft', got 'layernorm'. "
-        "Choose a method kind."
+        "'last_blocks', 'bitfit', 'lp_ft', 'adapter', 'vpt', 'peft', 'plugin', got "
+        "'layernorm'. Choose a method kind."
     )
 
 

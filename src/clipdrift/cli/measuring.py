@@ -128,11 +128,13 @@ def plan(
     The cost is that of all runs. More seeds, rates, methods or targets leave finished runs as they
     are; another transfer set is read by every run, so every run is measured anew.
     """
+    from clipdrift.conditions import plugins_of
     from clipdrift.estimate import estimate
     from clipdrift.spec import expand
 
     spec = load_spec(spec_file)
     runs = expand(spec, precision="float32")  # precision does not change which runs there are
+    added = {name: origin for run in runs for name, origin in plugins_of(run).items()}
     cost = estimate(spec, device=device, cache_dir=cache)
     n_cells = len({(r.target.name, r.method.name, r.learning_rate) for r in runs})
     if json_:
@@ -142,6 +144,7 @@ def plan(
             "n_runs": len(runs),
             "runs": [run.name for run in runs],
             "audit": [vars(row) for row in audit(spec)],
+            "plugins": added,
             "estimate": vars(cost),
         }
         print(json.dumps(shown, indent=1))
@@ -149,6 +152,8 @@ def plan(
     console = Console()
     console.print(run_table(runs))
     console.print(audit_table(audit(spec)))
+    for name, origin in added.items():
+        console.print(f"plugin {name}: {origin}", highlight=False, markup=False)
     console.print(f"{n_cells} cells, {len(runs)} runs", highlight=False)
     if cost.reason:
         console.print(f"Time and disk unknown: {cost.reason}", highlight=False, markup=False)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift import plugins
 from clipdrift.data import digits, landcover, shapes, textures, world
 from clipdrift.data.catalogue import catalogue, open_entry
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
@@ -36,7 +37,9 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
     """
     name = str(spec.builtin)
     if name not in _BUILTIN and name not in catalogue():
-        raise DataError(_unknown(name, spec.name))
+        if name not in plugins.installed("datasets"):
+            raise DataError(_unknown(name, spec.name))
+        return _plugged(name, spec)
     if spec.folder is not None and (name in _BUILTIN or catalogue()[name].hub is not None):
         raise DataError(_folder_too_much(name, spec))
     if name not in _BUILTIN:
@@ -45,6 +48,34 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
     if spec.class_names is None:
         return DatasetParts(parts)
     return DatasetParts({part: _renamed(parts[part], spec) for part in parts})
+
+
+def plugin_of(spec: DatasetSpec) -> plugins.Plugin | None:
+    """The plugin that a dataset comes from, if it comes from one: names of ours stay ours."""
+    name = spec.builtin
+    if name is None or name in known_names() or name not in plugins.installed("datasets"):
+        return None
+    return plugins.find("datasets", name, f"{spec.name}.builtin")
+
+
+def _plugged(name: str, spec: DatasetSpec) -> DatasetParts:
+    where = f"{spec.name}.builtin"
+    if spec.folder is not None:
+        raise DataError(_folder_too_much(name, spec))
+    plugin = plugins.find("datasets", name, where)
+    opener = plugins.load(plugin, where)
+    expected = "a function without arguments that gives DatasetParts or a mapping of train and "
+    expected += "test to ImagePart"
+    if not callable(opener):
+        raise plugins.wrong_type(plugin, where, expected, opener)
+    found = plugins.call(plugin, where, opener)
+    parts = found.parts if isinstance(found, DatasetParts) else found
+    right = isinstance(parts, dict) and parts and set(parts) <= {"train", "test"}
+    if not right or not all(isinstance(part, ImagePart) for part in parts.values()):
+        raise plugins.wrong_type(plugin, where, expected, found)
+    if spec.class_names is not None:
+        parts = {part: _renamed(parts[part], spec) for part in parts}
+    return DatasetParts(parts, found.notes if isinstance(found, DatasetParts) else ())
 
 
 def known_names() -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clipdrift import plugins
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault
 from clipdrift.methods import (
@@ -55,6 +56,7 @@ def _family(module: Any) -> Family:
     return Family(module.adapt, module.effective_state, module.save, module.restore)
 
 
+FUNCTIONS = ("adapt", "effective_state", "save", "restore")
 FAMILIES: dict[str, Family] = {
     "adapter": _family(adapter),
     "bitfit": _family(bitfit),
@@ -66,3 +68,29 @@ FAMILIES: dict[str, Family] = {
     "peft": replace(_family(peft_layers), start_faults=peft_layers.start_faults, in_place=False),
     "vpt": replace(_family(vpt), moves_at_start=True),
 }
+
+
+def family_of(spec: Any) -> Family:
+    """The family of a method's spec, ours or that of another package.
+
+    Raises:
+        PluginError: if a package's is not there, cannot be imported or is none.
+    """
+    return _plugged(spec) if spec.kind == "plugin" else FAMILIES[spec.kind]
+
+
+def _plugged(spec: Any) -> Family:
+    where = f"method {spec.name} type"
+    plugin = plugins.find("methods", spec.type, where, ours=FAMILIES)
+    found = plugins.load(plugin, where)
+    if not isinstance(found, Family):
+        if not all(callable(getattr(found, name, None)) for name in FUNCTIONS):
+            expected = "a clipdrift.methods.Family, or a module with adapt, effective_state, save "
+            raise plugins.wrong_type(plugin, where, f"{expected}and restore", found)
+        found = _family(found)
+    adapt = found.adapt
+
+    def named(encoder: ImageEncoder, given: Any, seed: int) -> None:
+        plugins.call(plugin, where, lambda: adapt(encoder, given, seed))
+
+    return replace(found, adapt=named)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder
-from clipdrift.methods import FAMILIES
+from clipdrift.methods import family_of
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import MethodBase
@@ -27,7 +27,7 @@ class AdaptedModel(nn.Module):
         self.encoder = encoder
         self.head = head
         self.spec = spec
-        self.family = FAMILIES[spec.kind]  # type: ignore[attr-defined]
+        self.family = family_of(spec)
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(pixels))

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
+from clipdrift import plugins
 from clipdrift.penalties.attention import attention_divergence, entropy_shortfall
 from clipdrift.penalties.features import feature_distance
 from clipdrift.penalties.l2_sp import l2_sp
 from clipdrift.penalties.seen import Seen
+from clipdrift.spec.penalties import PenaltySpec
 
 
 @dataclass(frozen=True)
@@ -59,4 +61,23 @@ PENALTIES: dict[str, Penalty] = {
     ),
 }
 
-__all__ = ["PENALTIES", "Compared", "Penalty"]
+
+def penalty_of(spec: PenaltySpec, where: str) -> Penalty:
+    """The penalty of a spec, ours or that of another package.
+
+    Args:
+        where: what a fault is to name.
+
+    Raises:
+        PluginError: if a package's is not there, cannot be imported or is none.
+    """
+    if spec.kind != "plugin":
+        return PENALTIES[spec.kind]
+    plugin = plugins.find("penalties", spec.type, where, ours=PENALTIES)
+    found = plugins.load(plugin, where)
+    if not isinstance(found, Penalty):
+        raise plugins.wrong_type(plugin, where, "a clipdrift.penalties.Penalty", found)
+    return found
+
+
+__all__ = ["PENALTIES", "Compared", "Penalty", "penalty_of"]

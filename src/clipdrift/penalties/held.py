@@ -11,7 +11,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.penalties import PENALTIES, Compared
+from clipdrift.penalties import Compared, penalty_of
 from clipdrift.penalties.seen import Seen, watch
 from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.spec.methods import MethodBase
@@ -26,7 +26,7 @@ class HeldNear:
     ) -> None:
         """specs: at least one. model: at step 0. untouched: of the baseline."""
         self.specs = list(specs)
-        self._kinds = [PENALTIES[spec.kind] for spec in specs]
+        self._kinds = [penalty_of(spec, _where(model.spec, spec)) for spec in specs]
         self._encoder, self._untouched = model.encoder, untouched
         self.sees_images = any(kind.images for kind in self._kinds)
         self.sees_attention = any(kind.attention for kind in self._kinds)
@@ -36,7 +36,7 @@ class HeldNear:
     @property
     def names(self) -> list[str]:
         """Of the penalties, in the order of their values."""
-        return [spec.kind for spec in self.specs]
+        return [spec.name for spec in self.specs]
 
     @contextmanager
     def watching(self) -> Iterator[Seen]:
@@ -88,16 +88,20 @@ def held_near(spec: MethodBase, model: AdaptedModel, backbone: Backbone) -> Held
     return HeldNear(spec.penalties, model, backbone.live_encoder())
 
 
+def _where(method: MethodBase, penalty: PenaltySpec) -> str:
+    return f"method {method.name} penalties {penalty.name}"
+
+
 def _refuse_attention(spec: MethodBase, backbone: str) -> None:
     faults = [
         Fault(
-            f"method {spec.name} penalties {penalty.kind}",
+            _where(spec, penalty),
             "a backbone with a CLS token, whose attention it holds",
             f"{backbone}, which has none",
             "Choose feature_distillation or l2_sp, or another backbone",
         )
         for penalty in spec.penalties
-        if PENALTIES[penalty.kind].attention
+        if penalty_of(penalty, _where(spec, penalty)).attention
     ]
     if faults:
         raise MethodError(faults)

@@ -63,14 +63,14 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
         ("transfers", [transfer.name for transfer in spec.transfers]),
         ("methods", [method.name for method in spec.methods]),
     ]
-    for key in ("interpolation", "corruptions", "corruption_severities"):
+    for key in ("interpolation", "corruptions", "corruption_severities", "probes"):
         lists.append((f"evaluation.{key}", getattr(spec.evaluation, key)))
     for i, target in enumerate(spec.targets):
         lists.append((f"targets.{i}.corrupted", [part.name for part in target.corrupted]))
     for i, method in enumerate(spec.methods):
         lists.append((f"methods.{i}.learning_rates", method.learning_rates or []))
         lists.append((f"methods.{i}.after", getattr(method, "after", [])))
-        lists.append((f"methods.{i}.penalties", [penalty.kind for penalty in method.penalties]))
+        lists.append((f"methods.{i}.penalties", [penalty.name for penalty in method.penalties]))
     return [
         Fault(where, "distinct values", f"{value} twice", "Remove one of the two")
         for where, values in lists
@@ -118,7 +118,7 @@ def _penalty_faults(spec: StudySpec) -> list[Fault]:
         Fault(
             f"methods.{i}.penalties",
             "none on a method that leaves the encoder as it is",
-            ", ".join(penalty.kind for penalty in method.penalties),
+            ", ".join(penalty.name for penalty in method.penalties),
             "Remove them, or choose a method that trains a part of the encoder",
         )
         for i, method in enumerate(spec.methods)
@@ -187,7 +187,7 @@ def _part_rows(
 
 
 def _penalties(method: MethodBase) -> str | None:
-    return ", ".join(f"{p.weight:g} {p.kind}" for p in method.penalties)
+    return ", ".join(f"{p.weight:g} {p.name}" for p in method.penalties)
 
 
 def _probe_first(method: MethodBase) -> str | None:

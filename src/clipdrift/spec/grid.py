@@ -42,7 +42,8 @@ class RunConfig(Part):
         """SHA-256 over this configuration, the hashes of weights and data, the code protocol.
 
         Args:
-            content: name -> SHA-256 of the backbone weights and of every dataset of the run.
+            content: name -> SHA-256 of the backbone weights and of every dataset of the run; name
+                -> package and version of what other packages add to it.
         """
         resolved = self.model_dump(mode="json")
         # Where a dataset lies and what the text around it says do not change a number; its
@@ -124,7 +125,7 @@ def _resolve(
 
 def _asked(evaluation: dict[str, Any]) -> dict[str, Any]:
     """What is not asked for changes no record, and keeps the identity that runs had before it."""
-    dropped = [key for key in ("interpolation", "corruptions") if not evaluation[key]]
+    dropped = [key for key in ("interpolation", "corruptions", "probes") if not evaluation[key]]
     if "corruptions" in dropped:
         dropped.append("corruption_severities")
     return {key: value for key, value in evaluation.items() if key not in dropped}

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from clipdrift.spec.datasets import Name, Part, broken_rule
+from clipdrift.spec.datasets import Name, Part, PluginOption, broken_rule
 from clipdrift.spec.penalties import PenaltySpec
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
@@ -222,6 +222,14 @@ class VptSpec(MethodBase):
     depth: Literal["shallow", "deep"] = "shallow"
 
 
+class PluginSpec(MethodBase):
+    """A method that another package adds, by the name of its entry point in `clipdrift.methods`."""
+
+    kind: Literal["plugin"]
+    type: Name = Field(description="name of the entry point")
+    options: dict[str, PluginOption] = Field({}, description="what the method takes")
+
+
 MethodSpec = Annotated[
     FullFtSpec
     | LoraSpec
@@ -231,7 +239,8 @@ MethodSpec = Annotated[
     | LpFtSpec
     | AdapterSpec
     | VptSpec
-    | PeftSpec,
+    | PeftSpec
+    | PluginSpec,
     Field(discriminator="kind"),
 ]
 

@@ -86,6 +86,9 @@ class EvaluationSpec(Part):
     corruption_severities: list[Annotated[int, Field(ge=1, le=5)]] = Field(
         [3], min_length=1, description="1 (weak) to 5 (strong)"
     )
+    probes: list[Name] = Field(
+        [], description="drift signals that other packages add, by the names of their entry points"
+    )
 
 
 class StudySpec(Part):

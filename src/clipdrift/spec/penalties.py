@@ -6,14 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clipdrift.spec.datasets import Part
+from clipdrift.spec.datasets import Name, Part, PluginOption
 
 __all__ = [
     "AttentionPreservationSpec",
     "EntropyFloorSpec",
     "FeatureDistillationSpec",
     "L2SpSpec",
+    "PenaltyBase",
     "PenaltySpec",
+    "PluginPenaltySpec",
 ]
 
 
@@ -25,6 +27,11 @@ class PenaltyBase(Part):
     """
 
     weight: float = Field(ge=0, le=1e9)
+
+    @property
+    def name(self) -> str:
+        """In records, tables and messages."""
+        return str(self.kind)  # type: ignore[attr-defined]
 
 
 class L2SpSpec(PenaltyBase):
@@ -60,7 +67,23 @@ class EntropyFloorSpec(PenaltyBase):
     kind: Literal["entropy_floor"]
 
 
+class PluginPenaltySpec(PenaltyBase):
+    """A penalty that another package adds, by the name of its entry point."""
+
+    kind: Literal["plugin"]
+    type: Name = Field(description="name of the entry point in clipdrift.penalties")
+    options: dict[str, PluginOption] = Field({}, description="what the penalty takes")
+
+    @property
+    def name(self) -> str:
+        return self.type
+
+
 PenaltySpec = Annotated[
-    L2SpSpec | FeatureDistillationSpec | AttentionPreservationSpec | EntropyFloorSpec,
+    L2SpSpec
+    | FeatureDistillationSpec
+    | AttentionPreservationSpec
+    | EntropyFloorSpec
+    | PluginPenaltySpec,
     Field(discriminator="kind"),
 ]

@@ -1,0 +1,83 @@
+"""Drift signals of other packages: pure functions of two readings of the probe set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from clipdrift import plugins
+from clipdrift.errors import PluginError
+from clipdrift.probes.capture import ProbeReading
+from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value
+
+STEMS = (*BLOCKWISE.values(), *WHOLE.values())
+OURS = {
+    *(f"{stem}{end}" for stem in STEMS for end in ("_pct", "_last_pct")),
+    *("cka_mean", "cka_last", "cka", "embedding_drift"),
+    *("weight_drift_rel", "projection_drift_rel"),
+}
+"""Names of the signals that clipdrift reads itself."""
+
+
+def plugged_signals(
+    names: Sequence[str], adapted: ProbeReading, baseline: ProbeReading
+) -> dict[str, Value]:
+    """The signals of some plugins by name: a number, one per block, or None where undefined.
+
+    Raises:
+        PluginError: if one is not there, fails, or gives something else.
+    """
+    return {name: _value(name, adapted, baseline) for name in names}
+
+
+def require_probes(names: Sequence[str]) -> None:
+    """Find and import probes without reading anything.
+
+    Raises:
+        PluginError: with the faults of all that are not there or no functions.
+    """
+    faults = []
+    for name in names:
+        try:
+            _function(name)
+        except PluginError as error:
+            faults += error.faults
+    if faults:
+        raise PluginError(faults)
+
+
+def _where(name: str) -> str:
+    return f"evaluation.probes {name}"
+
+
+def _function(name: str) -> tuple[plugins.Plugin, Any]:
+    where = _where(name)
+    plugin = plugins.find("probes", name, where, ours=OURS)
+    function = plugins.load(plugin, where)
+    if not callable(function):
+        expected = "a function of two probe readings"
+        raise plugins.wrong_type(plugin, where, expected, function)
+    return plugin, function
+
+
+def _value(name: str, adapted: ProbeReading, baseline: ProbeReading) -> Value:
+    plugin, function = _function(name)
+    where = _where(name)
+    value = plugins.call(plugin, where, partial(function, adapted, baseline))
+    values = value if isinstance(value, list) else [value]
+    numbers = [None if one is None else _number(one) for one in values]
+    if any(one is not None and math.isnan(one) for one in numbers):
+        expected = "a float, a list of floats, or None, none of them NaN or infinite"
+        raise plugins.wrong_type(plugin, where, expected, value)
+    return numbers if isinstance(value, list) else numbers[0]
+
+
+def _number(value: object) -> float:
+    """A float; NaN for all that is none, and for what is not finite."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+__all__ = ["OURS", "plugged_signals", "require_probes"]
