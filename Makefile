@@ -43,8 +43,11 @@ locked:
 	$(BIN)/python -m pip install --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) --no-deps --editable .
 
+# In an environment of its own: what is audited is the pins, and pip-audit is none of them.
 audit:
-	grep -v -e '^#' constraints.txt | pip-audit --no-deps --disable-pip --requirement /dev/stdin
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	.venv/audit/bin/python tools/audit_packages.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

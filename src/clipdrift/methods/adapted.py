@@ -118,6 +118,9 @@ def build(
 def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -> AdaptedModel:
     """The model that a run saved, rebuilt from the untouched backbone.
 
+    Files are taken as they are. Call `evaluate.finished_run` first, as every command does: it holds
+    them to the hashes in the run's record.
+
     Raises:
         RecordError: if a file is missing or damaged, or its tensors are not the expected ones.
     """
