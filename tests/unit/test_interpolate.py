@@ -7,9 +7,9 @@ import torch
 from small_models import METHODS, adapted, mini_clip, perturb, pixels
 from torch import Tensor
 
-from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.spec.methods import LoraSpec, MethodBase
+from clipdrift.spec.methods import FullFtSpec, LoraSpec, MethodBase, PeftSpec
 
 SPECS: dict[str, MethodBase] = {
     **METHODS,
@@ -103,3 +103,24 @@ def test_loras_scaling_is_left_as_configured() -> None:
     assert layers
     with interpolated(model, mini_clip(), 0.5):
         assert {layer.scaling["default"] for layer in layers} == {16 / 8}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FullFtSpec(kind="full_ft", name="full", head="frozen", head_init="text"),
+        PeftSpec(kind="peft", name="ia3", type="ia3", head="frozen", head_init="text"),
+    ],
+    ids=lambda spec: spec.name,
+)
+def test_a_frozen_head_is_no_part_of_what_is_put_back(spec: MethodBase) -> None:
+    text = mini_clip().text_features([["a red circle"], ["a blue square"]])
+    model = perturb(build(mini_clip(), spec, 2, seed=7, text_features=text))
+    with interpolated(model, mini_clip(), 0.5) as (scored, trained), torch.no_grad():
+        assert not any(name.startswith("head") for name in trained)
+        assert scored.trained().keys() == trained.keys()
+        half = scored.encoder(pixels())
+    with torch.no_grad():
+        assert not torch.equal(half, model.encoder(pixels()))
+        assert not torch.equal(half, mini_clip().encoder()(pixels()))
+    assert torch.equal(model.head.weight, mini_clip().logit_scale * text)

@@ -40,6 +40,7 @@ methods:
   - full_ft
   - {{name: lora, kind: lora, rank: 8, alpha: 16, dropout: 0.05, modules: [q_proj, v_proj]}}
   - {{name: linear_probe, kind: linear_probe, role: reference, learning_rates: [1.0e-3]}}
+  # - {{name: held, kind: full_ft, penalties: [{{kind: feature_distillation, weight: 1.0}}]}}
 
 # One grid for all matched methods. It should reach from too small to harmful: the report says
 # where the best rate lies at the edge.

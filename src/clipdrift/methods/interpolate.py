@@ -71,7 +71,8 @@ def _on_plain_weights(
     adapted = _named(state, model.projection_state())
     before = _named(backbone.vision_state(), backbone.projection_state())
     wanted = between(before, adapted, alpha)
-    wanted |= {f"{HEAD}{name}": p.detach() for name, p in model.head.named_parameters()}
+    head = model.head.named_parameters()  # one that is frozen is there already
+    wanted |= {f"{HEAD}{name}": p.detach() for name, p in head if p.requires_grad}
     plain.rewind(wanted)
     return plain.eval(), wanted
 
