@@ -17,6 +17,7 @@ from clipdrift.errors import ClipdriftError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
+from clipdrift.plan import require_fit
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
@@ -56,6 +57,9 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
     """Time of a study, from a trial of each method.
 
     Data are prepared on the way. A backbone or dataset that is not at hand gives a reason.
+
+    Raises:
+        MethodError: with all methods that do not fit the backbone.
     """
     device = choose_device(device)
     workers = 1 if device.startswith("cuda") else available_cores()
@@ -64,6 +68,7 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
         materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     except ClipdriftError as error:
         return Estimate(None, None, machine, str(error.faults[0]))
+    require_fit(spec, materials.backbone)
     runs = expand(spec, precision="bfloat16" if supports_bfloat16(device) else "float32")
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, available_cores() // workers))

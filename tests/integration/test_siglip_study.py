@@ -151,6 +151,26 @@ def test_check_says_what_is_not_read(
     assert "attention_pictures" in json.loads(capsys.readouterr().out)["not_read"]
 
 
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_what_needs_a_cls_token_is_refused_before_anything_is_trained(
+    command: str,
+    spec: StudySpec,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    floor = {"kind": "entropy_floor", "weight": 1.0}
+    methods = [{"kind": "lora", "penalties": [floor]}, "vpt", "full_ft"]
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({**spec.model_dump(mode="json"), "methods": methods}))
+    assert call(monkeypatch, command, path, "--cache", cache_dir) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "method lora penalties entropy_floor: expected a backbone with a CLS token" in told
+    assert "method vpt: expected a backbone with a CLS token, which reads the prompts" in told
+    assert "Traceback" not in told
+
+
 def embeddings(run: Path, model_folder: Path) -> torch.Tensor:
     record = RunRecord.model_validate_json((run / "record.json").read_text())
     method = RunConfig.model_validate(record.config).method
