@@ -40,7 +40,7 @@ MERGED = ["lora", "dora", "ia3", "pissa"]
 def study(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Path:
     out = tmp_path_factory.mktemp("peft") / "study"
     spec = tiny(methods=METHODS, evaluation={"epoch_transfer_images": 20, "interpolation": [0.5]})
-    outcome = run_study(spec, out, cache_dir=cache_dir, workers=2)
+    outcome = run_study(spec, out, cache_dir=cache_dir, workers=1)
     assert (outcome.measured, outcome.failed) == (len(METHODS), {})
     return out
 
