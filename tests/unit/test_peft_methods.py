@@ -488,3 +488,19 @@ def test_blocks_said_in_no_way_or_in_two_are_refused(layers: Any, words: str) ->
     with pytest.raises(SpecError) as caught:
         tiny(methods=[{"kind": "lora", "layers": layers}])
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, [1], {"a": 1}, float("nan"), float("inf")], ids=str)
+def test_an_option_is_one_finite_value(value: Any) -> None:
+    with pytest.raises(SpecError) as caught:
+        tiny(methods=[{"kind": "peft", "type": "lora", "options": {"r": value}}])
+    (fault,) = caught.value.faults
+    assert fault.where.endswith("methods.0.options.r")
+    assert fault.expected == "a finite number, a text, true or false"
+
+
+def test_options_keep_their_types() -> None:
+    spec = spec_of("lora", options={"a": True, "b": 1, "c": 1.0, "d": "1"})
+    assert [(type(v), v) for v in spec.options.values()] == [
+        (bool, True), (int, 1), (float, 1.0), (str, "1"),
+    ]  # fmt: skip

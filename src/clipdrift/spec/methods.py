@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
     model_validator,
 )
 
@@ -134,7 +131,15 @@ class LoraSpec(MethodBase):
     tower: Tower = Field("vision", description=VISION_ONLY)
 
 
-PeftOption = StrictBool | StrictInt | StrictFloat | StrictStr
+def _one_value(value: Any) -> Any:
+    """No list or mapping, which place adapters or describe other models, and a number of JSON's."""
+    if isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    step = "Give one value, or leave the option out for peft's default"
+    raise broken_rule("a finite number, a text, true or false", value, step)
+
+
+PeftOption = Annotated[bool | int | float | str, BeforeValidator(_one_value)]
 
 
 class PeftSpec(MethodBase):
