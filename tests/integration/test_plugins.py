@@ -85,7 +85,9 @@ def test_the_pages_study_runs_and_names_what_it_used(record: tuple[Path, RunReco
     blocks = len(mini_clip().model.vision_model.encoder.layers)
     assert found.history[0].drift_per_block[PROBE] == pytest.approx([0.0] * blocks, abs=1e-6)
     assert len(found.result.drift_per_block[PROBE]) == blocks
-    assert any(found.result.drift_per_block[PROBE])
+    moved = found.result.drift_per_block[PROBE]
+    assert any(moved)
+    assert found.result.drift[PROBE] == pytest.approx(sum(map(float, moved)) / blocks)
     # Two norms of two vectors of the width in each of the last two blocks, projection and head.
     width, embedding = mini_clip().model.config.vision_config.hidden_size, mini_clip().width
     trained = 2 * 2 * 2 * width + width * embedding + 2 * (embedding + 1)

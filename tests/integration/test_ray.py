@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 from equal_records import measured, two_runs
+from stop_rule import SAVED, STOPPED
 from worker_program import handed_out, process_of, program, stubborn
 
 from clipdrift.devices import available_cores
+from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.ray import RayExecutor
+from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
 from clipdrift.study import run_study, study_status
 
@@ -138,3 +141,19 @@ def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
     assert (outcome.measured + outcome.kept, outcome.failed) == (2, {})
     local = measured(finished_study)
     assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}
+
+
+def test_the_rule_that_ends_runs_early_reaches_the_workers(
+    cluster: Any, cache_dir: Path, tmp_path: Path
+) -> None:
+    outcome = run_study(
+        STOPPED,
+        tmp_path / "study",
+        executor=RayExecutor(cluster.address, cpus=CPUS),
+        cache_dir=cache_dir,
+        stop_rule=StopRule(SAVED, 80.0),
+    )
+    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})
+    (record,) = StudyFolder(tmp_path / "study").records()[0]
+    assert record.stopped_early is not None
+    assert record.stopped_early.forecast_hash == SAVED.hash

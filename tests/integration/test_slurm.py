@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 from equal_records import measured, two_runs
 from slurm_cluster import PATH, missing_programs, slurm_cluster
+from stop_rule import SAVED, STOPPED
 from worker_program import handed_out, program
 
 from clipdrift.devices import available_cores
+from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.slurm import SlurmExecutor
+from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
 from clipdrift.study import run_study, study_status
 
@@ -160,3 +163,18 @@ def _job_of(out: Path, key: str) -> str:
             ids = [p.stem for p in out.glob("logs/slurm/*.json")]
             return f"{max(ids, key=int)}_{keys.stem}"
     raise AssertionError(key)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_the_rule_that_ends_runs_early_reaches_the_workers(cache_dir: Path, tmp_path: Path) -> None:
+    outcome = run_study(
+        STOPPED,
+        tmp_path / "study",
+        executor=SlurmExecutor(minutes=5, poll_seconds=0.5),
+        cache_dir=cache_dir,
+        stop_rule=StopRule(SAVED, 80.0),
+    )
+    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})
+    (record,) = StudyFolder(tmp_path / "study").records()[0]
+    assert record.stopped_early is not None
+    assert record.stopped_early.forecast_hash == SAVED.hash

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stop_rule import SAVED, SPEC
 from synthetic_records import synthetic_records
 from tiny_study import measured, tiny
 from typer.testing import CliRunner
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.cli.app import app
-from clipdrift.early_warning.forecast import SIGNALS, Line, Model, Saved
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import StudyFolder, atomic_write, read_record
@@ -23,12 +23,6 @@ from clipdrift.report import audit_report, write_report
 from clipdrift.report.reading import read_page
 from clipdrift.spec import dump_spec
 from clipdrift.study import run_study, study_status
-
-# Falls with embedding drift only: of the two rates, only the larger moves the embedding by so much.
-LINE = Line(100.0, [0.0, 4000.0, 0.0, 0.0, 0.0], 0.0, 100.0)
-MODEL = Model(LINE, [LINE], [0] * 9, [5.0] * 9, [0.1] * 9, 0.1)
-SAVED = Saved(MODEL, 0.8, 1, list(SIGNALS), ["digits"], [3], ["mini-clip"], ["lora"], {"n_runs": 9})
-SPEC = tiny(learning_rates=[1e-6, 1e-2])
 
 
 def clipdrift(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from clipdrift import plugins
 from clipdrift.errors import PluginError
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value
+from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value, mean
 
 STEMS = (*BLOCKWISE.values(), *WHOLE.values())
 OURS = {
@@ -24,12 +24,20 @@ OURS = {
 def plugged_signals(
     names: Sequence[str], adapted: ProbeReading, baseline: ProbeReading
 ) -> dict[str, Value]:
-    """The signals of some plugins by name: a number, one per block, or None where undefined.
+    """The signals of some plugins by name: a number, or None where undefined.
+
+    Of one that gives a number per block the mean, and all of them under `<name>_per_block`.
 
     Raises:
         PluginError: if one is not there, fails, or gives something else.
     """
-    return {name: _value(name, adapted, baseline) for name in names}
+    found: dict[str, Value] = {}
+    for name in names:
+        value = _value(name, adapted, baseline)
+        if isinstance(value, list):
+            found[f"{name}_per_block"], value = value, mean(value)
+        found[name] = value
+    return found
 
 
 def require_probes(names: Sequence[str]) -> None:

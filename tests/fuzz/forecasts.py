@@ -1,0 +1,110 @@
+"""Forecasts, the rule that stops runs by one, and readings of weights made after training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from fuzz.strategies import as_json, edited
+from fuzz.target import Target
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+from small_records import record
+from stop_rule import SAVED, SPEC
+
+from clipdrift.early_warning.forecast import SIGNALS, read_forecast
+from clipdrift.early_warning.rule import StopRule, read_rule, write_rule
+from clipdrift.records import EpochReading, StudyFolder
+from clipdrift.records.after import AfterReading, readings
+from clipdrift.spec import content_hash, expand
+
+HISTORY = [
+    EpochReading(epoch=epoch, step=epoch, drift=dict.fromkeys(SIGNALS, 0.5)) for epoch in (0, 1)
+]
+
+
+def feed_forecast(data: bytes, folder: Path) -> None:
+    """A forecast that is taken decides a run."""
+    path = folder / "forecast.json"
+    path.write_bytes(data)
+    saved = read_forecast(path)
+    StopRule(saved, 80.0).verdict(expand(SPEC, precision="float32")[0], "mini-clip", HISTORY)
+
+
+def feed_rule(data: bytes, folder: Path) -> None:
+    study = StudyFolder(folder)
+    study.stop_rule_path.write_bytes(data)
+    rule = read_rule(study)
+    assert rule is not None
+    rule.verdict(expand(SPEC, precision="float32")[0], "mini-clip", HISTORY)
+    write_rule(study, rule)
+
+
+def feed_reading(data: bytes, folder: Path) -> None:
+    (folder / "after").mkdir()
+    (folder / "after" / "one.json").write_bytes(data)
+    for one in readings(StudyFolder(folder), [record()])[0]:
+        assert one.to_json()
+        assert one.weights
+
+
+def forecast_seeds() -> list[bytes]:
+    return [SAVED.to_json().encode()]
+
+
+def rule_seeds() -> list[bytes]:
+    body = {
+        "kind": "clipdrift stop rule",
+        "below_pct": 80.0,
+        "forecast": json.loads(SAVED.to_json()),
+    }
+    return [as_json({**body, "hash": content_hash(body)})]
+
+
+def reading_seeds() -> list[bytes]:
+    run = record()
+    reading = AfterReading(
+        name="soup",
+        identity="i",
+        kind="soup",
+        alpha=1.0,
+        backbone=run.backbone,
+        target=run.target,
+        method=run.method,
+        role=run.role,
+        learning_rate=run.learning_rate,
+        seeds=[run.seed],
+        runs={run.run_id: run.identity},
+        result=run.result,
+    )
+    return [reading.to_json().encode()]
+
+
+def _shaped(seeds: Callable[[], list[bytes]], seal: str) -> SearchStrategy[bytes]:
+    """Edited files, most with the hash that they would need."""
+    trees = [json.loads(seed) for seed in seeds()]
+
+    def sealed(pair: tuple[Any, int]) -> bytes:
+        tree, dice = pair
+        if dice and isinstance(tree, dict):
+            body = {key: value for key, value in tree.items() if key != seal}
+            with suppress(ValueError, TypeError):  # NaN has no hash
+                tree = {**body, seal: content_hash(body)}
+        return as_json(tree)
+
+    return st.tuples(edited(trees), st.integers(0, 4)).map(sealed)
+
+
+TARGETS = [
+    Target("forecast", feed_forecast, forecast_seeds, lambda: _shaped(forecast_seeds, "hash")),
+    Target("stop rule", feed_rule, rule_seeds, lambda: _shaped(rule_seeds, "hash")),
+    Target(
+        "reading after training",
+        feed_reading,
+        reading_seeds,
+        lambda: _shaped(reading_seeds, "checksum"),
+    ),
+]
