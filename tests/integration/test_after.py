@@ -24,7 +24,7 @@ from clipdrift.materials import load_materials
 from clipdrift.methods.merged import Merged, soup
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, readings
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.study import run_study
 
 ASKED = Asked(alphas=[1.0, 0.0], scales=[0.0, 0.5, 1.0])
@@ -170,7 +170,7 @@ def test_the_report_and_the_choice_know_them(study: StudyFolder, cache_dir: Path
     )
     assert done.exit_code == 0, done.output
     assert "0 read, 4 already there" in done.output
-    page = write_report(study).read_text(encoding="utf-8")
+    page = study.report_path.read_text(encoding="utf-8")
     assert "Weights made after training" in page
     assert audit_report(study) == []
     rows = choose(study, Budget(min_accuracy=0.0001)).rows
