@@ -15,6 +15,7 @@ import pytest
 from equal_records import measured, two_runs
 from slurm_cluster import PATH, missing_programs, slurm_cluster
 from stop_rule import SAVED, STOPPED
+from tiny_study import tiny
 from worker_program import handed_out, program
 
 from clipdrift.devices import available_cores
@@ -155,6 +156,29 @@ def test_a_study_gives_the_records_of_local_workers(
     assert (outcome.measured + outcome.kept, outcome.failed) == (2, {})
     local = measured(finished_study)
     assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_told_of_its_time_limit_goes_on_in_the_next_from_its_saved_state(
+    cache_dir: Path, tmp_path: Path
+) -> None:
+    """What SLURM sends before the limit is sent by hand: its clock counts in minutes."""
+    spec = tiny(schedule={"epochs": 25, "batch_size": 20})
+    out, told = tmp_path / "study", []
+
+    def tell(event: Event) -> None:
+        if event["event"] == "epoch" and event["epoch"] >= 2 and not told:
+            told.append(event["epoch"])
+            name = _job_of(out, event["key"])
+            subprocess.run(["scancel", "--signal=TERM", name], check=True)
+
+    executor = SlurmExecutor(cpus=CPUS, minutes=30, poll_seconds=0.3)
+    outcome = run_study(spec, out, executor=executor, cache_dir=cache_dir, on_event=tell)
+    assert told
+    assert (outcome.measured + outcome.kept, outcome.failed) == (1, {})
+    (record,) = StudyFolder(out).records()[0]
+    assert record.timing["interruptions"] == 1
+    assert [epoch.epoch for epoch in record.history] == list(range(26))
 
 
 def _job_of(out: Path, key: str) -> str:
