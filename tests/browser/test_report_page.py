@@ -259,7 +259,7 @@ def test_the_page_prints_as_light_pages_with_headings_of_tables(
 def test_everything_can_be_reached_by_the_keyboard(opened: Callable[..., Page]) -> None:
     page = opened().page
     kinds = set()
-    for _ in range(60):
+    for _ in range(150):
         page.keyboard.press("Tab")
         kinds.add(
             page.evaluate(
