@@ -74,6 +74,7 @@ def one_step(study: str, cache: str) -> None:
     model = build(
         materials.backbone, config.method, len(target.prompts), seed=config.seed, text_features=None
     )
+    started = time.perf_counter()
     try:
         for _ in train(
             model, target.train, schedule=config.schedule, learning_rate=1e-5, head_rate=1e-5,
@@ -81,22 +82,25 @@ def one_step(study: str, cache: str) -> None:
         ):  # fmt: skip
             pass
     except Stopped:
-        print(len(target.train))
+        print(len(target.train), time.perf_counter() - started)
 
 
 def measure(title: str, study: Path, cache: Path) -> None:
-    spent = []
+    spent, steps = [], []
     for turn in range(TIMES + 1):  # the first one prepares the images
         started = time.perf_counter()
         command = [sys.executable, __file__, "--one", str(study), str(cache)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         spent.append(time.perf_counter() - started)
+        images, step = done.stdout.split()
+        steps.append(float(step))
         if turn == 0:
-            print(f"{title}, {int(done.stdout):,} training images: prepared in a first process "
+            print(f"{title}, {int(images):,} training images: prepared in a first process "
                   f"of {spent[0]:.1f} s", flush=True)  # fmt: skip
     warm = sorted(spent[1:])
     print(f"  to the end of the first step: {statistics.median(warm):.1f} s "
-          f"({warm[0]:.1f} to {warm[-1]:.1f})", flush=True)  # fmt: skip
+          f"({warm[0]:.1f} to {warm[-1]:.1f}), of which the step itself takes "
+          f"{statistics.median(steps[1:]):.1f} s", flush=True)  # fmt: skip
 
 
 def main() -> None:
