@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from loopback_only import forbid_other_machines
@@ -22,4 +22,15 @@ def make_records() -> Callable[..., list[RunRecord]]:
     return synthetic_records
 
 
-__all__ = ["make_records"]
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For numbers that are compared to the last bit: sums in another order are other numbers."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+__all__ = ["make_records", "one_thread"]

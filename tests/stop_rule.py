@@ -5,6 +5,7 @@ from __future__ import annotations
 from tiny_study import tiny
 
 from clipdrift.early_warning.forecast import SIGNALS, Line, Model, Saved
+from clipdrift.study import Outcome
 
 # Falls with embedding drift only: of the two rates, only the larger moves the embedding by so much.
 LINE = Line(100.0, [0.0, 4000.0, 0.0, 0.0, 0.0], 0.0, 100.0)
@@ -13,4 +14,13 @@ SAVED = Saved(MODEL, 0.8, 1, list(SIGNALS), ["digits"], [3], ["mini-clip"], ["lo
 SPEC = tiny(learning_rates=[1e-6, 1e-2])
 STOPPED = tiny(learning_rates=[1e-2])
 
-__all__ = ["SAVED", "SPEC", "STOPPED"]
+
+def assert_stopped(outcome: Outcome) -> None:
+    """The one run of `STOPPED` was ended by this forecast, and recorded so."""
+    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})
+    (record,) = outcome.folder.records()[0]
+    assert record.stopped_early is not None
+    assert record.stopped_early.forecast_hash == SAVED.hash
+
+
+__all__ = ["SAVED", "SPEC", "STOPPED", "assert_stopped"]

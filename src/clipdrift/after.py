@@ -22,15 +22,7 @@ from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
 from clipdrift.plan import ensure_baselines, read_baselines
 from clipdrift.provenance import provenance
-from clipdrift.reading import (
-    Baselines,
-    classify,
-    not_read,
-    read_drift,
-    read_transfers,
-    undefined_reasons,
-    val_accuracy,
-)
+from clipdrift.reading import Baselines, not_read, read_result, undefined_reasons
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, Kind, after_path, read_after
 from clipdrift.records.claims import claim
@@ -207,9 +199,9 @@ class _Cell:
         return self._weights[record.run_id]
 
     def _measure(self, parts: list[Merged], alpha: float | None, scale: float | None) -> Result:
-        backbone, n_classes = self.materials.backbone, len(self.target.prompts)
+        backbone = self.materials.backbone
         weights = soup(parts) if scale is None else scaled(parts[0], backbone, scale)
-        model = as_model(weights, backbone, self.config.method, n_classes).to(self.device)
+        model = as_model(weights, backbone, self.config.method).to(self.device)
         if alpha is None:
             return self._result(model)
         with interpolated(model, backbone, alpha):
@@ -219,19 +211,14 @@ class _Cell:
         backbone, target = self.materials.backbone, self.target
         pixels = target.guard_pixels(self.device)
         assert_adapted(model, backbone, pixels, trained=model.snapshot())
-        predict = Predictor(self.config.evaluation.batch_size)
-        probes = self.config.evaluation.probes
-        drift, _ = read_drift(model, backbone, target.probe, self.baselines.probe, probes)
-        test = classify(model, target.test, batch_size=predict.batch_size)
-        return Result(
-            **drift.model_dump(exclude={"val_accuracy", "transfer"}),
-            val_accuracy=val_accuracy(model, target, predict),
-            test_accuracy=test.accuracy,
-            test_loss=test.loss,
-            test_n_images=test.n_images,
-            transfer=read_transfers(
-                model, self.materials, self.baselines.transfers, predict, whole=True
-            ),
+        asked = self.config.evaluation
+        return read_result(
+            model,
+            self.materials,
+            target,
+            self.baselines,
+            Predictor(asked.batch_size),
+            asked.probes,
         )
 
 

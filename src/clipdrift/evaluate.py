@@ -15,14 +15,9 @@ from clipdrift.methods.adapted import reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.plan import read_baselines
 from clipdrift.post_hoc import read_post_hoc
-from clipdrift.reading import (
-    classify,
-    main_numbers,
-    read_drift,
-    read_transfers,
-    val_accuracy,
-)
+from clipdrift.reading import main_numbers, read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
+from clipdrift.records.schema import Result
 from clipdrift.run_files import file_hashes
 from clipdrift.screening import Predictor
 from clipdrift.spec import RunConfig
@@ -64,8 +59,8 @@ def evaluate_run(
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     require_same_content(record, materials)
-    measured = _measure(config, materials, folder, run_dir, device)
-    return [_compare(name, value, measured.get(name)) for name, value in _flat(record)]
+    measured = dict(_flat(_measure(config, materials, folder, run_dir, device)))
+    return [_compare(name, was, measured.get(name)) for name, was in _flat(record.result)]
 
 
 def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
@@ -130,30 +125,19 @@ def require_same_content(record: RunRecord, materials: Materials) -> None:
 
 def _measure(
     config: RunConfig, materials: Materials, folder: StudyFolder, run_dir: Path, device: str
-) -> dict[str, float | None]:
+) -> Result:
     target = materials.targets[config.target.name]
     baselines = read_baselines(folder, materials, target.name)
     backbone, predict = materials.backbone, Predictor(config.evaluation.batch_size)
     model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
     assert_adapted(model, backbone, target.guard_pixels(device))
-    probes = config.evaluation.probes
-    drift, _ = read_drift(model, backbone, target.probe, baselines.probe, probes)
-    test = classify(model, target.test, batch_size=predict.batch_size)
-    found: dict[str, float | None] = {
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "val_accuracy": val_accuracy(model, target, predict),
-        **{f"levels.{name}": value for name, value in drift.levels.items()},
-        **{f"drift.{name}": value for name, value in drift.drift.items()},
-    }
-    transfers = read_transfers(model, materials, baselines.transfers, predict, whole=True)
-    found.update(main_numbers(transfers))
-    extra = read_post_hoc(model, materials, target, baselines, config.evaluation, predict)
-    return {**found, **{f"extra.{name}": value for name, value in extra.items()}}
+    asked = config.evaluation
+    result = read_result(model, materials, target, baselines, predict, asked.probes)
+    extra = read_post_hoc(model, materials, target, baselines, asked, predict)
+    return result.model_copy(update={"extra": extra})
 
 
-def _flat(record: RunRecord) -> list[tuple[str, float | None]]:
-    result = record.result
+def _flat(result: Result) -> list[tuple[str, float | None]]:
     rows: list[tuple[str, float | None]] = [
         (name, getattr(result, name)) for name in ("val_accuracy", "test_accuracy", "test_loss")
     ]

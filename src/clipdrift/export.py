@@ -25,7 +25,7 @@ from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordErr
 from clipdrift.evaluate import finished_run
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
-from clipdrift.methods.lora import FOLDER as ADAPTER_FOLDER
+from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
 from clipdrift.records import RunRecord, atomic_write
 from clipdrift.records.folder import writing_to

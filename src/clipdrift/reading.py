@@ -20,7 +20,7 @@ from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
 from clipdrift.probes.plugged import plugged_signals
 from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
-from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.records.schema import Reading, Result, TransferReading
 from clipdrift.screening import Predictor
 from clipdrift.training import in_batches
 
@@ -131,6 +131,27 @@ def read_transfers(
         now = score(model.encoder, images, text, predict)
         readings[name] = transfer_reading(now, before, len(images), len(transfer.prompts))
     return readings
+
+
+def read_result(
+    model: AdaptedModel,
+    materials: Materials,
+    target: TargetMaterial,
+    baselines: Baselines,
+    predict: Predictor,
+    probes: Sequence[str],
+) -> Result:
+    """Everything but post-hoc readings, anew, of a model whose weights are chosen."""
+    drift, _ = read_drift(model, materials.backbone, target.probe, baselines.probe, probes)
+    test = classify(model, target.test, batch_size=predict.batch_size)
+    return Result(
+        **drift.model_dump(exclude={"val_accuracy", "transfer"}),
+        val_accuracy=val_accuracy(model, target, predict),
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
+        test_n_images=test.n_images,
+        transfer=read_transfers(model, materials, baselines.transfers, predict, whole=True),
+    )
 
 
 def transfer_reading(now: float, before: float, n_images: int, n_classes: int) -> TransferReading:

@@ -19,14 +19,14 @@ from clipdrift.early_warning.rule import (
     settled,
     write_rule,
 )
-from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError
+from clipdrift.errors import Fault, SpecError, StudyFolderError
 from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.materials import load_materials
 from clipdrift.missing_runs import MissingRuns, OnEvent
 from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.provenance import supports_bfloat16
-from clipdrift.records import StudyFolder, read_record
+from clipdrift.records import StudyFolder
 from clipdrift.run_files import clear_state
 from clipdrift.spec import StudySpec
 
@@ -180,11 +180,5 @@ def study_status(path: Path | str) -> dict[str, str]:
         raise StudyFolderError(
             Fault(str(path), "a study folder with a plan", "none", "Run a study with --out there")
         )
-    states: dict[str, str] = {}
-    for run_id, identity in planned.items():
-        try:
-            record = read_record(folder.record_path(run_id))
-            states[run_id] = record.status if record.identity == identity else "to do"
-        except RecordError:
-            states[run_id] = "to do"
-    return states
+    found = {run_id: folder.recorded(run_id, identity) for run_id, identity in planned.items()}
+    return {run_id: record.status if record else "to do" for run_id, record in found.items()}

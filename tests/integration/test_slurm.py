@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from equal_records import measured, two_runs
 from slurm_cluster import PATH, missing_programs, slurm_cluster
-from stop_rule import SAVED, STOPPED
+from stop_rule import SAVED, STOPPED, assert_stopped
 from tiny_study import tiny
 from worker_program import handed_out, program
 
@@ -198,7 +198,4 @@ def test_the_rule_that_ends_runs_early_reaches_the_workers(cache_dir: Path, tmp_
         cache_dir=cache_dir,
         stop_rule=StopRule(SAVED, 80.0),
     )
-    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})
-    (record,) = StudyFolder(tmp_path / "study").records()[0]
-    assert record.stopped_early is not None
-    assert record.stopped_early.forecast_hash == SAVED.hash
+    assert_stopped(outcome)

@@ -38,7 +38,7 @@ def test_the_soup_of_a_model_with_itself_is_the_model(fields: dict[str, Any]) ->
     model = perturb(adapted(spec))
     weights = merged(model)
     assert weights is not None
-    again = as_model(soup([weights, weights]), mini_clip(), spec, 10)
+    again = as_model(soup([weights, weights]), mini_clip(), spec)
     assert_adapted(again, mini_clip(), images, trained=again.snapshot())
     assert relative(again(images), model(images)) < 1e-5
 

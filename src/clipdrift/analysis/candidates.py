@@ -48,10 +48,15 @@ class Candidate(NamedTuple):
 
     @property
     def name(self) -> str:
-        if self.weights == INTERPOLATED:
-            return f"{self.cell.method} {self.cell.lr:g} at alpha {self.alpha:g}"
-        made = "" if self.weights == AS_TRAINED else f", {self.weights}"
-        return f"{self.cell.method} {self.cell.lr:g}{made}"
+        return name_of(self.cell.method, self.cell.lr, self.weights, self.alpha)
+
+
+def name_of(method: str, lr: float, weights: str, alpha: float) -> str:
+    """For people, for example `lora 0.003 at alpha 0.5`, or `lora 0.003, soup`."""
+    if weights == INTERPOLATED:
+        return f"{method} {lr:g} at alpha {alpha:g}"
+    made = "" if weights == AS_TRAINED else f", {weights}"
+    return f"{method} {lr:g}{made}"
 
 
 class Field(NamedTuple):
@@ -213,6 +218,7 @@ __all__ = [
     "Field",
     "Means",
     "fields",
+    "name_of",
     "observed",
     "resampled",
 ]

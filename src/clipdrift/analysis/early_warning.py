@@ -41,12 +41,17 @@ def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
         runs. Nothing of backbones with too few runs to learn from.
     """
     usable = usable_records(records)
+    across = _across_backbones(usable)
     held = []
     for backbone in sorted({record.backbone for record in usable}):
         data = _lessons(record for record in usable if record.backbone == backbone)
-        if data is not None:
-            held += [(backbone, data, hold_out(data, split, LEVEL)) for split in WITHIN]
-            held.append((backbone, *_other_backbones(usable, data, backbone)))
+        if data is None:
+            continue
+        held += [(backbone, data, hold_out(data, split, LEVEL)) for split in WITHIN]
+        if across is None:
+            held.append((backbone, data, hold_out(data, OTHERS, LEVEL)))
+        else:
+            held.append((backbone, across[0], _of_backbone(*across, backbone)))
     judged = [_row(*one, validation(*one[1:])) for one in held]
     priced = [
         _row(*one, stopping(*one[1:], limit))
@@ -65,16 +70,17 @@ def _lessons(records: Iterable[RunRecord]) -> Lessons | None:
         return None
 
 
-def _other_backbones(
-    usable: Sequence[RunRecord], own: Lessons, backbone: str
-) -> tuple[Lessons, Held]:
-    """Runs of a backbone forecast from those of all others."""
+def _across_backbones(usable: Sequence[RunRecord]) -> tuple[Lessons, Held] | None:
+    """Runs of every backbone forecast from those of all others; None where there is but one."""
     everything = _lessons(usable)
     if everything is None or len({cell.backbone for cell in everything.cells}) == 1:
-        return own, hold_out(own, OTHERS, LEVEL)
-    held = hold_out(everything, OTHERS, LEVEL)
+        return None
+    return everything, hold_out(everything, OTHERS, LEVEL)
+
+
+def _of_backbone(everything: Lessons, held: Held, backbone: str) -> Held:
     mine = np.array([cell.backbone == backbone for cell in everything.cells])
-    return everything, held._replace(there=held.there & mine)
+    return held._replace(there=held.there & mine)
 
 
 def _row(backbone: str, data: Lessons, held: Held, row: dict[str, Any]) -> dict[str, Any]:

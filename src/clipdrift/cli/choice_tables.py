@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from clipdrift.analysis.candidates import AS_TRAINED, INTERPOLATED
+from clipdrift.analysis.candidates import name_of
 
 Row = Mapping[str, Any]
 STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
@@ -53,11 +53,8 @@ def answer(rows: Sequence[Row]) -> str:
 
 
 def candidate(row: Row) -> str:
-    """For example `lora 0.003 at alpha 0.5`, or `lora 0.003, soup`."""
-    name = f"{row['method']} {row['lr']:g}"
-    if row["weights"] == INTERPOLATED:
-        return f"{name} at alpha {row['alpha']:g}"
-    return name if row["weights"] == AS_TRAINED else f"{name}, {row['weights']}"
+    """Of a row of the choice, its name for people."""
+    return name_of(row["method"], row["lr"], row["weights"], row["alpha"])
 
 
 def candidate_table(rows: Sequence[Row]) -> Table:

@@ -199,7 +199,7 @@ def run(
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.study import run_study, study_status
+    from clipdrift.study import run_study
 
     given = {
         "--workers": workers,
@@ -216,7 +216,8 @@ def run(
     spec: StudySpec = load_spec(spec_file)
     folder = out or Path("runs") / spec.name
     console = Console()
-    rule, words = chosen_rule(stop_below, forecast_from or [], spec, StudyFolder(folder))
+    study = StudyFolder(folder)
+    rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
     for text in words:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     try:
@@ -230,8 +231,8 @@ def run(
                     stop_rule=rule,
                     on_event=progress,
                 )
-            if "finished" in study_status(folder).values():
-                close_study(StudyFolder(folder), console)
+            if study.has_finished():
+                close_study(study, console)
     except Interrupted as stopped:
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "

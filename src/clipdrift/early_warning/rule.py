@@ -15,7 +15,7 @@ import numpy as np
 
 from clipdrift.early_warning.forecast import Refused, Saved, forecast_of, movement
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import EarlyStop, EpochReading
 from clipdrift.spec import RunConfig, StudySpec, content_hash, expand
@@ -159,11 +159,8 @@ def settled(
 
     One that was stopped is settled while the rule in force would stop it again.
     """
-    try:
-        record = read_record(folder.record_path(config.run_id(identity)))
-    except RecordError:
-        return None
-    if record.identity != identity or record.status == "failed":
+    record = folder.recorded(config.run_id(identity), identity)
+    if record is None or record.status == "failed":
         return None
     if record.status == "stopped":
         again = rule and rule.verdict(config, record.backbone, record.history)

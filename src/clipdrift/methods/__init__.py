@@ -31,6 +31,7 @@ from clipdrift.methods import (
     peft_layers,
     vpt,
 )
+from clipdrift.methods.tower_weights import kept_in
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,23 @@ def _family(module: Any) -> Family:
     return Family(module.adapt, module.effective_state, module.save, module.restore)
 
 
+def _by_name(module: Any) -> Family:
+    """A family that is saved and restored as `module.FILE`, the tower's weights that train."""
+    save, restore = kept_in(module.FILE, module.adapt)
+    return Family(module.adapt, module.effective_state, save, restore)
+
+
 FUNCTIONS = ("adapt", "effective_state", "save", "restore")
 FAMILIES: dict[str, Family] = {
-    "adapter": _family(adapter),
-    "bitfit": _family(bitfit),
-    "full_ft": _family(full_ft),
-    "last_blocks": _family(last_blocks),
+    "adapter": _by_name(adapter),
+    "bitfit": _by_name(bitfit),
+    "full_ft": _by_name(full_ft),
+    "last_blocks": _by_name(last_blocks),
     "linear_probe": _family(linear_probe),
     "lora": _family(lora),
-    "lp_ft": _family(lp_ft),
+    "lp_ft": _by_name(lp_ft),
     "peft": replace(_family(peft_layers), start_faults=peft_layers.start_faults, in_place=False),
-    "vpt": replace(_family(vpt), moves_at_start=True),
+    "vpt": replace(_by_name(vpt), moves_at_start=True),
 }
 
 

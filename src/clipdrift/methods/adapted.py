@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder
-from clipdrift.methods import family_of
+from clipdrift.methods import Family, family_of
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import MethodBase
@@ -67,8 +67,7 @@ class AdaptedModel(nn.Module):
             RecordError: if what trains is not what this method lets train.
         """
         encoder = backbone.encoder()
-        self.family.adapt(encoder, self.spec, 0)
-        encoder.projection.requires_grad_(self.spec.projection == "trained")
+        _adapt(encoder, self.family, self.spec, seed=0)
         fresh = {f"{ENCODER}{n}": p.data for n, p in encoder.named_parameters() if p.requires_grad}
         trained = {n: p for n, p in self.trained().items() if n.startswith(ENCODER)}
         assign(fresh, trained, where="the encoder that trained")
@@ -106,8 +105,7 @@ def build(
         MethodError: if the method's options do not fit the backbone.
     """
     model = _bare(backbone, spec, n_classes)
-    model.family.adapt(model.encoder, spec, seed)
-    model.encoder.projection.requires_grad_(spec.projection == "trained")
+    _adapt(model.encoder, model.family, spec, seed=seed)
     if spec.head_init == "text" and text_features is not None:
         at_texts(model.head, text_features, backbone.logit_scale)
     elif isinstance(model.head, nn.Linear):
@@ -127,6 +125,11 @@ def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -
     model = _bare(backbone, spec, n_classes)
     model.restore(folder)
     return model.eval()
+
+
+def _adapt(encoder: ImageEncoder, family: Family, spec: MethodBase, *, seed: int) -> None:
+    family.adapt(encoder, spec, seed)
+    encoder.projection.requires_grad_(spec.projection == "trained")
 
 
 def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:

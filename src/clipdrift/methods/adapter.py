@@ -8,7 +8,6 @@ Chen et al. 2022, so that they start at it exactly. Layer norms stay frozen.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
-from clipdrift.methods.tower_weights import restore_trained, save_trained
 from clipdrift.spec.methods import AdapterSpec
 
 FILE = "adapters.safetensors"
@@ -60,17 +58,6 @@ def adapt(encoder: ImageEncoder, spec: AdapterSpec, seed: int) -> None:
 
 def effective_state(encoder: ImageEncoder) -> None:
     """No plain weights amount to a tower with non-linear adapters."""
-
-
-def save(encoder: ImageEncoder, folder: Path) -> None:
-    """Write the adapters."""
-    save_trained(encoder, folder / FILE)
-
-
-def restore(encoder: ImageEncoder, spec: AdapterSpec, folder: Path) -> None:
-    """Put adapters into the untouched tower as in training and read them back, key by key."""
-    adapt(encoder, spec, seed=0)
-    restore_trained(encoder, folder / FILE)
 
 
 def _insert(block: Any, path: str, spec: AdapterSpec) -> None:

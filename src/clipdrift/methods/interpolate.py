@@ -14,29 +14,10 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
-from clipdrift.spec.methods import FullFtSpec
+from clipdrift.methods.merged import Merged, as_model, between, merged
 
 HEAD = "head."
 LORA_A, LORA_B = ".lora_A.", ".lora_B."
-
-
-def between(
-    untouched: Mapping[str, Tensor], adapted: Mapping[str, Tensor], alpha: float
-) -> dict[str, Tensor]:
-    """theta(a) = (1 - a) theta_0 + a theta_1 for every tensor; bit-equal at a = 0 and a = 1.
-
-    Args:
-        untouched, adapted: the same names and shapes.
-        alpha: 0 (untouched) to 1 (adapted).
-
-    >>> zero, one = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
-    >>> between(zero, one, 0.25)["w"].tolist()
-    [1.5, 2.0]
-    """
-    return {
-        name: torch.lerp(untouched[name].to(value.device), value, alpha)
-        for name, value in adapted.items()
-    }
 
 
 @contextmanager
@@ -62,19 +43,17 @@ def _on_plain_weights(
     model: AdaptedModel, backbone: Backbone, alpha: float
 ) -> tuple[AdaptedModel, dict[str, Tensor]]:
     """A plain model under the adapted head that holds theta(alpha) of the merged weights."""
-    state = model.vision_state()
-    if state is None:
+    whole = merged(model)
+    if whole is None:
         raise ValueError(f"interpolation: expected plain weights, got a method with {NOT_PLAIN}")
-    spec = FullFtSpec(kind="full_ft", name=model.spec.name)
-    plain = AdaptedModel(backbone.encoder(), model.head, spec)
-    plain.encoder.requires_grad_(True)
-    adapted = _named(state, model.projection_state())
-    before = _named(backbone.vision_state(), backbone.projection_state())
-    wanted = between(before, adapted, alpha)
-    head = model.head.named_parameters()  # one that is frozen is there already
-    wanted |= {f"{HEAD}{name}": p.detach() for name, p in head if p.requires_grad}
-    plain.rewind(wanted)
-    return plain.eval(), wanted
+    there = Merged(
+        between(backbone.vision_state(), whole.tower, alpha),
+        between(backbone.projection_state(), whole.projection, alpha),
+        whole.head,
+    )
+    plain = as_model(there, backbone, model.spec)
+    plain.head = model.head
+    return plain, plain.snapshot()
 
 
 @contextmanager

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
-from clipdrift.methods.tower_weights import effective_state, restore_trained, save_trained
+from clipdrift.methods.tower_weights import effective_state
 from clipdrift.spec.methods import LastBlocksSpec
 
 FILE = "last_blocks.safetensors"
 
-__all__ = ["adapt", "effective_state", "restore", "save"]
+__all__ = ["FILE", "adapt", "effective_state"]
 
 
 def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
@@ -34,14 +32,3 @@ def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
         )
     blocks[-spec.blocks :].requires_grad_(True)
     encoder.tower.post_layernorm.requires_grad_(True)
-
-
-def save(encoder: ImageEncoder, folder: Path) -> None:
-    """Write the weights that trained."""
-    save_trained(encoder, folder / FILE)
-
-
-def restore(encoder: ImageEncoder, spec: LastBlocksSpec, folder: Path) -> None:
-    """Read the weights that trained back, key by key."""
-    adapt(encoder, spec, seed=0)
-    restore_trained(encoder, folder / FILE)

@@ -6,7 +6,6 @@ itself can load it onto the untouched vision tower.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
+from clipdrift.methods.peft_folder import FOLDER, WEIGHTS, write_config
 from clipdrift.methods.targets import POOLING_HEAD, Targets, find_targets, rank_faults
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import LoraSpec
 
-FOLDER = "adapter"
-WEIGHTS = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."
 
 
@@ -63,9 +61,7 @@ def save(encoder: ImageEncoder, folder: Path) -> None:
     """Write the adapter as peft does: adapter_config.json and adapter_model.safetensors."""
     tensors = {PEFT_PREFIX + k: t for k, t in _factors(encoder.tower).items()}
     save_tensors(tensors, folder / FOLDER / WEIGHTS)
-    config = encoder.tower.peft_config["default"].to_dict()  # type: ignore[index, union-attr]
-    text = json.dumps(config, indent=1, sort_keys=True, default=_plain)
-    (folder / FOLDER / "adapter_config.json").write_text(text)
+    write_config(encoder.tower.peft_config["default"], folder / FOLDER)  # type: ignore[index]
 
 
 def restore(encoder: ImageEncoder, spec: LoraSpec, folder: Path) -> None:
@@ -118,7 +114,3 @@ def _factors(tower: nn.Module) -> dict[str, Tensor]:
         for name, p in tower.named_parameters()
         if ".lora_" in name
     }
-
-
-def _plain(value: object) -> Any:
-    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))

@@ -6,6 +6,6 @@ step is `head_first`'s.
 
 from __future__ import annotations
 
-from clipdrift.methods.full_ft import adapt, effective_state, restore, save
+from clipdrift.methods.full_ft import FILE, adapt, effective_state
 
-__all__ = ["adapt", "effective_state", "restore", "save"]
+__all__ = ["FILE", "adapt", "effective_state"]

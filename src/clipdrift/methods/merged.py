@@ -1,7 +1,7 @@
-"""Weights made from those of finished runs: means over seeds, movements scaled.
+"""Merged weights, those that a plain tower would hold, and what is made of them.
 
-All of it on merged weights, those that a plain tower would hold, so that it is the same arithmetic
-for every method that has them.
+Means over seeds, movements scaled, mixtures with the untouched ones: the same arithmetic for every
+method that has plain weights.
 
 References: Wortsman et al. (2022), "Model soups", uniform soup; Ilharco et al. (2023), "Editing
 models with task arithmetic", for scaling what training moved.
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import AdaptedModel, build
-from clipdrift.methods.interpolate import between
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.methods import FullFtSpec, MethodBase
 
@@ -31,6 +30,25 @@ class Merged:
     tower: Tensors
     projection: Tensors
     head: Tensors
+
+
+def between(
+    untouched: Mapping[str, Tensor], adapted: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
+    """theta(a) = (1 - a) theta_0 + a theta_1 for every tensor; bit-equal at a = 0 and a = 1.
+
+    Args:
+        untouched, adapted: the same names and shapes.
+        alpha: 0 (untouched) to 1 (adapted).
+
+    >>> zero, one = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
+    >>> between(zero, one, 0.25)["w"].tolist()
+    [1.5, 2.0]
+    """
+    return {
+        name: torch.lerp(untouched[name].to(value.device), value, alpha)
+        for name, value in adapted.items()
+    }
 
 
 def merged(model: AdaptedModel) -> Merged | None:
@@ -75,13 +93,12 @@ def scaled(part: Merged, backbone: Backbone, scale: float) -> Merged:
     return Merged(between(backbone.vision_state(), part.tower, scale), part.projection, part.head)
 
 
-def as_model(
-    weights: Merged, backbone: Backbone, method: MethodBase, n_classes: int
-) -> AdaptedModel:
+def as_model(weights: Merged, backbone: Backbone, method: MethodBase) -> AdaptedModel:
     """A plain model that holds the weights, as full fine-tuning would have left it."""
     spec = FullFtSpec(
         kind="full_ft", name=method.name, head=method.head, head_init=method.head_init
     )
+    n_classes = len(weights.head["weight"])
     model = build(backbone, spec, n_classes, seed=0, text_features=None)
     tower = {name: p.data for name, p in model.encoder.tower.named_parameters()}
     projection = {name: p.data for name, p in model.encoder.projection.named_parameters()}
@@ -91,4 +108,4 @@ def as_model(
     return model.eval()
 
 
-__all__ = ["Merged", "as_model", "merged", "scaled", "soup"]
+__all__ = ["Merged", "as_model", "between", "merged", "scaled", "soup"]

@@ -8,7 +8,6 @@ reload needs, such as base weights that an init moved or parts that were drawn, 
 from __future__ import annotations
 
 import copy
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from torch import Tensor, nn
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.peft_config import configure, refused_by_peft
+from clipdrift.methods.peft_folder import FOLDER, WEIGHTS, write_config
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import PeftSpec
 
-FOLDER = "adapter"
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 FIXED_FILE = "fixed.safetensors"
 ADAPTER = "default"
 SAME_START = 1e-5
@@ -109,9 +107,7 @@ def save(encoder: ImageEncoder, folder: Path) -> None:
     """Write the adapter as peft does, and what else an exact reload needs."""
     save_tensors({k: t.clone() for k, t in _of_peft(encoder.tower).items()},
                  folder / FOLDER / WEIGHTS)  # fmt: skip
-    config = _injected(encoder.tower).tuner.peft_config[ADAPTER].to_dict()
-    text = json.dumps(config, indent=1, sort_keys=True, default=_plain)
-    (folder / FOLDER / CONFIG).write_text(text)
+    write_config(_injected(encoder.tower).tuner.peft_config[ADAPTER], folder / FOLDER)
     if fixed := _fixed_tensors(encoder.tower):
         save_tensors(fixed, folder / FIXED_FILE)
 
@@ -215,7 +211,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what does not concern a vision tower
         yield
-
-
-def _plain(value: object) -> Any:
-    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))

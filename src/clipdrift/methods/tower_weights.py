@@ -1,8 +1,10 @@
-"""The tower's own weights: as they are, and those that train, saved and read back by name."""
+"""The tower's weights by name: as they are, and those that train, kept in one file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,11 +22,18 @@ def trained_weights(encoder: ImageEncoder) -> dict[str, Tensor]:
     return {n: p.detach() for n, p in encoder.tower.named_parameters() if p.requires_grad}
 
 
-def save_trained(encoder: ImageEncoder, path: Path) -> None:
-    """Write the weights that train."""
-    save_tensors(trained_weights(encoder), path)
+Save = Callable[[ImageEncoder, Path], None]
+Restore = Callable[[ImageEncoder, Any, Path], None]
 
 
-def restore_trained(encoder: ImageEncoder, path: Path) -> None:
-    """Read the weights that train back, key by key."""
-    assign(trained_weights(encoder), load_tensors(path), where=str(path))
+def kept_in(file: str, adapt: Callable[[ImageEncoder, Any, int], None]) -> tuple[Save, Restore]:
+    """How a family is saved and restored that needs nothing but the weights that train."""
+
+    def save(encoder: ImageEncoder, folder: Path) -> None:
+        save_tensors(trained_weights(encoder), folder / file)
+
+    def restore(encoder: ImageEncoder, spec: Any, folder: Path) -> None:
+        adapt(encoder, spec, 0)
+        assign(trained_weights(encoder), load_tensors(folder / file), where=str(folder / file))
+
+    return save, restore

@@ -10,7 +10,6 @@ baseline before the first step, and epoch 0 is read as it is.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.errors import Fault, MethodError
-from clipdrift.methods.tower_weights import restore_trained, save_trained
 from clipdrift.spec.methods import VptSpec
 
 FILE = "prompts.safetensors"
@@ -82,14 +80,3 @@ class _Put:
 
 def effective_state(encoder: ImageEncoder) -> None:
     """No plain weights amount to a tower with more tokens."""
-
-
-def save(encoder: ImageEncoder, folder: Path) -> None:
-    """Write the prompts."""
-    save_trained(encoder, folder / FILE)
-
-
-def restore(encoder: ImageEncoder, spec: VptSpec, folder: Path) -> None:
-    """Put prompts into the untouched tower as in training and read them back."""
-    adapt(encoder, spec, seed=0)
-    restore_trained(encoder, folder / FILE)

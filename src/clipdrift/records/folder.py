@@ -193,14 +193,23 @@ class StudyFolder:
                 )
             ) from None
 
-    def finished(self, run_id: str, identity: str) -> RunRecord | None:
-        """The valid record of a run that came to its end under exactly this identity, else None."""
+    def recorded(self, run_id: str, identity: str) -> RunRecord | None:
+        """The valid record of a run under exactly this identity, else None."""
         try:
             record = read_record(self.record_path(run_id))
         except RecordError:
             return None
-        ended = record.status in ("finished", "diverged")
-        return record if record.identity == identity and ended else None
+        return record if record.identity == identity else None
+
+    def finished(self, run_id: str, identity: str) -> RunRecord | None:
+        """The valid record of a run that came to its end under exactly this identity, else None."""
+        record = self.recorded(run_id, identity)
+        return record if record and record.status in ("finished", "diverged") else None
+
+    def has_finished(self) -> bool:
+        """Whether any run of the plan is finished, so that there is something to analyse."""
+        found = (self.recorded(*run) for run in (self.planned() or {}).items())
+        return any(record is not None and record.status == "finished" for record in found)
 
     def records(self) -> tuple[list[RunRecord], list[Fault]]:
         """Records of the current study, sorted by run id, and the faults of unusable ones.

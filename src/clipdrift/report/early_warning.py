@@ -6,7 +6,7 @@ from typing import Any
 
 from clipdrift.analysis.early_warning import verdict
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import UNDEFINED, fixed, rate_text
+from clipdrift.report.metrics import UNDEFINED, fixed
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.study import Study
 from clipdrift.report.tables import (
@@ -16,6 +16,7 @@ from clipdrift.report.tables import (
     Table,
     analysis_table,
     name_of,
+    run_words,
     word,
 )
 
@@ -119,11 +120,7 @@ def _line(study: Study, record: RunRecord) -> list[Printed]:
 
     learned = why.learned_from.get("n_runs")
     return [
-        word(record.run_id),
-        word(record.target),
-        word(record.method),
-        word(rate_text(record.learning_rate), record.learning_rate),
-        word(str(record.seed), record.seed),
+        *run_words(record),
         said(str(why.epoch), why.epoch),
         said(fixed(why.forecast_pct, 1), why.forecast_pct),
         said(f"{fixed(why.low_pct, 1)} to {fixed(why.high_pct, 1)}", why.high_pct),

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import UNDEFINED, metric, rate_text, significant
+from clipdrift.report.metrics import UNDEFINED, metric, significant
 from clipdrift.report.printed import COUNT, DERIVED, VALUE, Printed
 from clipdrift.report.study import Study
-from clipdrift.report.tables import MAX_ROWS, Column, Table, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, run_words, word
 from clipdrift.spec.audit import audit
 
 MAX_TEXT = 120
@@ -137,11 +137,7 @@ def _head(study: Study, record: RunRecord, *, usable: bool) -> list[Printed]:
     epoch = record.selected_epoch
     runs = study.index.encode([record.run_id])
     return [
-        word(record.run_id),
-        word(record.target),
-        word(record.method),
-        word(rate_text(record.learning_rate), record.learning_rate),
-        word(str(record.seed), record.seed),
+        *run_words(record),
         word(status, title=record.reason or ""),
         word(UNDEFINED) if epoch is None else Printed(str(epoch), "", DERIVED, runs, epoch),
     ]

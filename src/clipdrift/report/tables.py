@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from clipdrift.records import RunRecord
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
 from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row
 from clipdrift.report.study import CellId, Place, Row, Study
@@ -54,6 +55,17 @@ class Shown:
 def word(text: str, sort: float | str | None = None, title: str = "") -> Printed:
     """Text that is no number."""
     return Printed(text, sort=sort if sort is not None else text, title=title)
+
+
+def run_words(record: RunRecord) -> list[Printed]:
+    """Run, target, method, learning rate and seed."""
+    return [
+        word(record.run_id),
+        word(record.target),
+        word(record.method),
+        word(rate_text(record.learning_rate), record.learning_rate),
+        word(str(record.seed), record.seed),
+    ]
 
 
 def analysis_table(
