@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from synthetic_records import RATES, synthetic_records
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.report import audit_report
+from clipdrift.report import audit_report, write_report
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.page import render, script_json
 from clipdrift.report.reading import NUMBER_HERE, Page, read_page
@@ -303,3 +304,21 @@ def test_the_report_never_imports_torch() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_three_methods_are_ranked_by_what_is_held_equal(
+    make_records: MakeRecords, tmp_path: Path
+) -> None:
+    records = make_records(methods=("full_ft", "lora", "third"), targets=("digits",))
+    folder = study_folder(tmp_path, records)
+    page = read_page(write_report(folder).read_text(encoding="utf-8"))
+    ranks = {
+        item.given["data-metric"]: item.text
+        for item in page.items.values()
+        if item.label.startswith("table ranking,")
+        and item.given.get("data-metric", "").endswith(".rank")
+    }
+    rows = json.loads(folder.analysis_path.read_text())["ranking"]
+    shown = {f"ranking[{i}].rank": str(r["rank"]) for i, r in enumerate(rows) if r["rank"]}
+    assert {name: text for name, text in ranks.items() if name in shown} == shown
+    assert audit_report(folder) == []

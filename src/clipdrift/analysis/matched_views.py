@@ -4,49 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.curves import Curve
-from clipdrift.analysis.intervals import (
-    Interval,
-    cluster_resamples,
-    distinct_draws,
-    percentile_cis,
-)
+from clipdrift.analysis.intervals import Interval, percentile_cis
+from clipdrift.analysis.method_curves import VIEWS, MethodCurves, View
 from clipdrift.analysis.ranks import Floats
-from clipdrift.analysis.signals import (
-    LOG_LR,
-    VAL_ACCURACY,
-    column,
-    matched_runs,
-    outcome_columns,
-    parts,
-)
+from clipdrift.analysis.signals import LOG_LR, VAL_ACCURACY, matched_runs, outcome_columns, parts
 
-WEIGHT_DRIFT = "drift.weight_drift_rel"
 N_RESAMPLES = 2_000
 N_PLACES = 5
 MIN_SEEDS = 2
 
 
 Pair = tuple[str, str]
-
-
-class View(NamedTuple):
-    """What is held equal between the methods, and whether its curve is followed in log10."""
-
-    name: str
-    metric: str
-    in_log10: bool
-
-
-VIEWS = (
-    View("equal_val_accuracy", VAL_ACCURACY, False),
-    View("equal_weight_drift", WEIGHT_DRIFT, True),
-)
 EQUAL_LR = "equal_learning_rate"
 
 
@@ -98,49 +72,25 @@ def rows(
     wanted = default_metrics(runs) if metrics is None else metrics
     out = []
     for (backbone, target), part in parts(runs, "backbone", "target"):
-        grid = _Grid(part, wanted, n_resamples, seed, level)
+        methods = MethodCurves(part, wanted, n_resamples, seed)
         key = {"backbone": backbone, "target": target}
-        out += [{**key, **row} for row in grid.rows()]
+        out += [{**key, **row} for row in _Comparison(methods, wanted, level).rows()]
     return out
 
 
-class _Grid:
-    """Runs of one target as method -> (learning rate, seed, metric), and the draws of seeds."""
+class _Comparison:
+    """Every pair of the methods of one target, held against each other in the three views."""
 
-    def __init__(
-        self, runs: pd.DataFrame, metrics: list[str], n_resamples: int, seed: int, level: float
-    ) -> None:
-        held = [view.metric for view in VIEWS if view.metric in runs]
-        self.metrics = metrics
-        self.columns = list(dict.fromkeys([*metrics, *held]))
-        self.seeds = sorted(set(runs["seed"]))
-        self.rates: dict[str, list[float]] = {}
-        self.values: dict[str, Floats] = {}
-        for (method,), part in parts(runs, "method"):
-            self.rates[method] = sorted(set(part["learning_rate"]))
-            self.values[method] = self._tensor(part, self.rates[method])
-        draws = distinct_draws(cluster_resamples(self.seeds, n_resamples, seed))
-        # The sample itself goes first, as every seed once; then the distinct resamples.
-        self.counts: Floats = np.column_stack([np.ones(len(self.seeds)), draws.counts])
-        self.inverse = draws.inverse + 1
-        self.n_resamples, self.seed, self.level = n_resamples, seed, level
-
-    def _tensor(self, runs: pd.DataFrame, rates: list[float]) -> Floats:
-        """(n_rates, n_seeds, n_columns); NaN where there is no value; repeated runs averaged."""
-        data = pd.DataFrame({name: column(runs, name) for name in self.columns})
-        means = data.groupby([runs["learning_rate"], runs["seed"]]).mean()
-        grid = pd.MultiIndex.from_product([rates, self.seeds])
-        table = means.reindex(grid).to_numpy(dtype=np.float64)
-        return table.reshape(len(rates), len(self.seeds), len(self.columns))
+    def __init__(self, methods: MethodCurves, metrics: list[str], level: float) -> None:
+        self.methods, self.metrics, self.level = methods, metrics, level
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        means = {method: self._means(values) for method, values in self.values.items()}
         curves = {
-            view.name: {method: self._curve(view, means[method]) for method in means}
+            view.name: {name: self.methods.curve(view, name) for name in self.methods.values}
             for view in VIEWS
-            if view.metric in self.columns
+            if view.metric in self.methods.columns
         }
-        for pair in combinations(sorted(self.values), 2):
+        for pair in combinations(sorted(self.methods.values), 2):
             yield from self._equal_rate(pair)
             for view in VIEWS:
                 if view.name in curves:
@@ -149,29 +99,17 @@ class _Grid:
                     reason = f"no {view.metric} in these records"
                     yield from self._nothing(view.name, pair, reason)
 
-    def _means(self, values: Floats) -> Floats:
-        """Cell means of every draw, over the seeds that have a value: (..., n_draws)."""
-        defined = np.isfinite(values)
-        total = np.where(defined, values, 0.0).swapaxes(1, 2) @ self.counts
-        weight = defined.swapaxes(1, 2).astype(np.float64) @ self.counts
-        return np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
-
-    def _curve(self, view: View, means: Floats) -> Curve:
-        x = means[:, self.columns.index(view.metric)]
-        if view.in_log10:
-            x = np.log10(np.where(x > 0, x, np.nan))
-        return Curve(x, means)
-
     def _equal_rate(self, pair: Pair) -> Iterator[dict[str, Any]]:
-        shared = [rate for rate in self.rates[pair[0]] if rate in self.rates[pair[1]]]
+        rates = self.methods.rates
+        shared = [rate for rate in rates[pair[0]] if rate in rates[pair[1]]]
         if not shared:
             yield from self._nothing(EQUAL_LR, pair, "no learning rate in common")
             return
         values = [
-            self.values[name][[self.rates[name].index(rate) for rate in shared]] for name in pair
+            self.methods.values[name][[rates[name].index(rate) for rate in shared]] for name in pair
         ]
         both = np.isfinite(values[0]) & np.isfinite(values[1])
-        first, second = (self._means(np.where(both, part, np.nan)) for part in values)
+        first, second = (self.methods.means(np.where(both, part, np.nan)) for part in values)
         for i, rate in enumerate(shared):
             yield from self._compare(EQUAL_LR, rate, LOG_LR, pair, first[i], second[i])
 
@@ -204,8 +142,8 @@ class _Grid:
     ) -> Iterator[dict[str, Any]]:
         """Rows of all metrics at one place: values (n_metrics, n_draws) of both methods."""
         metrics = [metric for metric in self.metrics if metric != held]
-        index = [self.columns.index(metric) for metric in metrics]
-        gaps = (first - second)[index][:, self.inverse]
+        index = [self.methods.columns.index(metric) for metric in metrics]
+        gaps = (first - second)[index][:, self.methods.inverse]
         intervals = percentile_cis(gaps, self.level)
         shares = np.isfinite(gaps).mean(axis=1)
         for metric, i, interval, share in zip(metrics, index, intervals, shares, strict=True):
@@ -218,7 +156,7 @@ class _Grid:
             yield self._row(view, at, metric, pair, found)
 
     def _band(self, interval: Interval, share: float) -> dict[str, Any]:
-        if len(self.seeds) < MIN_SEEDS:
+        if len(self.methods.seeds) < MIN_SEEDS:
             return {"reason": "one seed: no interval"}
         found = {"share_defined": float(share)}
         if interval.low is None:
@@ -236,12 +174,12 @@ class _Grid:
             "method_a": pair[0],
             "method_b": pair[1],
             **empty,
-            "n_seeds": len(self.seeds),
-            "n_resamples": self.n_resamples,
-            "seed": self.seed,
+            "n_seeds": len(self.methods.seeds),
+            "n_resamples": self.methods.n_resamples,
+            "seed": self.methods.seed,
             "reason": None,
             **found,
         }
 
 
-__all__ = ["EQUAL_LR", "N_PLACES", "N_RESAMPLES", "VIEWS", "View", "default_metrics", "rows"]
+__all__ = ["EQUAL_LR", "N_PLACES", "N_RESAMPLES", "default_metrics", "rows"]

@@ -33,6 +33,7 @@ from clipdrift.analysis import (
     predictor_bootstrap,
     predictors,
     probe_sensitivity,
+    ranking,
     reproduction,
     selection,
 )
@@ -85,6 +86,7 @@ def analyze(
         agreeing = without_conflicts(runs, varied)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
         foretold, stopped = early_warning.rows(records)
+        ranked = ranking.rows(agreeing, underfit_fraction=underfit)
         supported = with_supporting(runs, records, sensitivity)
         return {
             "schema_version": SCHEMA_VERSION,
@@ -97,6 +99,8 @@ def analyze(
             "equivalence": equivalence.rows(runs, varied=varied),
             "dose_response": dose.rows(runs),
             "matched_views": matched_views.rows(agreeing),
+            "ranking": ranked,
+            "ranking_agreement": ranking.agreement(ranked),
             "operating_points": operating.rows(runs),
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),

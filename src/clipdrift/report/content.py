@@ -26,6 +26,7 @@ from clipdrift.report.provenance import (
     matchedness_table,
     runs_table,
 )
+from clipdrift.report.ranking import agreement_table, ranking_table
 from clipdrift.report.study import Study
 from clipdrift.report.tables import Table, cell_table
 
@@ -84,6 +85,8 @@ def _tables(study: Study) -> dict[str, Any]:
         "selection": predictor.selection_table(study, 2.0),
         "mediation": predictor.mediation_table(study),
         "matched": comparison.matched_table(study),
+        "ranking": ranking_table(study),
+        "ranking_agreement": agreement_table(study),
         "after": after_table(study),
         "validation": warning.validation_table(study),
         "saving": warning.saving_table(study),

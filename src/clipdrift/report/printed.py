@@ -23,7 +23,7 @@ DERIVED = "derived"
 RATES = ("lr", "best_lr", "lowest_lr", "highest_lr")
 P_VALUES = ("p", "p_t", "p_holm", "p_wilcoxon", "p_tost", "wilcoxon_floor", "t_floor")
 IN_METRIC_UNIT = (
-    *("mean_diff", "sd_diff", "detectable_diff", "margin", "diff", "value_a", "value_b"),
+    *("mean_diff", "sd_diff", "detectable_diff", "margin", "diff", "value", "value_a", "value_b"),
     *("ours", "theirs", "tolerance", "estimate", "se", "total", "indirect", "direct"),
 )
 PERCENTAGES = (
@@ -35,12 +35,14 @@ INTERVALS = {
     "ci": ("ci_low", "ci_high"),
     "gap_ci": ("gap_ci_low", "gap_ci_high"),
     "indirect_ci": ("indirect_ci_low", "indirect_ci_high"),
+    "rank_ci": ("rank_low", "rank_high"),
 }
 HELD_EQUAL = {
     "equal_val_accuracy": "val_accuracy",
     "equal_weight_drift": "drift.weight_drift_rel",
 }
 TWO_DECIMALS = (
+    "kendall_tau",
     *("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined"),
     *("p_meets", "p_chosen", "p_none", "spearman", "spearman_within", "coverage"),
 )
@@ -192,6 +194,8 @@ def _field_text(table: str, row: Mapping[str, Any], key: str, *, interval: bool 
         return str(value)
     if key == "at":
         return metric(HELD_EQUAL[row["view"]]).number(value)
+    if key in INTERVALS["rank_ci"]:
+        return f"{value:g}"
     if key in PERCENTAGES:
         return fixed(value, 1)
     if key in IN_METRIC_UNIT or (interval and table not in CORRELATIONS):

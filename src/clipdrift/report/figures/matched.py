@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipdrift.analysis.matched_views import WEIGHT_DRIFT
+from clipdrift.analysis.method_curves import WEIGHT_DRIFT
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
 from clipdrift.report.metrics import fixed, metric, rate_text, significant
 from clipdrift.report.study import Place, Row, Study

@@ -1,0 +1,179 @@
+"""Rankings of methods against pandas, scipy's PCHIP and written-out resamples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from run_frames import RATES, SEEDS, made_up_runs, shuffled
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import isotonic_regression
+
+from clipdrift.analysis import ranking
+from clipdrift.analysis.intervals import cluster_resamples
+
+OUTCOME = "transfer.cifar100.retention_pct"
+METHODS = ("bitfit", "dora", "full_ft", "lora")
+MOVED = "drift.weight_drift_rel"
+Rows = list[dict[str, Any]]
+
+
+def runs(**keys: Any) -> pd.DataFrame:
+    return made_up_runs(targets=("pets",), methods=METHODS, **keys)
+
+
+def view(rows: Rows, name: str, metric: str = OUTCOME) -> dict[str, dict[str, Any]]:
+    return {r["method"]: r for r in rows if (r["view"], r["metric"]) == (name, metric)}
+
+
+def values(rows: dict[str, dict[str, Any]]) -> pd.Series:
+    return pd.Series({name: row["value"] for name, row in rows.items()})
+
+
+def equal_rates(frame: pd.DataFrame) -> pd.Series:
+    cells = frame.groupby(["method", "learning_rate"])[OUTCOME].mean()
+    return cells.groupby("method").mean()
+
+
+def own_best(frame: pd.DataFrame, metric: str = OUTCOME) -> pd.Series:
+    cells = frame.groupby(["method", "learning_rate"])[[*{"val_accuracy", metric}]].mean()
+    best = cells.loc[cells.groupby("method")["val_accuracy"].idxmax().tolist()]
+    return best[metric].droplevel("learning_rate")
+
+
+def along(frame: pd.DataFrame, method: str, held: pd.Series, place: float) -> float:
+    """Retention where `held` reaches a place: isotonic regression and PCHIP, both scipy's."""
+    own = frame[frame["method"] == method].assign(held=held)
+    means = own.groupby("learning_rate")[["held", OUTCOME]].mean()
+    means = means.iloc[: int(means["held"].to_numpy().argmax()) + 1]
+    knots = means.groupby(isotonic_regression(means["held"].to_numpy()).x.round(13)).mean()
+    return float(PchipInterpolator(knots["held"], knots[OUTCOME], extrapolate=False)(place))
+
+
+def test_values_and_ranks_of_every_view() -> None:
+    frame = runs()
+    found = ranking.rows(shuffled(frame), underfit_fraction=0.9, n_resamples=20)
+    expected = {
+        "equal_learning_rate": equal_rates(frame),
+        "own_best_rate": own_best(frame),
+    }
+    place = 0.9 * own_best(frame, "val_accuracy").max()
+    accuracy = {m: along(frame, m, frame["val_accuracy"], place) for m in METHODS}
+    expected["equal_val_accuracy"] = pd.Series(accuracy)
+    moved = float(own_best(frame, MOVED).median())
+    for name, series in expected.items():
+        rows = view(found, name)
+        assert values(rows)[list(METHODS)].to_numpy() == pytest.approx(
+            series[list(METHODS)].to_numpy(), rel=1e-9, nan_ok=True
+        )
+        ranks = series.rank(ascending=False, method="min")
+        assert {
+            m: row["rank"] for m, row in rows.items() if row["rank"]
+        } == ranks.dropna().to_dict()
+    for row in view(found, "equal_val_accuracy").values():
+        assert row["at"] == pytest.approx(place, rel=1e-12)
+    for row in view(found, "equal_weight_drift").values():
+        assert row["at"] == pytest.approx(moved, rel=1e-12)
+
+
+def test_learning_rate_is_where_the_method_gets_there() -> None:
+    frame = runs()
+    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=20)
+    cells = frame.groupby(["method", "learning_rate"])["val_accuracy"].mean()
+    for method, row in view(found, "own_best_rate").items():
+        assert row["lr"] == pytest.approx(cells[method].idxmax(), rel=1e-12)
+    assert all(r["lr"] is None for r in view(found, "equal_learning_rate").values())
+    for row in view(found, "equal_weight_drift").values():
+        assert row["lr"] is None or RATES[0] <= row["lr"] <= RATES[-1]
+
+
+def test_intervals_are_those_of_written_out_resamples() -> None:
+    frame = runs(rng_seed=3)
+    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=60, seed=5)
+    counts = cluster_resamples(sorted(SEEDS), 60, 5).counts.astype(int)
+    by_seed = dict(iter(frame.groupby("seed")))
+    drawn = []
+    for b in range(60):
+        times = zip(sorted(SEEDS), counts[:, b], strict=True)
+        drawn.append(pd.concat([by_seed[seed] for seed, k in times for _ in range(k)]))
+    for name, naive in (("equal_learning_rate", equal_rates), ("own_best_rate", own_best)):
+        table = pd.DataFrame([naive(part) for part in drawn])
+        ranks = table.rank(axis=1, ascending=False, method="min")
+        for method, row in view(found, name).items():
+            ends = np.quantile(table[method], [0.025, 0.975])
+            assert [row["ci_low"], row["ci_high"]] == pytest.approx(ends, rel=1e-9)
+            ends = np.quantile(ranks[method], [0.025, 0.975])
+            assert [row["rank_low"], row["rank_high"]] == pytest.approx(ends)
+
+
+def test_where_a_curve_does_not_reach_there_is_no_rank_but_a_reason() -> None:
+    frame = runs()
+    weak, strong = frame["method"] == "bitfit", frame["method"] == "dora"
+    frame.loc[weak, "val_accuracy"] -= 0.5
+    frame.loc[strong, "val_accuracy"] = 0.94 + 1e-3 * np.log10(frame.loc[strong, "learning_rate"])
+    frame.loc[frame["method"] == "lora", MOVED] = np.nan
+    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=10)
+    accuracy, moved = view(found, "equal_val_accuracy"), view(found, "equal_weight_drift")
+    assert accuracy["bitfit"]["reason"].startswith("its curve ends below")
+    assert accuracy["dora"]["reason"].startswith("its curve begins above")
+    assert moved["lora"]["reason"] == "its curve has fewer than two distinct values"
+    for row in (accuracy["bitfit"], accuracy["dora"], moved["lora"]):
+        assert (row["value"], row["rank"], row["ci_low"], row["rank_low"]) == (None,) * 4
+    assert {row["n_ranked"] for row in accuracy.values()} == {2}
+    assert sorted(row["rank"] for row in accuracy.values() if row["rank"]) == [1, 2]
+
+
+def test_equal_values_share_the_better_rank() -> None:
+    frame = runs()
+    twin = frame[frame["method"] == "lora"].assign(method="twin")
+    frame = pd.concat([frame, twin], ignore_index=True)
+    rows = view(ranking.rows(frame, underfit_fraction=0.9, n_resamples=10), "own_best_rate")
+    assert rows["twin"]["rank"] == rows["lora"]["rank"]
+    assert rows["twin"]["rank"] + 1 not in {row["rank"] for row in rows.values()}
+
+
+def test_no_common_rate_and_one_seed() -> None:
+    frame = runs(seeds=(7,))
+    frame.loc[frame["method"] == "lora", "learning_rate"] *= 1.5
+    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=10)
+    for row in view(found, "equal_learning_rate").values():
+        assert (row["rank"], row["reason"]) == (None, "the methods share no learning rate")
+    for row in view(found, "own_best_rate").values():
+        assert (row["ci_low"], row["reason"]) == (None, "one seed: no interval")
+        assert row["rank"] is not None
+
+
+def test_two_methods_are_not_ranked() -> None:
+    assert ranking.rows(made_up_runs(), underfit_fraction=0.9, n_resamples=5) == []
+    assert ranking.agreement([]) == []
+
+
+def test_agreement_counts_concordant_pairs() -> None:
+    found = ranking.rows(runs(), underfit_fraction=0.9, n_resamples=10)
+    (row,) = [
+        row
+        for row in ranking.agreement(found)
+        if (row["view_a"], row["view_b"], row["metric"])
+        == ("equal_learning_rate", "own_best_rate", OUTCOME)
+    ]
+    a, b = (values(view(found, name)) for name in ("equal_learning_rate", "own_best_rate"))
+    signs = [
+        np.sign((a[m] - a[n]) * (b[m] - b[n])) for i, m in enumerate(METHODS) for n in METHODS[:i]
+    ]
+    assert row["kendall_tau"] == pytest.approx(sum(signs) / len(signs))
+    assert (row["best_a"], row["best_b"]) == (a.idxmax(), b.idxmax())
+    assert row["n_methods"] == len(METHODS)
+
+
+def test_agreement_is_undefined_for_too_few_or_equal_values() -> None:
+    frame = runs()
+    frame[OUTCOME] = 50.0
+    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9, n_resamples=5))
+    reasons = {row["reason"] for row in rows if row["metric"] == OUTCOME}
+    assert "all methods have one value in a view" in reasons
+    frame.loc[frame["method"] != "lora", MOVED] = np.nan
+    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9, n_resamples=5))
+    few = [row for row in rows if "equal_weight_drift" in (row["view_a"], row["view_b"])]
+    assert {row["reason"] for row in few} == {"1 methods have a rank in both views"}
