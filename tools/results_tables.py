@@ -1,0 +1,202 @@
+"""Print the tables of a results page from an analysed study folder, as Markdown.
+
+    python tools/results_tables.py runs/method-atlas full_ft > tables.md
+
+The second argument is the method that all others are tested against. Everything is read from
+`analysis.json`; the words around the tables are written by people.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+VIEWS = ("equal_learning_rate", "own_best_rate", "equal_val_accuracy", "equal_weight_drift")
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def spread(row: Row | None, scale: float = 1.0) -> str:
+    if row is None or row["mean"] is None:
+        return "–"
+    sd = "" if row["sd"] is None else f" ± {scale * row['sd']:.1f}"
+    return f"{scale * row['mean']:.1f}{sd}" + (" *" if row.get("underfit") else "")
+
+
+def number(value: float | None, form: str = "{:.1f}") -> str:
+    return "–" if value is None else form.format(value)
+
+
+def pick(rows: Iterable[Row], **where: Any) -> Iterator[Row]:
+    return (row for row in rows if all(row[key] == value for key, value in where.items()))
+
+
+def cells(analysis: Row, target: str, outcomes: list[str]) -> str:
+    """Mean and SD of test accuracy and retention of every cell."""
+    rows: dict[tuple[str, float], dict[str, Row]] = {}
+    for row in pick(analysis["cells"], target=target):
+        rows.setdefault((row["method"], row["lr"]), {})[row["metric"]] = row
+    rates = sorted({lr for _, lr in rows})
+    lines = []
+    for method in dict.fromkeys(method for method, _ in rows):
+        own = [rows.get((method, lr), {}) for lr in rates]
+        texts = [
+            f"{spread(found.get('test_accuracy'), 100)}; "
+            + "; ".join(spread(found.get(name)).replace(" *", "") for name in outcomes)
+            if found
+            else "–"
+            for found in own
+        ]
+        lines.append([method, *texts])
+    return table(["method", *(f"{lr:g}" for lr in rates)], lines)
+
+
+def ranks(analysis: Row, target: str, outcome: str, reference: str) -> str:
+    """Every method in the four views: value and rank, and the test against the reference."""
+    found: dict[str, dict[str, Row]] = {}
+    for row in pick(analysis["ranking"], target=target, metric=outcome):
+        found.setdefault(row["method"], {})[row["view"]] = row
+    accuracy = {
+        row["method"]: row
+        for row in pick(analysis["operating_points"], target=target, metric="test_accuracy")
+    }
+    lines = []
+    for method, views in found.items():
+        best = accuracy[method]
+        line = [method, f"{best['lr']:g}", spread(best, 100)]
+        for view in VIEWS:
+            if view not in views or views[view]["rank"] is None:
+                line.append("–")
+                continue
+            row = views[view]
+            band = "" if row["rank_low"] is None else f" ({row['rank_low']:g}–{row['rank_high']:g})"
+            line.append(f"{row['value']:.1f}, {row['rank']}{band}")
+        tested = pick(analysis["paired"], target=target, metric=outcome, scope="pooled")
+        lines.append([*line, *against(reference, method, tested)])
+    head = ["method", "best LR", "test accuracy there", *(v.replace("_", " ") for v in VIEWS)]
+    return table([*head, f"minus {reference}, pooled (95 % CI)", "Holm p"], lines)
+
+
+def against(reference: str, method: str, tested: Iterable[Row]) -> list[str]:
+    """Paired difference method - reference with its interval, and Holm's p."""
+    for row in tested:
+        if {row["method_a"], row["method_b"]} == {method, reference} and row["p_holm"] is not None:
+            sign = 1 if row["method_a"] == method else -1
+            ends = sorted(sign * row[end] for end in ("ci_low", "ci_high"))
+            text = f"{sign * row['mean_diff']:+.1f} ({ends[0]:+.1f} to {ends[1]:+.1f})"
+            return [text, number(row["p_holm"], "{:.2g}")]
+    return ["–", "–"]
+
+
+def agreement(analysis: Row) -> str:
+    lines = [
+        [
+            row["target"],
+            row["metric"],
+            f"{row['view_a']} / {row['view_b']}".replace("_", " "),
+            str(row["n_methods"]),
+            number(row["kendall_tau"], "{:+.2f}"),
+            number(row["p"], "{:.2g}"),
+            f"{row['best_a']} / {row['best_b']}",
+        ]
+        for row in analysis["ranking_agreement"]
+    ]
+    return table(["target", "metric", "views", "methods", "tau", "p", "first"], lines)
+
+
+def frontier(analysis: Row) -> str:
+    lines = [
+        [
+            row["target"],
+            row["transfer"],
+            row["method"],
+            f"{row['lr']:g}",
+            f"{100 * row['mean_test_accuracy']:.1f} ± {100 * (row['sd_test_accuracy'] or 0):.1f}",
+            f"{row['mean_retention_pct']:.1f} ± {row['sd_retention_pct'] or 0:.1f}",
+        ]
+        for row in analysis["frontier"]
+        if row["method"]
+    ]
+    return table(["target", "transfer", "method", "LR", "test accuracy", "kept"], lines)
+
+
+def choice(analysis: Row) -> str:
+    lines = [
+        [
+            row["target"],
+            row["budget"],
+            row["standing"],
+            *(str(row["method"]), number(row["lr"], "{:g}"), number(row["alpha"], "{:g}")),
+            f"{100 * row['test_accuracy']:.1f} ± {100 * (row['sd_test_accuracy'] or 0):.1f}",
+            f"{row['retention_pct']:.1f} ± {row['sd_retention_pct'] or 0:.1f}",
+            number(row["p_meets"], "{:.2f}"),
+            number(row["p_chosen"], "{:.2f}"),
+        ]
+        for row in analysis["choice"]
+        if row["method"] and row["standing"] in ("chosen", "runner-up", "misses")
+    ]
+    head = ["target", "budget", "standing", "method", "LR", "alpha", "test accuracy", "kept"]
+    return table([*head, "meets", "chosen"], lines)
+
+
+def forewarned(analysis: Row) -> str:
+    lines = [
+        [
+            row["split"],
+            number(row["n"], "{}"),
+            *(number(row[key]) for key in ("mae", "mae_mean", "mae_there", "mae_lower_rate")),
+            *(str(row["against_mean"]), str(row["against_lower_rate"])),
+            *(number(row[k], "{:.2f}") for k in ("spearman", "spearman_within", "coverage")),
+            number(row["median_width"], "{:.0f}"),
+        ]
+        for row in analysis["early_warning"]
+    ]
+    head = ["left out", "runs", "error pp", "of the mean", "error pp, with a lower rate"]
+    head += ["of next lower rate", "against mean", "against lower rate", "rho", "rho in method"]
+    return table([*head, "covered (80 %)", "width pp"], lines)
+
+
+def stopped(analysis: Row) -> str:
+    keys = ("n_below", "n_stopped", "n_right", "n_wrong")
+    lines = [
+        [
+            row["split"],
+            number(row["limit_pct"], "{:g}"),
+            *(number(row[key], "{}") for key in keys),
+            number(row["steps_saved_pct"]),
+            number(row["seconds_saved_pct"]),
+        ]
+        for row in analysis["early_stopping"]
+    ]
+    head = ["left out", "limit %", "below it", "stopped", "rightly", "wrongly"]
+    return table([*head, "steps saved %", "training time saved %"], lines)
+
+
+def main(folder: Path, reference: str) -> None:
+    analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
+    outcomes = sorted({r["metric"] for r in analysis["ranking"]} - {"test_accuracy"})
+    for target in sorted({row["target"] for row in analysis["cells"]}):
+        head = f"{target}: test accuracy; {'; '.join(outcomes)}"
+        print(f"### {head}\n\n{cells(analysis, target, outcomes)}")
+        for outcome in outcomes:
+            print(f"### {target}: {outcome}\n\n{ranks(analysis, target, outcome, reference)}")
+    for name, part in (
+        ("Do the views agree?", agreement),
+        ("Frontier", frontier),
+        ("Choice", choice),
+        ("Forecast after epoch 1", forewarned),
+        ("Stopping", stopped),
+    ):
+        print(f"### {name}\n\n{part(analysis)}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
