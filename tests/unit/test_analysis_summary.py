@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipdrift.analysis.pairs import compared_with
 from clipdrift.analysis.summary import analyze, row_keys, schema, to_csv, to_json, write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
@@ -322,3 +323,44 @@ def test_runs_under_other_conditions_enter_no_comparison(make_records: Any) -> N
     ]
     assert numbers[0] == numbers[1]
     assert ours["power"] != analyze(records)["power"]
+
+
+SEVEN = ("adapters", "bitfit", "dora", "full_ft", "lora", "oft", "vera")
+
+
+@pytest.mark.parametrize(
+    ("methods", "asked", "expected"),
+    [
+        (SEVEN[:6], None, None),
+        (SEVEN, None, ["full_ft"]),
+        ([*SEVEN[:3], *SEVEN[4:], "zz"], None, ["adapters"]),
+        (SEVEN, ["lora", "dora"], ["dora", "lora"]),
+    ],
+)
+def test_many_methods_are_compared_with_one_of_them(
+    methods: list[str], asked: list[str] | None, expected: list[str] | None
+) -> None:
+    assert compared_with(methods, asked) == expected
+
+
+def test_what_is_compared_is_said_and_the_rest_keeps_its_numbers(make_records: MakeRecords) -> None:
+    records = small(make_records, methods=SEVEN)
+    result = check(analyze(records))
+    alone = analyze([record for record in records if record.method in ("full_ft", "lora")])
+    assert result["settings"]["compare_with"] == ["full_ft"]
+    assert alone["settings"]["compare_with"] is None
+    (row,) = (row for row in result["warnings"] if row["kind"] == "pairs_not_compared")
+    assert row["count"] == 7 * 6 // 2 - 6
+    for key in ("paired", "equivalence", "matched_views", "mediation", "power"):
+        pairs = {(r["method_a"], r["method_b"]) for r in result[key]}
+        assert pairs == {tuple(sorted(("full_ft", name))) for name in SEVEN if name != "full_ft"}
+        of_family = ("p_holm", "family")  # the only fields that look beyond the pair
+        ours, theirs = (
+            [
+                {k: v for k, v in r.items() if k not in of_family}
+                for r in rows
+                if r["method_b"] == "lora"
+            ]
+            for rows in (result[key], alone[key])
+        )
+        assert ours == theirs

@@ -142,3 +142,12 @@ def test_probing_the_test_split_is_called_a_leak(changes: dict[str, Any]) -> Non
 def test_a_target_may_take_its_probe_set_out_of_the_leak() -> None:
     own = [{"name": "a", "builtin": "a", "probe": {"source": "train"}}]
     assert rows_of(probe={"source": "test"}, targets=own)["probe set"][1] == "shared"
+
+
+def test_compared_with_names_matched_methods() -> None:
+    probe = {"kind": "linear_probe", "role": "reference"}
+    (fault,) = faults_of(methods=["full_ft", probe], compare_with=["full_ft", "linear_probe"])
+    expected = (
+        "compare_with: expected names among the matched methods full_ft, got 'linear_probe'. "
+    )
+    assert expected in fault

@@ -219,6 +219,7 @@ def test_identity_changes_with_content_and_protocol(monkeypatch: pytest.MonkeyPa
         ({}, {"name": "renamed"}),
         ({}, {"description": "said better"}),
         ({}, {"underfit_fraction": 0.8}),
+        ({}, {"compare_with": ["full_ft"]}),
         ({}, {"seeds": [7, 99]}),
         ({}, {"learning_rates": [1e-5, 3e-3]}),
         ({}, {"methods": ["full_ft", "linear_probe"], "varied": ["projection"]}),

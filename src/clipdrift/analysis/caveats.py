@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from clipdrift.analysis.frame import RUN_KEY, agree, numbers, runs_frame, same_run_groups
-from clipdrift.analysis.pairs import matched_pairs
+from clipdrift.analysis.pairs import matched_pairs, method_pairs
 from clipdrift.analysis.signals import matched_runs, parts
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
@@ -19,7 +19,10 @@ PLACE = ("backbone", "target", "method", "lr", "seed")
 
 
 def rows(
-    records: Sequence[RunRecord], faults: Sequence[Fault] = (), varied: Collection[str] = ()
+    records: Sequence[RunRecord],
+    faults: Sequence[Fault] = (),
+    varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Everything that limits the analysis, one row per kind and place.
 
@@ -27,12 +30,13 @@ def rows(
     `run_stopped` (ended early by a forecast: listed, in no mean; those of its cell are of the runs
     that went on, and so flattered), `duplicate_kept_once`, `duplicate_dropped`, `run_warning`,
     `leak` (the test part was read before the end), `undefined_value`, `several_backbones` (never
-    pooled), `one_method`, `one_learning_rate`, `one_seed`, `pairs_dropped`.
+    pooled), `one_method`, `one_learning_rate`, `one_seed`, `pairs_dropped`, `pairs_not_compared`.
 
     Args:
         records: as read, in any order.
         faults: of records that could not be read.
         varied: factors whose fingerprints may differ between matched runs.
+        compare_with: methods of which every compared pair holds one; default every pair.
 
     Returns:
         Dicts with `kind, backbone, target, method, lr, seed, count, detail, run_ids`; the place is
@@ -46,7 +50,8 @@ def rows(
         *_remarks(records),
         *_undefined(records),
         *_design(frame),
-        *_dropped_pairs(frame, varied),
+        *_dropped_pairs(frame, varied, compare_with),
+        *_not_compared(frame, compare_with),
     ]
     return [
         {**dict.fromkeys(("kind", *PLACE, "count", "detail")), "run_ids": [], **r} for r in found
@@ -151,8 +156,25 @@ def _design(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 yield {"kind": kind, **place, "count": 1, "detail": detail}
 
 
-def _dropped_pairs(frame: pd.DataFrame, varied: Collection[str]) -> Iterator[dict[str, Any]]:
-    for pairs in matched_pairs(frame, varied):
+def _not_compared(
+    frame: pd.DataFrame, compare_with: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
+    methods = set(matched_runs(frame)["method"])
+    every, compared = (len(method_pairs(methods, names)) for names in (None, compare_with))
+    if compared < every:
+        names = ", ".join(sorted(compare_with or []))
+        yield {
+            "kind": "pairs_not_compared",
+            "count": every - compared,
+            "detail": f"{len(methods)} matched methods: tests and matched views compare them with "
+            f"{names} only, and all are ranked; compare_with in the study names others",
+        }
+
+
+def _dropped_pairs(
+    frame: pd.DataFrame, varied: Collection[str], compare_with: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
+    for pairs in matched_pairs(frame, varied, compare_with):
         by_reason: dict[tuple[float, str], int] = defaultdict(int)
         for drop in pairs.dropped:
             by_reason[drop.lr, drop.why] += 1

@@ -21,6 +21,7 @@ def rows(
     *,
     margins: Mapping[str, float] | None = None,
     varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
     alpha: float = ALPHA,
 ) -> list[dict[str, Any]]:
     """Two one-sided paired t tests (TOST) against a stated margin.
@@ -34,6 +35,7 @@ def rows(
         frame: one row per finished run.
         margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
         varied: factors whose fingerprints may differ between matched runs.
+        compare_with: methods of which every pair holds one; default every pair.
         alpha: level of each one-sided test.
 
     Returns:
@@ -46,7 +48,7 @@ def rows(
     """
     wanted = default_margins(frame) if margins is None else margins
     out = []
-    for pairs in matched_pairs(frame, varied):
+    for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = (pairs.method_a, pairs.method_b)
         for metric, margin in wanted.items():

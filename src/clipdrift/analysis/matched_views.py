@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from clipdrift.analysis.curves import Curve
 from clipdrift.analysis.intervals import Interval, percentile_cis
 from clipdrift.analysis.method_curves import VIEWS, MethodCurves, View
+from clipdrift.analysis.pairs import method_pairs
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import LOG_LR, VAL_ACCURACY, matched_runs, outcome_columns, parts
 
@@ -35,6 +35,7 @@ def rows(
     frame: pd.DataFrame,
     *,
     metrics: list[str] | None = None,
+    compare_with: Collection[str] | None = None,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
     level: float = 0.95,
@@ -55,6 +56,7 @@ def rows(
         frame: one row per finished run.
         metrics: columns to compare; default `default_metrics`. `log10_learning_rate` in the curve
             views is the rate at which a method gets there.
+        compare_with: methods of which every pair holds one; default every pair.
         n_resamples, seed: of the bootstrap.
         level: coverage.
 
@@ -74,23 +76,24 @@ def rows(
     for (backbone, target), part in parts(runs, "backbone", "target"):
         methods = MethodCurves(part, wanted, n_resamples, seed)
         key = {"backbone": backbone, "target": target}
-        out += [{**key, **row} for row in _Comparison(methods, wanted, level).rows()]
+        pairs = method_pairs(methods.values, compare_with)
+        out += [{**key, **row} for row in _Comparison(methods, wanted, level).rows(pairs)]
     return out
 
 
 class _Comparison:
-    """Every pair of the methods of one target, held against each other in the three views."""
+    """Pairs of the methods of one target, held against each other in the three views."""
 
     def __init__(self, methods: MethodCurves, metrics: list[str], level: float) -> None:
         self.methods, self.metrics, self.level = methods, metrics, level
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, pairs: list[Pair]) -> Iterator[dict[str, Any]]:
         curves = {
             view.name: {name: self.methods.curve(view, name) for name in self.methods.values}
             for view in VIEWS
             if view.metric in self.methods.columns
         }
-        for pair in combinations(sorted(self.methods.values), 2):
+        for pair in pairs:
             yield from self._equal_rate(pair)
             for view in VIEWS:
                 if view.name in curves:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.intervals import Interval, cluster_resamples, distinct_draws, percentile_ci
+from clipdrift.analysis.pairs import method_pairs
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import LOG_LR, column, matched_runs, outcome_columns, parts
 
@@ -60,7 +60,12 @@ class Effects(NamedTuple):
 
 
 def rows(
-    frame: pd.DataFrame, *, n_resamples: int = N_RESAMPLES, seed: int = 0, level: float = 0.95
+    frame: pd.DataFrame,
+    *,
+    compare_with: Collection[str] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Product-of-coefficients mediation method -> drift -> retention, per backbone and target.
 
@@ -75,6 +80,7 @@ def rows(
 
     Args:
         frame: one row per finished run.
+        compare_with: methods of which every pair holds one; default every pair.
         n_resamples, seed: of the bootstrap over seeds.
         level: coverage.
 
@@ -91,7 +97,7 @@ def rows(
     """
     out = []
     for (backbone, target), runs in parts(matched_runs(frame), "backbone", "target"):
-        for a, b in combinations(sorted(set(runs["method"])), 2):
+        for a, b in method_pairs(set(runs["method"]), compare_with):
             key = {"backbone": backbone, "target": target, "method_a": a, "method_b": b}
             pair = _shared_rates(runs, a, b)
             out += [{**key, **row} for row in _pair(pair, b, n_resamples, seed, level)]

@@ -37,6 +37,7 @@ def rows(
     *,
     metrics: list[str] | None = None,
     varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Paired comparison of every two matched methods.
@@ -51,6 +52,7 @@ def rows(
         frame: one row per finished run; `matched_pairs` says which are paired.
         metrics: default `default_metrics`.
         varied: factors whose fingerprints may differ between matched runs.
+        compare_with: methods of which every pair holds one; default every pair.
         level: coverage.
 
     Returns:
@@ -64,7 +66,7 @@ def rows(
     """
     wanted = default_metrics(frame) if metrics is None else metrics
     out = []
-    for pairs in matched_pairs(frame, varied):
+    for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
         for metric in wanted:

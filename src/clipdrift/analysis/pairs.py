@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from clipdrift.analysis.frame import FINGERPRINT
 from clipdrift.analysis.signals import matched_runs, parts
 
+MAX_METHODS = 6
+REFERENCE = "full_ft"
+
 
 class Dropped(NamedTuple):
     """A place of the grid at which no pair could be made, and why."""
@@ -40,7 +43,45 @@ class MatchedRuns(NamedTuple):
         return sorted({*self.lr.tolist(), *(drop.lr for drop in self.dropped)})
 
 
-def matched_pairs(frame: pd.DataFrame, varied: Collection[str] = ()) -> Iterator[MatchedRuns]:
+def compared_with(methods: Collection[str], asked: Collection[str] | None) -> list[str] | None:
+    """Methods of which every compared pair holds one; None for all pairs.
+
+    Pairs grow with the square of the methods, and with them tables that nobody reads and the family
+    that Holm's correction is over. So more than `MAX_METHODS` are compared with one of them.
+
+    Args:
+        methods: the matched methods of a study.
+        asked: what the study says in `compare_with`.
+
+    >>> compared_with(["full_ft", "lora"], None)
+    >>> compared_with([f"rank-{r}" for r in range(9)], None)
+    ['rank-0']
+    """
+    if asked is not None or len(methods) <= MAX_METHODS:
+        return None if asked is None else sorted(asked)
+    return [REFERENCE if REFERENCE in methods else min(methods)]
+
+
+def method_pairs(
+    methods: Collection[str], compare_with: Collection[str] | None
+) -> list[tuple[str, str]]:
+    """Pairs in alphabetical order, those with one of `compare_with` where it is not None.
+
+    >>> method_pairs(["c", "a", "b"], ["b"])
+    [('a', 'b'), ('b', 'c')]
+    """
+    return [
+        (a, b)
+        for a, b in combinations(sorted(methods), 2)
+        if compare_with is None or a in compare_with or b in compare_with
+    ]
+
+
+def matched_pairs(
+    frame: pd.DataFrame,
+    varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
+) -> Iterator[MatchedRuns]:
     """Every two matched methods of a backbone and target, with their pairs.
 
     A pair is two runs at the same learning rate and seed. `method_a` comes first in the alphabet,
@@ -50,6 +91,7 @@ def matched_pairs(frame: pd.DataFrame, varied: Collection[str] = ()) -> Iterator
     Args:
         frame: one row per finished run.
         varied: factors that the study varies on purpose; their fingerprints may differ.
+        compare_with: as for `method_pairs`.
     """
     runs = matched_runs(frame)
     for (backbone, target), part in parts(runs, "backbone", "target"):
@@ -64,7 +106,7 @@ def matched_pairs(frame: pd.DataFrame, varied: Collection[str] = ()) -> Iterator
             for method, own in part.groupby("method", sort=True)
         }
         marks = _Fingerprints(part, varied)
-        for a, b in combinations(sorted(map(str, places)), 2):
+        for a, b in method_pairs([str(name) for name in places], compare_with):
             first, second, rates, dropped = [], [], [], []
             for lr, seed in sorted({*places[a], *places[b]}):
                 i, j = places[a].get((lr, seed)), places[b].get((lr, seed))
@@ -151,7 +193,9 @@ def dropped_in_words(dropped: list[Dropped], undefined: int) -> str | None:
 __all__ = [
     "Dropped",
     "MatchedRuns",
+    "compared_with",
     "dropped_in_words",
     "matched_pairs",
+    "method_pairs",
     "without_conflicts",
 ]

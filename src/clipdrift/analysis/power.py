@@ -44,6 +44,7 @@ def rows(
     metrics: list[str] | None = None,
     alpha: float = ALPHA,
     varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Smallest detectable difference and seeds needed, from the seed variance of matched pairs.
 
@@ -59,6 +60,7 @@ def rows(
         metrics: default test accuracy, retention and every `drift.*`.
         alpha: two-sided level.
         varied: factors whose fingerprints may differ between matched runs.
+        compare_with: methods of which every pair holds one; default every pair.
 
     Returns:
         One dict per backbone, target, metric, pair of methods and rate, and pooled: `backbone,
@@ -75,7 +77,7 @@ def rows(
     default = [name for name in ("test_accuracy",) if name in frame]
     wanted = [*default, *outcome_columns(frame), *drifts] if metrics is None else metrics
     out = []
-    for pairs in matched_pairs(frame, varied):
+    for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
         by_rate = _differences(pairs, wanted)

@@ -39,7 +39,8 @@ from clipdrift.analysis import (
 )
 from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.pairs import without_conflicts
+from clipdrift.analysis.pairs import compared_with, without_conflicts
+from clipdrift.analysis.signals import matched_runs
 from clipdrift.analysis.supporting import with_supporting
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
@@ -79,11 +80,13 @@ def analyze(
     underfit = cells.UNDERFIT_FRACTION if spec is None else spec.underfit_fraction
     varied = [] if spec is None else sorted(spec.varied)
     preset = published or _preset(records, spec)
+    asked = None if spec is None else spec.compare_with
     # More threads would change the order of sums, and with it the last digits, from machine to
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
         runs = runs_frame(records)
         agreeing = without_conflicts(runs, varied)
+        compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
         foretold, stopped = early_warning.rows(records)
         ranked = ranking.rows(agreeing, underfit_fraction=underfit)
@@ -91,14 +94,19 @@ def analyze(
         return {
             "schema_version": SCHEMA_VERSION,
             "generated_from": _origin(records, runs),
-            "settings": {"underfit_fraction": underfit, "varied": varied, "preset": preset},
-            "warnings": caveats.rows(records, faults, varied),
+            "settings": {
+                "underfit_fraction": underfit,
+                "varied": varied,
+                "preset": preset,
+                "compare_with": compared,
+            },
+            "warnings": caveats.rows(records, faults, varied, compared),
             "cells": cells.rows(runs, underfit_fraction=underfit),
-            "paired": paired.rows(runs, varied=varied),
+            "paired": paired.rows(runs, varied=varied, compare_with=compared),
             "mixed": mixed.rows(runs),
-            "equivalence": equivalence.rows(runs, varied=varied),
+            "equivalence": equivalence.rows(runs, varied=varied, compare_with=compared),
             "dose_response": dose.rows(runs),
-            "matched_views": matched_views.rows(agreeing),
+            "matched_views": matched_views.rows(agreeing, compare_with=compared),
             "ranking": ranked,
             "ranking_agreement": ranking.agreement(ranked),
             "operating_points": operating.rows(runs),
@@ -106,7 +114,7 @@ def analyze(
             "predictors": predictors.rows(runs),
             "predictor_bootstrap": predictor_bootstrap.rows(runs),
             "partial_correlations": partial.rows(runs),
-            "mediation": mediation.rows(agreeing),
+            "mediation": mediation.rows(agreeing, compare_with=compared),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "choice": choice.rows(
                 runs,
@@ -119,7 +127,7 @@ def analyze(
             "early_stopping": stopped,
             "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
             "probe_sensitivity": sensitivity,
-            "power": power.rows(runs, varied=varied),
+            "power": power.rows(runs, varied=varied, compare_with=compared),
             "reproduction": reproduction.rows(supported, preset) if preset else [],
         }
 

@@ -15,6 +15,7 @@ WARNING_WORDS = {
     "duplicate_kept_once": "Duplicated run, counted once",
     "duplicate_dropped": "Duplicated run that contradicts itself, left out",
     "pairs_dropped": "Matched pairs dropped",
+    "pairs_not_compared": "Pairs of methods not compared",
     "undefined_value": "Undefined value",
     "several_backbones": "Several backbones",
     "one_method": "One method",

@@ -40,6 +40,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_duplicate_faults(spec),
         *_matched_faults(spec),
         *_reference_faults(spec),
+        *_compared_faults(spec),
         *_penalty_faults(spec),
         *_checkpoint_faults(spec),
         *_size_faults(spec),
@@ -109,6 +110,20 @@ def _reference_faults(spec: StudySpec) -> list[Fault]:
         )
         for i, method in enumerate(spec.methods)
         for name in method.targets or []
+        if name not in known
+    ]
+
+
+def _compared_faults(spec: StudySpec) -> list[Fault]:
+    known = [method.name for method in spec.matched_methods()]
+    return [
+        Fault(
+            "compare_with",
+            f"names among the matched methods {', '.join(known) or '(none)'}",
+            repr(name),
+            "Name a matched method of this study",
+        )
+        for name in spec.compare_with or []
         if name not in known
     ]
 

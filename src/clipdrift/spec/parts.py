@@ -112,6 +112,12 @@ class StudySpec(Part):
     underfit_fraction: float = Field(
         0.9, gt=0, le=1, description="cells below this share of a target's best are flagged"
     )
+    compare_with: list[Name] | None = Field(
+        None,
+        min_length=1,
+        description="methods that pairs are compared with; default every pair of up to 6 matched "
+        "methods, of more those with full_ft, or with the first by name",
+    )
     varied: list[Literal["projection", "head_init", "head", "head_lr"]] = Field(
         [], description="factors that matched methods may differ in, because they are studied"
     )
