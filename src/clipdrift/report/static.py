@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipdrift.report.figures.dose import cell_means, resting
-from clipdrift.report.figures.layers import cell_blocks, layer_signals, panels, scales
+from clipdrift.report.figures.layers import layer_signals, panels, scales
 from clipdrift.report.metrics import metric, rate_text
 from clipdrift.report.palette import LIGHT
 from clipdrift.report.study import Place, Row, Study
@@ -43,6 +43,8 @@ STYLE = {
     "text.parse_math": False,
     "svg.hashsalt": "clipdrift",
 }
+# Panels side by side, so that a figure of many methods still fits a page.
+MAX_ACROSS = 6
 Draw = Callable[[Any], None]
 
 
@@ -89,7 +91,8 @@ def _figures(study: Study) -> Iterator[tuple[str, tuple[float, float], Draw]]:
             yield f"plane-{slug(study.title(place), i)}", wide, _plane(study, place)
         shown = [panel for panel in panels(study) if panel.place == place]
         if shown:
-            wide = (PANEL[0] * len(shown) + 0.5, 3.2)
+            lines = -(-len(shown) // MAX_ACROSS)
+            wide = (PANEL[0] * min(len(shown), MAX_ACROSS) + 0.5, 3.2 * lines)
             yield f"layers-{slug(study.title(place), i)}", wide, _layers(study, place)
 
 
@@ -224,9 +227,14 @@ def _layers(study: Study, place: Place) -> Draw:
     )
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
+        across = min(len(shown), MAX_ACROSS)
+        lines = -(-len(shown) // across)
+        axes = figure.subplots(lines, across, squeeze=False, sharey=True).ravel()
+        for ax in axes[len(shown) :]:
+            ax.remove()
+        axes = axes[: len(shown)]
         for ax, panel in zip(axes, shown, strict=True):
-            means = cell_blocks(panel.rows[panel.rows["signal"] == signal])
+            means = panel.cells[signal]
             grid = means.pivot(index="block", columns="learning_rate", values="mean")
             image = ax.pcolormesh(
                 np.arange(grid.shape[1] + 1) - 0.5,
@@ -244,7 +252,8 @@ def _layers(study: Study, place: Place) -> Draw:
             ax.set_xlabel("Learning rate")
             ax.set_title(panel.method, fontsize=8.5)
             ax.grid(visible=False)
-        axes[0].set_ylabel("Block")
+        for ax in axes[::across]:
+            ax.set_ylabel("Block")
         figure.colorbar(image, ax=list(axes), label=metric(signal).axis, shrink=0.9)
         figure.suptitle(study.title(place), fontsize=9)
 

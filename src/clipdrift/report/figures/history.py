@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, meta, text
@@ -13,6 +14,7 @@ from clipdrift.report.study import Place, Study
 
 HEIGHT = 270
 MIN_EPOCHS = 2
+Epochs = dict[float, list[tuple[int, pd.DataFrame]]]
 
 
 def history_metrics(study: Study) -> list[str]:
@@ -35,12 +37,14 @@ def history_charts(study: Study, place: Place, prefix: str) -> list[Chart]:
     names = history_metrics(study)
     table = study.history
     here = table[(table["backbone"] == place.backbone) & (table["target"] == place.target)]
+    ranges = {name: _range(here, metric(name)) for name in names}
     charts = []
     for i, look in enumerate(study.looks.values()):
         own = here[here["method"] == look.method]
         if look.role != "matched" or own["epoch"].nunique() < MIN_EPOCHS:
             continue
-        versions = {name: _version(study, here, own, metric(name)) for name in names}
+        epochs = _epochs(own)
+        versions = {name: _version(study, epochs, metric(name), ranges[name]) for name in names}
         traces, shape = next(iter(versions.values()))
         title = f"{study.title(place)}: {look.method}"
         words = f"{title}. Mean over seeds after every epoch, one line per learning rate."
@@ -50,39 +54,54 @@ def history_charts(study: Study, place: Place, prefix: str) -> list[Chart]:
     return charts
 
 
+def _epochs(own: pd.DataFrame) -> Epochs:
+    """Readings by rate and epoch: split once, for every metric."""
+    out: Epochs = {}
+    for rate in sorted(set(own["learning_rate"])):
+        rows = own[own["learning_rate"] == rate]
+        numbers = sorted(set(rows["epoch"]))
+        out[rate] = [(int(number), rows[rows["epoch"] == number]) for number in numbers]
+    return out
+
+
 def _version(
-    study: Study, here: pd.DataFrame, own: pd.DataFrame, shown: Metric
+    study: Study, epochs: Epochs, shown: Metric, limits: dict[str, object]
 ) -> tuple[list[Trace], dict[str, object]]:
-    rates = sorted(set(own["learning_rate"]))
     traces = [
-        _line(study, own[own["learning_rate"] == rate], shown, rate, rate_colour(i, len(rates)))
-        for i, rate in enumerate(rates)
+        _line(study, rows, shown, rate, rate_colour(i, len(epochs)))
+        for i, (rate, rows) in enumerate(epochs.items())
     ]
     rest = resting(shown)
     lines = [] if rest is None else [level_line(rest, "untouched model")]
-    y = axis(shown.axis, **_range(here, shown))
+    y = axis(shown.axis, **limits)
     x = axis("Epoch", tickmode="auto", nticks=9)
     return traces, layout(
         x, y, shapes=[shape for shape, _ in lines], annotations=[note for _, note in lines]
     )
 
 
-def _line(study: Study, runs: pd.DataFrame, shown: Metric, rate: float, colour: str) -> Trace:
-    defined = runs[runs[shown.name].notna()]
-    grouped = defined.groupby("epoch", sort=True)
-    values = grouped[shown.name].agg(["mean", "std"])
-    ids = grouped["run_id"].agg(list)
-    hover = []
-    for epoch, mean, sd in values.itertuples():
-        value = mean_sd_text(shown.name, mean, None if pd.isna(sd) else sd)
+def _line(
+    study: Study, epochs: list[tuple[int, pd.DataFrame]], shown: Metric, rate: float, colour: str
+) -> Trace:
+    x, y, hover = [], [], []
+    for epoch, runs in epochs:
+        values = runs[shown.name].to_numpy(dtype=np.float64)
+        defined = np.isfinite(values)
+        if not defined.any():
+            continue
+        found = values[defined]
+        mean, sd = float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else None
+        value = mean_sd_text(shown.name, mean, sd)
         label = f"{rate_text(rate)}, epoch {epoch}<br>{value} {text(shown.unit)}"
-        hover.append([study.index.encode(ids[epoch]), label, int(epoch)])
+        hover.append([study.index.encode(runs["run_id"][defined]), label, epoch])
+        x.append(epoch)
+        y.append(mean * shown.scale)
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": rate_text(rate),
-        "x": [int(epoch) for epoch in values.index],
-        "y": (values["mean"] * shown.scale).tolist(),
+        "x": x,
+        "y": y,
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 5},
         "customdata": hover,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,28 @@ class Panel:
     method: str
     rows: pd.DataFrame
 
+    @cached_property
+    def cells(self) -> dict[str, pd.DataFrame]:
+        """Signal -> mean and SD over seeds per learning rate and block, with the run ids."""
+        grouped = self.rows.groupby(["signal", "learning_rate", "block"], sort=True)
+        means = grouped["value"].agg(["mean", "std"])
+        means["ids"] = grouped["run_id"].agg(list)
+        parts = means.reset_index().groupby("signal", sort=False)
+        return {str(signal): part.reset_index(drop=True) for signal, part in parts}
+
 
 @dataclass(frozen=True)
 class Scale:
-    """Symmetric colour range around the value of the untouched model, shared by all panels."""
+    """Symmetric colour range around the value of the untouched model, shared by all panels.
+
+    lowest, highest: of the cell means.
+    """
 
     signal: str
     middle: float
     reach: float
+    lowest: float
+    highest: float
 
     @property
     def low(self) -> float:
@@ -69,10 +84,12 @@ def scales(study: Study) -> dict[str, Scale]:
     out = {}
     for signal in layer_signals(study):
         rows = study.blocks[study.blocks["signal"] == signal]
-        means = rows.groupby(["backbone", "target", "method", "learning_rate", "block"])["value"]
+        keys = ["backbone", "target", "method", "learning_rate", "block"]
+        means = rows.groupby(keys)["value"].mean()
         middle = resting(metric(signal)) or 0.0
-        reach = float((means.mean() - middle).abs().max())
-        out[signal] = Scale(signal, middle, reach if np.isfinite(reach) and reach > 0 else 1.0)
+        reach = float((means - middle).abs().max())
+        reach = reach if np.isfinite(reach) and reach > 0 else 1.0
+        out[signal] = Scale(signal, middle, reach, float(means.min()), float(means.max()))
     return out
 
 
@@ -91,14 +108,16 @@ def panels(study: Study) -> list[Panel]:
 def heatmap_chart(study: Study, panel: Panel, chart_id: str, ranges: dict[str, Scale]) -> Chart:
     """Block x learning rate; colour is the mean over seeds."""
     words = "Rows are blocks, the image side below; columns are learning rates; colour is drift."
-    return _chart(study, panel, chart_id, words, lambda own, name: _heat(study, own, ranges[name]))
+    return _chart(
+        study, panel, chart_id, words, lambda means, name: _heat(study, means, ranges[name])
+    )
 
 
 def profile_chart(study: Study, panel: Panel, chart_id: str, ranges: dict[str, Scale]) -> Chart:
     """The same numbers as lines over depth, one per learning rate."""
     words = "Drift against block, one line per learning rate."
     return _chart(
-        study, panel, chart_id, words, lambda own, name: _profile(study, own, ranges[name])
+        study, panel, chart_id, words, lambda means, name: _profile(study, means, ranges[name])
     )
 
 
@@ -109,10 +128,7 @@ def _chart(
     words: str,
     draw: Callable[[pd.DataFrame, str], Version],
 ) -> Chart:
-    versions = {
-        signal: draw(panel.rows[panel.rows["signal"] == signal], signal)
-        for signal in layer_signals(study)
-    }
+    versions = {signal: draw(panel.cells[signal], signal) for signal in layer_signals(study)}
     title = f"{study.title(panel.place)}: {panel.method}"
     traces, shape = next(iter(versions.values()))
     n_blocks = int(panel.rows["block"].max())
@@ -120,16 +136,8 @@ def _chart(
     return Chart(chart_id, title, f"{title}. {words}", traces, shape, height, variants=versions)
 
 
-def cell_blocks(own: pd.DataFrame) -> pd.DataFrame:
-    """Mean and SD over seeds per learning rate and block, with the run ids."""
-    grouped = own.groupby(["learning_rate", "block"], sort=True)
-    out = grouped["value"].agg(["mean", "std"])
-    out["ids"] = grouped["run_id"].agg(list)
-    return out.reset_index()
-
-
-def _heat(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
-    shown, means = metric(scale.signal), cell_blocks(own)
+def _heat(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
+    shown = metric(scale.signal)
     rates = sorted(set(means["learning_rate"]))
     blocks = sorted(set(means["block"]))
     at = {(row.learning_rate, row.block): row for row in means.itertuples(index=False)}
@@ -161,8 +169,8 @@ def _heat(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
     return [trace], layout(x, y)
 
 
-def _profile(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
-    shown, means = metric(scale.signal), cell_blocks(own)
+def _profile(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
+    shown = metric(scale.signal)
     rates = sorted(set(means["learning_rate"]))[:MAX_RATES]
     traces = []
     for rank, rate in enumerate(rates):
@@ -183,21 +191,17 @@ def _profile(study: Study, own: pd.DataFrame, scale: Scale) -> Version:
                 "meta": meta("block_mean", scale.signal),
             }
         )
-    low, high = _span(study, scale)
+    low, high = _span(scale)
     shape, note = level_line(scale.middle, "untouched model")
-    step = -(-int(own["block"].max()) // MAX_TICKS)
+    step = -(-int(means["block"].max()) // MAX_TICKS)
     x = axis("Block (1 = image side)", tick0=1, dtick=step)
     y = axis(shown.axis, range=[low, high])
     return traces, layout(x, y, shapes=[shape], annotations=[note])
 
 
-def _span(study: Study, scale: Scale) -> tuple[float, float]:
+def _span(scale: Scale) -> tuple[float, float]:
     """One y range for every panel of a signal."""
-    rows = study.blocks[study.blocks["signal"] == scale.signal]
-    keys = ["backbone", "target", "method", "learning_rate", "block"]
-    means = rows.groupby(keys)["value"].mean()
-    low = min(float(means.min()), scale.middle)
-    high = max(float(means.max()), scale.middle)
+    low, high = min(scale.lowest, scale.middle), max(scale.highest, scale.middle)
     room = 0.06 * ((high - low) or 1.0)
     return low - room, high + room
 
@@ -218,7 +222,6 @@ def _hover(study: Study, row: Any, shown: Metric) -> list[Any]:
 __all__ = [
     "Panel",
     "Scale",
-    "cell_blocks",
     "heatmap_chart",
     "layer_signals",
     "panels",
