@@ -45,6 +45,10 @@ STYLE = {
 }
 # Panels side by side, so that a figure of many methods still fits a page.
 MAX_ACROSS = 6
+# Rates beside the points of more methods than this are one blot.
+MAX_RATED = 8
+# Inches: of a legend's key and of a letter, at most; of a line.
+KEY, LETTER, LEGEND_LINE = 0.45, 0.065, 0.18
 Draw = Callable[[Any], None]
 
 
@@ -84,10 +88,10 @@ def _figures(study: Study) -> Iterator[tuple[str, tuple[float, float], Draw]]:
     names = [study.accuracy, *study.main_drifts[:1], *study.outcomes]
     for i, place in enumerate(study.places):
         own = [name for name in names if name in study.runs]
-        wide = (PANEL[0] * len(own), PANEL[1] + 0.3)
+        wide = _with_legend(study, (PANEL[0] * len(own), PANEL[1] + 0.3))
         yield f"dose-response-{slug(study.title(place), i)}", wide, _dose(study, place, own)
         if study.outcomes:
-            wide = (4.0 * len(study.outcomes), 3.4)
+            wide = _with_legend(study, (4.0 * len(study.outcomes), 3.4))
             yield f"plane-{slug(study.title(place), i)}", wide, _plane(study, place)
         shown = [panel for panel in panels(study) if panel.place == place]
         if shown:
@@ -161,9 +165,20 @@ def _untouched(ax: Any, name: str) -> None:
 
 def _legend(figure: Any, ax: Any, title: str) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=max(1, min(6, len(labels))), title=title
-    )
+    ncols = _legend_columns(figure.get_figwidth(), labels)
+    figure.legend(handles, labels, loc="outside upper center", ncols=ncols, title=title)
+
+
+def _legend_columns(width: float, labels: Sequence[str]) -> int:
+    widest = KEY + LETTER * max(map(len, labels), default=0)
+    return max(1, min(6, len(labels), int(width // widest)))
+
+
+def _with_legend(study: Study, size: tuple[float, float]) -> tuple[float, float]:
+    """Room for a line of the legend beyond the two that sizes are made for."""
+    columns = _legend_columns(size[0], list(study.looks))
+    lines = -(-len(study.looks) // columns)
+    return size[0], size[1] + LEGEND_LINE * max(0, lines - 2)
 
 
 def _plane(study: Study, place: Place) -> Draw:
@@ -204,7 +219,8 @@ def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) 
     )
     ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
     _markers(study, ax, place, method, [row[0] for row in rows], ys, x=xs)
-    for x, y, (rate, _, _) in zip(xs, ys, rows, strict=True):
+    rated = rows if len(study.looks) <= MAX_RATED else []
+    for x, y, (rate, _, _) in zip(xs, ys, rated, strict=False):
         ax.annotate(
             rate_text(rate),
             (x, y),
