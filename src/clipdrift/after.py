@@ -191,7 +191,13 @@ class _Cell:
             _, config = finished_run(run_dir)
             require_same_content(record, self.materials)
             n_classes = len(self.target.prompts)
-            model = reload(self.materials.backbone, config.method, n_classes, run_dir)
+            model = reload(
+                self.materials.backbone,
+                config.method,
+                n_classes,
+                run_dir,
+                prompts=self.target.prompts,
+            )
             model = model.to(self.device)
             pixels = self.target.guard_pixels(self.device)
             assert_adapted(model, self.materials.backbone, pixels)
@@ -201,7 +207,8 @@ class _Cell:
     def _measure(self, parts: list[Merged], alpha: float | None, scale: float | None) -> Result:
         backbone = self.materials.backbone
         weights = soup(parts) if scale is None else scaled(parts[0], backbone, scale)
-        model = as_model(weights, backbone, self.config.method).to(self.device)
+        prompts = self.target.prompts
+        model = as_model(weights, backbone, self.config.method, prompts).to(self.device)
         if alpha is None:
             return self._result(model)
         with interpolated(model, backbone, alpha):

@@ -11,6 +11,7 @@ from clipdrift import plugins
 from clipdrift.data.builtin import plugin_of
 from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
+from clipdrift.spec.methods import NO_HEAD
 from clipdrift.training import order_fingerprint
 
 
@@ -23,7 +24,7 @@ def fingerprints(
         head: the classifier's tensors at step 0, as they are and not as they were meant to be.
     """
     target = materials.targets[config.target.name]
-    return {
+    found = {
         "backbone": materials.backbone.sha256,
         "data_split": target.split_sha256,
         "image_order": order_fingerprint(len(target.train), config.schedule, config.seed),
@@ -38,6 +39,10 @@ def fingerprints(
         "checkpoint_rule": content_hash(config.checkpoint),
         "transfers": content_hash({n: t.sha256 for n, t in materials.transfers.items()}),
     }
+    if config.method.loss == "contrastive":  # it has no head, and is trained by the prompts
+        found = {name: value for name, value in found.items() if name not in NO_HEAD}
+        found["prompts"] = content_hash(target.prompts)
+    return found
 
 
 def plugins_of(config: RunConfig) -> dict[str, str]:

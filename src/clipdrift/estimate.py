@@ -110,7 +110,12 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     target = materials.targets[run.target.name]
     text = materials.backbone.text_features(target.prompts)
     model = build(
-        materials.backbone, run.method, len(target.prompts), seed=0, text_features=text
+        materials.backbone,
+        run.method,
+        len(target.prompts),
+        seed=0,
+        text_features=text,
+        prompts=target.prompts,
     ).to(device)
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
     encoder = model.encoder.eval()

@@ -129,7 +129,8 @@ def _measure(
     target = materials.targets[config.target.name]
     baselines = read_baselines(folder, materials, target.name)
     backbone, predict = materials.backbone, Predictor(config.evaluation.batch_size)
-    model = reload(backbone, config.method, len(target.prompts), run_dir).to(device)
+    prompts = target.prompts
+    model = reload(backbone, config.method, len(prompts), run_dir, prompts=prompts).to(device)
     assert_adapted(model, backbone, target.guard_pixels(device))
     asked = config.evaluation
     result = read_result(model, materials, target, baselines, predict, asked.probes)

@@ -1,6 +1,6 @@
 """A run's model in the formats of transformers and peft, read back and held to the run.
 
-Merged: a whole model, adapted vision tower and projection in place. Adapter: the LoRA factors as
+Merged: a whole model, adapted towers and projections in place. Adapter: the LoRA factors as
 peft reads them onto the untouched vision tower, with head and projection in a file beside them.
 """
 
@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, backbone_folder, load_backbone
+from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
 from clipdrift.evaluate import finished_run
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
+from clipdrift.methods.merged import merged
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
 from clipdrift.records import RunRecord, atomic_write
@@ -52,7 +54,8 @@ class _Saved:
 def export_merged(run_dir: Path, out: Path) -> None:
     """Write the run's model as a folder that transformers loads as it does the backbone, float32.
 
-    The text tower is the backbone's, bit by bit; tokenizer and preprocessing are copied.
+    A text tower that was not adapted is the backbone's, bit by bit; a contrastive run brings its
+    logit scale. Tokenizer and preprocessing are copied.
 
     Raises:
         MethodError: if no plain weights amount to what the method makes of the vision tower.
@@ -70,21 +73,29 @@ def export_merged(run_dir: Path, out: Path) -> None:
         head = {f"head.{k}": v for k, v in saved.model.head.state_dict().items()}
         save_tensors(head, folder / HEAD_FILE)
         _write_origin(saved, folder)
-        read_back = load_backbone(BackboneSpec(id=str(folder))).encoder()
-        _require_equal(saved, read_back, out)
+        written = load_backbone(BackboneSpec(id=str(folder)))
+        images = _images(saved.backbone)
+        with torch.inference_mode():
+            _require_equal(written.live_encoder()(images), saved.model.encoder(images), out)
+            if saved.model.text is not None:
+                _require_equal(written.live_text_encoder()(TRIAL), saved.model.text(TRIAL), out)
 
 
 def export_adapter(run_dir: Path, out: Path) -> None:
     """Write an adapter as a folder that `PeftModel.from_pretrained` loads onto the vision tower.
 
     Raises:
-        MethodError: if the run is not one of an adapter of peft's.
+        MethodError: if the run is not one of an adapter of peft's on the vision tower.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
     _, config = finished_run(run_dir)
     if config.method.kind not in ("lora", "peft"):
         expected = "a run of an adapter of peft's (lora, peft) for --adapter"
         raise MethodError(Fault(str(run_dir), expected, config.method.kind, "Use --merged"))
+    if config.method.tower != "vision":
+        expected = "a run whose adapter lies on the vision tower, for --adapter"
+        got = f"tower: {config.method.tower}"
+        raise MethodError(Fault(str(run_dir), expected, got, "Use --merged"))
     saved = _reloaded(run_dir)
     with _new_folder(out) as folder:
         for path in sorted((run_dir / ADAPTER_FOLDER).iterdir()):
@@ -94,7 +105,9 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         read_back = saved.backbone.encoder()
         read_back.projection.load_state_dict(saved.model.encoder.projection.state_dict())
         _wrap(read_back.tower, folder)
-        _require_equal(saved, read_back, out)
+        images = _images(saved.backbone)
+        with torch.inference_mode():
+            _require_equal(read_back(images), saved.model.encoder(images), out)
 
 
 def _reloaded(run_dir: Path) -> _Saved:
@@ -120,18 +133,21 @@ def _merged_model(saved: _Saved) -> Any:
     """A copy of the backbone's model that holds the adapted weights."""
     import copy
 
-    state = saved.model.vision_state()
-    if state is None:
+    weights = merged(saved.model)
+    if weights is None:
         kind = saved.config.method.kind
         step = "Read the run with clipdrift itself: its files hold all that trained"
-        expected = "a method whose vision tower a plain model can hold, for --merged"
+        expected = "a method whose towers a plain model can hold, for --merged"
         raise MethodError(Fault(str(saved.run_dir), expected, f"{kind}: {NOT_PLAIN}", step))
     model = copy.deepcopy(saved.backbone.model)
     with torch.no_grad():
-        for name, value in state.items():
+        for name, value in weights.tower.items():
             model.vision_model.get_parameter(name).copy_(value)
-        projection = saved.backbone.architecture.projection(model)
-        projection.load_state_dict(saved.model.encoder.projection.state_dict())
+        saved.backbone.architecture.projection(model).load_state_dict(dict(weights.projection))
+        text = replace(saved.backbone, model=model).live_text_encoder()
+        for name, value in weights.text.items():
+            own = model.logit_scale if name == "log_scale" else text.get_parameter(name)
+            own.copy_(value)
     return model
 
 
@@ -157,11 +173,9 @@ def _images(backbone: Backbone) -> Tensor:
     return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
 
 
-@torch.inference_mode()
-def _require_equal(saved: _Saved, read_back: Any, out: Path) -> None:
+def _require_equal(read_back: Tensor, live: Tensor, out: Path) -> None:
     """What was written, read by the library it is for, gives the run's embeddings."""
-    images = _images(saved.backbone)
-    difference = relative(read_back(images), saved.model.encoder(images))
+    difference = relative(read_back, live)
     if not difference <= ROUNDING:
         raise AdapterInactiveError(
             Fault(

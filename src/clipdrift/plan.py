@@ -22,7 +22,7 @@ from clipdrift.baseline import (
 from clipdrift.conditions import plugins_of
 from clipdrift.errors import Fault, MethodError, PluginError, RecordError
 from clipdrift.materials import Materials, Report
-from clipdrift.methods.adapted import build
+from clipdrift.methods.adapted import TEXT_FOLDER, build
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.plugged import require_probes
 from clipdrift.reading import Baselines
@@ -70,10 +70,14 @@ def require_fit(spec: StudySpec, backbone: Backbone) -> None:
     for method in spec.methods:
         try:
             text = torch.zeros(2, backbone.width) if method.head_init == "text" else None
-            model = build(backbone, method, n_classes=2, seed=0, text_features=text)
+            model = build(
+                backbone, method, n_classes=2, seed=0, text_features=text, prompts=[["a"], ["b"]]
+            )
             held_near(method, model, backbone)
-            untouched = backbone.live_encoder()
-            faults += model.family.start_faults(model.encoder, untouched, method)
+            for part, encoder in model.adapted().items():
+                text_side = part == TEXT_FOLDER
+                untouched = backbone.live_text_encoder() if text_side else backbone.live_encoder()
+                faults += model.family.start_faults(encoder, untouched, method)
         except (MethodError, PluginError) as error:
             faults += error.faults
     if faults:

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.backbone import Backbone, ImageEncoder, TextEncoder
 from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials, TargetMaterial
@@ -47,7 +47,8 @@ class Classified:
 class Readable(Protocol):
     """A model whose image path can be read, with its weights as a plain CLIP would hold them.
 
-    `vision_state` is None where no plain CLIP could.
+    `vision_state` and `text_state` are None where no plain CLIP could. `text` is the live text path
+    of a method that adapts one.
     """
 
     @property
@@ -56,6 +57,13 @@ class Readable(Protocol):
     def vision_state(self) -> dict[str, Tensor] | None: ...
 
     def projection_state(self) -> dict[str, Tensor]: ...
+
+    @property
+    def text(self) -> TextEncoder | None: ...
+
+    def text_state(self) -> dict[str, Tensor] | None: ...
+
+    def text_projection_state(self) -> dict[str, Tensor]: ...
 
 
 @torch.inference_mode()
@@ -101,6 +109,8 @@ def read_drift(
     drift["projection_drift_rel"] = weight_drift_rel(
         model.projection_state(), backbone.projection_state()
     )
+    if model.text is not None:
+        drift.update(_text_drift(model, backbone))
     level_means, level_blocks = _unfold(levels)
     drift_means, drift_blocks = _unfold(drift)
     reading = Reading(
@@ -112,6 +122,17 @@ def read_drift(
     return reading, found
 
 
+def _text_drift(model: Readable, backbone: Backbone) -> dict[str, Value]:
+    """How far the text tower and its projection moved."""
+    state, projection = model.text_state(), model.text_projection_state()
+    return {
+        "text_weight_drift_rel": (
+            None if state is None else weight_drift_rel(state, backbone.text_state())
+        ),
+        "text_projection_drift_rel": weight_drift_rel(projection, backbone.text_projection_state()),
+    }
+
+
 def read_transfers(
     model: AdaptedModel,
     materials: Materials,
@@ -120,7 +141,10 @@ def read_transfers(
     *,
     whole: bool,
 ) -> dict[str, TransferReading]:
-    """Zero-shot accuracy and retention on every transfer set, or on its part for epochs."""
+    """Zero-shot accuracy and retention on every transfer set, or on its part for epochs.
+
+    Classes are read by the live text tower where the method adapts one.
+    """
     readings = {}
     for name, transfer in materials.transfers.items():
         images = transfer.images if whole else transfer.epoch_images
@@ -128,6 +152,8 @@ def read_transfers(
         if images is None or before is None:
             continue
         text = baselines[name].text_features
+        if model.text is not None:
+            text = model.text.class_features(transfer.prompts)
         now = score(model.encoder, images, text, predict)
         readings[name] = transfer_reading(now, before, len(images), len(transfer.prompts))
     return readings
@@ -185,6 +211,8 @@ def not_read(backbone: Backbone, model: Readable | None = None) -> dict[str, str
         lacking["drift.projection_drift_rel"] = "the model has no visual projection"
     if model is not None and model.vision_state() is None:
         lacking["drift.weight_drift_rel"] = NOT_PLAIN
+    if model is not None and model.text is not None and model.text_state() is None:
+        lacking["drift.text_weight_drift_rel"] = NOT_PLAIN
     return lacking
 
 

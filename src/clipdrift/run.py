@@ -132,6 +132,7 @@ class Run:
             len(self.target.prompts),
             seed=self.config.seed,
             text_features=text,
+            prompts=self.target.prompts,
         )
         return model.to(self.device)
 

@@ -28,20 +28,20 @@ from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs
 from clipdrift.train_state import StateOf, TrainState, capture, restore, restore_generators
 
-ORDER, FLIPS, NOISE = 0, 1, 2
+ORDER, FLIPS, NOISE, TEMPLATES = 0, 1, 2, 3
 """Streams of the run's generator; a new use gets a new number so that the others do not move."""
 
 
 EXPLODED_NATS = 1000.0
-"""A mean cross-entropy that no training comes back from; guessing costs ln C, below 10."""
+"""A mean loss that no training comes back from; guessing costs ln C, below 10."""
 
 
 @dataclass(frozen=True)
 class EpochDone:
     """What the loop says after an epoch. `state` is to be asked for before the next one.
 
-    train_loss: mean cross-entropy over the epoch's images, in nats. penalties: mean of each penalty
-    before its weight, likewise.
+    train_loss: mean loss over the epoch's images before penalties, in nats: cross-entropy, or the
+    contrastive loss of each image's batch. penalties: mean of each before its weight, likewise.
     """
 
     epoch: int
@@ -80,6 +80,17 @@ def epoch_order(n_images: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def epoch_flips(n_images: int, seed: int, epoch: int) -> NDArray[np.bool_]:
     """Which images are mirrored in one epoch, by image and not by position in the order."""
     return np.random.default_rng([seed, epoch, FLIPS]).random(n_images) < 0.5
+
+
+def epoch_prompts(
+    labels: NDArray[np.int64], n_templates: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Number of the prompt that each image is held against in one epoch: label T + its template.
+
+    The template is drawn by image and not by position in the order, as flips are.
+    """
+    drawn = np.random.default_rng([seed, epoch, TEMPLATES]).integers(n_templates, size=len(labels))
+    return labels * n_templates + drawn
 
 
 def order_fingerprint(n_images: int, schedule: ScheduleSpec, seed: int) -> str:
@@ -121,7 +132,7 @@ def train(
     """Fine-tune; yields after every epoch, with the model in eval mode.
 
     Args:
-        images: training images with labels in the range of the head.
+        images: training images with labels in the range of the head, or of the class prompts.
         learning_rate: peak rate of everything that trains, the head's own is `head_rate`.
         precision: "float32" or "bfloat16" (autocast of the forward pass).
         held: the method's penalties; None without any.
@@ -131,7 +142,8 @@ def train(
     Raises:
         Diverged: when the loss is not finite or has exploded.
         Stopped: when `stop` says so.
-        TrainingError: if memory does not even hold a single image.
+        TrainingError: if memory does not even hold a single image, or not a batch that cannot be
+            split.
     """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -156,15 +168,19 @@ def train(
             started -= resume.seconds
             loss_sum = resume.tensors["loss_sum"].to(device, copy=True).reshape(-1)
             seen = resume.images
+        targets = _targets(model, images, seed, epoch)
         with engine.running():
-            for batch, target in _batches(images, schedule, seed, epoch, engine, skip=seen):
+            for batch, target in _batches(
+                images, targets, schedule, seed, epoch, engine, skip=seen
+            ):
                 if step == schedule.max_steps:
                     break
-                terms = micro.backward(batch, target)  # cross-entropy, then each penalty
+                terms = micro.backward(batch, target)  # the loss, then each penalty
                 norm = nn.utils.clip_grad_norm_(parameters, schedule.clip_norm)
                 if not terms[0] < EXPLODED_NATS or not torch.isfinite(norm):
                     raise Diverged(step + 1, float(terms[0] + norm * 0))
                 optimiser.step()
+                model.keep_bounds()
                 scheduler.step()
                 step += 1
                 loss_sum += terms * len(target)
@@ -173,6 +189,7 @@ def train(
                     seconds = time.perf_counter() - started
                     raise Stopped(capture(model, optimiser, loss_sum, epoch, step, seen, seconds))
         model.eval()
+        model.read_texts()
         seconds = time.perf_counter() - started
         state = partial(capture, model, optimiser, loss_sum, epoch, step, seen, seconds)
         loss, *others = (total / seen for total in loss_sum.tolist())
@@ -199,8 +216,16 @@ def _stream_seed(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([seed, epoch, NOISE]).integers(2**31))
 
 
+def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[np.int64]:
+    """What each image is held against in one epoch: its label, or the number of a prompt."""
+    if model.texts is None:
+        return images.labels
+    return epoch_prompts(images.labels, model.texts.n_templates, seed, epoch)
+
+
 def _batches(
     images: Images,
+    targets: NDArray[np.int64],
     schedule: ScheduleSpec,
     seed: int,
     epoch: int,
@@ -208,7 +233,7 @@ def _batches(
     *,
     skip: int,
 ) -> Iterator[tuple[Inputs, Tensor]]:
-    """What the engine takes and labels [B] in this epoch's order, mirrored where it says so.
+    """What the engine takes and targets [B] in this epoch's order, mirrored where it says so.
 
     The first `skip` images are left out: those of the batches that were done before.
     """
@@ -216,8 +241,8 @@ def _batches(
     flips = epoch_flips(len(images), seed, epoch) & schedule.horizontal_flip
     for start in range(skip, len(order), schedule.batch_size):
         chosen = order[start : start + schedule.batch_size]
-        labels = torch.from_numpy(images.labels[chosen])
-        yield engine.inputs(chosen, flips[chosen]), labels.to(engine.device, non_blocking=True)
+        target = torch.from_numpy(targets[chosen])
+        yield engine.inputs(chosen, flips[chosen]), target.to(engine.device, non_blocking=True)
 
 
 def in_batches(images: Images, batch_size: int) -> Iterator[Tensor]:

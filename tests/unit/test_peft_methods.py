@@ -410,7 +410,7 @@ def test_options_that_do_not_fit_the_backbone_are_refused(
         ({"modules": ["q_proj", "qkv"]}, ("modules: expected names among fc1, fc2, k_proj, "
          "out_proj, q_proj, v_proj, got 'qkv'. Name linear layers.")),
         ({"modules": ["text_model.encoder.layers.0.self_attn.q_proj"]},
-         "q_proj', of the text tower, which training never reads. Name linear layers."),
+         "q_proj', of the text tower. Name linear layers; tower says in which tower."),
         ({"name": "ln_tuning", "modules": ["q_proj"]}, ("modules: expected names among "
          "layer_norm1, layer_norm2, got 'q_proj'. Name layer norms.")),
         ({"layers": {"last": 7}}, ("method x layers: expected among the 6 blocks of the backbone, "
@@ -460,17 +460,6 @@ def test_adapters_keep_to_the_blocks_of_a_tower_with_a_pooling_head() -> None:
     assert places
     assert all(place.startswith("encoder.tower.encoder.layers.") for place in places)
     require_fit(tiny(methods=[spec.model_dump(), "bitfit"]), small_siglip())
-
-
-@pytest.mark.parametrize("tower", ["text", "both"])
-def test_the_text_tower_cannot_be_adapted(tower: str) -> None:
-    for kind in ({"kind": "lora"}, {"kind": "peft", "type": "lora"}):
-        with pytest.raises(SpecError) as caught:
-            tiny(methods=[{**kind, "tower": tower}])
-        assert (
-            "expected vision: training reads no text, so a text tower would never change, got "
-            f"{tower}. Leave tower out: the vision tower is adapted."
-        ) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -349,7 +349,7 @@ def faults_of(*penalties: Any, kind: str = "lora") -> str:
 def test_penalties_that_make_no_sense_are_refused() -> None:
     l2 = {"kind": "l2_sp", "weight": 1.0}
     assert "penalties: expected distinct values, got l2_sp twice" in faults_of(l2, l2)
-    assert "none on a method that leaves the encoder as it is, got l2_sp" in faults_of(
+    assert "none on a method that leaves the vision tower as it is, got l2_sp" in faults_of(
         l2, kind="linear_probe"
     )
     assert "weight" in faults_of({"kind": "l2_sp", "weight": -1})

@@ -1,7 +1,8 @@
-"""Backbones: reading a CLIP or SigLIP from a folder, its image encoder and its text features.
+"""Backbones: reading a CLIP or SigLIP from a folder, its image encoder and its text encoder.
 
 `loading` finds the folder and accounts for every key, `preprocessing` reads how images are shown,
-`clip` and `siglip` hold what differs between the kinds, `model` and `encoder` what others use.
+`clip` and `siglip` hold what differs between the kinds, `model`, `encoder` and `text` what others
+use.
 """
 
 from clipdrift.backbone.encoder import ImageEncoder
@@ -16,12 +17,15 @@ from clipdrift.backbone.loading import (
 )
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import Preprocessing, preprocessing
+from clipdrift.backbone.text import Encoder, TextEncoder
 
 __all__ = [
     "EMBEDDED",
     "Backbone",
+    "Encoder",
     "ImageEncoder",
     "Preprocessing",
+    "TextEncoder",
     "backbone_folder",
     "folder_hash",
     "load_backbone",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -19,8 +19,9 @@ class Architecture:
 
     name: in words. model_class: in transformers. image_path, text_path: its modules, tower first,
     then the projection if it has one. width: E of an embedding, from a loaded model. tokens:
-    (tokenizer, prompts, longest) -> inputs of the text tower. faults: what of a config.json cannot
-    be read here, as (expected, got). mean, std, resize_mode: where a folder does not say its own.
+    (tokenizer, prompts, longest) -> inputs of the text tower. pretraining: the loss it learned by,
+    over the texts of a batch or for each pair. faults: what of a config.json cannot be read here,
+    as (expected, got). mean, std, resize_mode: where a folder does not say its own.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Architecture:
     text_path: tuple[str, ...]
     width: Callable[[Any], int]
     tokens: Callable[[Any, Sequence[str], int], Mapping[str, Tensor]]
+    pretraining: Literal["softmax", "sigmoid"]
     faults: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
     mean: Channels
     std: Channels
@@ -36,7 +38,15 @@ class Architecture:
 
     def projection(self, model: Any) -> nn.Module:
         """The visual projection of a model; the identity where this kind has none."""
-        if len(self.image_path) == 1:
-            return nn.Identity()
-        found: nn.Module = model.get_submodule(self.image_path[1])
-        return found
+        return _second(self.image_path, model)
+
+    def text_projection(self, model: Any) -> nn.Module:
+        """The text projection of a model, likewise."""
+        return _second(self.text_path, model)
+
+
+def _second(path: tuple[str, ...], model: Any) -> nn.Module:
+    if len(path) == 1:
+        return nn.Identity()
+    found: nn.Module = model.get_submodule(path[1])
+    return found

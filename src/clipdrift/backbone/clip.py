@@ -24,6 +24,7 @@ CLIP = Architecture(
     text_path=("text_model", "text_projection"),
     width=lambda model: int(model.visual_projection.out_features),
     tokens=_tokens,
+    pretraining="softmax",
     faults=lambda config: [],
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),

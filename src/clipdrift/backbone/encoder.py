@@ -35,6 +35,13 @@ class ImageEncoder(nn.Module):
         """uint8 [B, S, S, 3] -> float32 [B, 3, S, S] with the checkpoint's mean and std."""
         return (pixels.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
 
+    def pooled_trial(self) -> Tensor:
+        """Pooled [2, D] of images of noise, always the same: whether two towers read alike."""
+        size: int = self.tower.config.image_size  # type: ignore[union-attr, assignment]
+        values = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        pooled: Tensor = self.tower(pixel_values=values.to(self.mean.device)).pooler_output
+        return pooled
+
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Normalised images [B, 3, S, S] -> embeddings [B, E]."""
         pooled: Tensor = self.tower(pixel_values=pixel_values).pooler_output

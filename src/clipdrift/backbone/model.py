@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.encoder import ImageEncoder
+from clipdrift.backbone.text import TextEncoder, Tokens
 from clipdrift.data.decode import ResizeMode
 from clipdrift.errors import BackboneError, Fault
 
@@ -51,35 +51,43 @@ class Backbone:
         encoder = ImageEncoder(self.model.vision_model, projection, self.mean, self.std)
         return encoder.to(next(encoder.tower.parameters()).device).eval()
 
-    @torch.no_grad()
+    def text_encoder(self) -> TextEncoder:
+        """A fresh copy of the text encoder, frozen, in eval mode."""
+        live = self.live_text_encoder()
+        tower, projection = copy.deepcopy((live.tower, live.projection))
+        return TextEncoder(tower, projection, self._tokens).requires_grad_(False).eval()
+
+    def live_text_encoder(self) -> TextEncoder:
+        """The text path of the model as it is, not a copy, in eval mode."""
+        projection = self.architecture.text_projection(self.model)
+        return TextEncoder(self.model.text_model, projection, self._tokens).eval()
+
     def text_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:
-        """Unit text embeddings of classes, averaged over their prompts.
+        """Unit text embeddings [C, E] of classes: `TextEncoder.class_features` of the model."""
+        return self.live_text_encoder().class_features(prompts)
 
-        Args:
-            prompts: for each class its prompts, e.g. `[["a photo of a cat"], ["a dog"]]`.
-
-        Returns:
-            [C, E] float32, rows of unit length (the ensembling of Radford et al. 2021, sec. 3.1.4).
-        """
-        longest = self.model.config.text_config.max_position_embeddings
-        features = []
-        for group in prompts:
-            tokens = self.architecture.tokens(self.tokenizer, group, longest)
-            on_device = {name: value.to(self.model.device) for name, value in tokens.items()}
-            known = self.model.config.text_config.vocab_size
-            _require_known(on_device["input_ids"], known, f"backbone {self.name}")
-            out = self.model.get_text_features(**on_device).pooler_output
-            unit = nn.functional.normalize(out.float(), dim=-1)
-            features.append(nn.functional.normalize(unit.mean(dim=0), dim=0))
-        return torch.stack(features)
+    def _tokens(self, prompts: Sequence[str]) -> Tokens:
+        text = self.model.config.text_config
+        tokens = self.architecture.tokens(self.tokenizer, prompts, text.max_position_embeddings)
+        _require_known(tokens["input_ids"], text.vocab_size, f"backbone {self.name}")
+        return tokens
 
     def vision_state(self) -> dict[str, Tensor]:
         """The tower's weights by name: what weight drift is measured against."""
         return {name: p.detach() for name, p in self.model.vision_model.named_parameters()}
 
+    def text_state(self) -> dict[str, Tensor]:
+        """The text tower's weights by name."""
+        return {name: p.detach() for name, p in self.model.text_model.named_parameters()}
+
     def projection_state(self) -> dict[str, Tensor]:
         """The visual projection's weights by name; none where there is no projection."""
         projection = self.architecture.projection(self.model)
+        return {name: p.detach() for name, p in projection.named_parameters()}
+
+    def text_projection_state(self) -> dict[str, Tensor]:
+        """The text projection's weights by name, likewise."""
+        projection = self.architecture.text_projection(self.model)
         return {name: p.detach() for name, p in projection.named_parameters()}
 
 

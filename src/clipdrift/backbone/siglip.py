@@ -49,6 +49,7 @@ SIGLIP = Architecture(
     text_path=("text_model",),
     width=lambda model: int(model.config.vision_config.hidden_size),
     tokens=_tokens,
+    pretraining="sigmoid",
     faults=_faults,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),

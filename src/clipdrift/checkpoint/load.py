@@ -68,6 +68,17 @@ class Checkpoint:
     def projection_state(self) -> dict[str, Tensor]:
         return _under("visual_projection.", self.plain)
 
+    @property
+    def text(self) -> None:
+        """No drift of a text tower is read: whether it is the baseline's is told as a finding."""
+
+    def text_state(self) -> None:
+        """Not read."""
+
+    def text_projection_state(self) -> dict[str, Tensor]:
+        """Not read."""
+        return {}
+
 
 def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
     """Load a peft adapter or a whole CLIP and hold it against its baseline.

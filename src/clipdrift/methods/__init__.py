@@ -1,6 +1,6 @@
 """Adaptation methods: one file per family, each a handful of functions, no inheritance.
 
-A family says what of the vision tower trains (`adapt`), what its weights amount to without any
+A family says what of a tower trains (`adapt`), what its weights amount to without any
 wrapper (`effective_state`), and how it is saved and restored exactly (`save`, `restore`).
 `effective_state` is None for families whose tower no plain weights amount to, such as adapters
 with a non-linearity or prompts: the guard then holds the live encoder against one built anew, and
@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from clipdrift import plugins
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import Encoder
 from clipdrift.errors import Fault
 from clipdrift.methods import (
     adapter,
@@ -44,11 +44,11 @@ class Family:
     moves_at_start: whether the encoder differs from the baseline before the first step.
     """
 
-    adapt: Callable[[ImageEncoder, Any, int], None]
-    effective_state: Callable[[ImageEncoder], dict[str, Tensor] | None]
-    save: Callable[[ImageEncoder, Path], None]
-    restore: Callable[[ImageEncoder, Any, Path], None]
-    start_faults: Callable[[ImageEncoder, ImageEncoder, Any], list[Fault]] = lambda *_: []
+    adapt: Callable[[Encoder, Any, int], None]
+    effective_state: Callable[[Encoder], dict[str, Tensor] | None]
+    save: Callable[[Encoder, Path], None]
+    restore: Callable[[Encoder, Any, Path], None]
+    start_faults: Callable[[Encoder, Encoder, Any], list[Fault]] = lambda *_: []
     in_place: bool = True
     moves_at_start: bool = False
 
@@ -97,7 +97,7 @@ def _plugged(spec: Any) -> Family:
         found = _family(found)
     adapt = found.adapt
 
-    def named(encoder: ImageEncoder, given: Any, seed: int) -> None:
+    def named(encoder: Encoder, given: Any, seed: int) -> None:
         plugins.call(plugin, where, lambda: adapt(encoder, given, seed))
 
     return replace(found, adapt=named)

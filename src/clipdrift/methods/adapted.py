@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from clipdrift.backbone import Backbone, ImageEncoder
-from clipdrift.methods import Family, family_of
+from clipdrift.backbone import Backbone, Encoder, ImageEncoder, TextEncoder
+from clipdrift.errors import Fault, MethodError
+from clipdrift.methods import family_of
+from clipdrift.methods.class_texts import ClassTexts, Prompts
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
+from clipdrift.methods.tower_weights import effective_state
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.spec.methods import MethodBase
 
 HEAD_FILE = "head.safetensors"
-ENCODER = "encoder."
+HEAD = "head."
+TEXT_FOLDER = "text"
 NOT_PLAIN = "no plain weights amount to what this method makes of the vision tower"
 """Why weight drift and interpolated weights are null where `vision_state` is None."""
 
 
 class AdaptedModel(nn.Module):
-    """uint8 images -> class logits: a head on the un-normalised projected embedding."""
+    """uint8 images -> class logits: a head on the un-normalised projected embedding.
 
-    def __init__(self, encoder: ImageEncoder, head: Head, spec: MethodBase) -> None:
+    texts: of a contrastive loss, its text side; the head then holds the class texts, see
+    `read_texts`.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        head: Head,
+        spec: MethodBase,
+        texts: ClassTexts | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.texts = texts
         self.spec = spec
         self.family = family_of(spec)
 
@@ -33,13 +48,47 @@ class AdaptedModel(nn.Module):
         logits: Tensor = self.head(self.encoder(pixels))
         return logits
 
+    @property
+    def text(self) -> TextEncoder | None:
+        """The live text path, where its tower is adapted; None where it is the baseline's."""
+        return self.texts.encoder if self.texts else None
+
+    def adapted(self) -> dict[str, Encoder]:
+        """The encoders whose towers the method adapts, by the sub-folder they are saved in."""
+        found: dict[str, Encoder] = {"": self.encoder} if self.spec.tower != "text" else {}
+        return found if self.text is None else {**found, TEXT_FOLDER: self.text}
+
+    def read_texts(self) -> None:
+        """Put the head at the class texts as they are read now, where the loss is contrastive.
+
+        To be called when weights have changed, before anything is classified.
+        """
+        if self.texts is not None:
+            scale = self.texts.scale
+            at_texts(self.head, self.texts.class_features(), scale)
+
+    def keep_bounds(self) -> None:
+        """What is bounded after a step: the logit scale, where one trains."""
+        if self.texts is not None:
+            self.texts.keep_bounds()
+
     def vision_state(self) -> dict[str, Tensor] | None:
         """The tower's weights as a plain CLIP would hold them; None if no plain CLIP could."""
+        if self.spec.tower == "text":
+            return effective_state(self.encoder)
         return self.family.effective_state(self.encoder)
+
+    def text_state(self) -> dict[str, Tensor] | None:
+        """The text tower's weights likewise, of a model that adapts one."""
+        return None if self.text is None else self.family.effective_state(self.text)
 
     def projection_state(self) -> dict[str, Tensor]:
         """The visual projection's weights as they are; none where the backbone has none."""
-        return {name: p.detach() for name, p in self.encoder.projection.named_parameters()}
+        return _projection(self.encoder)
+
+    def text_projection_state(self) -> dict[str, Tensor]:
+        """The text projection's weights as they are; none where no text tower is adapted."""
+        return {} if self.text is None else _projection(self.text)
 
     def trained(self) -> dict[str, Tensor]:
         """Every tensor that trains, by name."""
@@ -49,50 +98,76 @@ class AdaptedModel(nn.Module):
         """A copy of every trained tensor, to come back to."""
         return {name: p.detach().clone() for name, p in self.trained().items()}
 
-    def rewind(self, snapshot: dict[str, Tensor]) -> None:
+    def rewind(self, snapshot: Mapping[str, Tensor]) -> None:
         """Come back to a snapshot."""
         assign({k: p.data for k, p in self.trained().items()}, snapshot, where="snapshot")
+        self.read_texts()
 
     def parameter_groups(self, rate: float, head_rate: float) -> Iterator[dict[str, object]]:
         """Optimiser groups: one rate for everything, the head's own where the study says so."""
-        for part, own in ((self.head, head_rate), (self.encoder, rate)):
-            trained = [p for p in part.parameters() if p.requires_grad]
+        texts = list(self.texts.parameters()) if self.texts else []
+        for part, own in (
+            (self.head.parameters(), head_rate),
+            ([*self.encoder.parameters(), *texts], rate),
+        ):
+            trained = [p for p in part if p.requires_grad]
             if trained:
                 yield {"params": trained, "lr": own}
 
-    def rebuilt(self, backbone: Backbone) -> ImageEncoder:
-        """The encoder built anew from the untouched backbone, with the tensors that train here.
+    def rebuilt(self, backbone: Backbone) -> AdaptedModel:
+        """The model built anew from the untouched backbone, with the tensors that train here.
+
+        All but its head.
 
         Raises:
             RecordError: if what trains is not what this method lets train.
         """
-        encoder = backbone.encoder()
-        _adapt(encoder, self.family, self.spec, seed=0)
-        fresh = {f"{ENCODER}{n}": p.data for n, p in encoder.named_parameters() if p.requires_grad}
-        trained = {n: p for n, p in self.trained().items() if n.startswith(ENCODER)}
-        assign(fresh, trained, where="the encoder that trained")
-        return encoder.eval()
+        prompts = self.texts.prompts if self.texts else None
+        fresh = _bare(backbone, self.spec, self.head.weight.shape[0], prompts)
+        _adapt(fresh, seed=0)
+        inside = {k: p.data for k, p in fresh.trained().items() if not k.startswith(HEAD)}
+        trained = {k: p for k, p in self.trained().items() if not k.startswith(HEAD)}
+        assign(inside, trained, where="the encoder that trained")
+        return fresh.eval()
 
     def save(self, folder: Path) -> None:
-        """Write the method's own files, and head and projection in one more."""
-        self.family.save(self.encoder, folder)
-        save_tensors(self._head_and_projection(), folder / HEAD_FILE)
+        """Write the method's own files, and head and projections in one more.
+
+        Those of a text tower lie in a folder of their own.
+        """
+        for name, encoder in self.adapted().items():
+            self.family.save(encoder, folder / name)
+        save_tensors(self._beside(), folder / HEAD_FILE)
 
     def restore(self, folder: Path) -> None:
         """Read back what `save` wrote onto a fresh, untouched encoder."""
-        self.family.restore(self.encoder, self.spec, folder)
-        self.encoder.projection.requires_grad_(self.spec.projection == "trained")
+        for name, encoder in self.adapted().items():
+            self.family.restore(encoder, self.spec, folder / name)
+        self._free_projections()
         saved = load_tensors(folder / HEAD_FILE)
-        assign(self._head_and_projection(), saved, where=str(folder / HEAD_FILE))
+        assign(self._beside(), saved, where=str(folder / HEAD_FILE))
 
-    def _head_and_projection(self) -> dict[str, Tensor]:
-        tensors = {f"head.{k}": p.detach() for k, p in self.head.named_parameters()}
-        projection = self.projection_state()
-        return {**tensors, **{f"projection.{name}": p for name, p in projection.items()}}
+    def _free_projections(self) -> None:
+        """Let the projections behind adapted towers train, where the method says so."""
+        for encoder in self.adapted().values():
+            encoder.projection.requires_grad_(self.spec.projection == "trained")
+
+    def _beside(self) -> dict[str, Tensor]:
+        """Head, projections and logit scale, by the names they are saved under."""
+        tensors = {f"{HEAD}{k}": p.detach() for k, p in self.head.named_parameters()}
+        tensors |= {f"projection.{name}": p for name, p in self.projection_state().items()}
+        tensors |= {f"text_projection.{k}": p for k, p in self.text_projection_state().items()}
+        return tensors | ({"log_scale": self.texts.log_scale.detach()} if self.texts else {})
 
 
 def build(
-    backbone: Backbone, spec: MethodBase, n_classes: int, *, seed: int, text_features: Tensor | None
+    backbone: Backbone,
+    spec: MethodBase,
+    n_classes: int,
+    *,
+    seed: int,
+    text_features: Tensor | None,
+    prompts: Prompts | None = None,
 ) -> AdaptedModel:
     """The model at step 0: baseline encoder under a method, fresh head.
 
@@ -100,21 +175,34 @@ def build(
 
     Args:
         text_features: [C, E] unit class embeddings, needed for `head_init: text`.
+        prompts: of each class, equally many, needed for `loss: contrastive`.
 
     Raises:
         MethodError: if the method's options do not fit the backbone.
     """
-    model = _bare(backbone, spec, n_classes)
-    _adapt(model.encoder, model.family, spec, seed=seed)
-    if spec.head_init == "text" and text_features is not None:
+    model = _bare(backbone, spec, n_classes, prompts)
+    _adapt(model, seed=seed)
+    if model.texts is not None:
+        model.read_texts()
+    elif spec.head_init == "text" and text_features is not None:
         at_texts(model.head, text_features, backbone.logit_scale)
     elif isinstance(model.head, nn.Linear):
         at_random(model.head, seed)
     return model
 
 
-def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -> AdaptedModel:
+def reload(
+    backbone: Backbone,
+    spec: MethodBase,
+    n_classes: int,
+    folder: Path,
+    *,
+    prompts: Prompts | None = None,
+) -> AdaptedModel:
     """The model that a run saved, rebuilt from the untouched backbone.
+
+    Without `prompts` a contrastive model classifies by the class texts that were saved, and can
+    neither go on training nor be given other weights.
 
     Files are taken as they are. Call `evaluate.finished_run` first, as every command does: it holds
     them to the hashes in the run's record.
@@ -122,18 +210,36 @@ def reload(backbone: Backbone, spec: MethodBase, n_classes: int, folder: Path) -
     Raises:
         RecordError: if a file is missing or damaged, or its tensors are not the expected ones.
     """
-    model = _bare(backbone, spec, n_classes)
+    model = _bare(backbone, spec, n_classes, prompts)
     model.restore(folder)
     return model.eval()
 
 
-def _adapt(encoder: ImageEncoder, family: Family, spec: MethodBase, *, seed: int) -> None:
-    family.adapt(encoder, spec, seed)
-    encoder.projection.requires_grad_(spec.projection == "trained")
+def _adapt(model: AdaptedModel, *, seed: int) -> None:
+    for encoder in model.adapted().values():
+        model.family.adapt(encoder, model.spec, seed)
+    model._free_projections()
 
 
-def _bare(backbone: Backbone, spec: MethodBase, n_classes: int) -> AdaptedModel:
-    encoder = backbone.encoder()
+def _bare(
+    backbone: Backbone, spec: MethodBase, n_classes: int, prompts: Prompts | None
+) -> AdaptedModel:
+    encoder, texts = backbone.encoder(), None
+    if spec.loss == "contrastive":
+        _require_softmax(backbone, spec)
+        texts = ClassTexts(backbone, prompts or [], trains=spec.tower != "vision")
     kind = nn.Linear if spec.head == "trained" else TextHead
     head: Head = kind(backbone.width, n_classes).to(encoder.mean.device)
-    return AdaptedModel(encoder, head, spec)
+    return AdaptedModel(encoder, head, spec, texts)
+
+
+def _require_softmax(backbone: Backbone, spec: MethodBase) -> None:
+    kind = backbone.architecture
+    if kind.pretraining != "softmax":
+        where, step = f"method {spec.name} loss", "Choose cross_entropy, or a CLIP"
+        got = f"a {kind.name}, which learned by a {kind.pretraining} loss"
+        raise MethodError(Fault(where, "a backbone that was pretrained by this loss", got, step))
+
+
+def _projection(encoder: Encoder) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in encoder.projection.named_parameters()}

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.backbone.text import TRIAL
 from clipdrift.errors import AdapterInactiveError, Fault, RecordError
 from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.head import TextHead, at_texts
 
 ROUNDING = 1e-5
 """Relative difference of embeddings that float32 rounding alone may cause between the two paths."""
@@ -46,7 +48,8 @@ def assert_adapted(
 
     Live must equal a second path and, if the tower moved, differ from the untouched tower under the
     same projection. The second path is the plain tower under the merged weights, or, for a method
-    that has none, an encoder built anew with the tensors that train.
+    that has none, an encoder built anew with the tensors that train. A text tower that is adapted
+    is held to the same, on a few prompts, and the classifier to the classes as it reads them.
 
     Args:
         pixels: uint8 [B, S, S, 3]; as many of them are looked at as `VALUES` asks for.
@@ -65,12 +68,21 @@ def assert_adapted(
     projection = model.projection_state()
     before = functional_call(untouched.projection, projection, (pooled,))
     if state is None:
-        second, what = _rebuilt(model, backbone)(pixels), "the encoder built anew"
+        second, what = _rebuilt(model, backbone).encoder(pixels), "the encoder built anew"
     else:
         if not _equal(state, backbone.vision_state()):
             pooled = _through(untouched, pixels, state)
         second = functional_call(untouched.projection, projection, (pooled,))
         what = "the merged weights"
+    _assert_acts(live, second, before, what)
+    if model.text is not None:
+        _assert_text(model, backbone)
+    if model.texts is not None and model.texts.prompts:
+        _assert_reads_classes(model)
+
+
+def _assert_acts(live: Tensor, second: Tensor, before: Tensor, what: str) -> None:
+    """Live equals the second path and, if that moved, is not what it was."""
     moved = relative(second, before)
     if relative(live, second) > ROUNDING + SHARE * min(moved, 0.02):
         difference = f"a relative difference of {relative(live, second):.2e}"
@@ -79,12 +91,48 @@ def assert_adapted(
         raise _fault("embeddings that differ from the untouched tower's", "the same")
 
 
+def _assert_text(model: AdaptedModel, backbone: Backbone) -> None:
+    """The same of the text path, on prompts that are always the same."""
+    untouched, state = backbone.live_text_encoder(), model.text_state()
+    if model.text is None:
+        return
+    projection = model.text_projection_state()
+    if state is None:
+        rebuilt = _rebuilt(model, backbone).text
+        second = model.text(TRIAL) if rebuilt is None else rebuilt(TRIAL)
+        what = "the text encoder built anew"
+    else:
+        weights = _joined(state, projection)
+        second = functional_call(untouched, weights, (TRIAL,))
+        what = "the merged weights of the text tower"
+    before = functional_call(untouched, _joined({}, projection), (TRIAL,))
+    _assert_acts(model.text(TRIAL), second, before, what)
+
+
+def _joined(tower: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of both under their names in an encoder."""
+    named = {f"tower.{name}": value for name, value in tower.items()}
+    return {**named, **{f"projection.{name}": value for name, value in projection.items()}}
+
+
+def _assert_reads_classes(model: AdaptedModel) -> None:
+    """The classifier holds the classes as the text tower reads them now."""
+    if model.texts is None:
+        return
+    weight = model.head.weight
+    fresh = TextHead(weight.shape[1], weight.shape[0]).to(weight.device)
+    at_texts(fresh, model.texts.class_features(), model.texts.scale)
+    if (apart := relative(weight, fresh.weight)) > ROUNDING:
+        expected = "a classifier at the class texts as the live text tower reads them"
+        raise _fault(expected, f"a relative difference of {apart:.2e}")
+
+
 def relative(a: Tensor, b: Tensor) -> float:
     """||a - b|| / ||b||."""
     return float((a - b).norm() / b.norm().clamp_min(1e-12))
 
 
-def _rebuilt(model: AdaptedModel, backbone: Backbone) -> ImageEncoder:
+def _rebuilt(model: AdaptedModel, backbone: Backbone) -> AdaptedModel:
     try:
         return model.rebuilt(backbone)
     except RecordError as error:

@@ -1,7 +1,8 @@
 """Weights between the untouched and the adapted encoder, tried on and taken off again.
 
 Reference: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT), equation 1. The
-head is the adapted one throughout, as an untouched one does not exist.
+head is the adapted one throughout, as an untouched one does not exist; with a contrastive loss the
+text side lies between as well, and classes are read by it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
-from clipdrift.methods.merged import Merged, as_model, between, merged
+from clipdrift.methods.merged import Merged, as_model, between, merged, untouched_text
 
 HEAD = "head."
 LORA_A, LORA_B = ".lora_A.", ".lora_B."
@@ -50,9 +51,11 @@ def _on_plain_weights(
         between(backbone.vision_state(), whole.tower, alpha),
         between(backbone.projection_state(), whole.projection, alpha),
         whole.head,
+        between(untouched_text(backbone, whole.text), whole.text, alpha),
     )
-    plain = as_model(there, backbone, model.spec)
-    plain.head = model.head
+    plain = as_model(there, backbone, model.spec, model.texts.prompts if model.texts else None)
+    if model.texts is None:
+        plain.head = model.head
     return plain, plain.snapshot()
 
 
@@ -75,7 +78,7 @@ def _in_place(model: AdaptedModel, backbone: Backbone, alpha: float) -> Iterator
 
 def _untouched(trained: Mapping[str, Tensor], backbone: Backbone) -> dict[str, Tensor]:
     """Trained tensors of the encoder that change with alpha, at their untouched values."""
-    before = _named(backbone.vision_state(), backbone.projection_state())
+    before = _named(backbone)
     return {
         name: torch.zeros_like(value) if LORA_B in name else before[name]
         for name, value in trained.items()
@@ -83,7 +86,13 @@ def _untouched(trained: Mapping[str, Tensor], backbone: Backbone) -> dict[str, T
     }
 
 
-def _named(tower: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of both parts under the names that they have in an adapted model."""
-    found = {f"encoder.tower.{name}": value for name, value in tower.items()}
-    return {**found, **{f"encoder.projection.{name}": value for name, value in projection.items()}}
+def _named(backbone: Backbone) -> dict[str, Tensor]:
+    """The untouched tensors under the names that they have in an adapted model."""
+    parts = {
+        "encoder.tower": backbone.vision_state(),
+        "encoder.projection": backbone.projection_state(),
+        "texts.encoder.tower": backbone.text_state(),
+        "texts.encoder.projection": backbone.text_projection_state(),
+        "texts": {"log_scale": backbone.model.logit_scale.detach()},
+    }
+    return {f"{part}.{n}": value for part, values in parts.items() for n, value in values.items()}

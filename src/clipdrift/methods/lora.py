@@ -1,7 +1,7 @@
-"""LoRA (Hu et al. 2022) through peft, on linear layers of the vision tower's blocks only.
+"""LoRA (Hu et al. 2022) through peft, on linear layers of a tower's blocks.
 
 peft scales the update by alpha / rank. The adapter is saved in peft's own format, so that peft
-itself can load it onto the untouched vision tower.
+itself can load it onto the untouched tower.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import Encoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.peft_folder import FOLDER, WEIGHTS, write_config
 from clipdrift.methods.targets import POOLING_HEAD, Targets, find_targets, rank_faults
@@ -22,7 +22,7 @@ from clipdrift.spec.methods import LoraSpec
 PEFT_PREFIX = "base_model.model."
 
 
-def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
+def adapt(encoder: Encoder, spec: LoraSpec, seed: int) -> None:
     """Put adapters into the tower, in place; B starts at zero, so nothing changes yet.
 
     Raises:
@@ -38,7 +38,7 @@ def adapt(encoder: ImageEncoder, spec: LoraSpec, seed: int) -> None:
         inject_adapter_in_model(_config(spec, encoder.tower), encoder.tower)
 
 
-def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
+def effective_state(encoder: Encoder) -> dict[str, Tensor]:
     """The tower's weights with the update merged in: W_0 + (alpha / rank) B A, by plain names.
 
     Computed from the factors and the configuration, not by peft's merge or the layers' scaling, so
@@ -57,14 +57,14 @@ def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
     return state
 
 
-def save(encoder: ImageEncoder, folder: Path) -> None:
+def save(encoder: Encoder, folder: Path) -> None:
     """Write the adapter as peft does: adapter_config.json and adapter_model.safetensors."""
     tensors = {PEFT_PREFIX + k: t for k, t in _factors(encoder.tower).items()}
     save_tensors(tensors, folder / FOLDER / WEIGHTS)
     write_config(encoder.tower.peft_config["default"], folder / FOLDER)  # type: ignore[index]
 
 
-def restore(encoder: ImageEncoder, spec: LoraSpec, folder: Path) -> None:
+def restore(encoder: Encoder, spec: LoraSpec, folder: Path) -> None:
     """Wrap the untouched tower as in training and read the factors back, key by key."""
     adapt(encoder, spec, seed=0)
     saved = load_tensors(folder / FOLDER / WEIGHTS)

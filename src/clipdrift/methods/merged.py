@@ -10,26 +10,33 @@ models with task arithmetic", for scaling what training moved.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import AdaptedModel, build
+from clipdrift.methods.class_texts import Prompts
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.methods import FullFtSpec, MethodBase
 
 Tensors = Mapping[str, Tensor]
+TOWER = "tower."
 
 
 @dataclass(frozen=True)
 class Merged:
-    """Tower and projection as a plain model holds them, and the head."""
+    """Tower and projection as a plain model holds them, and the head.
+
+    text: of a contrastive loss, what is its own on the text side: `log_scale`, and of a text tower
+    that is adapted `tower.*` and `projection.*`.
+    """
 
     tower: Tensors
     projection: Tensors
     head: Tensors
+    text: Tensors = field(default_factory=dict)
 
 
 def between(
@@ -53,14 +60,31 @@ def between(
 
 def merged(model: AdaptedModel) -> Merged | None:
     """The weights of a model; None for a method whose tower no plain weights amount to."""
-    tower = model.vision_state()
-    if tower is None:
+    tower, text = model.vision_state(), model.text_state()
+    if tower is None or (text is None and model.text is not None):
         return None
     return Merged(
         {name: value.clone() for name, value in tower.items()},
         {name: value.clone() for name, value in model.projection_state().items()},
         {name: value.detach().clone() for name, value in model.head.state_dict().items()},
+        {name: value.clone() for name, value in _text_side(model, text or {}).items()},
     )
+
+
+def _text_side(model: AdaptedModel, tower: Tensors) -> dict[str, Tensor]:
+    if model.texts is None:
+        return {}
+    named = {f"{TOWER}{name}": value for name, value in tower.items()}
+    named |= {f"projection.{name}": v for name, v in model.text_projection_state().items()}
+    return {**named, "log_scale": model.texts.log_scale.detach()}
+
+
+def untouched_text(backbone: Backbone, text: Tensors) -> dict[str, Tensor]:
+    """The backbone's own values of the tensors of a text side."""
+    whole = {f"{TOWER}{name}": value for name, value in backbone.text_state().items()}
+    whole |= {f"projection.{n}": value for n, value in backbone.text_projection_state().items()}
+    whole |= {"log_scale": backbone.model.logit_scale.detach()}
+    return {name: whole[name] for name in text}
 
 
 def soup(parts: Sequence[Merged]) -> Merged:
@@ -74,6 +98,7 @@ def soup(parts: Sequence[Merged]) -> Merged:
         _mean([part.tower for part in parts]),
         _mean([part.projection for part in parts]),
         _mean([part.head for part in parts]),
+        _mean([part.text for part in parts]),
     )
 
 
@@ -85,27 +110,50 @@ def _mean(parts: Sequence[Tensors]) -> dict[str, Tensor]:
 
 
 def scaled(part: Merged, backbone: Backbone, scale: float) -> Merged:
-    """theta_0 + scale (theta_1 - theta_0) on the tower; projection and head as they were trained.
+    """theta_0 + scale (theta_1 - theta_0) on adapted towers; all else as it was trained.
 
     For a linear adapter this is its alpha times `scale`. Up to 1 it differs from interpolated
     weights in leaving the projection alone; above 1 it goes on beyond what training reached.
     """
-    return Merged(between(backbone.vision_state(), part.tower, scale), part.projection, part.head)
+    tower = {name: value for name, value in part.text.items() if name.startswith(TOWER)}
+    text = {**part.text, **between(untouched_text(backbone, tower), tower, scale)}
+    moved = between(backbone.vision_state(), part.tower, scale)
+    return Merged(moved, part.projection, part.head, text)
 
 
-def as_model(weights: Merged, backbone: Backbone, method: MethodBase) -> AdaptedModel:
-    """A plain model that holds the weights, as full fine-tuning would have left it."""
+def as_model(
+    weights: Merged, backbone: Backbone, method: MethodBase, prompts: Prompts | None = None
+) -> AdaptedModel:
+    """A plain model that holds the weights, as full fine-tuning would have left it.
+
+    Args:
+        prompts: of each class, needed for a contrastive loss, whose classes are read anew.
+    """
     spec = FullFtSpec(
-        kind="full_ft", name=method.name, head=method.head, head_init=method.head_init
+        kind="full_ft",
+        name=method.name,
+        loss=method.loss,
+        tower=method.tower,
+        head=method.head,
+        head_init=method.head_init,
     )
     n_classes = len(weights.head["weight"])
-    model = build(backbone, spec, n_classes, seed=0, text_features=None)
+    model = build(backbone, spec, n_classes, seed=0, text_features=None, prompts=prompts)
     tower = {name: p.data for name, p in model.encoder.tower.named_parameters()}
     projection = {name: p.data for name, p in model.encoder.projection.named_parameters()}
     assign(tower, weights.tower, where="merged tower")
     assign(projection, weights.projection, where="merged projection")
     model.head.load_state_dict(dict(weights.head))
+    if model.texts is not None:
+        inside = {n: p.data for n, p in model.texts.named_parameters()}
+        assign(inside, {_inside(n): v for n, v in weights.text.items()}, where="merged text side")
+        model.read_texts()
     return model.eval()
 
 
-__all__ = ["Merged", "as_model", "between", "merged", "scaled", "soup"]
+def _inside(name: str) -> str:
+    """The name that a tensor of a text side has in `ClassTexts`."""
+    return name if name == "log_scale" else f"encoder.{name}"
+
+
+__all__ = ["Merged", "as_model", "between", "merged", "scaled", "soup", "untouched_text"]

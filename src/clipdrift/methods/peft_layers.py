@@ -1,4 +1,4 @@
-"""Any adapter of peft's by injection into the vision tower: one path for all of its types.
+"""Any adapter of peft's by injection into a tower: one path for all of its types.
 
 Nothing here knows a type. peft puts its layers in place, merges them and names what it saves; a
 type that cannot be merged has no plain weights. What peft leaves out of its file but an exact
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import Encoder
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.peft_config import configure, refused_by_peft
 from clipdrift.methods.peft_folder import FOLDER, WEIGHTS, write_config
@@ -46,7 +46,7 @@ class _Injected:
     fixed: tuple[str, ...]
 
 
-def adapt(encoder: ImageEncoder, spec: PeftSpec, seed: int) -> None:
+def adapt(encoder: Encoder, spec: PeftSpec, seed: int) -> None:
     """Let peft put its layers into the tower, in place; what it draws globally is the seed's.
 
     Raises:
@@ -80,7 +80,7 @@ def adapt(encoder: ImageEncoder, spec: PeftSpec, seed: int) -> None:
     tower.eval()
 
 
-def effective_state(encoder: ImageEncoder) -> dict[str, Tensor] | None:
+def effective_state(encoder: Encoder) -> dict[str, Tensor] | None:
     """The tower's weights with every adapter merged by peft, under plain names.
 
     Copies of the layers are merged, one by one, so the live forward pass has no part in it. None if
@@ -103,7 +103,7 @@ def effective_state(encoder: ImageEncoder) -> dict[str, Tensor] | None:
     return state
 
 
-def save(encoder: ImageEncoder, folder: Path) -> None:
+def save(encoder: Encoder, folder: Path) -> None:
     """Write the adapter as peft does, and what else an exact reload needs."""
     save_tensors({k: t.clone() for k, t in _of_peft(encoder.tower).items()},
                  folder / FOLDER / WEIGHTS)  # fmt: skip
@@ -112,7 +112,7 @@ def save(encoder: ImageEncoder, folder: Path) -> None:
         save_tensors(fixed, folder / FIXED_FILE)
 
 
-def restore(encoder: ImageEncoder, spec: PeftSpec, folder: Path) -> None:
+def restore(encoder: Encoder, spec: PeftSpec, folder: Path) -> None:
     """Wrap the untouched tower as in training and read every saved tensor back, key by key."""
     adapt(encoder, spec, seed=0)
     path = folder / FOLDER / WEIGHTS
@@ -122,15 +122,12 @@ def restore(encoder: ImageEncoder, spec: PeftSpec, folder: Path) -> None:
 
 
 @torch.no_grad()
-def start_faults(encoder: ImageEncoder, untouched: ImageEncoder, spec: PeftSpec) -> list[Fault]:
-    """A start that is not the untouched tower, tried on noise; adapters that train nothing."""
+def start_faults(encoder: Encoder, untouched: Encoder, spec: PeftSpec) -> list[Fault]:
+    """A start that is not the untouched tower, on a trial; adapters that train nothing."""
     where = f"method {spec.name} options"
     if not any(p.requires_grad for p in encoder.tower.parameters()):
         return [Fault(where, "adapters that train", "none that do", "Correct the options")]
-    size: int = encoder.tower.config.image_size  # type: ignore[union-attr, assignment]
-    values = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    values = values.to(encoder.mean.device)
-    before, after = (e.tower(pixel_values=values).pooler_output for e in (untouched, encoder))
+    before, after = (e.pooled_trial() for e in (untouched, encoder))
     apart = float((after - before).norm() / before.norm())
     if not apart <= SAME_START:
         step = "Choose an init that starts at zero, such as init_weights: true"

@@ -1,4 +1,4 @@
-"""Which layers of the vision tower adapters go into, from the names and blocks of a study."""
+"""Which layers of a tower adapters go into, from the names and blocks of a study."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _in(name: str, chosen: set[int] | None) -> bool:
 def _unknown(where: str, module: str, known: Sequence[str], step: str) -> Fault:
     expected = f"names among {', '.join(known)}"
     if module.startswith("text_"):
-        got = f"{module!r}, of the text tower, which training never reads"
-        return Fault(f"{where} modules", expected, got, step)
+        step = f"{step}; tower says in which tower"
+        return Fault(f"{where} modules", expected, f"{module!r}, of the text tower", step)
     return Fault(f"{where} modules", expected, repr(module), step)
 
 

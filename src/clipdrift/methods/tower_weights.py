@@ -8,31 +8,31 @@ from typing import Any
 
 from torch import Tensor
 
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import Encoder
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 
 
-def effective_state(encoder: ImageEncoder) -> dict[str, Tensor]:
+def effective_state(encoder: Encoder) -> dict[str, Tensor]:
     """The tower's weights as they are."""
     return {name: p.detach() for name, p in encoder.tower.named_parameters()}
 
 
-def trained_weights(encoder: ImageEncoder) -> dict[str, Tensor]:
+def trained_weights(encoder: Encoder) -> dict[str, Tensor]:
     """Those of the tower's weights that train."""
     return {n: p.detach() for n, p in encoder.tower.named_parameters() if p.requires_grad}
 
 
-Save = Callable[[ImageEncoder, Path], None]
-Restore = Callable[[ImageEncoder, Any, Path], None]
+Save = Callable[[Encoder, Path], None]
+Restore = Callable[[Encoder, Any, Path], None]
 
 
-def kept_in(file: str, adapt: Callable[[ImageEncoder, Any, int], None]) -> tuple[Save, Restore]:
+def kept_in(file: str, adapt: Callable[[Encoder, Any, int], None]) -> tuple[Save, Restore]:
     """How a family is saved and restored that needs nothing but the weights that train."""
 
-    def save(encoder: ImageEncoder, folder: Path) -> None:
+    def save(encoder: Encoder, folder: Path) -> None:
         save_tensors(trained_weights(encoder), folder / file)
 
-    def restore(encoder: ImageEncoder, spec: Any, folder: Path) -> None:
+    def restore(encoder: Encoder, spec: Any, folder: Path) -> None:
         adapt(encoder, spec, 0)
         assign(trained_weights(encoder), load_tensors(folder / file), where=str(folder / file))
 

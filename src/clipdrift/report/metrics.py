@@ -28,6 +28,8 @@ SIGNALS = {
     "embedding_drift": "Embedding drift",
     "weight_drift": "Weight drift, encoder",
     "projection_drift": "Weight drift, projection",
+    "text_weight_drift": "Weight drift, text tower",
+    "text_projection_drift": "Weight drift, text projection",
     "log10_learning_rate": "log₁₀ learning rate",
 }
 UNITS = {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipdrift.errors import Fault
+from clipdrift.spec.methods import NO_HEAD
 
 if TYPE_CHECKING:
     from clipdrift.spec.methods import MethodBase
@@ -83,10 +84,11 @@ def _matched_faults(spec: StudySpec) -> list[Fault]:
     faults = []
     matched = [(i, m) for i, m in enumerate(spec.methods) if m.role == "matched"]
     for factor in METHOD_FACTORS:
-        if factor in spec.varied or not matched:
+        bearers = [(i, m) for i, m in matched if _bears(m, factor)]
+        if factor in spec.varied or not bearers:
             continue
-        first = matched[0][1]
-        for i, method in matched[1:]:
+        first = bearers[0][1]
+        for i, method in bearers[1:]:
             if getattr(method, factor) != getattr(first, factor):
                 faults.append(
                     Fault(
@@ -97,6 +99,11 @@ def _matched_faults(spec: StudySpec) -> list[Fault]:
                     )
                 )
     return faults
+
+
+def _bears(method: MethodBase, factor: str) -> bool:
+    """Whether a method has what a factor is about: a contrastive loss has no head to be matched."""
+    return method.loss != "contrastive" or factor not in NO_HEAD
 
 
 def _reference_faults(spec: StudySpec) -> list[Fault]:
@@ -132,12 +139,12 @@ def _penalty_faults(spec: StudySpec) -> list[Fault]:
     return [
         Fault(
             f"methods.{i}.penalties",
-            "none on a method that leaves the encoder as it is",
+            "none on a method that leaves the vision tower as it is",
             ", ".join(penalty.name for penalty in method.penalties),
-            "Remove them, or choose a method that trains a part of the encoder",
+            "Remove them, or choose a method that trains a part of it",
         )
         for i, method in enumerate(spec.methods)
-        if method.kind == "linear_probe" and method.penalties
+        if (method.kind == "linear_probe" or method.tower == "text") and method.penalties
     ]
 
 
@@ -181,13 +188,15 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("checkpoint rule", spec.checkpoint, "leak" if leak else "shared"),
         AuditRow("method", ", ".join(m.name for m in spec.matched_methods()), "crossed"),
         *_part_rows(spec, "probe first", _probe_first),
+        *_part_rows(spec, "loss", _loss),
         *_part_rows(spec, "penalties", _penalties),
         AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
         AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
         AuditRow("target", ", ".join(target.name for target in spec.targets), "crossed"),
     ]
     for factor in METHOD_FACTORS:
-        values = sorted({str(getattr(m, factor)) for m in spec.matched_methods()})
+        bearers = [m for m in spec.matched_methods() if _bears(m, factor)]
+        values = sorted({str(getattr(m, factor)) for m in bearers})
         status = "varied" if factor in spec.varied else "shared"
         rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
     return rows
@@ -199,6 +208,12 @@ def _part_rows(
     """What is part of a method is crossed as methods are; a row where any method has it."""
     found = [f"{m.name}: {text}" for m in spec.matched_methods() if (text := told(m))]
     return [AuditRow(factor, "; ".join(found), "crossed")] if found else []
+
+
+def _loss(method: MethodBase) -> str | None:
+    if method.loss != "contrastive":
+        return None
+    return f"contrastive with class prompts, {method.tower} adapted, no head"
 
 
 def _penalties(method: MethodBase) -> str | None:

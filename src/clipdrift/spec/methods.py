@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,8 @@ from clipdrift.spec.datasets import Name, Part, PluginOption, broken_rule
 from clipdrift.spec.penalties import PenaltySpec
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]
+NO_HEAD = {"head": "frozen", "head_init": "text", "head_lr": "matched"}
+"""Of a contrastive loss: classes are read zero-shot by their texts."""
 
 
 def _lower(name: str) -> str:
@@ -30,9 +32,26 @@ class MethodBase(Part):
     `reference` methods are points to hold them against, with rates and targets of their own.
     """
 
+    adapts_text: ClassVar[bool] = False
+    """Whether `tower` may be text or both."""
+    needs_a_head: ClassVar[bool] = False
+    """Whether it trains a classifier, which a contrastive loss does not have."""
+
     name: Name
     role: Literal["matched", "reference"] = "matched"
-    projection: Literal["trained", "frozen"] = "trained"
+    loss: Literal["cross_entropy", "contrastive"] = Field(
+        "cross_entropy",
+        description="contrastive: images against the prompts of their classes, as CLIP was "
+        "pretrained; no head trains",
+    )
+    tower: Literal["vision", "text", "both"] = Field(
+        "vision",
+        description="which towers are adapted; text and both need loss: contrastive and one of "
+        "full_ft, bitfit, lora, peft",
+    )
+    projection: Literal["trained", "frozen"] = Field(
+        "trained", description="of each tower that is adapted"
+    )
     head_init: Literal["random", "text"] = "random"
     head: Literal["trained", "frozen"] = Field(
         "trained",
@@ -44,6 +63,35 @@ class MethodBase(Part):
     )
     learning_rates: list[LearningRate] | None = None
     targets: list[str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _classes_are_read_zero_shot(cls, value: Any) -> Any:
+        """With a contrastive loss the head is the class texts: it need not be said."""
+        if not isinstance(value, dict) or value.get("loss") != "contrastive":
+            return value
+        if cls.needs_a_head:
+            expected = "loss: cross_entropy where a classifier trains"
+            step = "Leave loss out, or choose a method that trains a part of the encoder"
+            raise broken_rule(expected, "contrastive", step)
+        said = [key for key in ("head", "head_init", "head_lr") if key in value]
+        if wrong := [key for key in said if value[key] != NO_HEAD[key]]:
+            expected = "no head with loss: contrastive, whose classes are read zero-shot"
+            got = ", ".join(f"{key}: {value[key]}" for key in wrong)
+            raise broken_rule(expected, got, f"Leave {' and '.join(wrong)} out")
+        return {**NO_HEAD, **value}
+
+    @model_validator(mode="after")
+    def _a_text_tower_that_is_read_and_adapted(self) -> Self:
+        if self.tower != "vision" and not self.adapts_text:
+            kind = getattr(self, "kind", self.name)
+            step = "Leave tower out, or choose full_ft, bitfit, lora or peft"
+            raise broken_rule(f"tower: vision with kind: {kind}", self.tower, step)
+        if self.tower != "vision" and self.loss != "contrastive":
+            expected = "tower: vision with loss: cross_entropy, which reads no text"
+            step = "Set loss: contrastive, or leave tower out"
+            raise broken_rule(expected, self.tower, step)
+        return self
 
     @model_validator(mode="after")
     def _own_grid_only_for_references(self) -> Self:
@@ -66,7 +114,12 @@ class MethodBase(Part):
 
 
 class FullFtSpec(MethodBase):
-    """Full fine-tuning of the vision tower."""
+    """Full fine-tuning of the vision tower, or of those that `tower` names.
+
+    With `loss: contrastive` and `tower: both` it is FLYP (Goyal et al. 2023).
+    """
+
+    adapts_text: ClassVar[bool] = True
 
     kind: Literal["full_ft"]
 
@@ -107,20 +160,10 @@ class LayersSpec(Part):
         return self.first or self.last or (self.range or (0, 0))[1]
 
 
-def _vision_only(tower: Any) -> Any:
-    if tower in ("text", "both"):
-        step = "Leave tower out: the vision tower is adapted"
-        expected = "vision: training reads no text, so a text tower would never change"
-        raise broken_rule(expected, tower, step)
-    return tower
-
-
-Tower = Annotated[Literal["vision"], BeforeValidator(_vision_only)]
-VISION_ONLY = "text and both are refused: training reads no text"
-
-
 class LoraSpec(MethodBase):
-    """LoRA on linear layers of the vision tower (never the text tower), scaled by alpha / rank."""
+    """LoRA on linear layers of the blocks of a tower, scaled by alpha / rank."""
+
+    adapts_text: ClassVar[bool] = True
 
     kind: Literal["lora"]
     rank: int = Field(8, ge=1)
@@ -128,7 +171,6 @@ class LoraSpec(MethodBase):
     dropout: float = Field(0.05, ge=0, lt=1)
     modules: list[str] = Field(["q_proj", "v_proj"], min_length=1)
     layers: LayersSpec | None = Field(None, description="all blocks where it is left out")
-    tower: Tower = Field("vision", description=VISION_ONLY)
 
 
 def _one_value(value: Any) -> Any:
@@ -143,13 +185,15 @@ PeftOption = Annotated[bool | int | float | str, BeforeValidator(_one_value)]
 
 
 class PeftSpec(MethodBase):
-    """Any adapter that peft can put into the layers of the vision tower, by name.
+    """Any adapter that peft can put into the layers of a tower, by name.
 
     `{kind: peft, type: lora, options: {r: 8, lora_alpha: 16, use_dora: true}}`. `options` are the
     fields of peft's configuration of that type, held to their names and types before anything is
     trained; what decides where adapters lie is said by `modules` and `layers`. The adapter has to
     start at the baseline.
     """
+
+    adapts_text: ClassVar[bool] = True
 
     kind: Literal["peft"]
     type: Annotated[str, AfterValidator(_lower)] = Field(
@@ -164,11 +208,12 @@ class PeftSpec(MethodBase):
         "ln_tuning every layer norm",
     )
     layers: LayersSpec | None = Field(None, description="all blocks where it is left out")
-    tower: Tower = Field("vision", description=VISION_ONLY)
 
 
 class LinearProbeSpec(MethodBase):
     """A linear classifier on frozen image embeddings."""
+
+    needs_a_head: ClassVar[bool] = True
 
     kind: Literal["linear_probe"]
     head: Literal["trained"] = "trained"
@@ -183,7 +228,9 @@ class LastBlocksSpec(MethodBase):
 
 
 class BitFitSpec(MethodBase):
-    """The biases of the vision tower, those of its layer norms included, and nothing else of it."""
+    """The biases of a tower, those of its layer norms included, and nothing else of it."""
+
+    adapts_text: ClassVar[bool] = True
 
     kind: Literal["bitfit"]
 
@@ -196,6 +243,8 @@ class LpFtSpec(MethodBase):
     comes before the first step: the epochs, steps and rates of the schedule are those of
     fine-tuning, as for every method, so matched runs take equally many steps with the encoder.
     """
+
+    needs_a_head: ClassVar[bool] = True
 
     kind: Literal["lp_ft"]
     head: Literal["trained"] = "trained"
@@ -255,7 +304,13 @@ METHOD_KINDS: tuple[str, ...] = tuple(
 )
 """In the order that `kind` may be chosen from."""
 
-ADDED: dict[str, Any] = {"head": "trained", "penalties": [], "layers": None, "tower": "vision"}
+ADDED: dict[str, Any] = {
+    "head": "trained",
+    "penalties": [],
+    "layers": None,
+    "tower": "vision",
+    "loss": "cross_entropy",
+}
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""
 

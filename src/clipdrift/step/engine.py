@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -16,9 +16,10 @@ from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties.held import HeldNear
 from clipdrift.spec.parts import ScheduleSpec
+from clipdrift.step.contrastive import AgainstTexts
 from clipdrift.step.fast import Forward, compile_blocks, fast_kernels, pays_to_compile
 from clipdrift.step.frozen_prefix import keep, trained_part
-from clipdrift.step.objective import Inputs, Objective
+from clipdrift.step.objective import Inputs, Objective, cross_entropy
 
 
 class Engine:
@@ -40,7 +41,8 @@ class Engine:
         self._model, self._images, self._precision = model, images, precision
         self._shows_pixels = held is not None and held.sees_images
         cast = partial(autocast, self.device, precision)
-        self.objective = Objective(self._forward, held, cast)
+        criterion = cross_entropy if model.texts is None else AgainstTexts(model.texts, cast)
+        self.objective = Objective(self._forward, held, cast, criterion)
         tower: Any = model.encoder.tower
         self._blocks = tower.encoder.layers
         self._compiled: Sequence[Forward] = ()
@@ -53,7 +55,7 @@ class Engine:
                 images_to_see=to_see,
                 autocast=cast,
             )
-        self._network = trained_part(model) if self._kept else model
+        self._network = _network(model, kept=self._kept is not None)
         tokens = tower.embeddings.position_embedding.num_embeddings
         if (
             precision == "bfloat16"
@@ -80,10 +82,16 @@ class Engine:
         return Inputs(network, pixels if self._shows_pixels else None)
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        """Logits [B, C]."""
+        """Logits [B, C]; embeddings [B, E] where they are held against texts."""
         with autocast(self.device, self._precision):
-            logits: Tensor = self._network(inputs)
-        return logits
+            return self._network(inputs)
+
+
+def _network(model: AdaptedModel, *, kept: bool) -> Callable[[Tensor], Tensor]:
+    embed = trained_part(model) if kept else model.encoder
+    if model.texts is not None:
+        return embed
+    return (lambda inputs: model.head(embed(inputs))) if kept else model
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

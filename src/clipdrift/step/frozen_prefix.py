@@ -96,18 +96,17 @@ def keep(
 
 
 def trained_part(model: AdaptedModel) -> Callable[[Tensor], Tensor]:
-    """Kept activations [B, ...] -> logits [B, C], by the modules of the model itself."""
+    """Kept activations [B, ...] -> embeddings [B, E], by the modules of the model itself."""
     blocks = frozen_blocks(model)
     encoder, tower = model.encoder, model.encoder.tower
 
     def on_pooled(pooled: Tensor) -> Tensor:
-        logits: Tensor = model.head(encoder.projection(pooled))
-        return logits
+        embeddings: Tensor = encoder.projection(pooled)
+        return embeddings
 
     def on_hidden(hidden: Tensor) -> Tensor:
         with _reduced(tower, slice(blocks, None), skip_embeddings=True):
-            logits: Tensor = model.head(encoder.encode(hidden))
-        return logits
+            return encoder.encode(hidden)
 
     return on_pooled if blocks is None else on_hidden
 

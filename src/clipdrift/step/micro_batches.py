@@ -19,6 +19,8 @@ CPU_ALLOCATOR = "DefaultCPUAllocator"
 class MicroBatches:
     """Backward passes over batches, halved when memory runs out and from then on.
 
+    A loss that is no mean over images, as one that compares those of a batch, is not split.
+
     The loss is the mean over the whole batch however it is split, so the gradient is that of the
     unsplit batch up to rounding. Dropout draws for each part anew, from where the generator stood
     before the batch: the draws depend on the size of the parts, not on where memory ran out.
@@ -34,10 +36,11 @@ class MicroBatches:
         """Leave the gradient of the loss over all images in the parameters.
 
         Returns:
-            [1 + K] the mean cross-entropy, then each penalty before its weight.
+            [1 + K] the criterion, then each penalty before its weight.
 
         Raises:
-            TrainingError: if memory does not even hold a single image.
+            TrainingError: if memory does not even hold a single image, or not a batch that cannot
+                be split.
         """
         generators = _generators(target.device)
         while True:
@@ -63,6 +66,16 @@ class MicroBatches:
         return total
 
     def _halve(self, n: int) -> None:
+        if not self._objective.splits:
+            raise TrainingError(
+                Fault(
+                    "memory",
+                    f"enough for the training step of all {n} images of a batch, which a "
+                    "contrastive loss compares and which are not split",
+                    "less",
+                    "Lower schedule.batch_size, use fewer workers or another device",
+                )
+            )
         at_once = min(self.size or n, n)
         if at_once == 1:
             raise TrainingError(
