@@ -52,8 +52,8 @@ def test_a_method_of_the_vision_tower_alone_says_so(kind: str) -> None:
 def test_a_method_that_trains_a_classifier_has_no_contrastive_loss(kind: str) -> None:
     text = refusal({"kind": kind, "loss": "contrastive"})
     assert text == (
-        "study:5 methods.0: expected loss: cross_entropy where a classifier trains, got contrastive. "
-        "Leave loss out, or choose a method that trains a part of the encoder."
+        "study:5 methods.0: expected loss: cross_entropy where a classifier trains, got "
+        "contrastive. Leave loss out, or choose a method that trains a part of the encoder."
     )
 
 
