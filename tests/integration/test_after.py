@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from in_process import InProcess
 from safetensors.torch import load_file
 from small_models import mini_clip
 from tiny_study import tiny
@@ -39,7 +40,7 @@ SPEC = tiny(
 @pytest.fixture(scope="module")
 def study(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     out = tmp_path_factory.mktemp("after") / "study"
-    outcome = run_study(SPEC, out, workers=1, cache_dir=cache_dir)
+    outcome = run_study(SPEC, out, executor=InProcess(), cache_dir=cache_dir)
     assert outcome.measured == 4
     before = {path: path.read_bytes() for path in out.glob("runs/*/*") if path.is_file()}
     done = read_after_training(StudyFolder(out), ASKED, cache_dir=cache_dir, device="cpu")

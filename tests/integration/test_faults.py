@@ -19,21 +19,24 @@ from tiny_study import tiny
 from worker_processes import workers_of
 
 from clipdrift.errors import ClipdriftError
+from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import StudyFolder
 from clipdrift.run_files import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
 from clipdrift.study import Outcome, run_study
+
+ONE = LocalExecutor(1, "cpu", cpus=1)
 
 
 def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
     file = out.parent / "study.yaml"
     file.write_text(dump_spec(spec))
     run = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
-    return [*run, "--cache", str(cache), "--workers", "1", "--device", "cpu"]
+    return [*run, "--cache", str(cache), "--workers", "1", "--cpus-per-run", "1", "--device", "cpu"]
 
 
 def measure(spec: StudySpec, out: Path, cache: Path, **options: Any) -> Outcome:
-    return run_study(spec, out, cache_dir=cache, workers=1, device="cpu", **options)
+    return run_study(spec, out, cache_dir=cache, executor=ONE, **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

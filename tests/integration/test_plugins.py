@@ -18,6 +18,7 @@ from tiny_study import tiny
 from clipdrift import plugins
 from clipdrift.errors import ClipdriftError, PluginError, RecordError
 from clipdrift.evaluate import evaluate_run
+from clipdrift.executors.local import LocalExecutor
 from clipdrift.materials import load_materials
 from clipdrift.plan import plan_runs, require_fit
 from clipdrift.records import RunRecord, StudyFolder
@@ -67,7 +68,9 @@ def record(site: Path, cache_dir: Path) -> tuple[Path, RunRecord]:
         patch.setenv("PYTHONPATH", path)
         patch.syspath_prepend(str(site))
         spec = load_spec(site / "study.yaml")
-        outcome = run_study(spec, out, workers=1, cache_dir=cache_dir)
+        outcome = run_study(
+            spec, out, executor=LocalExecutor(1, "cpu", cpus=1), cache_dir=cache_dir
+        )
     assert (outcome.measured, outcome.failed) == (1, {})
     (record,) = StudyFolder(out).records()[0]
     return StudyFolder(out).run_path(record.run_id), record

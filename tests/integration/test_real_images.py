@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from in_process import InProcess
 
 from clipdrift.records import StudyFolder
 from clipdrift.spec import load_spec
@@ -38,7 +39,7 @@ def test_a_few_steps_on_real_photographs(tmp_path: Path) -> None:
         }
     )
     cache = Path(os.environ.get("CLIPDRIFT_CACHE", tmp_path / "cache"))
-    outcome = run_study(small, tmp_path / "study", cache_dir=cache, workers=1)
+    outcome = run_study(small, tmp_path / "study", executor=InProcess(), cache_dir=cache)
     assert (outcome.measured, outcome.failed) == (1, {})
     record = StudyFolder(tmp_path / "study").records()[0][0]
     transfer = record.result.transfer["cifar10"]

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import InProcess
 from small_models import pixels
 from small_siglip import BLOCKS, WIDTH, write_random_siglip
 from transformers import AutoModel
@@ -66,7 +67,7 @@ def spec(model_folder: Path) -> StudySpec:
 @pytest.fixture(scope="module")
 def study(spec: StudySpec, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("siglip") / "study"
-    outcome = run_study(spec, out, cache_dir=cache_dir, workers=1)
+    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
     assert (outcome.measured, outcome.failed) == (8, {})
     return out
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import InProcess
 from stop_rule import SAVED, SPEC
 from synthetic_records import synthetic_records
 from tiny_study import measured, tiny
@@ -40,9 +41,9 @@ def stopped_study(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Measured by a rule that stops the larger of two rates."""
     out = tmp_path_factory.mktemp("stopped") / "study"
     rule = StopRule(SAVED, 80.0)
-    outcome = run_study(SPEC, out, workers=1, cache_dir=cache_dir, stop_rule=rule)
+    outcome = run_study(SPEC, out, executor=InProcess(), cache_dir=cache_dir, stop_rule=rule)
     assert (outcome.measured, outcome.stopped, outcome.failed) == (1, 1, {})
-    again = run_study(SPEC, out, workers=1, cache_dir=cache_dir, stop_rule=rule)
+    again = run_study(SPEC, out, executor=InProcess(), cache_dir=cache_dir, stop_rule=rule)
     assert (again.kept, again.stopped) == (2, 0)
     return out
 
@@ -97,7 +98,18 @@ def test_the_command_shows_them_and_measures_them_whole_without_the_option(
     forecast = tmp_path / "forecast.json"
     atomic_write(forecast, SAVED.to_json())
     out = str(stopped_study)
-    run = ("run", str(study), "--out", out, "--cache", str(cache_dir), "-j", "1")
+    run = (
+        "run",
+        str(study),
+        "--out",
+        out,
+        "--cache",
+        str(cache_dir),
+        "-j",
+        "1",
+        "--cpus-per-run",
+        "1",
+    )
     shown = clipdrift(*run, "--stop-below", "70")
     assert shown.returncode == 0, shown.stderr
     assert (
@@ -115,7 +127,7 @@ def test_the_command_shows_them_and_measures_them_whole_without_the_option(
     record = read_record(StudyFolder(stopped_study).record_path(ended.run_id))
     assert [entry.drift for entry in record.history[:2]] == [e.drift for e in ended.history]
     alone = tmp_path / "alone"
-    run_study(tiny(learning_rates=[1e-2]), alone, workers=1, cache_dir=cache_dir)
+    run_study(tiny(learning_rates=[1e-2]), alone, executor=InProcess(), cache_dir=cache_dir)
     (other,) = StudyFolder(alone).records()[0]
     assert measured(record) == measured(other)
 
