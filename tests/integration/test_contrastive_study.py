@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import InProcess
 from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
@@ -43,7 +44,7 @@ def study(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFol
         evaluation={"epoch_transfer_images": 20, "interpolation": [0.5]},
     )
     out = tmp_path_factory.mktemp("contrastive") / "study"
-    outcome = run_study(spec, out, cache_dir=cache_dir, workers=1)
+    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
     assert (outcome.measured, outcome.failed) == (len(METHODS), {})
     return StudyFolder(out)
 
