@@ -79,6 +79,23 @@ def test_the_interval_is_cv_plus_by_hand() -> None:
     assert np.isinf(model.forecast(new, 0.95).high).all()
 
 
+def test_many_runs_at_a_time_are_forecast_as_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, kept = made_up(40, np.random.default_rng(5))
+    model = fit(moved[:30], kept[:30], np.arange(30) // 2)
+    whole = model.forecast(moved, 0.8)
+    for values in (1, 100, 30 * 40):  # one run at a time; three; all of them
+        monkeypatch.setattr("clipdrift.early_warning.forecast.MAX_VALUES", values)
+        for ours, theirs in zip(model.forecast(moved, 0.8), whole, strict=True):
+            assert ours.tolist() == theirs.tolist()
+
+
+def test_left_out_residuals_have_the_digits_of_runs_forecast_alone() -> None:
+    moved, kept = made_up(60, np.random.default_rng(6))
+    model = fit(moved, kept, np.arange(60) // 3)
+    alone = [model.lines[f].at(row[None])[0] for f, row in zip(model.folds, moved, strict=True)]
+    assert model.residuals == np.abs(np.array(alone) - kept).tolist()
+
+
 def test_the_interval_covers_new_cells_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(4)
     hits = []

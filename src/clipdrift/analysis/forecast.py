@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,11 +146,11 @@ def next_lower_rate(data: Lessons) -> Floats:
     kept: dict[Cell, list[float]] = {}
     for cell, value in zip(data.cells, data.kept.tolist(), strict=True):
         kept.setdefault(cell, []).append(value)
-    before: dict[Cell, float] = {}
-    for cell in kept:
-        lower = [other for other in kept if other[:4] == cell[:4] and other.lr < cell.lr]
-        if lower:
-            before[cell] = float(np.mean(kept[max(lower, key=lambda other: other.lr)]))
+    before = {
+        cell: float(np.mean(kept[lower]))
+        for lower, cell in pairwise(sorted(kept))
+        if lower[:4] == cell[:4]
+    }
     return np.array([before.get(cell, np.nan) for cell in data.cells])
 
 

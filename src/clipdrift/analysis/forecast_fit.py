@@ -50,7 +50,12 @@ def fit(moved: Floats, kept: Floats, cells: NDArray[np.intp]) -> Model:
 
 
 def _left_out(lines: list[Line], folds: NDArray[np.intp], moved: Floats) -> Floats:
-    return np.array([lines[f].at(row[None])[0] for f, row in zip(folds, moved, strict=True)])
+    out = np.empty(len(moved))
+    for fold, line in enumerate(lines):
+        own = folds == fold
+        # A stack of single runs gives each the digits that it has alone; one matrix does not.
+        out[own] = line.at(moved[own, None])[:, 0]
+    return out
 
 
 def _line(moved: Floats, kept: Floats, penalty: float) -> Line:

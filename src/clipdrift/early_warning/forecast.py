@@ -20,6 +20,8 @@ from clipdrift.spec import content_hash
 Floats = NDArray[np.float64]
 KIND, VERSION = "clipdrift forecast", 1
 MAX_BYTES = 16_000_000
+MAX_VALUES = 1_000_000
+"""Forecasts times residuals held in memory at a time."""
 ROUNDING = 1e-12
 AT_REST = {
     "cka_mean": 1.0,
@@ -94,10 +96,15 @@ class Model:
         Reference: Barber, Candes, Ramdas & Tibshirani (2021), Annals of Statistics 49(1), CV+;
         ours folds by cells and weighs them equally.
         """
-        at = np.array([line.at(moved) for line in self.lines])[self.folds]
+        every = np.array([line.at(moved) for line in self.lines])
         spread, weights = np.array(self.residuals)[:, None], np.array(self.weights)
-        high = weighted_quantile(at + spread, weights, level)
-        low = -weighted_quantile(spread - at, weights, level)
+        low, high = np.empty(len(moved)), np.empty(len(moved))
+        step = max(1, MAX_VALUES // len(self.folds))
+        for start in range(0, len(moved), step):
+            part = slice(start, start + step)
+            at = every[:, part][self.folds]
+            high[part] = weighted_quantile(at + spread, weights, level)
+            low[part] = -weighted_quantile(spread - at, weights, level)
         return Forecast(self.line.at(moved), np.maximum(low, 0.0), high)
 
 
