@@ -18,6 +18,7 @@ from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.report import audit_report, write_report
+from clipdrift.report.figures.history import history_charts
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.page import render, script_json
 from clipdrift.report.reading import NUMBER_HERE, Page, read_page
@@ -322,3 +323,22 @@ def test_three_methods_are_ranked_by_what_is_held_equal(
     shown = {f"ranking[{i}].rank": str(r["rank"]) for i, r in enumerate(rows) if r["rank"]}
     assert {name: text for name, text in ranks.items() if name in shown} == shown
     assert audit_report(folder) == []
+
+
+def test_penalties_are_drawn_over_epochs_for_the_methods_that_have_them(
+    make_records: MakeRecords, tmp_path: Path
+) -> None:
+    records = make_records(targets=("digits",), rates=(1e-5,), seeds=(7, 11), blocks=1)
+    for record in records:
+        for entry in record.history[1:] if record.method == "full_ft" else []:
+            entry.penalties = {"l2_sp": entry.epoch * (0.25 if record.seed == 7 else 0.75)}
+    study = read_study(study_folder(tmp_path / "study", records))
+    (place,) = study.places
+    held, free = history_charts(study, place, "history")
+    (line,), shape = held.variants["penalty.l2_sp"]
+    assert (line["x"], line["y"]) == ([1, 2], [0.5, 1.0])
+    assert shape["yaxis"]["title"]["text"] == "Penalty l2 sp, before its weight"
+    assert [note["text"] for note in shape["annotations"]] == []
+    (empty,), shape = free.variants["penalty.l2_sp"]
+    assert empty["x"] == []
+    assert [note["text"] for note in shape["annotations"]] == ["not of this method"]

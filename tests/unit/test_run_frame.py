@@ -131,6 +131,18 @@ def test_history_has_every_epoch(make_records: MakeRecords) -> None:
     assert own["train_loss"].tolist() == pytest.approx([2.0, 1.0, 2 / 3, 0.5])
 
 
+def test_history_has_the_penalties_of_the_runs_that_have_them(make_records: MakeRecords) -> None:
+    records = make_records(targets=("digits",), rates=(1e-5,), seeds=(7,), epochs=2)
+    held, free = records
+    for entry in held.history[1:]:
+        entry.penalties = {"l2_sp": 0.25 * entry.epoch}
+    history = history_frame(records)
+    own, others = (history[history["run_id"] == r.run_id]["penalty.l2_sp"] for r in (held, free))
+    assert own.isna().tolist() == [True, False, False]
+    assert own.tolist()[1:] == [0.25, 0.5]
+    assert others.isna().all()
+
+
 def test_no_records_give_empty_tables() -> None:
     frame = runs_frame([])
     assert len(frame) == len(per_block_frame([])) == len(history_frame([])) == 0

@@ -111,13 +111,15 @@ def per_block_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
 def history_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per run and epoch: run keys, epoch, step, train_loss, metrics named as in `runs`.
 
-    Epoch 0 is the untouched model with the fresh head.
+    `penalty.<name>` is the mean of a penalty over the epoch, before its weight. Epoch 0 is the
+    untouched model with the fresh head.
     """
     heads, rows = [], []
     for record in usable_records(records):
         for entry in sorted(record.history, key=lambda entry: entry.epoch):
             heads.append({**_run_keys(record), "epoch": entry.epoch, "step": entry.step})
-            rows.append({"train_loss": _number(entry.train_loss), **numbers(entry)})
+            terms = {f"penalty.{name}": _number(v) for name, v in entry.penalties.items()}
+            rows.append({"train_loss": _number(entry.train_loss), **numbers(entry), **terms})
     head = pd.DataFrame(heads, columns=[*RUN_COLUMNS, "epoch", "step"])
     return pd.concat([head, _number_table(rows, ["train_loss", "val_accuracy"])], axis=1)
 

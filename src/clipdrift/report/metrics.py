@@ -141,6 +141,9 @@ def _described(name: str) -> Metric:
             100.0 if accuracy else 1.0,
             1 if accuracy else None,
         )
+    if name.startswith("penalty."):
+        words = name.removeprefix("penalty.").replace("_", " ")
+        return Metric(name, f"Penalty {words}, before its weight", "")
     kind, _, signal = name.rpartition(".")
     return _signal(name, kind, signal)
 

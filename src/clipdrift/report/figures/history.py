@@ -27,8 +27,9 @@ def history_metrics(study: Study) -> list[str]:
     numeric = [name for name in named if name not in keys and table[name].dtype.kind == "f"]
     skipped = ("levels.", "extra.")
     usual = ["val_accuracy", *study.outcomes, *study.main_drifts, "train_loss"]
+    penalties = [name for name in numeric if name.startswith("penalty.")]
     rest = [name for name in numeric if name.startswith("drift.")]
-    wanted = dict.fromkeys([*usual, *rest])
+    wanted = dict.fromkeys([*usual, *penalties, *rest])
     return [name for name in wanted if name in numeric and not name.startswith(skipped)]
 
 
@@ -73,11 +74,18 @@ def _version(
     ]
     rest = resting(shown)
     lines = [] if rest is None else [level_line(rest, "untouched model")]
+    notes = [note for _, note in lines]
+    if not any(trace["x"] for trace in traces):
+        notes.append(_nothing())
     y = axis(shown.axis, **limits)
     x = axis("Epoch", tickmode="auto", nticks=9)
-    return traces, layout(
-        x, y, shapes=[shape for shape, _ in lines], annotations=[note for _, note in lines]
-    )
+    return traces, layout(x, y, shapes=[shape for shape, _ in lines], annotations=notes)
+
+
+def _nothing() -> Trace:
+    """Instead of lines, where a method has no such reading: a penalty that others have, say."""
+    middle = {"xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+    return {**middle, "text": "not of this method", "showarrow": False, "font": {"color": "@muted"}}
 
 
 def _line(
