@@ -17,10 +17,11 @@ INPUTS ?= 2000
 quickstart: .venv/installed
 	$(BIN)/clipdrift run studies/quickstart.yaml --out runs/quickstart
 
+# In the order of the folders: by number of tests, long files of few tests would come last, alone.
 test: .venv/installed-dev
 	sh tools/ensure_chromium.sh $(BIN)/python
 	sh tools/ensure_slurm.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: lint test
 

@@ -1,11 +1,15 @@
-"""One small study, measured once for all tests that look at finished runs."""
+"""One small study, measured once for all tests and test processes that look at finished runs."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from in_process import InProcess
 
+from clipdrift.executors.local import LocalExecutor
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.study import run_study
 
@@ -13,8 +17,21 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this call of pytest, the same one in each of its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cache_dir(session_folder: Path) -> Path:
+    return session_folder / "cache"
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands measure in their own process; see `in_process`."""
+    monkeypatch.setattr(LocalExecutor, "run", lambda _, *work: InProcess().run(*work))
 
 
 @pytest.fixture(scope="session")
@@ -42,11 +59,12 @@ def small_spec() -> StudySpec:
 
 
 @pytest.fixture(scope="session")
-def finished_study(
-    small_spec: StudySpec, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def finished_study(small_spec: StudySpec, cache_dir: Path, session_folder: Path) -> Path:
     """Folder of a finished study of six runs; tests must not change it."""
-    out = tmp_path_factory.mktemp("finished") / "study"
-    outcome = run_study(small_spec, out, cache_dir=cache_dir, workers=2)
-    assert (outcome.measured, outcome.failed) == (6, {})
+    out, done = session_folder / "finished", session_folder / "finished.done"
+    with FileLock(session_folder / "finished.lock"):
+        if not done.exists():
+            outcome = run_study(small_spec, out, cache_dir=cache_dir, workers=2)
+            assert (outcome.measured, outcome.failed) == (6, {})
+            done.touch()
     return out

@@ -126,7 +126,9 @@ def test_attention_pictures_show_five_tiles(finished_study: Path) -> None:
 
 
 def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path) -> None:
-    for record in StudyFolder(finished_study).records()[0]:
+    one_of_each = {r.method: r for r in StudyFolder(finished_study).records()[0]}
+    assert len(one_of_each) == 4
+    for record in one_of_each.values():
         compared = evaluate_run(
             StudyFolder(finished_study).run_path(record.run_id), cache_dir=cache_dir
         )
