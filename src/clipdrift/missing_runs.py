@@ -21,6 +21,9 @@ OnEvent = Callable[[Event], None]
 LOOK_SECONDS = 1.0
 """How often it is asked whether runs that other processes are at are done."""
 
+REMIND_SECONDS = 60.0
+"""How often it is said what is waited for: only a person can know that it will not come."""
+
 
 @dataclass
 class MissingRuns:
@@ -68,7 +71,8 @@ class MissingRuns:
         if busy:
             text = f"{len(busy)} runs are being measured by another process; waiting for them"
             self.on_event({"event": "prepare", "text": text})
-        free = []
+        since, free = time.time(), []
+        remind = since + REMIND_SECONDS
         while busy:
             still = [run for run in busy if held(self.folder.claim_path(run.run_id))]
             for run in (run for run in busy if run not in still):
@@ -80,6 +84,9 @@ class MissingRuns:
                     self.on_event({**event, "last": True})
                     self.counts["found"] += 1
             busy = still
+            if busy and time.time() >= remind:
+                remind += REMIND_SECONDS
+                self.on_event({"event": "prepare", "text": _reminder(busy, since)})
             if busy:
                 time.sleep(LOOK_SECONDS)
         return free
@@ -115,6 +122,15 @@ class MissingRuns:
         )
         record.reason, record.provenance = reason, provenance("cpu")
         atomic_write(self.folder.record_path(run.run_id), record.to_json())
+
+
+def _reminder(busy: list[PlannedRun], since: float) -> str:
+    names = ", ".join(run.run_id for run in busy[:3]) + (", ..." if len(busy) > 3 else "")
+    minutes = round((time.time() - since) / 60)
+    return (
+        f"waiting for {len(busy)} runs of another process since "
+        f"{time.strftime('%H:%M', time.localtime(since))} ({minutes} min): {names}"
+    )
 
 
 __all__ = ["MissingRuns", "OnEvent"]

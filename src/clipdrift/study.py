@@ -81,11 +81,11 @@ def run_study(
     """
     _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
-    folder.create()
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
-    spec = _settled(spec, folder, choose_device(executor.device))
-    planned = _prepare(spec, folder, cache, stop_rule, on_event)
+    with folder.made():
+        spec = _settled(spec, folder, choose_device(executor.device))
+        planned = _prepare(spec, folder, cache, stop_rule, on_event)
     pending = _pending(folder, planned, stop_rule)
     kept = len(planned) - len(pending)
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}

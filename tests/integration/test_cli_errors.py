@@ -22,7 +22,10 @@ Call = Callable[..., tuple[int, str, list[str]]]
 
 @pytest.fixture
 def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache_dir: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    cache_dir: Path,
+    no_processes: None,
 ) -> Call:
     """Run the command line in this process; gives exit code, output and error lines."""
     monkeypatch.setenv("CLIPDRIFT_CACHE", str(cache_dir))
@@ -124,7 +127,7 @@ def test_truncated_images_are_named_and_tolerated_only_as_stated(
     refused(call("check", study(tmp_path, photos, targets=targets)), "5.png")
     targets[0]["max_bad_images"] = 2
     path = study(tmp_path, photos, targets=targets)
-    code, out, _ = call("run", path, "--out", tmp_path / "out", "--workers", 1, "--cpus-per-run", 1)
+    code, out, _ = call("run", path, "--out", tmp_path / "out", "--workers", 1)
     assert code == 0, out
     record = next((tmp_path / "out").glob("runs/*/record.json")).read_text()
     assert "2 unreadable images left out" in record
@@ -142,7 +145,7 @@ def test_a_study_without_validation_images_keeps_the_last_epoch(
     path, out = study(tmp_path, photos, checkpoint="last", **more), tmp_path / "out"
     code, said, _ = call("plan", path, "--json")
     assert (code, json.loads(said)["estimate"]["reason"]) == (0, None)
-    code, said, _ = call("run", path, "--out", out, "--workers", 1, "--cpus-per-run", 1)
+    code, said, _ = call("run", path, "--out", out, "--workers", 1)
     assert code == 0, said
     (run,) = out.glob("runs/*")
     record = json.loads((run / "record.json").read_text())
@@ -171,6 +174,7 @@ def test_datasets_are_listed_and_shown_one_by_one(call: Call) -> None:
 def test_a_missing_model_folder(call: Call, tmp_path: Path, photos: Path) -> None:
     path = study(tmp_path, photos, backbone="./no-such-model")
     refused(call("run", path, "--out", tmp_path / "out"), "no-such-model")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_transfer_set_without_class_names(call: Call, tmp_path: Path, photos: Path) -> None:
@@ -188,13 +192,13 @@ def test_an_output_folder_that_is_a_file(call: Call, tmp_path: Path, photos: Pat
 
 def test_a_half_written_record_is_said_and_redone(call: Call, tmp_path: Path, photos: Path) -> None:
     path, out = study(tmp_path, photos), tmp_path / "out"
-    assert call("run", path, "--out", out, "--workers", 1, "--cpus-per-run", 1)[0] == 0
+    assert call("run", path, "--out", out, "--workers", 1)[0] == 0
     record = next(out.glob("runs/*/record.json"))
     record.write_text(record.read_text()[:500])
     refused(call("analyze", out), "record.json", "half-written")
     code, said, _ = call("status", out)
     assert (code, "1 to do" in said) == (0, True)
-    assert call("run", path, "--out", out, "--workers", 1, "--cpus-per-run", 1)[0] == 0
+    assert call("run", path, "--out", out, "--workers", 1)[0] == 0
     code, said, _ = call("status", out)
     assert (code, "1 finished" in said) == (0, True)
 

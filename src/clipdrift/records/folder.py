@@ -6,12 +6,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipdrift.errors import Fault, RecordError, StudyFolderError
+from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum
@@ -126,6 +126,23 @@ class StudyFolder:
     def claim_path(self, run_id: str) -> Path:
         """What a worker that measures the run holds (`records.claims`)."""
         return self.path / ".locks" / run_id
+
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Make the folder; if what is done while open is refused, what was made goes again.
+
+        Raises:
+            StudyFolderError: if it is a file or cannot be made.
+        """
+        new = [path for path in (self.runs_path, *self.runs_path.parents) if not path.exists()]
+        self.create()
+        try:
+            yield
+        except ClipdriftError:
+            for path in new:
+                with suppress(OSError):  # something was written there
+                    path.rmdir()
+            raise
 
     def create(self) -> None:
         """Make the folder, refusing a path that is a file.
