@@ -342,3 +342,15 @@ def test_penalties_are_drawn_over_epochs_for_the_methods_that_have_them(
     (empty,), shape = free.variants["penalty.l2_sp"]
     assert empty["x"] == []
     assert [note["text"] for note in shape["annotations"]] == ["not of this method"]
+
+
+def test_answers_of_many_methods_are_folded_and_those_of_few_are_not(
+    make_records: MakeRecords, tmp_path: Path, html: str
+) -> None:
+    methods = tuple(f"method-{letter}" for letter in "abcdefghijklmno")
+    many = make_records(methods=methods, targets=("digits",), rates=RATES[:2])
+    folded = page_of(study_folder(tmp_path, many))
+    opening = '<details><summary>In words</summary><ul class="sentences">'
+    assert folded.count(opening) == 1
+    assert "In words" not in html
+    assert '<ul class="sentences">' in html
