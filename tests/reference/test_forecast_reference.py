@@ -249,6 +249,26 @@ def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -
     assert early_warning.rows(few) == ([], [])
 
 
+def test_of_several_folders_what_all_have_counts(folder: StudyFolder, tmp_path: Path) -> None:
+    names = sorted(folder.records()[0][0].result.transfer)
+    assert len(names) == 2
+    folders = {}
+    for kept in names:
+        records = synthetic_records(blocks=1, rng_seed=5)
+        for record in records:
+            record.result.transfer = {kept: record.result.transfer[kept]}
+        folders[kept] = study_folder(tmp_path / kept, records)
+    found, _ = lessons([folder, folders[names[0]]], after_epoch=1)
+    assert found.transfers == [names[0]]
+    assert len(found.run_ids) == 96
+    with pytest.raises(RecordError) as caught:
+        lessons(list(folders.values()), after_epoch=1)
+    rule = (
+        "expected a transfer dataset with retention in every folder, got none that all have among"
+    )
+    assert f"{rule} {', '.join(names)}. Name folders that share" in str(caught.value)
+
+
 def test_too_few_runs_unknown_names_and_nonsense_are_refused(
     folder: StudyFolder, tmp_path: Path
 ) -> None:

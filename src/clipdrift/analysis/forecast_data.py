@@ -105,7 +105,10 @@ def lessons_of(
     unknown = list(unknown_names("--transfer", transfers, known))
     if runs and unknown:
         raise SpecError(unknown)
-    names = list(dict.fromkeys(transfers)) or sorted(known)
+    shared = _shared_transfers(runs)
+    if runs and not transfers and not shared:
+        raise RecordError(_nothing_shared(where, known))
+    names = list(dict.fromkeys(transfers)) or sorted(shared)
     found = [
         (Cell(path, r.backbone, r.target, r.method, r.learning_rate), r, *lesson)
         for path, r in runs
@@ -129,6 +132,19 @@ def lessons_of(
         len(runs) - len(found),
         content_hash(sorted(record.checksum or record.run_id for _, record in runs)),
     )
+
+
+def _shared_transfers(runs: Sequence[tuple[str, RunRecord]]) -> set[str]:
+    """Transfer datasets with a retention in every folder."""
+    paths = dict.fromkeys(path for path, _ in runs)
+    own = [kept_transfers(record for path, record in runs if path == one) for one in paths]
+    return set.intersection(*own) if own else set()
+
+
+def _nothing_shared(where: str, known: set[str]) -> Fault:
+    got = f"none that all have among {', '.join(sorted(known))}" if known else "no retention at all"
+    step = "Name folders that share a transfer dataset"
+    return Fault(where, "a transfer dataset with retention in every folder", got, step)
 
 
 def _lesson(
