@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -151,7 +152,8 @@ def _transfer(parts: Mapping[str, float | None]) -> TransferReading:
     """A transfer reading; retention and difference follow where accuracy and baseline are given."""
     accuracy, baseline = parts.get("accuracy"), parts.get("baseline_accuracy")
     derived = {}
-    if accuracy is not None and baseline is not None and baseline > 0:
+    # A baseline like 1e-313 is above zero, and what is kept of it is no number.
+    if accuracy is not None and baseline and math.isfinite(100 * accuracy / baseline):
         derived = {
             "retention_pct": 100 * accuracy / baseline,
             "delta_accuracy_pp": 100 * (accuracy - baseline),

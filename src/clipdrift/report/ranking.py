@@ -49,7 +49,7 @@ def ranking_table(study: Study) -> Table | None:
     texts = ["Backbone"] * several + ["Target", "Metric", "Method"]
     columns = [Column(name, numeric=False) for name in texts]
     for label, title in VIEWS.values():
-        columns += [Column(f"Rank, {label}", title), Column(label.capitalize(), title)]
+        columns += [Column(f"Rank, {label}", title), Column(f"Value, {label}", title)]
     rows = [_line(study, key[not several :], line) for key, line in lines.items()]
     omitted = max(0, len(rows) - MAX_ROWS)
     file = f"tables/{TABLE}.csv"
