@@ -129,10 +129,11 @@ def test_a_folder_without_readable_config_is_refused(folder: Path, text: str | N
     assert refusal(folder).startswith("a folder with a readable config.json | ")
 
 
-def test_another_kind_of_model_is_refused(folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps({"model_type": "vision-text-dual-encoder"}))
+@pytest.mark.parametrize("kind", ["vision-text-dual-encoder", [], {"clip": 1}, None])
+def test_another_kind_of_model_is_refused(folder: Path, kind: Any) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
     assert refusal(folder) == (
-        "a CLIP or SigLIP checkpoint (model_type clip or siglip) | 'vision-text-dual-encoder'"
+        f"a CLIP or SigLIP checkpoint (model_type clip or siglip) | {kind!r}"
     )
 
 

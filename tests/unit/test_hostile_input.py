@@ -225,3 +225,15 @@ def test_a_tokenizer_of_another_model_is_refused_when_it_is_used(tmp_path: Path)
     size = backbone.model.config.text_config.vocab_size
     with pytest.raises(BackboneError, match=rf"token ids from 0 to {size - 1}, got ids up to"):
         backbone.text_features([["a photo of a cat"], ["a dog"]])
+
+
+def test_a_tokenizer_that_fails_on_a_prompt_is_refused_when_it_is_used(tmp_path: Path) -> None:
+    folder = write_random_clip(tmp_path / "clip")
+    path = folder / "tokenizer_config.json"
+    own = json.loads(path.read_text())
+    kept = {key: value for key, value in own.items() if key != "tokenizer_class"}
+    path.write_text(json.dumps({**kept, "unk_token": "<|onk|>"}))
+    backbone = load_backbone(BackboneSpec(id=str(folder)))
+    backbone.tokenizer.backend_tokenizer.model.unk_token = "<|onk|>"
+    with pytest.raises(BackboneError, match="expected a tokenizer that reads class prompts, got"):
+        backbone.text_features([["\u4f60\u597d"]])

@@ -106,10 +106,9 @@ def _architecture(config: dict[str, Any], spec: BackboneSpec) -> Architecture:
             "model_type 'siglip2', which reads them at sizes of their own (NaFlex)",
             "Name a SigLIP 2 of fixed size, for example google/siglip2-base-patch16-224",
         )
-    if found not in ARCHITECTURES:
-        raise refusal(
-            spec, "a CLIP or SigLIP checkpoint (model_type clip or siglip)", repr(found), CONVERT
-        )
+    if not isinstance(found, str) or found not in ARCHITECTURES:
+        expected = "a CLIP or SigLIP checkpoint (model_type clip or siglip)"
+        raise refusal(spec, expected, repr(found)[:80], CONVERT)
     for part in ("vision_config", "text_config"):
         if not isinstance(config.get(part) or {}, dict):
             raise refusal(spec, f"a mapping as {part}", repr(config[part])[:80], CONVERT)

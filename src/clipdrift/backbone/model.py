@@ -15,6 +15,8 @@ from clipdrift.backbone.text import TextEncoder, Tokens
 from clipdrift.data.decode import ResizeMode
 from clipdrift.errors import BackboneError, Fault
 
+RESTORE = "Restore the tokenizer files of this model"
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -67,9 +69,13 @@ class Backbone:
         return self.live_text_encoder().class_features(prompts)
 
     def _tokens(self, prompts: Sequence[str]) -> Tokens:
-        text = self.model.config.text_config
-        tokens = self.architecture.tokens(self.tokenizer, prompts, text.max_position_embeddings)
-        _require_known(tokens["input_ids"], text.vocab_size, f"backbone {self.name}")
+        text, where = self.model.config.text_config, f"backbone {self.name}"
+        try:
+            tokens = self.architecture.tokens(self.tokenizer, prompts, text.max_position_embeddings)
+        except Exception as error:  # tokenizers raise no narrower kind
+            expected = "a tokenizer that reads class prompts"
+            raise BackboneError(Fault(where, expected, str(error), RESTORE)) from error
+        _require_known(tokens["input_ids"], text.vocab_size, where)
         return tokens
 
     def vision_state(self) -> dict[str, Tensor]:
@@ -96,5 +102,4 @@ def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:
     if ids.numel() and int(ids.min()) >= 0 and int(ids.max()) < vocab_size:
         return
     got = f"ids up to {int(ids.max())}" if ids.numel() else "no tokens"
-    step = "Restore the tokenizer files of this model"
-    raise BackboneError(Fault(where, f"token ids from 0 to {vocab_size - 1}", got, step))
+    raise BackboneError(Fault(where, f"token ids from 0 to {vocab_size - 1}", got, RESTORE))
