@@ -24,8 +24,9 @@ from clipdrift.errors import RecordError, SpecError
 from clipdrift.materials import load_materials
 from clipdrift.methods.merged import Merged, soup
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.records.after import AfterReading, readings
+from clipdrift.records.after import AfterReading, read_after, readings
 from clipdrift.report import audit_report
+from clipdrift.spec import content_hash
 from clipdrift.study import run_study
 
 ASKED = Asked(alphas=[1.0, 0.0], scales=[0.0, 0.5, 1.0])
@@ -139,6 +140,19 @@ def test_a_soup_at_alpha_zero_is_the_untouched_encoder(study: StudyFolder) -> No
     assert reading.result.transfer["digits"].retention_pct == 100
     assert reading.result.drift["weight_drift_rel"] == 0.0
     assert reading.result.drift["projection_drift_rel"] == 0.0
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("soup", "alpha"), ("scaled", "scale")])
+def test_a_reading_without_the_number_it_was_made_by_is_refused(
+    study: StudyFolder, tmp_path: Path, kind: str, missing: str
+) -> None:
+    whole = json.loads(sorted((study.path / "after").glob(f"*{kind[:4]}*"))[0].read_text())
+    assert whole["kind"] == kind
+    body = {key: None if key == missing else v for key, v in whole.items() if key != "checksum"}
+    path = tmp_path / "forged.json"
+    path.write_text(json.dumps({**body, "checksum": content_hash(body)}))
+    with pytest.raises(RecordError, match="expected a reading of version 1, got a damaged"):
+        read_after(path)
 
 
 def test_what_was_read_is_kept_and_what_is_damaged_is_read_again(

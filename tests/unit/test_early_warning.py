@@ -154,7 +154,10 @@ def resealed(body: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     "harm",
-    ["torn", "limit edited", "limit of another type", "no forecast", "folds that are not there"],
+    [
+        *("torn", "limit edited", "limit of another type", "limit in words", "no forecast"),
+        "folds that are not there",
+    ],
 )
 def test_a_rule_that_is_not_the_one_written_is_refused(harm: str, folder: StudyFolder) -> None:
     write_rule(folder, RULE)
@@ -167,6 +170,8 @@ def test_a_rule_that_is_not_the_one_written_is_refused(harm: str, folder: StudyF
         text = text.replace("60.0", "99.0")
     elif harm == "limit of another type":
         text = resealed({**body, "below_pct": [1]})
+    elif harm == "limit in words":
+        text = resealed({**body, "below_pct": "1e400"})
     elif harm == "no forecast":
         text = resealed({**body, "forecast": None})
     else:

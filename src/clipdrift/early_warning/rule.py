@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -145,7 +146,10 @@ def read_rule(folder: StudyFolder) -> StopRule | None:
         stored = body.pop("hash")
         if body["kind"] != KIND or content_hash(body) != stored:
             raise Refused("a hash that does not match")
-        return StopRule(forecast_of(body["forecast"]), float(body["below_pct"]))
+        below = body["below_pct"]
+        if type(below) not in (int, float) or not math.isfinite(below):
+            raise Refused("a limit that is no number")
+        return StopRule(forecast_of(body["forecast"]), float(below))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         step = "Run the study again, with or without --stop-below"
         fault = Fault(str(path), "the rule by which runs are stopped", "a damaged file", step)

@@ -10,9 +10,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records.folder import StudyFolder
@@ -53,6 +53,13 @@ class AfterReading(BaseModel):
     undefined: dict[str, str] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     checksum: str = ""
+
+    @model_validator(mode="after")
+    def _made_by_a_number(self) -> Self:
+        made_by = self.alpha if self.kind == "soup" else self.scale
+        if made_by is None:
+            raise ValueError("a soup has an alpha, a scaled run a scale")
+        return self
 
     @property
     def cell(self) -> tuple[str, str, str, str, float]:
