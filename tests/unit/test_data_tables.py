@@ -320,3 +320,13 @@ def test_metadata_without_names_is_as_none(text: str, tmp_path: Path) -> None:
     pq.write_table(table.replace_schema_metadata({"huggingface": text}), file)
     assert "class names for integer labels" in faults_of(file)[0]
     assert opened(file, class_names=["cat", "dog"]).labels.tolist() == [0, 1]
+
+
+def test_a_column_whose_name_is_no_text_is_a_damaged_file(tmp_path: Path) -> None:
+    file = write_parquet(tmp_path / "a.parquet", structs(1, 2), [1, 0], ["AnnualCrop", "SeaLake"])
+    path = Path(file)
+    whole = path.read_bytes()
+    at = whole.rindex(b"bytes", 0, whole.rindex(b"ARROW:schema"))  # of the last row group's column
+    path.write_bytes(whole[:at] + b"byt\x8ds" + whole[at + 5 :])
+    with pytest.raises(DataError, match="expected a Parquet file, got 'utf-8' codec can't decode"):
+        opened(file)

@@ -142,7 +142,8 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
         require_columns(schema.names, spec.image_column, spec.label_column, where=spec.name)
         labels = file.read(columns=[spec.label_column]).column(0).to_pylist()
         root, paths = path.parent, _paths_in(file, spec.image_column)
-    read = [] if _has_all_bytes(file, spec.image_column) else [name for name in paths if name]
+        whole = _has_all_bytes(file, spec.image_column)
+    read = [] if whole else [name for name in paths if name]
     require_inside(read, root, where=where)
     images = _Column(file, spec.image_column)
     return _Table(
