@@ -24,11 +24,16 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def spread(row: Row | None, scale: float = 1.0) -> str:
-    if row is None or row["mean"] is None:
+def plus_minus(mean: float | None, sd: float | None, scale: float = 1.0) -> str:
+    if mean is None:
         return "–"
-    sd = "" if row["sd"] is None else f" ± {scale * row['sd']:.1f}"
-    return f"{scale * row['mean']:.1f}{sd}" + (" *" if row.get("underfit") else "")
+    return f"{scale * mean:.1f}" + ("" if sd is None else f" ± {scale * sd:.1f}")
+
+
+def spread(row: Row | None, scale: float = 1.0) -> str:
+    if row is None:
+        return "–"
+    return plus_minus(row["mean"], row["sd"], scale) + (" *" if row.get("underfit") else "")
 
 
 def number(value: float | None, form: str = "{:.1f}") -> str:
@@ -119,8 +124,8 @@ def frontier(analysis: Row) -> str:
             row["transfer"],
             row["method"],
             f"{row['lr']:g}",
-            f"{100 * row['mean_test_accuracy']:.1f} ± {100 * (row['sd_test_accuracy'] or 0):.1f}",
-            f"{row['mean_retention_pct']:.1f} ± {row['sd_retention_pct'] or 0:.1f}",
+            plus_minus(row["mean_test_accuracy"], row["sd_test_accuracy"], 100),
+            plus_minus(row["mean_retention_pct"], row["sd_retention_pct"]),
         ]
         for row in analysis["frontier"]
         if row["method"]
@@ -133,15 +138,15 @@ def choice(analysis: Row) -> str:
         [
             row["target"],
             row["budget"],
-            row["standing"],
+            row["standing"].replace("_", "-"),
             *(str(row["method"]), number(row["lr"], "{:g}"), number(row["alpha"], "{:g}")),
-            f"{100 * row['test_accuracy']:.1f} ± {100 * (row['sd_test_accuracy'] or 0):.1f}",
-            f"{row['retention_pct']:.1f} ± {row['sd_retention_pct'] or 0:.1f}",
+            plus_minus(row["test_accuracy"], row["sd_test_accuracy"], 100),
+            plus_minus(row["retention_pct"], row["sd_retention_pct"]),
             number(row["p_meets"], "{:.2f}"),
             number(row["p_chosen"], "{:.2f}"),
         ]
         for row in analysis["choice"]
-        if row["method"] and row["standing"] in ("chosen", "runner-up", "misses")
+        if row["standing"] in ("chosen", "runner_up", "misses")
     ]
     head = ["target", "budget", "standing", "method", "LR", "alpha", "test accuracy", "kept"]
     return table([*head, "meets", "chosen"], lines)
