@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 
 from clipdrift.executors import Event, Program
-from clipdrift.records import StudyFolder
+from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run_state import CHECKPOINT_SECONDS
 from clipdrift.signals import StopRequest
+from clipdrift.spec import StudySpec
+from clipdrift.study import run_study
 from clipdrift.worker import Worker, serve
 
 
@@ -46,4 +48,19 @@ class InProcess:
             torch.set_num_threads(threads)
 
 
-__all__ = ["InProcess"]
+def measured_study(spec: StudySpec, out: Path, cache_dir: Path, *, n_runs: int) -> StudyFolder:
+    """A study of so many runs, all measured here and come to their end."""
+    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
+    assert (outcome.measured, outcome.failed) == (n_runs, {})
+    return StudyFolder(out)
+
+
+def by_method(study: StudyFolder) -> dict[str, RunRecord]:
+    """The records of a study with one run of each method."""
+    found, faults = study.records()
+    assert faults == []
+    assert len({record.method for record in found}) == len(found)
+    return {record.method: record for record in found}
+
+
+__all__ = ["InProcess", "by_method", "measured_study"]

@@ -102,10 +102,7 @@ def read_drift(
     found = probe(model.encoder, images)
     levels, drift = drift_signals(found, baseline)
     drift.update(plugged_signals(probes, found, baseline))
-    state = model.vision_state()
-    drift["weight_drift_rel"] = (
-        None if state is None else weight_drift_rel(state, backbone.vision_state())
-    )
+    drift["weight_drift_rel"] = _moved(model.vision_state(), backbone.vision_state())
     drift["projection_drift_rel"] = weight_drift_rel(
         model.projection_state(), backbone.projection_state()
     )
@@ -124,13 +121,16 @@ def read_drift(
 
 def _text_drift(model: Readable, backbone: Backbone) -> dict[str, Value]:
     """How far the text tower and its projection moved."""
-    state, projection = model.text_state(), model.text_projection_state()
+    projection = model.text_projection_state()
     return {
-        "text_weight_drift_rel": (
-            None if state is None else weight_drift_rel(state, backbone.text_state())
-        ),
+        "text_weight_drift_rel": _moved(model.text_state(), backbone.text_state()),
         "text_projection_drift_rel": weight_drift_rel(projection, backbone.text_projection_state()),
     }
+
+
+def _moved(state: Mapping[str, Tensor] | None, before: Mapping[str, Tensor]) -> Value:
+    """How far a tower moved; None where no plain weights amount to it."""
+    return None if state is None else weight_drift_rel(state, before)
 
 
 def read_transfers(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import InProcess
+from in_process import by_method, measured_study
 from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
@@ -25,7 +25,6 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import read_after
 from clipdrift.report import audit_report, write_report
 from clipdrift.spec import RunConfig
-from clipdrift.study import run_study
 
 METHODS: list[dict[str, Any]] = [
     {"name": "flyp", "kind": "full_ft", "loss": "contrastive", "tower": "both"},
@@ -44,16 +43,12 @@ def study(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFol
         evaluation={"epoch_transfer_images": 20, "interpolation": [0.5]},
     )
     out = tmp_path_factory.mktemp("contrastive") / "study"
-    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
-    assert (outcome.measured, outcome.failed) == (len(METHODS), {})
-    return StudyFolder(out)
+    return measured_study(spec, out, cache_dir, n_runs=len(METHODS))
 
 
 @pytest.fixture(scope="module")
 def records(study: StudyFolder) -> dict[str, RunRecord]:
-    found, faults = study.records()
-    assert faults == []
-    return {record.method: record for record in found}
+    return by_method(study)
 
 
 def test_records_hold_what_was_read_of_both_towers(records: dict[str, RunRecord]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import InProcess
+from in_process import by_method, measured_study
 from safetensors.torch import load_file
 from small_models import mini_clip, pixels
 from tiny_study import tiny
@@ -23,7 +23,6 @@ from clipdrift.methods.adapted import NOT_PLAIN, reload
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import audit_report, write_report
 from clipdrift.spec import RunConfig
-from clipdrift.study import run_study
 
 PENALTIES = ("l2_sp", "feature_distillation", "attention_preservation", "entropy_floor")
 HELD = [{"kind": kind, "weight": 0.1} for kind in PENALTIES]
@@ -48,16 +47,12 @@ def study(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFol
         evaluation={"epoch_transfer_images": 20, "interpolation": [0.5]},
     )
     out = tmp_path_factory.mktemp("methods") / "study"
-    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
-    assert (outcome.measured, outcome.failed) == (len(METHODS), {})
-    return StudyFolder(out)
+    return measured_study(spec, out, cache_dir, n_runs=len(METHODS))
 
 
 @pytest.fixture(scope="module")
 def records(study: StudyFolder) -> dict[str, RunRecord]:
-    found, faults = study.records()
-    assert faults == []
-    return {record.method: record for record in found}
+    return by_method(study)
 
 
 def test_matched_methods_share_every_factor_and_a_frozen_head_does_not(

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from in_process import InProcess
+from in_process import measured_study
 from small_models import pixels
 from small_siglip import BLOCKS, WIDTH, write_random_siglip
 from transformers import AutoModel
@@ -28,7 +28,6 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import audit_report, write_report
 from clipdrift.spec import RunConfig, StudySpec
 from clipdrift.spec.parts import BackboneSpec
-from clipdrift.study import run_study
 
 METHODS = {"full_ft", "lora", "last_blocks", "linear_probe"}
 
@@ -67,9 +66,7 @@ def spec(model_folder: Path) -> StudySpec:
 @pytest.fixture(scope="module")
 def study(spec: StudySpec, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("siglip") / "study"
-    outcome = run_study(spec, out, executor=InProcess(), cache_dir=cache_dir)
-    assert (outcome.measured, outcome.failed) == (8, {})
-    return out
+    return measured_study(spec, out, cache_dir, n_runs=8).path
 
 
 def records(study: Path) -> list[RunRecord]:

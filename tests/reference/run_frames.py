@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.intervals import cluster_resamples
+
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)
 SEEDS = (7, 11, 19, 42, 123)
 
@@ -62,6 +64,17 @@ def _metrics(rng: np.random.Generator, *, dose: float, n_extra: int) -> dict[str
         **signals,
         **early,
     }
+
+
+def written_out(frame: pd.DataFrame, n_resamples: int, seed: int) -> list[pd.DataFrame]:
+    """The resamples of seeds as frames, runs of a seed repeated as often as it was drawn."""
+    seeds = sorted(set(frame["seed"]))
+    counts = cluster_resamples(seeds, n_resamples, seed).counts.astype(int)
+    by_seed = dict(iter(frame.groupby("seed")))
+    return [
+        pd.concat([by_seed[s] for s, k in zip(seeds, counts[:, b], strict=True) for _ in range(k)])
+        for b in range(n_resamples)
+    ]
 
 
 def shuffled(frame: pd.DataFrame, rng_seed: int = 1) -> pd.DataFrame:

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from run_frames import RATES, SEEDS, made_up_runs, shuffled
+from run_frames import RATES, SEEDS, made_up_runs, shuffled, written_out
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from clipdrift.analysis import matched_views
 from clipdrift.analysis.curves import Curve, knot_blocks
-from clipdrift.analysis.intervals import cluster_resamples
 
 OUTCOME = "transfer.cifar100.retention_pct"
 
@@ -131,12 +130,7 @@ def naive_diff(frame: pd.DataFrame, held: str, place: float) -> float:
 def test_bands_are_those_of_written_out_resamples() -> None:
     frame = made_up_runs(targets=("pets",), rng_seed=4)
     rows = matched_views.rows(frame, n_resamples=40, seed=6)
-    counts = cluster_resamples(sorted(SEEDS), 40, 6).counts.astype(int)
-    by_seed = dict(iter(frame.groupby("seed")))
-    drawn = []
-    for b in range(40):
-        times = zip(sorted(SEEDS), counts[:, b], strict=True)
-        drawn.append(pd.concat([by_seed[seed] for seed, k in times for _ in range(k)]))
+    drawn = written_out(frame, 40, 6)
     found = pick(rows, "equal_val_accuracy")
     assert len(found) == 5
     for row in found[1:-1]:  # at the very ends rounding decides whether a curve gets there

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from run_frames import RATES, SEEDS, made_up_runs, shuffled
+from run_frames import RATES, made_up_runs, shuffled, written_out
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
 from clipdrift.analysis import ranking
-from clipdrift.analysis.intervals import cluster_resamples
 
 OUTCOME = "transfer.cifar100.retention_pct"
 METHODS = ("bitfit", "dora", "full_ft", "lora")
@@ -92,12 +91,7 @@ def test_learning_rate_is_where_the_method_gets_there() -> None:
 def test_intervals_are_those_of_written_out_resamples() -> None:
     frame = runs(rng_seed=3)
     found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=60, seed=5)
-    counts = cluster_resamples(sorted(SEEDS), 60, 5).counts.astype(int)
-    by_seed = dict(iter(frame.groupby("seed")))
-    drawn = []
-    for b in range(60):
-        times = zip(sorted(SEEDS), counts[:, b], strict=True)
-        drawn.append(pd.concat([by_seed[seed] for seed, k in times for _ in range(k)]))
+    drawn = written_out(frame, 60, 5)
     for name, naive in (("equal_learning_rate", equal_rates), ("own_best_rate", own_best)):
         table = pd.DataFrame([naive(part) for part in drawn])
         ranks = table.rank(axis=1, ascending=False, method="min")

@@ -185,4 +185,4 @@ class _Comparison:
         }
 
 
-__all__ = ["EQUAL_LR", "N_PLACES", "N_RESAMPLES", "default_metrics", "rows"]
+__all__ = ["EQUAL_LR", "MIN_SEEDS", "N_PLACES", "N_RESAMPLES", "default_metrics", "rows"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -73,9 +74,14 @@ class MethodCurves:
         weight = defined.swapaxes(1, 2).astype(np.float64) @ self.counts
         return np.where(weight > 0, total / np.maximum(weight, 1), np.nan)
 
+    @cached_property
+    def cell_means(self) -> dict[str, Floats]:
+        """Method -> `means` of all its runs."""
+        return {method: self.means(values) for method, values in self.values.items()}
+
     def curve(self, view: View, method: str) -> Curve:
         """All columns of a method along what a view holds equal."""
-        means = self.means(self.values[method])
+        means = self.cell_means[method]
         x = means[:, self.columns.index(view.metric)]
         if view.in_log10:
             x = np.log10(np.where(x > 0, x, np.nan))

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, rankdata
 
 from clipdrift.analysis.curves import Curve
 from clipdrift.analysis.intervals import percentile_cis
-from clipdrift.analysis.matched_views import EQUAL_LR, N_RESAMPLES
+from clipdrift.analysis.matched_views import EQUAL_LR, MIN_SEEDS, N_RESAMPLES
 from clipdrift.analysis.method_curves import VIEWS, MethodCurves, View
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import LOG_LR, VAL_ACCURACY, matched_runs, outcome_columns, parts
@@ -21,7 +21,6 @@ OWN_BEST = "own_best_rate"
 TEST_ACCURACY = "test_accuracy"
 # Two methods are compared whole by the paired tests and the matched views.
 MIN_METHODS = 3
-MIN_SEEDS = 2
 
 
 class Standing(NamedTuple):
@@ -140,9 +139,8 @@ def _standings(
     methods: MethodCurves, metrics: list[str], underfit_fraction: float
 ) -> Iterator[Standing]:
     wanted = [methods.columns.index(name) for name in [*metrics, LOG_LR]]
-    means = {name: methods.means(values) for name, values in methods.values.items()}
-    yield _at_equal_rates(methods, means, wanted)
-    best = _at_best_rates(methods, means)
+    yield _at_equal_rates(methods, wanted)
+    best = _at_best_rates(methods)
     if best is None:
         return
     yield Standing(OWN_BEST, None, np.stack([own[wanted] for own in best]), {})
@@ -153,7 +151,8 @@ def _standings(
                 yield _along_curves(view, methods, wanted, held, underfit_fraction)
 
 
-def _at_equal_rates(methods: MethodCurves, means: dict[str, Floats], wanted: list[int]) -> Standing:
+def _at_equal_rates(methods: MethodCurves, wanted: list[int]) -> Standing:
+    means = methods.cell_means
     shared = set.intersection(*(set(rates) for rates in methods.rates.values()))
     places = {
         name: [i for i, rate in enumerate(rates) if rate in shared]
@@ -167,13 +166,13 @@ def _at_equal_rates(methods: MethodCurves, means: dict[str, Floats], wanted: lis
     return Standing(EQUAL_LR, None, np.stack(values), {})
 
 
-def _at_best_rates(methods: MethodCurves, means: dict[str, Floats]) -> list[Floats] | None:
+def _at_best_rates(methods: MethodCurves) -> list[Floats] | None:
     """Each method's columns where validation accuracy is best, (n_columns, n_draws)."""
     if VAL_ACCURACY not in methods.columns:
         return None
     at = methods.columns.index(VAL_ACCURACY)
     found = []
-    for own in means.values():
+    for own in methods.cell_means.values():
         # NaN never wins; the first of equal rates is the lowest.
         best = np.where(np.isfinite(own[:, at]), own[:, at], -np.inf).argmax(axis=0)
         found.append(np.take_along_axis(own, best[None, None, :], axis=0)[0])

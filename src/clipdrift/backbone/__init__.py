@@ -5,7 +5,7 @@
 use.
 """
 
-from clipdrift.backbone.encoder import ImageEncoder
+from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.loading import (
     EMBEDDED,
     backbone_folder,
@@ -33,4 +33,5 @@ __all__ = [
     "load_tokenizer",
     "precision_on_disk",
     "preprocessing",
+    "weights_of",
 ]

@@ -12,6 +12,11 @@ CPU_TOKENS = 1600
 them stays near the cache, and products are still large enough for their full rate."""
 
 
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights by name, as they are and without a gradient; none of an identity."""
+    return {name: p.detach() for name, p in module.named_parameters()}
+
+
 class ImageEncoder(nn.Module):
     """uint8 images -> un-normalised image embeddings, through the vision tower as it is now.
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from clipdrift.backbone.architecture import Architecture
-from clipdrift.backbone.encoder import ImageEncoder
+from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.text import TextEncoder, Tokens
 from clipdrift.data.decode import ResizeMode
 from clipdrift.errors import BackboneError, Fault
@@ -80,21 +80,19 @@ class Backbone:
 
     def vision_state(self) -> dict[str, Tensor]:
         """The tower's weights by name: what weight drift is measured against."""
-        return {name: p.detach() for name, p in self.model.vision_model.named_parameters()}
+        return weights_of(self.model.vision_model)
 
     def text_state(self) -> dict[str, Tensor]:
         """The text tower's weights by name."""
-        return {name: p.detach() for name, p in self.model.text_model.named_parameters()}
+        return weights_of(self.model.text_model)
 
     def projection_state(self) -> dict[str, Tensor]:
         """The visual projection's weights by name; none where there is no projection."""
-        projection = self.architecture.projection(self.model)
-        return {name: p.detach() for name, p in projection.named_parameters()}
+        return weights_of(self.architecture.projection(self.model))
 
     def text_projection_state(self) -> dict[str, Tensor]:
         """The text projection's weights by name, likewise."""
-        projection = self.architecture.text_projection(self.model)
-        return {name: p.detach() for name, p in projection.named_parameters()}
+        return weights_of(self.architecture.text_projection(self.model))
 
 
 def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from clipdrift.backbone import Backbone, Encoder, ImageEncoder, TextEncoder
+from clipdrift.backbone import Backbone, Encoder, ImageEncoder, TextEncoder, weights_of
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods import family_of
 from clipdrift.methods.class_texts import ClassTexts, Prompts
@@ -64,8 +64,7 @@ class AdaptedModel(nn.Module):
         To be called when weights have changed, before anything is classified.
         """
         if self.texts is not None:
-            scale = self.texts.scale
-            at_texts(self.head, self.texts.class_features(), scale)
+            at_texts(self.head, self.texts.class_features(), self.texts.scale)
 
     def keep_bounds(self) -> None:
         """What is bounded after a step: the logit scale, where one trains."""
@@ -84,11 +83,11 @@ class AdaptedModel(nn.Module):
 
     def projection_state(self) -> dict[str, Tensor]:
         """The visual projection's weights as they are; none where the backbone has none."""
-        return _projection(self.encoder)
+        return weights_of(self.encoder.projection)
 
     def text_projection_state(self) -> dict[str, Tensor]:
         """The text projection's weights as they are; none where no text tower is adapted."""
-        return {} if self.text is None else _projection(self.text)
+        return {} if self.text is None else weights_of(self.text.projection)
 
     def trained(self) -> dict[str, Tensor]:
         """Every tensor that trains, by name."""
@@ -239,7 +238,3 @@ def _require_softmax(backbone: Backbone, spec: MethodBase) -> None:
         where, step = f"method {spec.name} loss", "Choose cross_entropy, or a CLIP"
         got = f"a {kind.name}, which learned by a {kind.pretraining} loss"
         raise MethodError(Fault(where, "a backbone that was pretrained by this loss", got, step))
-
-
-def _projection(encoder: Encoder) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in encoder.projection.named_parameters()}

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.backbone import Backbone, ImageEncoder, TextEncoder
 from clipdrift.backbone.text import TRIAL
 from clipdrift.errors import AdapterInactiveError, Fault, RecordError
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.methods.head import TextHead, at_texts
+from clipdrift.methods.class_texts import ClassTexts
+from clipdrift.methods.head import Head, TextHead, at_texts
+from clipdrift.methods.tower_weights import in_encoder
 
 ROUNDING = 1e-5
 """Relative difference of embeddings that float32 rounding alone may cause between the two paths."""
@@ -76,9 +78,9 @@ def assert_adapted(
         what = "the merged weights"
     _assert_acts(live, second, before, what)
     if model.text is not None:
-        _assert_text(model, backbone)
+        _assert_text(model, model.text, backbone)
     if model.texts is not None and model.texts.prompts:
-        _assert_reads_classes(model)
+        _assert_reads_classes(model.head, model.texts)
 
 
 def _assert_acts(live: Tensor, second: Tensor, before: Tensor, what: str) -> None:
@@ -91,37 +93,26 @@ def _assert_acts(live: Tensor, second: Tensor, before: Tensor, what: str) -> Non
         raise _fault("embeddings that differ from the untouched tower's", "the same")
 
 
-def _assert_text(model: AdaptedModel, backbone: Backbone) -> None:
+def _assert_text(model: AdaptedModel, text: TextEncoder, backbone: Backbone) -> None:
     """The same of the text path, on prompts that are always the same."""
     untouched, state = backbone.live_text_encoder(), model.text_state()
-    if model.text is None:
-        return
     projection = model.text_projection_state()
     if state is None:
         rebuilt = _rebuilt(model, backbone).text
-        second = model.text(TRIAL) if rebuilt is None else rebuilt(TRIAL)
-        what = "the text encoder built anew"
+        assert rebuilt is not None  # of the same method, so with a text tower
+        second, what = rebuilt(TRIAL), "the text encoder built anew"
     else:
-        weights = _joined(state, projection)
-        second = functional_call(untouched, weights, (TRIAL,))
+        second = functional_call(untouched, in_encoder(state, projection), (TRIAL,))
         what = "the merged weights of the text tower"
-    before = functional_call(untouched, _joined({}, projection), (TRIAL,))
-    _assert_acts(model.text(TRIAL), second, before, what)
+    before = functional_call(untouched, in_encoder({}, projection), (TRIAL,))
+    _assert_acts(text(TRIAL), second, before, what)
 
 
-def _joined(tower: Mapping[str, Tensor], projection: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of both under their names in an encoder."""
-    named = {f"tower.{name}": value for name, value in tower.items()}
-    return {**named, **{f"projection.{name}": value for name, value in projection.items()}}
-
-
-def _assert_reads_classes(model: AdaptedModel) -> None:
+def _assert_reads_classes(head: Head, texts: ClassTexts) -> None:
     """The classifier holds the classes as the text tower reads them now."""
-    if model.texts is None:
-        return
-    weight = model.head.weight
+    weight = head.weight
     fresh = TextHead(weight.shape[1], weight.shape[0]).to(weight.device)
-    at_texts(fresh, model.texts.class_features(), model.texts.scale)
+    at_texts(fresh, texts.class_features(), texts.scale)
     if (apart := relative(weight, fresh.weight)) > ROUNDING:
         expected = "a classifier at the class texts as the live text tower reads them"
         raise _fault(expected, f"a relative difference of {apart:.2e}")

@@ -16,6 +16,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.merged import Merged, as_model, between, merged, untouched_text
+from clipdrift.methods.tower_weights import in_encoder
 
 HEAD = "head."
 LORA_A, LORA_B = ".lora_A.", ".lora_B."
@@ -88,11 +89,9 @@ def _untouched(trained: Mapping[str, Tensor], backbone: Backbone) -> dict[str, T
 
 def _named(backbone: Backbone) -> dict[str, Tensor]:
     """The untouched tensors under the names that they have in an adapted model."""
-    parts = {
-        "encoder.tower": backbone.vision_state(),
-        "encoder.projection": backbone.projection_state(),
-        "texts.encoder.tower": backbone.text_state(),
-        "texts.encoder.projection": backbone.text_projection_state(),
-        "texts": {"log_scale": backbone.model.logit_scale.detach()},
+    text = backbone.text_state(), backbone.text_projection_state()
+    return {
+        **in_encoder(backbone.vision_state(), backbone.projection_state(), under="encoder."),
+        **in_encoder(*text, under="texts.encoder."),
+        "texts.log_scale": backbone.model.logit_scale.detach(),
     }
-    return {f"{part}.{n}": value for part, values in parts.items() for n, value in values.items()}

@@ -18,6 +18,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.class_texts import Prompts
+from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.methods import FullFtSpec, MethodBase
 
@@ -74,16 +75,14 @@ def merged(model: AdaptedModel) -> Merged | None:
 def _text_side(model: AdaptedModel, tower: Tensors) -> dict[str, Tensor]:
     if model.texts is None:
         return {}
-    named = {f"{TOWER}{name}": value for name, value in tower.items()}
-    named |= {f"projection.{name}": v for name, v in model.text_projection_state().items()}
+    named = in_encoder(tower, model.text_projection_state())
     return {**named, "log_scale": model.texts.log_scale.detach()}
 
 
 def untouched_text(backbone: Backbone, text: Tensors) -> dict[str, Tensor]:
     """The backbone's own values of the tensors of a text side."""
-    whole = {f"{TOWER}{name}": value for name, value in backbone.text_state().items()}
-    whole |= {f"projection.{n}": value for n, value in backbone.text_projection_state().items()}
-    whole |= {"log_scale": backbone.model.logit_scale.detach()}
+    whole = in_encoder(backbone.text_state(), backbone.text_projection_state())
+    whole["log_scale"] = backbone.model.logit_scale.detach()
     return {name: whole[name] for name in text}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipdrift.backbone import Encoder
+from clipdrift.backbone import Encoder, weights_of
 from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.peft_config import configure, refused_by_peft
 from clipdrift.methods.peft_folder import FOLDER, WEIGHTS, write_config
@@ -188,7 +188,7 @@ def _fixed_tensors(tower: nn.Module) -> dict[str, Tensor]:
 
 def _tensors(tower: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, also those that a state_dict leaves out."""
-    parameters = {name: p.detach() for name, p in tower.named_parameters()}
+    parameters = weights_of(tower)
     return {**parameters, **dict(tower.named_buffers())}
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from clipdrift.backbone import Encoder
+from clipdrift.backbone import Encoder, weights_of
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 
 
 def effective_state(encoder: Encoder) -> dict[str, Tensor]:
     """The tower's weights as they are."""
-    return {name: p.detach() for name, p in encoder.tower.named_parameters()}
+    return weights_of(encoder.tower)
+
+
+def in_encoder(
+    tower: Mapping[str, Tensor], projection: Mapping[str, Tensor], under: str = ""
+) -> dict[str, Tensor]:
+    """Tensors of a tower and its projection under the names that they have in an encoder."""
+    parts = {"tower": tower, "projection": projection}
+    return {f"{under}{p}.{name}": v for p, values in parts.items() for name, v in values.items()}
 
 
 def trained_weights(encoder: Encoder) -> dict[str, Tensor]:

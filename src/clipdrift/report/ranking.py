@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from clipdrift.report.metrics import UNDEFINED, metric
 from clipdrift.report.printed import Printed, of_row
 from clipdrift.report.study import Row, Study
@@ -69,7 +71,7 @@ def _line(study: Study, names: tuple[str, ...], line: Line) -> list[Printed]:
         rank = of_row(TABLE, position, row, "rank", runs)
         if row["rank_low"] is not None:
             within = of_row(TABLE, position, row, "rank_ci", runs)
-            rank = Printed(rank.text, rank.metric, rank.stat, runs, rank.sort, within.text)
+            rank = replace(rank, title=within.text)
         out += [rank, of_row(TABLE, position, row, "value", runs)]
     return out
 

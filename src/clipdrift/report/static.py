@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from clipdrift.report.figures.dose import cell_means, resting
-from clipdrift.report.figures.layers import layer_signals, panels, scales
+from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
 from clipdrift.report.metrics import metric, rate_text
 from clipdrift.report.palette import LIGHT
 from clipdrift.report.study import Place, Row, Study
@@ -86,6 +86,7 @@ def slug(text: str, number: int) -> str:
 
 def _figures(study: Study) -> Iterator[tuple[str, tuple[float, float], Draw]]:
     names = [study.accuracy, *study.main_drifts[:1], *study.outcomes]
+    every = panels(study)
     for i, place in enumerate(study.places):
         own = [name for name in names if name in study.runs]
         wide = _with_legend(study, (PANEL[0] * len(own), PANEL[1] + 0.3))
@@ -93,11 +94,11 @@ def _figures(study: Study) -> Iterator[tuple[str, tuple[float, float], Draw]]:
         if study.outcomes:
             wide = _with_legend(study, (4.0 * len(study.outcomes), 3.4))
             yield f"plane-{slug(study.title(place), i)}", wide, _plane(study, place)
-        shown = [panel for panel in panels(study) if panel.place == place]
+        shown = [panel for panel in every if panel.place == place]
         if shown:
-            lines = -(-len(shown) // MAX_ACROSS)
-            wide = (PANEL[0] * min(len(shown), MAX_ACROSS) + 0.5, 3.2 * lines)
-            yield f"layers-{slug(study.title(place), i)}", wide, _layers(study, place)
+            lines, across = _lines_and_across(len(shown))
+            wide = (PANEL[0] * across + 0.5, 3.2 * lines)
+            yield f"layers-{slug(study.title(place), i)}", wide, _layers(study, place, shown)
 
 
 def _dose(study: Study, place: Place, names: Sequence[str]) -> Draw:
@@ -219,8 +220,15 @@ def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) 
     )
     ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
     _markers(study, ax, place, method, [row[0] for row in rows], ys, x=xs)
-    rated = rows if len(study.looks) <= MAX_RATED else []
-    for x, y, (rate, _, _) in zip(xs, ys, rated, strict=False):
+    if len(study.looks) <= MAX_RATED:
+        _rates_beside(ax, xs, ys, [rate for rate, _, _ in rows])
+    ax.plot([], [], color=colour, marker=MARKERS[look.symbol], label=method)
+
+
+def _rates_beside(
+    ax: Any, xs: Sequence[float], ys: Sequence[float], rates: Iterable[float]
+) -> None:
+    for x, y, rate in zip(xs, ys, rates, strict=True):
         ax.annotate(
             rate_text(rate),
             (x, y),
@@ -229,22 +237,24 @@ def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) 
             fontsize=6.5,
             color="#5b6470",
         )
-    ax.plot([], [], color=colour, marker=MARKERS[look.symbol], label=method)
 
 
-def _layers(study: Study, place: Place) -> Draw:
+def _lines_and_across(n: int) -> tuple[int, int]:
+    """How n panels are laid out."""
+    return -(-n // MAX_ACROSS), min(n, MAX_ACROSS)
+
+
+def _layers(study: Study, place: Place, shown: Sequence[Panel]) -> Draw:
     from matplotlib.colors import LinearSegmentedColormap
 
     signal = layer_signals(study)[0]
     scale = scales(study)[signal]
-    shown = [panel for panel in panels(study) if panel.place == place]
     colours = LinearSegmentedColormap.from_list(
         "drift", [(float(at), str(colour)) for at, colour in LIGHT["diverging"]]
     )
 
     def draw(figure: Any) -> None:
-        across = min(len(shown), MAX_ACROSS)
-        lines = -(-len(shown) // across)
+        lines, across = _lines_and_across(len(shown))
         axes = figure.subplots(lines, across, squeeze=False, sharey=True).ravel()
         for ax in axes[len(shown) :]:
             ax.remove()
