@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -156,3 +157,37 @@ def test_without_gpus_cuda_is_refused_and_auto_is_the_cpu(monkeypatch: pytest.Mo
     assert every_device("auto") == ("cpu",)
     with pytest.raises(ExecutorError, match="expected one of cpu, no GPU, got cuda"):
         every_device("cuda")
+
+
+FAULTS = """
+import json, mmap, resource, sys
+def count():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for line in sys.stdin:
+    def layer():
+        return [b"x" * (8 << 20) for _ in range(4)]  # written to, unlike bytes(n)
+    layer()
+    before = count()
+    for _ in range(20):
+        layer()
+    pages = 20 * 4 * (8 << 20) / mmap.PAGESIZE
+    part = (count() - before) / pages
+    print(json.dumps({"event": "done", "key": line.strip(), "last": True, "part": part}))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+def test_workers_keep_freed_memory_for_the_next_layer(tmp_path: Path) -> None:
+    workers = Program((sys.executable, "-c", FAULTS), tmp_path / "logs")
+    (event,) = LocalExecutor(1, "cpu").run(workers, ["a"])
+    assert event["part"] < 0.2  # of the pages written to; glibc as it comes faults on all
+
+
+def test_what_is_set_for_the_allocator_or_the_hub_goes_with_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    given = program(tmp_path).environment(3)
+    assert given["MALLOC_TRIM_THRESHOLD_"] == given["HF_HUB_OFFLINE"] == "1"
+    assert given["OMP_NUM_THREADS"] == "3"

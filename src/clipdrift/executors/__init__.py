@@ -24,6 +24,14 @@ STOPPED = 143
 HUB = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 """Where weights and data of the hub lie; a node of a cluster does not inherit it from here."""
 
+KEEPING_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
+"""For glibc: blocks below 32 MB come from the heap, and up to 256 MB of what is freed stays there.
+Otherwise the activations of a small model go back to the kernel after every layer, and every page
+of the next ones is a fault. Other C libraries do not know these names."""
+
 Event = dict[str, Any]
 
 
@@ -44,9 +52,10 @@ class Program:
         return [*self.command, "--device", device, "--threads", str(threads)]
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Variables that must be set before the worker starts."""
-        hub = {name: os.environ[name] for name in HUB if name in os.environ}
-        return {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **hub}
+        """Variables that must be set before the worker starts; what is set here goes with it."""
+        known = {name: os.environ[name] for name in (*HUB, *KEEPING_MEMORY) if name in os.environ}
+        own = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        return {**KEEPING_MEMORY, **own, **known}
 
 
 class Executor(Protocol):
