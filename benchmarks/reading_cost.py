@@ -1,7 +1,7 @@
 """What reading costs: drift probes against a plain forward pass, evaluation against the usual way.
 
     python benchmarks/reading_cost.py               # about four minutes on two cores
-    python benchmarks/reading_cost.py evaluation    # one part: probes, memory or evaluation
+    python benchmarks/reading_cost.py evaluation    # or probes, memory, precision: one part
     python benchmarks/reading_cost.py --quick       # smaller samples, to see that it works
 
 Random weights, rendered images: time and memory are real, accuracies mean nothing. Ratios are of
@@ -188,13 +188,48 @@ def evaluation() -> None:
     print(f"\nSettled in float32: {screened.settled_fraction:.1%} of {n:,} images.", flush=True)
 
 
+def precisions() -> None:
+    """From which size of a tower bfloat16 pays: what `screening.WORTH_SCREENING` rests on."""
+    print("\n## A forward pass in both precisions, 50 tokens\n")
+    print("| width | blocks | multiply-adds an image | float32, ms an image | bfloat16 | ratio |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for width, blocks, n in (
+        (64, 6, 640),
+        (128, 8, 320),
+        (256, 8, 160),
+        (512, 8, 96),
+        (768, 12, 32),
+    ):
+        heads = max(4, width // 64)
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads,
+                 "num_hidden_layers": blocks, "image_size": 28, "patch_size": 4}  # fmt: skip
+        encoder, images = random_encoder(shape), rendered(n, 28)
+
+        def rough(encoder: ImageEncoder = encoder, images: Images = images) -> None:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                plain(encoder, images)
+
+        exact, bf16 = medians(lambda e=encoder, i=images: plain(e, i), rough)
+        adds = 12 * width**2 * blocks * 50
+        print(
+            f"| {width} | {blocks} | {adds:.1e} | {1e3 * exact / n:.2f} | {1e3 * bf16 / n:.2f} "
+            f"| {exact / bf16:.2f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     if "--peak" in sys.argv:
         peak(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
         return
     has = "with" if supports_bfloat16("cpu") else "without"
     print(f"{platform.machine()}, {available_cores()} cores, {has} bfloat16 products", flush=True)
-    parts = {"probes": probes, "memory": probe_memory, "evaluation": evaluation}
+    parts = {
+        "probes": probes,
+        "memory": probe_memory,
+        "evaluation": evaluation,
+        "precision": precisions,
+    }
     for name in [name for name in parts if name in sys.argv] or parts:
         parts[name]()
 
