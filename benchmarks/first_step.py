@@ -64,7 +64,7 @@ def one_step(study: str, cache: str) -> None:
     from clipdrift.materials import load_materials
     from clipdrift.methods.adapted import build
     from clipdrift.spec import expand, load_spec
-    from clipdrift.training import Stopped, train
+    from clipdrift.training.loop import Stopped, train
 
     torch.set_num_threads(1)
     spec = load_spec(Path(study))

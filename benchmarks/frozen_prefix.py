@@ -4,7 +4,7 @@
 
 ViT-B/32 at 224 pixels with random weights, 128 images in batches of 64. Naive: eager attention,
 float32, every image through the whole network in every epoch; its epoch is the median step times
-the number of steps. Ours: `clipdrift.training.train`, epochs after the first, medians of five.
+the number of steps. Ours: `clipdrift.training.loop.train`, epochs after the first, medians of five.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shapes import TINY, VIT_B32, machine, naive_step, noise, random_model, seco
 
 from clipdrift.provenance import peak_memory_bytes, supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 BATCH, IMAGES, EPOCHS = 64, 128, 6
 

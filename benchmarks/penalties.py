@@ -22,7 +22,7 @@ from clipdrift.penalties.held import HeldNear
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.spec.penalties import PenaltySpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 STEPS, WARM_UP = 4, 1
 KINDS = ("l2_sp", "feature_distillation", "attention_preservation", "entropy_floor")

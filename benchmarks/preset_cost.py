@@ -27,14 +27,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from clipdrift.baseline import score
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
 from clipdrift.devices import available_cores
 from clipdrift.estimate import estimate
+from clipdrift.reading.baseline import score
+from clipdrift.reading.screening import Predictor
 from clipdrift.records import StudyFolder, read_record
-from clipdrift.run_state import CHECKPOINT_SECONDS
-from clipdrift.screening import Predictor
+from clipdrift.run.state import CHECKPOINT_SECONDS
 from clipdrift.signals import StopRequest
 from clipdrift.spec import StudySpec, expand, load_spec
 from clipdrift.spec.datasets import DatasetSpec

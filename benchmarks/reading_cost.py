@@ -25,12 +25,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.baseline import PROBE_BATCH, probe, score
 from clipdrift.data.images import Images
 from clipdrift.data.world import render_world
 from clipdrift.devices import available_cores
 from clipdrift.provenance import peak_memory_bytes, supports_bfloat16
-from clipdrift.screening import Predictor
+from clipdrift.reading.baseline import PROBE_BATCH, probe, score
+from clipdrift.reading.screening import Predictor
 
 B32 = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
        "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}  # fmt: skip

@@ -21,7 +21,7 @@ from shapes import TINY, VIT_B32, Shape, machine, noise, random_model
 from clipdrift.devices import available_cores
 from clipdrift.provenance import peak_memory_bytes, supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 STEPS, WARM_UP = 5, 2
 MINI = Shape(layers=6, width=64, heads=4, patch=4, side=28)

@@ -3,9 +3,9 @@
     python benchmarks/train_step.py [--tiny]
 
 ViT-B/32 at 224 pixels with random weights, batches of 64. Naive: eager attention, float32, torch's
-default AdamW. Ours: `clipdrift.training.train` itself; with torch's dropout and QuickGELU in place
-of the kernels of `step/kernels.py`; and with its blocks compiled. All ratios are within one run;
-medians of five steps after warm-up.
+default AdamW. Ours: the training loop itself; with torch's dropout and QuickGELU in place of the
+kernels of `step/kernels.py`; and with its blocks compiled. All ratios are within one run; medians
+of five steps after warm-up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shapes import TINY, VIT_B32, Shape, machine, naive_step, noise, random_mode
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import fast
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 BATCH, STEPS, WARM_UP = 64, 5, 2
 

@@ -16,7 +16,7 @@ import torch
 
 from clipdrift.executors import Event, Program
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run_state import CHECKPOINT_SECONDS
+from clipdrift.run.state import CHECKPOINT_SECONDS
 from clipdrift.signals import StopRequest
 from clipdrift.spec import StudySpec
 from clipdrift.study import run_study

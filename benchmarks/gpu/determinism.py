@@ -25,9 +25,9 @@ sys.path.insert(0, str(__import__("pathlib").Path(__file__).parents[1]))
 
 from shapes import TINY, VIT_B32, machine, noise, random_model
 
-from clipdrift.baseline import probe
+from clipdrift.reading.baseline import probe
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 SMOKE = "--smoke" in sys.argv
 DEVICE = "cpu" if SMOKE else "cuda"

@@ -27,11 +27,11 @@ sys.path.insert(0, str(__import__("pathlib").Path(__file__).parents[1]))
 from shapes import TINY, VIT_B32, machine, noise, random_model
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.baseline import probe
 from clipdrift.data.images import Images
+from clipdrift.reading.baseline import probe
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import fast
-from clipdrift.training import in_batches, train
+from clipdrift.training.loop import in_batches, train
 
 SMOKE = "--smoke" in sys.argv
 DEVICE = "cpu" if SMOKE else "cuda"

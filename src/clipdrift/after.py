@@ -22,12 +22,12 @@ from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
 from clipdrift.plan import ensure_baselines, read_baselines
 from clipdrift.provenance import provenance
-from clipdrift.reading import Baselines, not_read, read_result, undefined_reasons
+from clipdrift.reading.model import Baselines, not_read, read_result, undefined_reasons
+from clipdrift.reading.screening import Predictor
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, Kind, after_path, read_after
 from clipdrift.records.claims import claim
 from clipdrift.records.schema import Result
-from clipdrift.screening import Predictor
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 from clipdrift.worker import strict_float32
 

@@ -12,7 +12,7 @@ from clipdrift.data.builtin import plugin_of
 from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
 from clipdrift.spec.methods import NO_HEAD
-from clipdrift.training import order_fingerprint
+from clipdrift.training.loop import order_fingerprint
 
 
 def fingerprints(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from clipdrift.baseline import probe, score
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
 from clipdrift.devices import available_cores, choose_device
@@ -19,11 +18,12 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
 from clipdrift.plan import require_fit
 from clipdrift.provenance import supports_bfloat16
-from clipdrift.screening import Predictor
+from clipdrift.reading.baseline import probe, score
+from clipdrift.reading.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
 from clipdrift.spec.methods import LpFtSpec
 from clipdrift.step.frozen_prefix import frozen_blocks
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 TRIAL_STEPS = 3
 TRIAL_IMAGES = 32

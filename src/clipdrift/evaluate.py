@@ -14,12 +14,12 @@ from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.plan import read_baselines
-from clipdrift.post_hoc import read_post_hoc
-from clipdrift.reading import main_numbers, read_result
+from clipdrift.reading.model import main_numbers, read_result
+from clipdrift.reading.post_hoc import read_post_hoc
+from clipdrift.reading.screening import Predictor
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import Result
-from clipdrift.run_files import file_hashes
-from clipdrift.screening import Predictor
+from clipdrift.run.files import file_hashes
 from clipdrift.spec import RunConfig
 from clipdrift.worker import strict_float32
 

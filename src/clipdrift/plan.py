@@ -11,7 +11,13 @@ from typing import Literal
 import torch
 
 from clipdrift.backbone import Backbone
-from clipdrift.baseline import (
+from clipdrift.conditions import plugins_of
+from clipdrift.errors import Fault, MethodError, PluginError, RecordError
+from clipdrift.materials import Materials, Report
+from clipdrift.methods.adapted import TEXT_FOLDER, build
+from clipdrift.penalties.held import held_near
+from clipdrift.probes.plugged import require_probes
+from clipdrift.reading.baseline import (
     load_reading,
     load_transfer,
     measure_transfer,
@@ -19,13 +25,7 @@ from clipdrift.baseline import (
     save_reading,
     save_transfer,
 )
-from clipdrift.conditions import plugins_of
-from clipdrift.errors import Fault, MethodError, PluginError, RecordError
-from clipdrift.materials import Materials, Report
-from clipdrift.methods.adapted import TEXT_FOLDER, build
-from clipdrift.penalties.held import held_near
-from clipdrift.probes.plugged import require_probes
-from clipdrift.reading import Baselines
+from clipdrift.reading.model import Baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, StudySpec, content_hash, expand

@@ -27,7 +27,7 @@ from clipdrift.missing_runs import MissingRuns, OnEvent
 from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.records import StudyFolder
-from clipdrift.run_files import clear_state
+from clipdrift.run.files import clear_state
 from clipdrift.spec import StudySpec
 
 

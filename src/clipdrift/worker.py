@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from clipdrift.early_warning.rule import StopRule, read_rule, settled
-from clipdrift.epochs import EpochEvent
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, read_baselines
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
-from clipdrift.run import Run
-from clipdrift.run_state import CHECKPOINT_SECONDS
+from clipdrift.run.epochs import EpochEvent
+from clipdrift.run.measure import Run
+from clipdrift.run.state import CHECKPOINT_SECONDS
 from clipdrift.signals import StopRequest
-from clipdrift.training import Stopped
+from clipdrift.training.loop import Stopped
 
 Say = Callable[[dict[str, Any]], None]
 

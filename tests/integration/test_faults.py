@@ -21,7 +21,7 @@ from worker_processes import workers_of
 from clipdrift.errors import ClipdriftError
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import StudyFolder
-from clipdrift.run_files import STATE_FILE
+from clipdrift.run.files import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
 from clipdrift.study import Outcome, run_study
 

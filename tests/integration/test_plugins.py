@@ -223,8 +223,8 @@ def test_a_plugin_that_is_not_as_promised_is_refused_by_name(
 def test_a_probe_that_gives_no_number_is_refused_by_name(name: str, words: str) -> None:
     from small_models import land_cover
 
-    from clipdrift.baseline import probe
     from clipdrift.probes.plugged import plugged_signals
+    from clipdrift.reading.baseline import probe
 
     reading = probe(mini_clip().encoder(), land_cover(4))
     with pytest.raises(PluginError) as refused:

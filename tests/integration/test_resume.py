@@ -16,9 +16,9 @@ from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run import Run
-from clipdrift.run_files import STATE_FILE
-from clipdrift.training import Stopped
+from clipdrift.run.files import STATE_FILE
+from clipdrift.run.measure import Run
+from clipdrift.training.loop import Stopped
 
 SPEC = tiny()
 

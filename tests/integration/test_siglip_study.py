@@ -23,7 +23,7 @@ from clipdrift.cli import main
 from clipdrift.evaluate import evaluate_run
 from clipdrift.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
-from clipdrift.reading import not_read
+from clipdrift.reading.model import not_read
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import audit_report, write_report
 from clipdrift.spec import RunConfig, StudySpec

@@ -19,11 +19,9 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "spec", "records"}
 BACKBONE = BASE | {"plugins", "data", "backbone"}
-TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "train_state", "step", "training"}
-MEASURED = TRAINED | {"screening", "baseline", "materials", "provenance"}
-BESIDE = {"reading", "conditions", "attention_pictures", "plan", "post_hoc", "run_files"}
-EPOCHS = {"signals", "run_state", "head_first", "epochs", "early_warning"}
-ONE_RUN = MEASURED | BESIDE | EPOCHS | {"run", "worker"}
+TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "step", "training"}
+MEASURED = TRAINED | {"materials", "provenance"}
+ONE_RUN = MEASURED | {"signals", "early_warning", "reading", "conditions", "plan", "run", "worker"}
 WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -44,22 +42,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": BASE | {"plugins", "backbone"},
     "probes": BACKBONE,
     "penalties": BACKBONE | {"methods", "probes"},
-    "train_state": BASE | {"methods"},
     "step": BACKBONE | {"devices", "methods", "penalties"},
-    "training": BACKBONE | {"methods", "penalties", "train_state", "step"},
-    "screening": TRAINED,
-    "baseline": TRAINED | {"screening"},
+    "training": BACKBONE | {"methods", "penalties", "step"},
     "materials": BACKBONE,
-    "head_first": TRAINED,
     "reading": MEASURED,
     "conditions": MEASURED,
-    "attention_pictures": BACKBONE | {"probes"},
     "plan": MEASURED | {"reading", "conditions"},
-    "post_hoc": MEASURED | {"reading"},
-    "run_files": MEASURED,
-    "run_state": MEASURED | {"run_files"},
-    "epochs": MEASURED | {"reading", "run_state", "head_first"},
-    "run": MEASURED | BESIDE - {"plan"} | EPOCHS,
+    "run": ONE_RUN - {"plan", "run", "worker"},
     "worker": ONE_RUN - {"worker"},
     "executors": BASE | {"devices"},
     "missing_runs": ONE_RUN | {"executors"},

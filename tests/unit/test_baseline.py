@@ -12,7 +12,10 @@ from safetensors.torch import load_file
 from small_models import adapted, land_cover, mini_clip, perturb
 from torch import Tensor
 
-from clipdrift.baseline import (
+from clipdrift.data.images import Images
+from clipdrift.data.world import WORLD_CLASSES, render_world
+from clipdrift.probes.capture import ProbeReading, read_probe
+from clipdrift.reading.baseline import (
     TransferBaseline,
     load_reading,
     load_transfer,
@@ -22,10 +25,7 @@ from clipdrift.baseline import (
     save_transfer,
     score,
 )
-from clipdrift.data.images import Images
-from clipdrift.data.world import WORLD_CLASSES, render_world
-from clipdrift.probes.capture import ProbeReading, read_probe
-from clipdrift.screening import Predictor
+from clipdrift.reading.screening import Predictor
 from clipdrift.sealed import save_sealed
 
 PROMPTS = [[f"a photo of a {name}", name] for name in WORLD_CLASSES[:20]]

@@ -18,7 +18,6 @@ from transformers import CLIPModel
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from clipdrift.backbone import Backbone, load_backbone
-from clipdrift.baseline import TransferBaseline, probe
 from clipdrift.data.images import Images
 from clipdrift.errors import AdapterInactiveError, MethodError, TrainingError
 from clipdrift.materials import Materials, TransferMaterial
@@ -27,12 +26,13 @@ from clipdrift.methods.class_texts import MOST, ClassTexts
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import as_model, merged, scaled, soup
-from clipdrift.reading import read_drift, read_transfers
-from clipdrift.screening import Predictor
+from clipdrift.reading.baseline import TransferBaseline, probe
+from clipdrift.reading.model import read_drift, read_transfers
+from clipdrift.reading.screening import Predictor
 from clipdrift.spec.methods import MethodBase, MethodSpec
 from clipdrift.spec.parts import BackboneSpec, ScheduleSpec
 from clipdrift.step.contrastive import AgainstTexts, contrastive_loss
-from clipdrift.training import EpochDone, Stopped, epoch_prompts, train
+from clipdrift.training.loop import EpochDone, Stopped, epoch_prompts, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

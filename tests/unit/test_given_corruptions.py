@@ -16,9 +16,9 @@ from clipdrift.data.landcover import render_land_cover
 from clipdrift.errors import ClipdriftError, SpecError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.plan import ensure_baselines, read_baselines
-from clipdrift.post_hoc import read_post_hoc
+from clipdrift.reading.post_hoc import read_post_hoc
+from clipdrift.reading.screening import Predictor
 from clipdrift.records import StudyFolder
-from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec, expand, load_spec
 
 CLASSES = [f"class-{label}" for label in range(10)]

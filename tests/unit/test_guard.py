@@ -16,12 +16,12 @@ from small_models import EMBEDDED, METHODS, adapted, land_cover, mini_clip, pert
 from torch import Tensor
 
 from clipdrift.backbone import ImageEncoder, load_backbone
-from clipdrift.baseline import score
 from clipdrift.errors import AdapterInactiveError
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.probes.zero_shot import retention_pct
-from clipdrift.screening import Predictor
+from clipdrift.reading.baseline import score
+from clipdrift.reading.screening import Predictor
 from clipdrift.spec.methods import LoraSpec
 from clipdrift.spec.parts import BackboneSpec
 

@@ -12,14 +12,14 @@ from small_study import study
 from torch import Tensor
 
 from clipdrift.errors import SpecError
-from clipdrift.head_first import probe_head
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted
+from clipdrift.run.head_first import probe_head
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
 from clipdrift.spec.methods import FullFtSpec, LoraSpec, LpFtSpec, MethodBase
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import Stopped, train
+from clipdrift.training.loop import Stopped, train
 
 PROMPTS = [[f"a photo of a {name}"] for name in ("red circle", "blue square", "green star")]
 FROZEN: dict[str, Any] = {"head": "frozen", "head_init": "text"}

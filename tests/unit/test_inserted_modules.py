@@ -13,16 +13,16 @@ from small_study import study
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, relu
 
-from clipdrift.baseline import probe
 from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, SpecError
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.attention_maps import BlockAttention, attention_sink
-from clipdrift.reading import not_read, read_drift
+from clipdrift.reading.baseline import probe
+from clipdrift.reading.model import not_read, read_drift
 from clipdrift.spec.methods import AdapterSpec, MethodBase, VptSpec
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 D, L, P, E, C, H = 64, 6, 49, 64, 10, 4
 OUTSIDE = D * E + C * E + C  # projection and head

@@ -24,7 +24,7 @@ from clipdrift.spec.methods import (
     MethodBase,
 )
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import train
+from clipdrift.training.loop import train
 
 # The embedded backbone: width D, MLP width M, L blocks, P patches of 4x4 pixels, projection E.
 D, M, L, P, E, C = 64, 256, 6, 49, 64, 10

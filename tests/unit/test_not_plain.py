@@ -11,13 +11,13 @@ from small_models import METHODS, adapted, land_cover, mini_clip, perturb, pixel
 from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
-from clipdrift.baseline import probe
 from clipdrift.errors import AdapterInactiveError
 from clipdrift.methods import FAMILIES, Family
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.guard import assert_adapted
-from clipdrift.post_hoc import undefined_extra
-from clipdrift.reading import not_read, read_drift
+from clipdrift.reading.baseline import probe
+from clipdrift.reading.model import not_read, read_drift
+from clipdrift.reading.post_hoc import undefined_extra
 from clipdrift.spec.methods import MethodBase
 
 

@@ -26,7 +26,7 @@ from clipdrift.spec.methods import LoraSpec, MethodBase, PeftSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
 from clipdrift.step.fast import cast_once, fast_kernels
-from clipdrift.training import Stopped, train
+from clipdrift.training.loop import Stopped, train
 
 D, M, E, C = 64, 256, 64, 10
 N = 2

@@ -25,7 +25,7 @@ from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs, Objective
-from clipdrift.training import EpochDone, Stopped, epoch_flips, epoch_order, train
+from clipdrift.training.loop import EpochDone, Stopped, epoch_flips, epoch_order, train
 
 N = 22  # two batches of eight and one of six
 KINDS = ["l2_sp", "feature_distillation", "attention_preservation", "entropy_floor"]

@@ -12,8 +12,8 @@ from small_study import study
 
 from clipdrift.data.corruptions import SEVERITIES, corrupt
 from clipdrift.errors import SpecError
-from clipdrift.post_hoc import corrupted_accuracy, undefined_extra
-from clipdrift.screening import Predictor
+from clipdrift.reading.post_hoc import corrupted_accuracy, undefined_extra
+from clipdrift.reading.screening import Predictor
 from clipdrift.spec import StudySpec, expand
 from clipdrift.spec.parts import Corruption
 

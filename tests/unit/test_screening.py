@@ -14,7 +14,7 @@ from torch import Tensor
 from clipdrift.data.images import Images
 from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.probes.zero_shot import cosines
-from clipdrift.screening import SAMPLE, Predictor, worth_screening
+from clipdrift.reading.screening import SAMPLE, Predictor, worth_screening
 
 CPU = torch.device("cpu")
 N = 300

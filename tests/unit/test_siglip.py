@@ -28,9 +28,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, SiglipModel
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from clipdrift.attention_pictures import save_attention_pictures
 from clipdrift.backbone import load_backbone
-from clipdrift.baseline import load_reading, save_reading
 from clipdrift.data.decode import to_square
 from clipdrift.data.images import Images
 from clipdrift.errors import AdapterInactiveError, BackboneError, MethodError
@@ -39,12 +37,14 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.drift import drift_signals, per_image_table
 from clipdrift.probes.zero_shot import zero_shot_predict
-from clipdrift.reading import not_read, read_drift
+from clipdrift.reading.baseline import load_reading, save_reading
+from clipdrift.reading.model import not_read, read_drift
+from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.records.schema import EpochReading
-from clipdrift.run_state import RunState, Selected, StateFile
+from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec.methods import LoraSpec
 from clipdrift.spec.parts import BackboneSpec
-from clipdrift.train_state import TrainState
+from clipdrift.training.state import TrainState
 
 FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 each_method = pytest.mark.parametrize("method", list(METHODS))

@@ -20,7 +20,7 @@ from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.step.kernels import FastDropout, QuickGelu
 from clipdrift.step.micro_batches import MicroBatches, out_of_memory
 from clipdrift.step.objective import Inputs, Objective
-from clipdrift.training import EpochDone, epoch_flips, epoch_order, rate_factor, train
+from clipdrift.training.loop import EpochDone, epoch_flips, epoch_order, rate_factor, train
 
 N = 22  # two batches of eight and one of six
 LORA = LoraSpec(kind="lora", name="lora", dropout=0.0)

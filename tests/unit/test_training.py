@@ -21,8 +21,7 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.methods import LoraSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
-from clipdrift.train_state import TrainState
-from clipdrift.training import (
+from clipdrift.training.loop import (
     EXPLODED_NATS,
     Diverged,
     EpochDone,
@@ -34,6 +33,7 @@ from clipdrift.training import (
     rate_factor,
     train,
 )
+from clipdrift.training.state import TrainState
 
 Array = NDArray[np.float64]
 N = 22  # two batches of eight and one of six

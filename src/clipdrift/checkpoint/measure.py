@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.backbone import Backbone
-from clipdrift.baseline import measure_transfer, probe, score
 from clipdrift.checkpoint.checks import Finding
 from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.devices import choose_device
 from clipdrift.materials import Materials, TransferMaterial, load_materials
-from clipdrift.reading import read_drift, transfer_reading
+from clipdrift.reading.baseline import measure_transfer, probe, score
+from clipdrift.reading.model import read_drift, transfer_reading
+from clipdrift.reading.screening import Predictor
 from clipdrift.records.schema import Reading, TransferReading
-from clipdrift.screening import Predictor
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
 from clipdrift.worker import strict_float32

@@ -66,7 +66,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.materials import load_materials
     from clipdrift.plan import require_fit
-    from clipdrift.reading import not_read
+    from clipdrift.reading.model import not_read
 
     spec = load_spec(spec_file)
     console = Console(stderr=True)

@@ -9,7 +9,7 @@ from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.methods import LpFtSpec
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.training import EpochDone, train
+from clipdrift.training.loop import EpochDone, train
 
 
 def probe_head(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder, TextEncoder
-from clipdrift.baseline import TransferBaseline, probe, score
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
@@ -20,9 +19,10 @@ from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
 from clipdrift.probes.plugged import plugged_signals
 from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
+from clipdrift.reading.baseline import TransferBaseline, probe, score
+from clipdrift.reading.screening import Predictor
 from clipdrift.records.schema import Reading, Result, TransferReading
-from clipdrift.screening import Predictor
-from clipdrift.training import in_batches
+from clipdrift.training.loop import in_batches
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 

@@ -12,9 +12,9 @@ from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.zero_shot import cosines
-from clipdrift.screening import Predictor
+from clipdrift.reading.screening import Predictor
 from clipdrift.sealed import load_sealed, save_sealed
-from clipdrift.training import in_batches
+from clipdrift.training.loop import in_batches
 
 PROBE_BATCH = 50
 

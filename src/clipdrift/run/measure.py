@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import torch
 
-from clipdrift.attention_pictures import save_attention_pictures
 from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.early_warning.rule import StopRule
-from clipdrift.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
-from clipdrift.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.provenance import peak_memory_bytes, provenance
-from clipdrift.reading import Baselines, classify, not_read, read_transfers, undefined_reasons
+from clipdrift.reading.model import Baselines, classify, not_read, read_transfers, undefined_reasons
+from clipdrift.reading.pictures import save_attention_pictures
+from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import EarlyStop, Result
-from clipdrift.run_files import clear_state, clear_unfinished, file_hashes, write_probe_table
-from clipdrift.run_state import CHECKPOINT_SECONDS, Selected, StateFile
+from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
+from clipdrift.run.files import clear_state, clear_unfinished, file_hashes, write_probe_table
+from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
-from clipdrift.training import Diverged
+from clipdrift.training.loop import Diverged
 
 NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "penalties", "transfer"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""

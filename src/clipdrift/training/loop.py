@@ -26,7 +26,7 @@ from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs
-from clipdrift.train_state import StateOf, TrainState, capture, restore, restore_generators
+from clipdrift.training.state import StateOf, TrainState, capture, restore, restore_generators
 
 ORDER, FLIPS, NOISE, TEMPLATES = 0, 1, 2, 3
 """Streams of the run's generator; a new use gets a new number so that the others do not move."""

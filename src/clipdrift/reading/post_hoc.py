@@ -17,7 +17,7 @@ from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.reading import (
+from clipdrift.reading.model import (
     Baselines,
     Readable,
     accuracy,
@@ -25,7 +25,7 @@ from clipdrift.reading import (
     read_transfers,
     val_accuracy,
 )
-from clipdrift.screening import Predictor
+from clipdrift.reading.screening import Predictor
 from clipdrift.spec.parts import EvaluationSpec
 
 Numbers = dict[str, float | None]

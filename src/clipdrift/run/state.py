@@ -17,9 +17,9 @@ from torch import Tensor
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.provenance import packages
 from clipdrift.records import EpochReading
-from clipdrift.run_files import STATE_FILE
+from clipdrift.run.files import STATE_FILE
 from clipdrift.sealed import load_sealed, save_sealed
-from clipdrift.train_state import TrainState
+from clipdrift.training.state import TrainState
 
 CHECKPOINT_SECONDS = 30.0
 """An interruption costs at most this and one epoch; an epoch that lasts longer is always saved."""

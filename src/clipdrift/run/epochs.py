@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipdrift.head_first import probe_head
 from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.reading import (
+from clipdrift.reading.model import (
     Baselines,
     accuracy,
     read_drift,
@@ -26,14 +25,15 @@ from clipdrift.reading import (
     transfer_reading,
     val_accuracy,
 )
+from clipdrift.reading.screening import Predictor, worth_screening
 from clipdrift.records import EpochReading
 from clipdrift.records.schema import EarlyStop
-from clipdrift.run_state import RunState, Selected, StateFile
-from clipdrift.screening import Predictor, worth_screening
+from clipdrift.run.head_first import probe_head
+from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec import RunConfig
 from clipdrift.spec.methods import LpFtSpec
-from clipdrift.train_state import TrainState
-from clipdrift.training import EpochDone, Stopped, train
+from clipdrift.training.loop import EpochDone, Stopped, train
+from clipdrift.training.state import TrainState
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from clipdrift.data.images import Images
 from clipdrift.probes.attention_maps import tower_blocks
 from clipdrift.probes.zero_shot import largest
 from clipdrift.step.engine import autocast
-from clipdrift.training import in_batches
+from clipdrift.training.loop import in_batches
 
 Score = Callable[[Tensor], Tensor]
 """uint8 [B, S, S, 3] -> a score for each class [B, C], through the live model."""
