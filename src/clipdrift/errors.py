@@ -57,6 +57,14 @@ def _shown(text: str) -> str:
     )
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a library failed, by its own account or by a panic of its Rust code.
+
+    pyo3 gives Python a panic as a BaseException that no module exports: it is known by its name.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class ClipdriftError(Exception):
     """Base of all errors that the command line prints as plain lines with exit code 2."""
 

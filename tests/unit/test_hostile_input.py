@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -237,3 +238,22 @@ def test_a_tokenizer_that_fails_on_a_prompt_is_refused_when_it_is_used(tmp_path:
     backbone.tokenizer.backend_tokenizer.model.unk_token = "<|onk|>"
     with pytest.raises(BackboneError, match="expected a tokenizer that reads class prompts, got"):
         backbone.text_features([["\u4f60\u597d"]])
+
+
+def test_a_tokenizer_whose_rust_code_panics_is_refused_when_it_is_used(tmp_path: Path) -> None:
+    folder = write_random_clip(tmp_path / "clip")
+    path = folder / "tokenizer.json"
+    own = json.loads(path.read_text())
+    own["post_processor"]["single"][0]["SpecialToken"]["id"] = "=1+1"  # a token it has not
+    path.write_text(json.dumps(own))
+    backbone = load_backbone(BackboneSpec(id=str(folder)))
+    with pytest.raises(BaseException, match="no entry found") as panic:
+        backbone.tokenizer(["a dog"])
+    assert not isinstance(panic.value, Exception)
+    with pytest.raises(BackboneError, match="expected a tokenizer that reads class prompts, got"):
+        backbone.text_features([["a dog"]])
+    with (
+        pytest.raises(KeyboardInterrupt),
+        patch.object(type(backbone.tokenizer), "__call__", side_effect=KeyboardInterrupt),
+    ):
+        backbone.text_features([["a dog"]])

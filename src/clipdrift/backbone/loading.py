@@ -23,7 +23,7 @@ from clipdrift.backbone.faults import CONVERT, refusal
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import preprocessing
 from clipdrift.backbone.siglip import SIGLIP
-from clipdrift.errors import BackboneError, Fault
+from clipdrift.errors import BackboneError, Fault, is_failure
 from clipdrift.hub import snapshot
 from clipdrift.sizes import size_faults
 from clipdrift.spec.parts import BackboneSpec
@@ -140,7 +140,9 @@ def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
 def _loading(spec: BackboneSpec) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # every library below has errors of its own for damaged files
+    except BaseException as error:  # every library below has errors of its own for damaged files
+        if not is_failure(error):
+            raise
         raise refusal(
             spec,
             "a loadable transformers folder",

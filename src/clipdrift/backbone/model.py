@@ -13,7 +13,7 @@ from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.text import TextEncoder, Tokens
 from clipdrift.data.decode import ResizeMode
-from clipdrift.errors import BackboneError, Fault
+from clipdrift.errors import BackboneError, Fault, is_failure
 
 RESTORE = "Restore the tokenizer files of this model"
 
@@ -72,7 +72,9 @@ class Backbone:
         text, where = self.model.config.text_config, f"backbone {self.name}"
         try:
             tokens = self.architecture.tokens(self.tokenizer, prompts, text.max_position_embeddings)
-        except Exception as error:  # tokenizers raise no narrower kind
+        except BaseException as error:  # tokenizers raise no narrower kind, and panic
+            if not is_failure(error):
+                raise
             expected = "a tokenizer that reads class prompts"
             raise BackboneError(Fault(where, expected, str(error), RESTORE)) from error
         _require_known(tokens["input_ids"], text.vocab_size, where)
