@@ -152,6 +152,7 @@ def _prepare(
     planned = plan_runs(spec, materials)
     write_rule(folder, stop_rule)
     folder.write_plan(spec, {run.run_id: run.identity for run in planned})
+    folder.clear_half_written()
     return planned
 
 

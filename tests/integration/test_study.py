@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -166,13 +167,19 @@ def test_weights_that_are_not_the_records_are_refused(
         evaluate_run(run, cache_dir=cache_dir)
 
 
-def test_running_again_measures_nothing(
+def test_running_again_measures_nothing_and_removes_what_kills_left(
     finished_study: Path, small_spec: StudySpec, cache_dir: Path
 ) -> None:
     before = {p: p.stat().st_mtime_ns for p in finished_study.rglob("record.json")}
+    left, of_another = finished_study / ".report.html.x1.tmp", finished_study / ".a.csv.x2.tmp"
+    for path, hours in ((left, 2), (of_another, 0)):
+        path.write_text("half")
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
     outcome = run_study(small_spec, finished_study, cache_dir=cache_dir)
     assert (outcome.kept, outcome.measured) == (6, 0)
     assert {p: p.stat().st_mtime_ns for p in finished_study.rglob("record.json")} == before
+    assert (left.exists(), of_another.exists()) == (False, True)
+    of_another.unlink()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderErro
 from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum
+
+HALF_WRITTEN_SECONDS = 3600.0
+"""A half-written file of this age is nobody's any more: no file of ours takes so long to write."""
 
 
 def _umask() -> int:
@@ -156,6 +160,17 @@ class StudyFolder:
             )
         with writing_to(self.path):
             self.runs_path.mkdir(parents=True, exist_ok=True)
+
+    def clear_half_written(self) -> None:
+        """Remove what killed commands left half-written among the results.
+
+        Not what is new: another command on the folder may be writing it.
+        """
+        for folder in (self.path, self.tables_path, self.path / "figures"):
+            for path in folder.glob(".*.tmp"):
+                with suppress(OSError):  # another command may have removed it
+                    if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
+                        path.unlink()
 
     def write_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> None:
         """Keep the resolved study and the identity of each of its runs (run_id -> identity)."""
