@@ -30,7 +30,7 @@ from clipdrift.methods.merged import merged
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
 from clipdrift.records import RunRecord, atomic_write
-from clipdrift.records.folder import writing_to
+from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 

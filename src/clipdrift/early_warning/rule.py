@@ -17,8 +17,8 @@ import numpy as np
 from clipdrift.early_warning.forecast import Refused, Saved, forecast_of, movement
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import EarlyStop, EpochReading
+from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig, StudySpec, content_hash, expand
 
 OPTION = "--stop-below"

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clipdrift.records.folder import writing_to
+from clipdrift.records.writing import writing_to
 
 STOP_SECONDS = 30.0
 """How long a worker that was told to stop may take to end its step and save."""

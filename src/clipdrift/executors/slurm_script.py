@@ -17,7 +17,7 @@ from typing import Any
 
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import STOPPED, Event, Program
-from clipdrift.records.folder import atomic_write, writing_to
+from clipdrift.records.writing import atomic_write, writing_to
 
 STOP_SECONDS = 90
 """A job is told this long before its time limit, so that its worker can save what it has."""

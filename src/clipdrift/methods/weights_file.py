@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records.folder import as_usual, writing_to
+from clipdrift.records.writing import as_usual, writing_to
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

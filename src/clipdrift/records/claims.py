@@ -19,7 +19,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from clipdrift.records.folder import writing_to
+from clipdrift.records.writing import writing_to
 
 LEASE_SECONDS = 90.0
 """A machine that is silent for this long has lost its claims; far above what a file system lags."""

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, StudyFolderError
-from clipdrift.records.folder import StudyFolder, atomic_write
+from clipdrift.records.folder import StudyFolder
 from clipdrift.records.import_map import EPOCH1, ImportMap, read_map
 from clipdrift.records.import_table import Row, Table, read_table
 from clipdrift.records.schema import EpochReading, Result, RunRecord, TransferReading
+from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash
 
 UNSTATED = "unstated"

@@ -8,7 +8,7 @@ from pathlib import Path
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
-from clipdrift.records.folder import writing_to
+from clipdrift.records.writing import writing_to
 
 PROBE_FILE = "probe_images.parquet"
 STATE_FILE = "interrupted.safetensors"

@@ -18,8 +18,8 @@ from clipdrift.reading.model import Baselines, classify, not_read, read_transfer
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
-from clipdrift.records.folder import writing_to
 from clipdrift.records.schema import EarlyStop, Result
+from clipdrift.records.writing import writing_to
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.run.files import clear_state, clear_unfinished, file_hashes, write_probe_table
 from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile

@@ -1,0 +1,73 @@
+"""How files are written so that none is torn, and the system's refusals in plain words."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipdrift.errors import Fault, StudyFolderError
+
+
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+"""Read once, before there are threads that could see it changed."""
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    with writing_to(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            as_usual(Path(name))
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def as_usual(path: Path) -> None:
+    """Give a temporary file, which is private, the mode of a new file: results are for whoever may
+    read the folder."""
+    path.chmod(0o666 & ~_UMASK)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into an error a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyFolderError(
+            Fault(
+                str(path),
+                "a folder that can be written",
+                str(error.strerror or error),
+                "Free space, mend the permissions or choose another --out; finished runs are safe",
+            )
+        ) from None
+
+
+__all__ = ["as_usual", "atomic_write", "writing_to"]
