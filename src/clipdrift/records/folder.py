@@ -13,7 +13,7 @@ from typing import Any
 
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.records.schema import RunRecord, read_record
-from clipdrift.records.writing import atomic_write, writing_to
+from clipdrift.records.writing import HALF_WRITTEN, atomic_write, writing_to
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum
 
@@ -48,6 +48,10 @@ class StudyFolder:
     @property
     def tables_path(self) -> Path:
         return self.path / "tables"
+
+    @property
+    def figures_path(self) -> Path:
+        return self.path / "figures"
 
     @property
     def analysis_path(self) -> Path:
@@ -107,8 +111,8 @@ class StudyFolder:
 
         Not what is new: another command on the folder may be writing it.
         """
-        for folder in (self.path, self.tables_path, self.path / "figures"):
-            for path in folder.glob(".*.tmp"):
+        for folder in (self.path, self.tables_path, self.figures_path):
+            for path in folder.glob(HALF_WRITTEN):
                 with suppress(OSError):  # another command may have removed it
                     if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
                         path.unlink()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from clipdrift.errors import Fault, StudyFolderError
 
+HALF_WRITTEN = ".*.tmp"
+"""Names of what a killed `atomic_write` leaves, beside the file that it was to be."""
+
 
 def _umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
@@ -70,4 +73,4 @@ def writing_to(path: Path) -> Iterator[None]:
         ) from None
 
 
-__all__ = ["as_usual", "atomic_write", "writing_to"]
+__all__ = ["HALF_WRITTEN", "as_usual", "atomic_write", "writing_to"]

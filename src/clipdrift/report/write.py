@@ -28,7 +28,7 @@ def write_report(folder: StudyFolder) -> Path:
     for name, text in latex_tables(study).items():
         atomic_write(folder.tables_path / name, text)
     for name, data in static_figures(study):
-        atomic_write(folder.path / "figures" / name, data)
+        atomic_write(folder.figures_path / name, data)
     # The page comes last: where it exists, everything beside it does.
     atomic_write(folder.report_path, render(study))
     return folder.report_path

@@ -8,7 +8,7 @@ from pathlib import Path
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
-from clipdrift.records.writing import writing_to
+from clipdrift.records.writing import HALF_WRITTEN, writing_to
 
 PROBE_FILE = "probe_images.parquet"
 STATE_FILE = "interrupted.safetensors"
@@ -37,7 +37,7 @@ def write_probe_table(
 def clear_unfinished(folder: Path) -> None:
     """Remove half-written files that a killed process left in a run's folder."""
     with writing_to(folder):
-        for pattern in (".*.tmp", ".tmp*"):  # our own names, and those of safetensors
+        for pattern in (HALF_WRITTEN, ".tmp*"):  # our own names, and those of safetensors
             for path in folder.rglob(pattern):
                 path.unlink(missing_ok=True)
 
