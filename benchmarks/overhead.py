@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
@@ -58,21 +59,8 @@ def timed(names: tuple[str, ...]) -> Iterator[dict[str, float]]:
     with ExitStack() as stack:
         for name in names:
             target = f"clipdrift.{name}"
-            owner, attribute = target.rsplit(".", 1)
-            original = getattr(_found(owner), attribute)
-            stack.enter_context(patch(target, wrapped(name, original)))
+            stack.enter_context(patch(target, wrapped(name, resolve_name(target))))
         yield spent
-
-
-def _found(dotted: str) -> Any:
-    """A module, or a class within one."""
-    import importlib
-
-    try:
-        return importlib.import_module(dotted)
-    except ModuleNotFoundError:
-        module, name = dotted.rsplit(".", 1)
-        return getattr(importlib.import_module(module), name)
 
 
 def measure(title: str, spec: StudySpec, folder: Path) -> None:

@@ -81,6 +81,12 @@ def plain(encoder: ImageEncoder, images: Images) -> None:
         encoder(torch.from_numpy(images.take(slice(start, start + PROBE_BATCH))))
 
 
+def rough(encoder: ImageEncoder, images: Images) -> None:
+    """`plain` in bfloat16."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain(encoder, images)
+
+
 def probes() -> None:
     print("\n## Drift probes, float32\n")
     print("| tower | images | plain forward, ms an image | with all probes | ratio |")
@@ -164,12 +170,11 @@ def evaluation() -> None:
     part = images.select(np.arange(few))
     screened = Predictor(250, screened=True)
 
-    def rough() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            plain(encoder, part)
-
     usual, text_only, exact, bf16 = medians(
-        lambda: naive(eager, files, text), text, lambda: plain(encoder, part), rough
+        lambda: naive(eager, files, text),
+        text,
+        lambda: plain(encoder, part),
+        lambda: rough(encoder, part),
     )
     started = time.perf_counter()
     score(encoder, images, classes, screened)
@@ -204,12 +209,9 @@ def precisions() -> None:
         shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": heads,
                  "num_hidden_layers": blocks, "image_size": 28, "patch_size": 4}  # fmt: skip
         encoder, images = random_encoder(shape), rendered(n, 28)
-
-        def rough(encoder: ImageEncoder = encoder, images: Images = images) -> None:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                plain(encoder, images)
-
-        exact, bf16 = medians(lambda e=encoder, i=images: plain(e, i), rough)
+        exact, bf16 = medians(
+            lambda e=encoder, i=images: plain(e, i), lambda e=encoder, i=images: rough(e, i)
+        )
         adds = 12 * width**2 * blocks * 50
         print(
             f"| {width} | {blocks} | {adds:.1e} | {1e3 * exact / n:.2f} | {1e3 * bf16 / n:.2f} "
