@@ -1,17 +1,11 @@
-"""Print the tables of a results page from an analysed study folder, as Markdown.
+"""The tables of a results page, as Markdown: `results_page.py` puts them into the page.
 
-    python tools/results_tables.py runs/method-atlas full_ft > tables.md
-
-The second argument is the method that all others are tested against. Everything is read from
-`analysis.json`; the words around the tables are written by people.
+Everything is read from the analysis; the words around the tables are written by people.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Row = dict[str, Any]
@@ -44,8 +38,15 @@ def pick(rows: Iterable[Row], **where: Any) -> Iterator[Row]:
     return (row for row in rows if all(row[key] == value for key, value in where.items()))
 
 
-def cells(analysis: Row, target: str, outcomes: list[str]) -> str:
+def outcomes_of(analysis: Row) -> list[str]:
+    """What is kept, by transfer dataset."""
+    names = {row["metric"] for row in analysis["cells"]}
+    return sorted(n for n in names if n.startswith("transfer.") and n.endswith(".retention_pct"))
+
+
+def cells(analysis: Row, target: str) -> str:
     """Mean and SD of test accuracy and retention of every cell."""
+    outcomes = outcomes_of(analysis)
     rows: dict[tuple[str, float], dict[str, Row]] = {}
     for row in pick(analysis["cells"], target=target):
         rows.setdefault((row["method"], row["lr"]), {})[row["metric"]] = row
@@ -185,23 +186,13 @@ def stopped(analysis: Row) -> str:
     return table([*head, "steps saved %", "training time saved %"], lines)
 
 
-def main(folder: Path, reference: str) -> None:
-    analysis = json.loads((folder / "analysis.json").read_text(encoding="utf-8"))
-    outcomes = sorted({r["metric"] for r in analysis["ranking"]} - {"test_accuracy"})
-    for target in sorted({row["target"] for row in analysis["cells"]}):
-        head = f"{target}: test accuracy; {'; '.join(outcomes)}"
-        print(f"### {head}\n\n{cells(analysis, target, outcomes)}")
-        for outcome in outcomes:
-            print(f"### {target}: {outcome}\n\n{ranks(analysis, target, outcome, reference)}")
-    for name, part in (
-        ("Do the views agree?", agreement),
-        ("Frontier", frontier),
-        ("Choice", choice),
-        ("Forecast after epoch 1", forewarned),
-        ("Stopping", stopped),
-    ):
-        print(f"### {name}\n\n{part(analysis)}")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+TABLES: dict[str, Callable[..., str]] = {
+    "cells": cells,
+    "ranks": ranks,
+    "agreement": agreement,
+    "frontier": frontier,
+    "choice": choice,
+    "forecast": forewarned,
+    "stopping": stopped,
+}
+"""What a page asks for by name; the arguments after the analysis are words of the page."""

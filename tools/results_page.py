@@ -1,0 +1,88 @@
+"""Keep the records behind a results page, and make the page's tables and figures from them.
+
+    python tools/results_page.py pack runs/real-small docs/results/real-small
+    python tools/results_page.py make docs/results/real-small
+    python tools/results_page.py check docs/results/real-small
+
+`pack` puts study file, plan and records (no images, no weights) into `records.tar.xz`. `make`
+analyses them and writes anew what the page shows of them: every block of `real-small.md` between
+`<!-- table: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
+`real-small/`. `check` says whether the page is what its records give. People write the words.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import results_tables as tables
+
+from clipdrift.analysis.summary import analyze_folder, to_csv
+from clipdrift.records import StudyFolder
+from clipdrift.report import write_report
+
+KEPT = ("study.yaml", "plan.json", "runs/*/record.json", "after/**/*.json")
+ARCHIVE = "records.tar.xz"
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pack(study: Path, place: Path) -> None:
+    """The same records give the same bytes."""
+    place.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(place / ARCHIVE, "w:xz") as archive:
+        for path in sorted({path for pattern in KEPT for path in study.glob(pattern)}):
+            data = path.read_bytes()
+            item = tarfile.TarInfo(path.relative_to(study).as_posix())
+            item.size = len(data)
+            archive.addfile(item, io.BytesIO(data))
+
+
+def unpack(place: Path, folder: Path) -> StudyFolder:
+    with tarfile.open(place / ARCHIVE, "r:xz") as archive:
+        archive.extractall(folder, filter="data")
+    return StudyFolder(folder)
+
+
+def made(place: Path) -> Iterator[tuple[Path, bytes]]:
+    """Every file of a page with what its records give."""
+    with tempfile.TemporaryDirectory() as scratch:
+        study = unpack(place, Path(scratch))
+        analysis = analyze_folder(study)
+        page = place.with_suffix(".md")
+        text = page.read_text(encoding="utf-8")
+        yield page, BLOCK.sub(lambda block: _table(block, analysis), text).encode()
+        for path in sorted(place.glob("*.csv")):
+            yield path, to_csv(path.stem, analysis[path.stem]).encode()
+        figures = sorted(place.glob("*.png"))
+        if figures:
+            write_report(study)
+        for path in figures:
+            yield path, (study.figures_path / path.name).read_bytes()
+
+
+def _table(block: re.Match[str], analysis: tables.Row) -> str:
+    name, *arguments = block[2].split()
+    return f"{block[1]}{tables.TABLES[name](analysis, *arguments)}{block[3]}"
+
+
+def main(task: str, *places: str) -> int:
+    if task == "pack":
+        pack(*map(Path, places))
+        return 0
+    wrong = 0
+    for path, data in (item for place in places for item in made(Path(place))):
+        if task == "make":
+            path.write_bytes(data)
+        elif path.suffix != ".png" and path.read_bytes() != data:  # pixels hang on the fonts
+            print(f"{path} is not what its records give. Run: python {sys.argv[0]} make")
+            wrong = 1
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
