@@ -76,14 +76,14 @@ def assert_adapted(
             pooled = _through(untouched, pixels, state)
         second = functional_call(untouched.projection, projection, (pooled,))
         what = "the merged weights"
-    _assert_acts(live, second, before, what)
+    assert_acts(live, second, before, what)
     if model.text is not None:
         _assert_text(model, model.text, backbone)
     if model.texts is not None and model.texts.prompts:
         _assert_reads_classes(model.head, model.texts)
 
 
-def _assert_acts(live: Tensor, second: Tensor, before: Tensor, what: str) -> None:
+def assert_acts(live: Tensor, second: Tensor, before: Tensor, what: str) -> None:
     """Live equals the second path and, if that moved, is not what it was."""
     moved = relative(second, before)
     if relative(live, second) > ROUNDING + SHARE * min(moved, 0.02):
@@ -105,7 +105,7 @@ def _assert_text(model: AdaptedModel, text: TextEncoder, backbone: Backbone) -> 
         second = functional_call(untouched, in_encoder(state, projection), (TRIAL,))
         what = "the merged weights of the text tower"
     before = functional_call(untouched, in_encoder({}, projection), (TRIAL,))
-    _assert_acts(text(TRIAL), second, before, what)
+    assert_acts(text(TRIAL), second, before, what)
 
 
 def _assert_reads_classes(head: Head, texts: ClassTexts) -> None:
