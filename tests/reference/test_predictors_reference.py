@@ -1,4 +1,4 @@
-"""Predictor correlations, their cell bootstrap and partial correlations against scipy and OLS."""
+"""Predictor correlations and their cell bootstrap against scipy."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from run_frames import made_up_runs, shuffled
 from scipy import stats
 
-from clipdrift.analysis import partial, predictor_bootstrap, predictors
+from clipdrift.analysis import predictor_bootstrap, predictors
 from clipdrift.analysis.intervals import cluster_resamples
 
 OUTCOME = "transfer.cifar100.retention_pct"
+CKA_FORMS = ("drift.cka_mean", "|drift.cka_mean|")
 
 
 def pick(rows: list[dict[str, Any]], signal: str, when: str = "final", **more: Any) -> Any:
@@ -51,6 +51,37 @@ def test_correlations_are_scipys(signal: str, when: str, name: str) -> None:
     signed = np.sign(theirs.statistic) * np.mean(by_group)
     assert row["within_group_mean_signed"] == pytest.approx(signed, rel=1e-9)
     assert (row["n_targets"], row["n_groups"], row["reason"]) == (2, 4, None)
+
+
+@pytest.mark.parametrize("when", ["final", "epoch1"])
+def test_a_drift_that_costs_either_way_is_found_by_its_size_alone(when: str) -> None:
+    # Half of the runs broaden and half narrow; retention falls with the distance from rest.
+    rng = np.random.default_rng(4)
+    frame = made_up_runs()
+    size = rng.permutation(np.linspace(0.5, 20, len(frame)))
+    sign = np.tile([1.0, -1.0], len(frame) // 2)
+    name = {"final": "drift.cls_entropy_pct", "epoch1": "epoch1.drift.cls_entropy_pct"}[when]
+    frame[name] = size * sign
+    frame[OUTCOME] = 100 - size + rng.normal(scale=2.5, size=len(frame))
+    rows = predictors.rows(frame)
+    signed, absolute = (
+        pick(rows, signal, when) for signal in ("drift.cls_entropy_pct", "|drift.cls_entropy_pct|")
+    )
+    theirs = stats.spearmanr(size, frame[OUTCOME])
+    assert abs(signed["spearman_overall"]) < 0.1
+    assert absolute["spearman_overall"] < -0.85
+    assert absolute["spearman_overall"] == pytest.approx(theirs.statistic, rel=1e-9)
+    assert absolute["p"] == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+def test_every_drift_stands_in_both_forms_and_nothing_else_does() -> None:
+    names = {row["signal"] for row in predictors.rows(made_up_runs())}
+    drifts = {name for name in names if name.startswith("drift.")}
+    assert {name for name in names if name.startswith("|")} == {f"|{name}|" for name in drifts}
+    # A similarity is at rest at 1: its size is 1 - CKA, the same rank reversed.
+    rows = predictors.rows(made_up_runs())
+    cka, size = (pick(rows, name)["spearman_overall"] for name in CKA_FORMS)
+    assert size == pytest.approx(-cka, rel=1e-12)
 
 
 def two_groups(x: list[float], y: list[float]) -> pd.DataFrame:
@@ -123,7 +154,7 @@ def test_backbones_are_never_pooled_and_references_left_out() -> None:
     assert [r for r in rows if r["backbone"] == "other"] == predictors.rows(second)
 
 
-@pytest.mark.parametrize("module", [predictors, predictor_bootstrap, partial])
+@pytest.mark.parametrize("module", [predictors, predictor_bootstrap])
 def test_the_order_of_the_rows_changes_no_digit(module: Any) -> None:
     frame = made_up_runs()
     assert module.rows(shuffled(frame)) == module.rows(frame)
@@ -227,54 +258,3 @@ def test_a_constant_signal_has_no_bootstrap() -> None:
     row = pick(predictor_bootstrap.rows(frame, n_resamples=20), "drift.cls_entropy_pct")
     assert (row["abs_rho"], row["ci_low"], row["gap"]) == (None, None, None)
     assert row["reason"] == "signal does not vary"
-
-
-@pytest.mark.parametrize("target", [None, "eurosat"])
-def test_partial_correlation_is_that_of_ols_residuals_of_ranks(target: str | None) -> None:
-    frame = made_up_runs(methods=("full_ft", "lora", "last_block"))
-    row = pick(partial.rows(frame), "drift.cls_entropy_pct", target=target)
-    used = frame if target is None else frame[frame["target"] == target]
-    controls = pd.get_dummies(used["method"], drop_first=True, dtype=float)
-    controls["lr"] = used["learning_rate"].rank()
-    design = sm.add_constant(controls)
-    residuals = [
-        sm.OLS(used[name].rank(), design).fit().resid for name in ("drift.cls_entropy_pct", OUTCOME)
-    ]
-    rho = np.corrcoef(*residuals)[0, 1]
-    df = len(used) - 2 - 3
-    t = rho * np.sqrt(df / (1 - rho**2))
-    assert row["partial_rho"] == pytest.approx(rho, rel=1e-9)
-    assert row["p"] == pytest.approx(2 * stats.t.sf(abs(t), df), rel=1e-9)
-    assert (row["df"], row["n"]) == (df, len(used))
-
-
-def test_partial_correlation_with_one_control_is_the_textbook_formula() -> None:
-    rng = np.random.default_rng(0)
-    x, y, z = rng.normal(size=(3, 30))
-    ours = partial.partial_spearman(x, y, stats.rankdata(z)[:, None])
-    xy, xz, yz = (stats.spearmanr(a, b).statistic for a, b in ((x, y), (x, z), (y, z)))
-    expected = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
-    assert ours.rho == pytest.approx(expected, rel=1e-9)
-
-
-def test_partial_correlation_refuses_what_the_controls_determine() -> None:
-    frame = made_up_runs()
-    frame["drift.dose"] = np.log10(frame["learning_rate"]) * 2 + 1
-    row = pick(partial.rows(frame), "drift.dose", target=None)
-    assert row["partial_rho"] is None
-    assert row["reason"] == "signal is determined by the controls"
-
-
-def test_partial_correlation_of_too_few_runs() -> None:
-    frame = made_up_runs(targets=("pets",), rates=(1e-5, 1e-4), seeds=(7,))
-    row = pick(partial.rows(frame), "drift.cka_mean", target="pets")
-    assert (row["n"], row["df"], row["partial_rho"]) == (4, 0, None)
-    assert row["reason"] == "4 runs do not outnumber the controls"
-
-
-def test_one_method_and_one_rate_are_no_controls() -> None:
-    frame = made_up_runs(targets=("pets",), methods=("lora",), rates=(1e-5,))
-    row = pick(partial.rows(frame), "drift.cls_entropy_pct", target="pets")
-    theirs = stats.spearmanr(frame["drift.cls_entropy_pct"], frame[OUTCOME]).statistic
-    assert row["partial_rho"] == pytest.approx(theirs, rel=1e-9)
-    assert row["df"] == 3

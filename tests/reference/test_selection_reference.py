@@ -44,13 +44,15 @@ def pick(rows: list[dict[str, Any]], band: float, signal: str, when: str = "fina
     ("band", "signal", "when", "run", "retention", "regret"),
     [
         (1.0, "drift.cka_mean", "final", "a", 70.0, 0.0),  # a, b: CKA is 1 at rest
-        (1.0, "drift.gini_pct", "final", "b", 40.0, 30.0),
+        (1.0, "|drift.gini_pct|", "final", "b", 40.0, 30.0),
+        (1.0, "drift.gini_pct", "final", "a", 70.0, 0.0),  # -4 is lower than 1
         (2.0, "drift.cka_mean", "final", "a", 70.0, 10.0),  # a, b, d
-        (2.0, "drift.gini_pct", "epoch1", "d", 80.0, 0.0),
-        (3.0, "drift.gini_pct", "final", "e", 60.0, 20.0),  # a, b, d, e
+        (2.0, "|drift.cka_mean|", "final", "a", 70.0, 10.0),
+        (2.0, "|drift.gini_pct|", "epoch1", "d", 80.0, 0.0),
+        (3.0, "|drift.gini_pct|", "final", "e", 60.0, 20.0),  # a, b, d, e
         (3.0, "val_accuracy", "final", "b", 40.0, 40.0),
         (3.0, "log10_learning_rate", "final", "a", 70.0, 10.0),
-        (5.0, "drift.gini_pct", "final", "c", 99.0, 0.0),  # all
+        (5.0, "|drift.gini_pct|", "final", "c", 99.0, 0.0),  # all
     ],
 )
 def test_picks_worked_by_hand(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from clipdrift.analysis.signals import signal_columns
+from clipdrift.report.figures.predictors import once
 
 
 def test_weights_between_and_corrupted_parts_foretell_nothing() -> None:
@@ -12,4 +13,11 @@ def test_weights_between_and_corrupted_parts_foretell_nothing() -> None:
     names = ["val_accuracy", "drift.gini_pct", *(f"extra.{name}" for name in extras)]
     frame = pd.DataFrame({name: [0.1, 0.2] for name in names})
     found = {signal.name for signal in signal_columns(frame)}
-    assert found == {"val_accuracy", "drift.gini_pct", "extra.own_signal", "log10_learning_rate"}
+    drift = {"drift.gini_pct", "|drift.gini_pct|"}
+    assert found == {"val_accuracy", *drift, "extra.own_signal", "log10_learning_rate"}
+
+
+def test_the_figure_draws_a_size_that_ranks_as_its_signal_does_once() -> None:
+    rho = {"drift.a": 0.5, "|drift.a|": 0.5, "drift.b": 0.1, "|drift.b|": 0.9}
+    rows = [{"signal": name, "when": "final", "abs_rho": value} for name, value in rho.items()]
+    assert [row["signal"] for row in once(rows)] == ["drift.a", "drift.b", "|drift.b|"]

@@ -24,6 +24,10 @@ Groups = list[NDArray[np.intp]]
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Spearman correlation of every signal with every final retention, per backbone.
 
+    A drift counts twice: `drift.x` ranks runs by the value with its sign, `|drift.x|` by how far
+    it is from rest. Where training may move a signal either way, the first can be near 0 while
+    the second is near -1.
+
     Overall: over all matched runs of a backbone. Within target: mean of |rho| over targets.
     Within group: the same over target x method, where neither the target nor the method can make
     the correlation; and once more with one fixed sign, mean of sign(rho overall) * rho, which is

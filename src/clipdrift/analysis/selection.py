@@ -10,9 +10,11 @@ import pandas as pd
 
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import (
+    DRIFT,
     LOG_LR,
     VAL_ACCURACY,
     column,
+    is_size,
     matched_runs,
     outcome_columns,
     parts,
@@ -30,10 +32,11 @@ def rows(frame: pd.DataFrame, *, bands_pp: tuple[float, ...] = BANDS_PP) -> list
     """The pick of every rule within bands of the best validation accuracy, and what it keeps.
 
     Candidates are the matched runs of a target, of all methods, whose validation accuracy is at
-    most the band below the best one, and whose outcome is defined. Rules: each `drift.*` picks the
-    run that moved least, |drift - value at rest|; `log10_learning_rate` the lowest rate;
-    `val_accuracy` the highest accuracy; `random` any. Runs that tie are picked with equal chance:
-    `retention_pct` is then their mean, and `run_id` is null.
+    most the band below the best one, and whose outcome is defined. Rules: each `|drift.*|` picks
+    the run that moved least either way; each `drift.*` the lowest value with its sign, so that a
+    fall counts as less than no drift (of a similarity the highest, as it falls with drift);
+    `log10_learning_rate` the lowest rate; `val_accuracy` the highest accuracy; `random` any. Runs
+    that tie are picked with equal chance: `retention_pct` is then their mean, and `run_id` is null.
 
     Args:
         frame: one row per finished run.
@@ -53,7 +56,7 @@ def rows(frame: pd.DataFrame, *, bands_pp: tuple[float, ...] = BANDS_PP) -> list
     >>> [(r["signal"], r["run_id"], r["regret_pp"]) for r in rows(runs, bands_pp=(1.0,))]
     ... # doctest: +NORMALIZE_WHITESPACE
     [('drift.gini_pct', 'a', 0.0), ('log10_learning_rate', 'a', 0.0), ('random', None, 12.5),
-     ('val_accuracy', 'b', 25.0)]
+     ('val_accuracy', 'b', 25.0), ('|drift.gini_pct|', 'a', 0.0)]
     """
     out = []
     for (backbone, target), runs in parts(matched_runs(frame), "backbone", "target"):
@@ -86,8 +89,10 @@ def _rules(candidates: pd.DataFrame) -> list[tuple[str, str, Floats]]:
     rules = [(RANDOM, "final", np.zeros(len(candidates)))]
     for signal in signal_columns(candidates):
         values = column(candidates, signal.column)
-        if signal.name.startswith("drift."):
-            cost = np.abs(values - resting_value(signal.name))
+        if is_size(signal.name):
+            cost = values
+        elif signal.name.startswith(DRIFT):
+            cost = -values if resting_value(signal.name) else values
         elif signal.name == LOG_LR and signal.when == "final":
             cost = values
         elif signal.name == VAL_ACCURACY:

@@ -1,4 +1,8 @@
-"""Which columns of the run frame are signals and outcomes, and in which order runs are read."""
+"""Which columns of the run frame are signals and outcomes, and in which order runs are read.
+
+A drift signal stands in two forms: as it is read, and `|name|`, its distance from the value at
+rest. The first asks in which direction something moved, the second how far.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,17 @@ EPOCH1 = "epoch1."
 LOG_LR = "log10_learning_rate"
 VAL_ACCURACY = "val_accuracy"
 RUN_ORDER = ["backbone", "target", "method", "learning_rate", "seed", "run_id"]
+DRIFT = "drift."
 SIMILARITIES = ("cka", "linear_cka")
 OUTCOMES_OF_THEIR_OWN = ("extra.interpolation.", "extra.corruption.")
 CELL = ["target", "method", "learning_rate"]
 
 
 class Signal(NamedTuple):
-    """A quantity that may foretell the outcome: its name, when it is read, its column."""
+    """A quantity that may foretell the outcome: its name, when it is read, its column.
+
+    The size of a drift has no column of the frame; `column` makes it.
+    """
 
     name: str
     when: When
@@ -50,9 +58,29 @@ def parts(frame: pd.DataFrame, *keys: str) -> Iterator[tuple[tuple[str, ...], pd
 
 
 def column(frame: pd.DataFrame, name: str) -> Floats:
-    """A column as float64, infinities turned to NaN: they are undefined as well."""
+    """A column as float64, infinities turned to NaN: they are undefined as well.
+
+    `|name|` is the distance of a drift signal from its value at rest, 0 or more.
+    """
+    if is_size(name):
+        plain = name[1:-1]
+        return np.abs(column(frame, plain) - resting_value(plain))
     values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def size_of(name: str) -> str:
+    """Name of the absolute form of a drift signal."""
+    return f"|{name}|"
+
+
+def is_size(name: str) -> bool:
+    """Whether a name is of the absolute form of a signal.
+
+    >>> is_size(size_of("drift.gini_pct")), is_size("drift.gini_pct")
+    (True, False)
+    """
+    return len(name) > 2 and name[0] == name[-1] == "|"
 
 
 def is_outcome(name: str) -> bool:
@@ -67,23 +95,26 @@ def outcome_columns(frame: pd.DataFrame) -> list[str]:
 def signal_columns(frame: pd.DataFrame) -> list[Signal]:
     """Every signal, as read at the end and after epoch 1.
 
-    These are all `drift.*` and `extra.*` (less what was read of interpolated weights and corrupted
-    images, which are outcomes of their own), validation accuracy, retention itself (after epoch 1
-    the most direct of early signals; at the end that of the other transfer datasets) and the
-    learning rate, the reference that costs nothing. The learning rate has no moment and stands at
-    both.
+    These are all `drift.*`, each as it is read and as `|drift.*|`, its size; `extra.*` (less what
+    was read of interpolated weights and corrupted images, which are outcomes of their own);
+    validation accuracy; retention itself (after epoch 1 the most direct of early signals; at the
+    end that of the other transfer datasets); and the learning rate, the reference that costs
+    nothing. The learning rate has no moment and stands at both.
     """
     found = []
     for name in map(str, frame.columns):
-        early = name.startswith(EPOCH1)
+        when: When = "epoch1" if name.startswith(EPOCH1) else "final"
         plain = name.removeprefix(EPOCH1)
         if plain.startswith(OUTCOMES_OF_THEIR_OWN):
             continue
-        if plain == VAL_ACCURACY or plain.startswith(("drift.", "extra.")) or is_outcome(plain):
-            found.append(Signal(plain, "epoch1" if early else "final", name))
+        if plain == VAL_ACCURACY or plain.startswith((DRIFT, "extra.")) or is_outcome(plain):
+            found.append(Signal(plain, when, name))
+        if plain.startswith(DRIFT):
+            found.append(Signal(size_of(plain), when, size_of(name)))
     early = any(signal.when == "epoch1" for signal in found)
     found += [Signal(LOG_LR, when, LOG_LR) for when in WHENS if when == "final" or early]
-    return sorted(found, key=lambda signal: (WHENS.index(signal.when), signal.name))
+    # The two forms of a drift stand side by side, as it is read first.
+    return sorted(found, key=lambda s: (WHENS.index(s.when), s.name.strip("|"), is_size(s.name)))
 
 
 def pairs_of_interest(frame: pd.DataFrame) -> list[tuple[Signal, str]]:
@@ -113,6 +144,7 @@ def cell_labels(frame: pd.DataFrame) -> list[tuple[str, str, float]]:
 
 __all__ = [
     "CELL",
+    "DRIFT",
     "EPOCH1",
     "LOG_LR",
     "VAL_ACCURACY",
@@ -122,10 +154,12 @@ __all__ = [
     "cell_labels",
     "column",
     "is_outcome",
+    "is_size",
     "matched_runs",
     "outcome_columns",
     "pairs_of_interest",
     "parts",
     "resting_value",
     "signal_columns",
+    "size_of",
 ]

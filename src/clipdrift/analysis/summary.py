@@ -28,7 +28,6 @@ from clipdrift.analysis import (
     mixed,
     operating,
     paired,
-    partial,
     power,
     predictor_bootstrap,
     predictors,
@@ -113,7 +112,6 @@ def analyze(
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),
             "predictor_bootstrap": predictor_bootstrap.rows(runs),
-            "partial_correlations": partial.rows(runs),
             "mediation": mediation.rows(agreeing, compare_with=compared),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "choice": choice.rows(

@@ -9,6 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from clipdrift.analysis.extras import corrupted, interpolated
+from clipdrift.analysis.signals import is_size
 
 EPOCH1 = "epoch1."
 UNDEFINED = "–"
@@ -103,7 +104,13 @@ def metric(name: str) -> Metric:
 
     >>> metric("transfer.cifar100.retention_pct").axis
     'Retention, cifar100 (%)'
+    >>> metric("|drift.gini_pct|").label
+    '|CLS Gini drift|'
     """
+    if is_size(name):
+        inner = metric(name[1:-1])
+        label = f"|{inner.label}|"
+        return replace(inner, name=name, label=label, signed=False, similarity=False)
     plain = name.removeprefix(EPOCH1)
     found = _described(plain)
     if plain == name:

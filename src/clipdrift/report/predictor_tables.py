@@ -13,6 +13,10 @@ from clipdrift.report.tables import (
     place_columns,
 )
 
+FORMS = (
+    "|·| is the size of a drift, its distance from the untouched model; without the bars "
+    "it is read with its sign."
+)
 MOMENTS = {"final": "end", "epoch1": "epoch 1"}
 
 
@@ -46,7 +50,7 @@ def predictor_table(study: Study, name: str) -> Table | None:
         ]
         caption = "How sure are the correlations?"
     rows = study.rows(name)
-    return analysis_table(study, name, caption, [*keys, *columns], rows=rows, n_keys=3)
+    return analysis_table(study, name, caption, [*keys, *columns], rows=rows, n_keys=3, note=FORMS)
 
 
 def _picked(row: Row) -> str:
@@ -82,7 +86,8 @@ def selection_table(study: Study, band_pp: float) -> Table | None:
         shown,
         rows=study.rows("selection", band_pp=band_pp),
         n_keys=len(keys),
-        note="Bands of other widths are in the file.",
+        note=f"{FORMS} Picked is the run that moved least; with the sign, the one that reads "
+        "lowest (CKA highest). Bands of other widths are in the file.",
     )
 
 

@@ -46,7 +46,7 @@ TWO_DECIMALS = (
     *("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined"),
     *("p_meets", "p_chosen", "p_none", "spearman", "spearman_within", "coverage"),
 )
-CORRELATIONS = ("dose_response", "predictors", "predictor_bootstrap", "partial_correlations")
+CORRELATIONS = ("dose_response", "predictors", "predictor_bootstrap")
 DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
 UNSIGNED = ("sd_diff", "detectable_diff", "margin", "tolerance", "se")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from clipdrift.analysis.signals import is_size
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, text
 from clipdrift.report.metrics import fixed, metric
 from clipdrift.report.study import Row, Study
@@ -14,11 +17,8 @@ NAMES = {"final": "at the end", "epoch1": "after epoch 1"}
 
 def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) -> Chart | None:
     """|Spearman rho| of every signal with the final outcome; None where none is defined."""
-    rows = [
-        row
-        for _, row in study.rows("predictor_bootstrap", backbone=backbone, outcome=outcome)
-        if row["abs_rho"] is not None
-    ]
+    found = study.rows("predictor_bootstrap", backbone=backbone, outcome=outcome)
+    rows = once([row for _, row in found if row["abs_rho"] is not None])
     if not rows:
         return None
     order = signal_order(rows)[:MAX_SIGNALS]
@@ -37,6 +37,24 @@ def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) ->
     words = f"Absolute rank correlation of {len(order)} signals with {title}, 95 % intervals."
     height = 80 + ROW_HEIGHT * len(order)
     return Chart(chart_id, title, words, [t for t in traces if t["x"]], shape, height)
+
+
+def once(rows: list[Row]) -> list[Row]:
+    """Rows less the sizes of signals that never change side: they rank the runs as the signals do.
+
+    The tables hold both forms of every drift.
+    """
+    known = {(row["signal"], row["when"]): row["abs_rho"] for row in rows}
+    alike = {
+        name
+        for name in (row["signal"] for row in rows if is_size(row["signal"]))
+        if all(
+            math.isclose(rho, known.get((name[1:-1], when), math.nan), abs_tol=1e-9)
+            for (signal, when), rho in known.items()
+            if signal == name
+        )
+    }
+    return [row for row in rows if row["signal"] not in alike]
 
 
 def signal_order(rows: list[Row]) -> list[str]:
@@ -96,4 +114,4 @@ def _hover(row: Row) -> str:
     return f"{head}<br>|ρ| {fixed(row['abs_rho'], 2)}, {interval}<br>{where}"
 
 
-__all__ = ["predictor_chart", "signal_order"]
+__all__ = ["once", "predictor_chart", "signal_order"]
