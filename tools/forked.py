@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED = [
-    *("torch", "transformers.models.clip.modeling_clip", "statsmodels.api"),
+    *("torch", "transformers.models.clip.modeling_clip"),
     *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "plotly.graph_objects"),
     *("clipdrift.cli.app", "clipdrift.report", "clipdrift.study", "clipdrift.worker"),
 ]

@@ -10,6 +10,7 @@ from scipy import stats
 
 from clipdrift.analysis import cells, dose, frontier, grid, operating
 from clipdrift.analysis.frame import metric_columns
+from clipdrift.analysis.intervals import t_ci
 
 RETENTION = "transfer.cifar100.retention_pct"
 CELL = ["target", "method", "learning_rate"]
@@ -54,6 +55,16 @@ def test_equal_values_have_an_sd_of_exactly_zero() -> None:
     frame["test_accuracy"] = 0.1  # three times 0.1 over 3 is not 0.1 in floating point
     row = next(r for r in cells.rows(frame) if r["metric"] == "test_accuracy")
     assert (row["mean"], row["sd"]) == (0.1, 0.0)
+    assert (row["ci_low"], row["ci_high"]) == (None, None)
+    assert row["reason"] == "the values do not vary: no interval"
+
+
+def test_values_equal_but_for_rounding_have_no_interval() -> None:
+    x = np.array([0.1 + 0.2, 0.3])
+    assert x[0] != x[1]
+    found = cells.summarise(x[:, None])
+    assert (float(found.sd[0]), np.isnan(found.ci_low[0])) == (0.0, True)
+    assert t_ci(x) == (None, None)
 
 
 def test_underfitting_stands_on_validation_where_no_test_was_read() -> None:

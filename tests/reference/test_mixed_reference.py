@@ -1,4 +1,4 @@
-"""The model of the whole grid against statsmodels' formula interface and closed forms."""
+"""The model of the whole grid against fits per seed, its definition, and simulated nulls."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import statsmodels.formula.api as smf
 from run_frames import SEEDS, made_up_runs, shuffled
 from scipy import stats
+from scipy.linalg import fractional_matrix_power
 
 from clipdrift.analysis import mixed
-from clipdrift.analysis.seed_variance import Likelihood
 
 RETENTION = "transfer.cifar100.retention_pct"
 INTERACTION = "method[lora]:log10_lr"
@@ -50,58 +50,87 @@ TERMS = {
 }
 
 
-def test_mixed_model_agrees_with_the_formula_interface() -> None:
+def test_every_seed_has_its_own_coefficients_and_seeds_are_the_sample() -> None:
+    """The same by hand: a least-squares fit per seed, then a one-sample t test of each term."""
     frame = with_seed_effect(made_up_runs(), 6.0)
     rows = {row["term"]: row for row in mixed.rows(frame, metrics=[RETENTION])}
-    model = smf.mixedlm(FORMULA, for_formula(frame), groups="seed").fit(reml=True, method="powell")
+    data = for_formula(frame)
+    own = pd.DataFrame([smf.ols(FORMULA, part).fit().params for _, part in data.groupby("seed")])
     assert len(rows) == 8
     for term, name in TERMS.items():
         row = rows[term]
-        assert (row["model"], row["model_reason"], row["n"], row["n_seeds"]) == (
-            "mixedlm",
-            None,
-            80,
-            5,
-        )
-        # Two optimisers stop within 1e-4 of the same seed variance, which the errors inherit.
-        assert row["estimate"] == pytest.approx(model.fe_params[name], rel=1e-6, abs=1e-8)
-        assert row["se"] == pytest.approx(model.bse_fe[name], rel=1e-3)
-    assert rows["log10_lr"]["seed_sd"] == pytest.approx(model.cov_re.iloc[0, 0] ** 0.5, rel=1e-3)
-    row = rows[INTERACTION]
-    assert row["p"] == pytest.approx(2 * stats.norm.sf(abs(row["statistic"])), rel=1e-9)
-    assert row["ci_high"] == pytest.approx(
-        row["estimate"] + 1.959963984540054 * row["se"], rel=1e-9
-    )
+        found = (row["model"], row["model_reason"], row["n"], row["n_seeds"], row["df"])
+        assert found == ("random_coefficients", None, 80, 5, 4)
+        test = stats.ttest_1samp(own[name], 0)
+        assert row["estimate"] == pytest.approx(own[name].mean(), rel=1e-9)
+        assert row["seed_sd"] == pytest.approx(own[name].std(ddof=1), rel=1e-9)
+        assert row["statistic"] == pytest.approx(test.statistic, rel=1e-9)
+        assert row["p"] == pytest.approx(test.pvalue, rel=1e-9)
+        ends = test.confidence_interval(0.95)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(ends), rel=1e-9)
+    # With the same runs for every seed, the mixed model's generalised least squares is this too.
+    model = smf.mixedlm(FORMULA, data, groups="seed").fit(reml=True, method="powell")
+    estimates = {term: row["estimate"] for term, row in rows.items() if term in TERMS}
+    expected = {term: model.fe_params[name] for term, name in TERMS.items()}
+    assert estimates == pytest.approx(expected, rel=1e-6, abs=1e-8)
 
 
-def test_balanced_seed_variance_has_a_closed_form() -> None:
-    """Balanced one-way layout: REML equals the ANOVA estimator (MSB / MSW - 1) / m."""
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(6), 8)
-    y = rng.normal(size=48) + np.repeat(rng.normal(size=6), 8)
-    table = y.reshape(6, 8)
-    between = 8 * table.mean(axis=1).var(ddof=1)
-    within = table.var(axis=1, ddof=1).mean()
-    found = Likelihood(np.ones((48, 1)), y, groups).best_ratio()
-    assert found == pytest.approx((between / within - 1) / 8, rel=1e-5)  # line search
-
-
-def test_fallback_without_seed_variance_is_least_squares_with_cluster_errors() -> None:
-    frame = made_up_runs()
-    # Seeds sum to the same in every cell: less variance between seeds than chance would give.
-    frame[RETENTION] -= frame.groupby("seed")[RETENTION].transform("mean")
+def test_seeds_with_gaps_have_cr2_errors_and_satterthwaite_df() -> None:
+    """The definition of Bell & McCaffrey with whole n x n matrices."""
+    frame = made_up_runs(targets=("eurosat",))
+    gone = (frame["seed"] == 7) & (frame["learning_rate"] > 1e-5)
+    gone |= (frame["seed"] == 11) & (frame["method"] == "lora") & (frame["learning_rate"] < 2e-6)
+    frame = frame[~gone].reset_index(drop=True)
     rows = {row["term"]: row for row in mixed.rows(frame, metrics=[RETENTION])}
     data = for_formula(frame)
-    codes = np.unique(data["seed"], return_inverse=True)[1]
-    model = smf.ols(FORMULA, data).fit(cov_type="cluster", cov_kwds={"groups": codes}, use_t=True)
-    for term in ("log10_lr", INTERACTION):
-        row, name = rows[term], TERMS[term]
-        assert row["model"] == "ols_cluster"
-        assert row["model_reason"] == "no variance between seeds beyond that within them"
-        assert (row["df"], row["seed_sd"]) == (4, None)
-        assert row["estimate"] == pytest.approx(model.params[name], rel=1e-9)
-        assert row["se"] == pytest.approx(model.bse[name], rel=1e-9)
-        assert row["p"] == pytest.approx(2 * stats.t.sf(abs(row["statistic"]), 4), rel=1e-9)
+    ols = smf.ols("y ~ method * rate", data).fit()
+    x, seeds = ols.model.exog, data["seed"].to_numpy()
+    inverse = np.linalg.inv(x.T @ x)
+    rest = np.eye(len(x)) - x @ inverse @ x.T
+    for name, term in (("rate", "log10_lr"), ("method[T.lora]:rate", INTERACTION)):
+        c = np.array(ols.model.exog_names) == name
+        variance, spans = 0.0, []
+        for seed in sorted(set(seeds)):
+            at = seeds == seed
+            half = fractional_matrix_power(rest[np.ix_(at, at)], -0.5)
+            variance += float(c @ inverse @ x[at].T @ half @ ols.resid[at]) ** 2
+            spans.append(rest[:, at] @ half @ x[at] @ inverse @ c)
+        values = np.linalg.eigvalsh(np.array(spans) @ np.array(spans).T)
+        row = rows[term]
+        assert (row["model"], row["seed_sd"]) == ("ols_cr2", None)
+        assert row["model_reason"] == "seeds differ in the runs they have"
+        assert row["estimate"] == pytest.approx(ols.params[name], rel=1e-9)
+        assert row["se"] == pytest.approx(variance**0.5, rel=1e-9)
+        assert row["df"] == pytest.approx(values.sum() ** 2 / (values**2).sum(), rel=1e-9)
+        assert row["p"] == pytest.approx(2 * stats.t.sf(abs(row["statistic"]), row["df"]), rel=1e-9)
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5])
+@pytest.mark.parametrize("shared", ["nothing", "intercept", "difference"])
+@pytest.mark.parametrize("gap", [False, True])
+def test_under_the_null_one_test_in_twenty_rejects(n_seeds: int, shared: str, gap: bool) -> None:
+    """2,000 simulated studies of equal methods, 4 rates, as so many metrics of one design.
+
+    Whatever a seed's runs have in common: nothing, their level, or how its two methods differ,
+    which a random intercept would take for four replicates.
+    """
+    rng = np.random.default_rng(3)
+    frame = made_up_runs(targets=("eurosat",), seeds=tuple(range(n_seeds)))
+    if gap:
+        lost = (frame["seed"] == 1) & (frame["learning_rate"] > 1e-5) & (frame["method"] == "lora")
+        frame = frame[~lost].reset_index(drop=True)
+    seeds = frame["seed"].to_numpy()
+    y = rng.normal(size=(len(frame), 2_000)) - 20 * np.log10(frame[["learning_rate"]].to_numpy())
+    if shared != "nothing":
+        side = np.where(frame["method"] == "lora", 1.0, 0.0 if shared == "difference" else 1.0)
+        y += 2 * side[:, None] * rng.normal(size=(n_seeds, 2_000))[seeds]
+    names = [f"drift.null_{i}" for i in range(y.shape[1])]
+    runs = pd.concat([frame, pd.DataFrame(y, columns=names)], axis=1)
+    rows = [r for r in mixed.rows(runs, metrics=names) if str(r["term"]).startswith("method")]
+    for term in ("method[lora]", INTERACTION):
+        p = np.array([row["p"] for row in rows if row["term"] == term])
+        assert len(p) == 2_000
+        assert 0.03 < (p < 0.05).mean() < 0.07, term  # Monte Carlo error 0.005
 
 
 def test_metrics_of_any_unit_give_the_same_tests() -> None:

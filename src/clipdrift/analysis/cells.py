@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
+from clipdrift.analysis.intervals import ROUNDING
 from clipdrift.analysis.signals import Floats, column
 
 UNDERFIT_FRACTION = 0.9
@@ -28,7 +29,10 @@ class CellKey(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Per metric, shape (n_metrics,): count, mean, SD (ddof 1), t interval; NaN if undefined."""
+    """Per metric, shape (n_metrics,): count, mean, SD (ddof 1), t interval; NaN if undefined.
+
+    Values that do not vary have an SD of exactly 0, and no interval: it would have no width.
+    """
 
     n: NDArray[np.intp]
     mean: Floats
@@ -80,7 +84,7 @@ def rows(
                     "ci_high": number(found.ci_high[i]),
                     "underfit": flags[key],
                     "run_ids": everyone if whole else ids[at][defined[:, i]].tolist(),
-                    "reason": why_incomplete(n, len(everyone)),
+                    "reason": why_incomplete(n, len(everyone), float(found.sd[i])),
                 }
             )
     return out
@@ -118,13 +122,14 @@ def summarise(values: Floats, level: float = 0.95) -> Summary:
     n = defined.sum(axis=0)
     filled = np.where(defined, values, 0.0)
     mean = np.where(n > 0, filled.sum(axis=0) / np.maximum(n, 1), np.nan)
-    # Equal values have SD 0 exactly; the rounding of their mean would make it 1e-17.
     first = np.where(n > 0, np.take_along_axis(values, defined.argmax(axis=0)[None], 0)[0], np.nan)
     same = (np.where(defined, values, first) == first).all(axis=0) & (n > 0)
     mean = np.where(same, first, mean)
     squares = np.where(defined, values - mean, 0.0) ** 2
     sd = np.where(n > 1, np.sqrt(squares.sum(axis=0) / np.maximum(n - 1, 1)), np.nan)
+    sd = np.where(sd <= ROUNDING * np.abs(filled).max(axis=0, initial=0.0), 0.0, sd)
     half = stdtrit(np.maximum(n - 1, 1), (1 + level) / 2) * sd / np.sqrt(np.maximum(n, 1))
+    half = np.where(sd > 0, half, np.nan)
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
@@ -160,8 +165,8 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def why_incomplete(n: int, n_runs: int) -> str | None:
-    """Why a cell's mean or SD is null or stands on fewer runs than the cell has."""
+def why_incomplete(n: int, n_runs: int, sd: float) -> str | None:
+    """Why a cell's mean, SD or interval is null, or stands on fewer runs than the cell has."""
     texts = []
     if n == 0:
         return f"undefined in all {n_runs} runs" if n_runs > 1 else "undefined in the only run"
@@ -169,6 +174,8 @@ def why_incomplete(n: int, n_runs: int) -> str | None:
         texts.append(f"undefined in {n_runs - n} of {n_runs} runs")
     if n == 1:
         texts.append("one value: no SD and no interval")
+    if sd == 0:
+        texts.append("the values do not vary: no interval")
     return "; ".join(texts) or None
 
 

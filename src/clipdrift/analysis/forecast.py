@@ -160,7 +160,8 @@ def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> str | None
     means = [float(gain[used & (cells == name)].mean()) for name in np.unique(cells[used])]
     interval = t_ci(means)
     if interval.low is None or interval.high is None:
-        return None
+        # Gains that do not vary, as of a forecast that is the mean itself, show nothing.
+        return None if len(means) < 2 else "not told apart"
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
 
 

@@ -20,6 +20,8 @@ class Interval(NamedTuple):
 
 
 UNDEFINED = Interval(None, None)
+# Equal values vary by rounding: below this share of the values themselves a spread is zero.
+ROUNDING = 1e-13
 
 
 def percentile_ci(samples: ArrayLike, level: float = 0.95, min_defined: float = 0.5) -> Interval:
@@ -69,14 +71,15 @@ def percentile_cis(
 def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
     """Student interval of a mean: mean -+ t_{(1+level)/2, n-1} SD / sqrt(n), SD with ddof 1.
 
-    Undefined for fewer than two values.
+    Undefined for fewer than two values, and where they do not vary: an SD of zero from a few values
+    does not tell that there is no error, and an interval without width has no coverage.
 
     >>> low, high = t_ci([1.0, 3.0])
     >>> round(low, 3), round(high, 3)
     (-10.706, 14.706)
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.size < 2:
+    if x.size < 2 or float(x.std(ddof=1)) <= ROUNDING * float(np.abs(x).max()):
         return UNDEFINED
     half = float(stdtrit(x.size - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(x.size))
     return Interval(float(x.mean()) - half, float(x.mean()) + half)
@@ -144,6 +147,7 @@ def distinct_draws(draws: ClusterDraws) -> DistinctDraws:
 
 
 __all__ = [
+    "ROUNDING",
     "UNDEFINED",
     "ClusterDraws",
     "DistinctDraws",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
 
-from clipdrift.analysis.seed_variance import Likelihood
 from clipdrift.analysis.signals import (
     LOG_LR,
     Floats,
@@ -29,10 +28,13 @@ SIGNALS = (
     "drift.embedding_drift",
 )
 """Modelled where the records have them, beside retention on every transfer dataset."""
-MIXED, ROBUST = "mixedlm", "ols_cluster"
-# statsmodels must end where the line search did; its own stopping rule allows this much.
-SAME_RATIO = 0.05
+RANDOM, ROBUST = "random_coefficients", "ols_cr2"
+UNBALANCED = "seeds differ in the runs they have"
 EXPLAINED = 1e-20
+# Seeds that agree on a term differ by rounding of the metric only.
+ROUNDING = 1e-12
+# Leverage of 1: this seed alone determines some term.
+ALONE = 1e-9
 
 
 class Design(NamedTuple):
@@ -44,29 +46,31 @@ class Design(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """Coefficients in units of the scaled response, their errors, and the model they are from."""
+    """Coefficients and their standard errors (k, m) of m metrics, degrees of freedom (k,)."""
 
-    model: str
     estimate: Floats
     se: Floats
-    df: float
-    seed_variance: float | None
-    remark: str | None
+    df: Floats
+    balanced: bool
 
 
 def rows(
     frame: pd.DataFrame, *, metrics: list[str] | None = None, level: float = 0.95
 ) -> list[dict[str, Any]]:
-    """metric ~ method x log10 lr x target + (1 | seed), by REML, per backbone.
+    """metric ~ method x log10 lr x target, every term random over seeds, per backbone.
 
     Methods are coded against the first in the alphabet; targets sum to zero, so terms without a
     target are means over targets; log10 lr is centred, so `method[...]` is the difference at the
     middle of the grid. `method[b]:log10_lr` is by how much more the metric changes for b per
     factor of ten in learning rate: the interaction the design is made for.
 
-    The mixed model is used where it converges with a seed variance above zero and finite errors.
-    Otherwise least squares with errors robust to correlation within seeds (t with n_seeds - 1
-    degrees of freedom), and `model_reason` says why. With 3 to 5 seeds both are rough.
+    Seeds are the sample: y_g = X_g (beta + b_g) + e_g, where b_g, of any covariance, lets every
+    term differ between seeds. Where each seed g has the same runs, the estimate is the mean of the
+    seeds' own least squares, its error their SD / sqrt(G), and t on G - 1 degrees of freedom is
+    exact under normality ("random_coefficients"). Otherwise least squares over all runs, with CR2
+    errors over seeds and Satterthwaite degrees of freedom ("ols_cr2"), of which the first is the
+    special case. A random intercept alone would count each rate of a seed as a replicate of how
+    the methods differ.
 
     Args:
         frame: one row per finished run.
@@ -75,43 +79,73 @@ def rows(
 
     Returns:
         One dict per backbone, metric and term: `backbone, metric, term, interaction (bool: method
-        x log10 lr), estimate, se, statistic, df (null: normal), p, ci_low, ci_high, model
-        ("mixedlm", "ols_cluster"), model_reason, seed_sd, n, n_seeds, reason`. Estimates in the
+        x log10 lr), estimate, se, statistic, df, p, ci_low, ci_high, model, model_reason, seed_sd
+        (of the term over seeds; null under ols_cr2), n, n_seeds, reason`. Estimates in the
         metric's unit, per factor of ten for terms with log10_lr. One row with nulls and a reason
         where the model cannot be fitted.
 
-    Reference: Laird & Ware (1982), Biometrics 38(4); Liang & Zeger (1986), Biometrika 73(1).
+    Reference: Laird & Ware (1982), Biometrics 38(4), for the model; Bell & McCaffrey (2002), Survey
+    Methodology 28(2), and Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36(4), for CR2.
     """
     out = []
     for (backbone,), runs in parts(matched_runs(frame), "backbone"):
         chosen = [name for name in SIGNALS if name in runs]
         wanted = [*outcome_columns(runs), *chosen] if metrics is None else metrics
-        for metric in wanted:
-            key = {"backbone": backbone, "metric": metric}
-            out += [{**key, **row} for row in _metric(runs, metric, level)]
+        found = _backbone(runs, wanted, level)
+        out += [{"backbone": backbone, **row} for name in wanted for row in found[name]]
     return out
 
 
-def _metric(runs: pd.DataFrame, metric: str, level: float) -> Iterator[dict[str, Any]]:
-    y = column(runs, metric)
-    used = runs[np.isfinite(y)].reset_index(drop=True)
-    y = y[np.isfinite(y)]
-    seeds = used["seed"].to_numpy()
+def _backbone(
+    runs: pd.DataFrame, metrics: list[str], level: float
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows by metric; metrics defined in the same runs share their design."""
+    values = {name: column(runs, name) for name in metrics}
+    together: dict[bytes, list[str]] = {}
+    for name, y in values.items():
+        together.setdefault(np.isfinite(y).tobytes(), []).append(name)
+    out: dict[str, list[dict[str, Any]]] = {}
+    for names in together.values():
+        used = np.isfinite(values[names[0]])
+        part = runs[used].reset_index(drop=True)
+        y = np.column_stack([values[name][used] for name in names])
+        for name, own in zip(names, _together(part, y, level), strict=True):
+            out[name] = [{**row, "metric": name} for row in own]
+    return out
+
+
+def _together(runs: pd.DataFrame, y: Floats, level: float) -> Iterator[list[dict[str, Any]]]:
+    """Rows of each column of y, (n, m), all of them defined in all runs."""
+    seeds = runs["seed"].to_numpy()
     sizes = {"n": len(y), "n_seeds": len(set(seeds.tolist()))}
-    fitted: Fit | str = "no value in these records"
-    design = Design(np.empty((0, 0)), [], [])
-    if len(y):
-        design = design_of(used)
-        fitted = _unfit(design, y, sizes["n_seeds"]) or fit(design.matrix, y, seeds)
-    if isinstance(fitted, str):
-        yield {**_EMPTY, **sizes, "reason": fitted}
+    design = design_of(runs) if len(y) else None
+    why = "no value in these records" if design is None else _unfit(design, sizes["n_seeds"])
+    if why is not None or design is None:
+        yield from ([{**_EMPTY, **sizes, "reason": why}] for _ in y.T)
         return
-    for i, term in enumerate(design.terms):
-        names = {"term": term, "interaction": design.interaction[i]}
-        yield {**_EMPTY, **names, **_row(fitted, i, level), **sizes}
+    found = fit(design.matrix, y, seeds)
+    left = y - design.matrix @ found.estimate
+    for i, own in enumerate(y.T):
+        reason = _unvarying(own, left[:, i])
+        if reason:
+            yield [{**_EMPTY, **sizes, "reason": reason}]
+            continue
+        fuzz = ROUNDING * float(np.abs(own).max())
+        names = zip(design.terms, design.interaction, strict=True)
+        yield [
+            {
+                **_EMPTY,
+                "term": term,
+                "interaction": interaction,
+                **_row(found, j, i, fuzz, level),
+                **sizes,
+            }
+            for j, (term, interaction) in enumerate(names)
+        ]
 
 
 _EMPTY: dict[str, Any] = {
+    "metric": None,
     "term": None,
     "interaction": None,
     **dict.fromkeys(["estimate", "se", "statistic", "df", "p", "ci_low", "ci_high"]),
@@ -141,8 +175,8 @@ def design_of(runs: pd.DataFrame) -> Design:
     return Design(np.column_stack(columns), terms, interaction)
 
 
-def _unfit(design: Design, y: Floats, n_seeds: int) -> str | None:
-    """Why the model cannot be fitted, or None."""
+def _unfit(design: Design, n_seeds: int) -> str | None:
+    """Why no metric can be fitted, or None."""
     n, k = design.matrix.shape
     if n_seeds < 2:
         return "one seed: nothing to tell differences from noise"
@@ -150,94 +184,91 @@ def _unfit(design: Design, y: Floats, n_seeds: int) -> str | None:
         return f"{n} runs for {k} terms"
     if np.linalg.matrix_rank(design.matrix) < k:
         return "the grid has gaps: some terms cannot be told apart"
-    if y.min() == y.max():
-        return "the metric does not vary"
     return None
 
 
-def fit(x: Floats, y: Floats, seeds: Any) -> Fit | str:
-    """Mixed model with a random intercept per seed, or the fallback; a text if neither is defined.
+def _unvarying(y: Floats, left: Floats) -> str | None:
+    """Why there is nothing to test in a metric, or None; `left` are its residuals."""
+    if y.min() == y.max():
+        return "the metric does not vary"
+    if float(left @ left) <= EXPLAINED * len(y) * float(y.var()):
+        return "method, learning rate and target determine the metric: no noise to test against"
+    return None
+
+
+def fit(x: Floats, y: Floats, seeds: NDArray[Any]) -> Fit:
+    """Least squares of each column of y, with CR2 errors over seeds.
+
+    With H_gg = X_g M X_g', M = (X'X)^-1, e the residuals and A_g = (I - H_gg)^(-1/2):
+    Var(beta) = M sum_g (X_g' A_g e_g)(X_g' A_g e_g)' M. The degrees of freedom of a coefficient
+    are (sum_g l_g)^2 / sum_g l_g^2, l the eigenvalues of its G x G Gram matrix
+    p_g' p_h, p_g = (I - H)_g' A_g X_g M c, taken as if errors were independent.
 
     Args:
         x: full-rank fixed effects (n, k).
-        y: response (n,), varying.
+        y: responses (n, m).
         seeds: group of each run (n,).
     """
-    # Optimisers stop early on responses of 1e-3; the scale is undone in the result.
-    scale = float(y.std())
-    scaled = (y - y.mean()) / scale
-    residual = scaled - x @ np.linalg.lstsq(x, scaled, rcond=None)[0]
-    if float(residual @ residual) <= EXPLAINED * len(y):
-        return "method, learning rate and target determine the metric: no noise to test against"
-    found = _mixed(x, scaled, seeds)
-    if isinstance(found, str):
-        found = _robust(x, scaled, seeds)._replace(remark=found)
-    shift = np.zeros(x.shape[1])
-    shift[0] = y.mean()
-    variance = found.seed_variance
-    return found._replace(
-        estimate=found.estimate * scale + shift,
-        se=found.se * scale,
-        seed_variance=None if variance is None else variance * scale**2,
-    )
-
-
-def _mixed(x: Floats, y: Floats, seeds: Any) -> Fit | str:
-    from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
-
-    likelihood = Likelihood(x, y, seeds)
-    ratio = likelihood.best_ratio()
-    if ratio == 0:
-        return "no variance between seeds beyond that within them"
-    start = MixedLMParams.from_components(
-        fe_params=likelihood.coefficients(ratio), cov_re=np.array([[ratio]])
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            model = MixedLM(y, x, groups=seeds).fit(reml=True, method="bfgs", start_params=start)
-            se = np.asarray(model.bse_fe, dtype=np.float64)
-        except (np.linalg.LinAlgError, ValueError) as error:
-            return f"mixed model failed: {error}"
-    variance = float(np.asarray(model.cov_re)[0, 0])
-    if not model.converged or not np.isclose(variance / float(model.scale), ratio, rtol=SAME_RATIO):
-        return "mixed model did not converge"
-    if not np.isfinite(se).all() or not (se > 0).all():
-        return "mixed model without finite errors"
-    estimate = np.asarray(model.fe_params, dtype=np.float64)
-    return Fit(MIXED, estimate, se, float("inf"), variance, None)
-
-
-def _robust(x: Floats, y: Floats, seeds: Any) -> Fit:
-    from statsmodels.regression.linear_model import OLS
-
     groups = np.unique(seeds, return_inverse=True)[1]
-    with warnings.catch_warnings():
-        # Fewer seeds than terms: joint tests would be impossible; each coefficient's is not.
-        warnings.simplefilter("ignore")
-        model = OLS(y, x).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
-        se = np.asarray(model.bse, dtype=np.float64)
-    estimate = np.asarray(model.params, dtype=np.float64)
-    return Fit(ROBUST, estimate, se, float(groups.max()), None, None)
+    root = np.linalg.inv(np.linalg.cholesky(x.T @ x))  # M = root' root
+    inverse = root.T @ root
+    estimate = inverse @ (x.T @ y)
+    left = y - x @ estimate
+    n_groups, k = int(groups.max()) + 1, x.shape[1]
+    squares, alone, shared = np.zeros_like(estimate), np.zeros((n_groups, k)), []
+    products = []
+    for g in range(n_groups):
+        own = x[groups == g]
+        weights = _adjusted(own @ root.T) @ root
+        squares += (weights.T @ left[groups == g]) ** 2
+        alone[g] = (weights**2).sum(axis=0)
+        shared.append(root @ (own.T @ weights))
+        products.append(own.T @ own)
+    balanced = all(np.allclose(p, products[0], rtol=0, atol=1e-9) for p in products)
+    df = np.full(k, n_groups - 1.0) if balanced else _satterthwaite(alone, np.array(shared))
+    return Fit(estimate, np.sqrt(squares), df, balanced)
 
 
-def _row(fitted: Fit, i: int, level: float) -> dict[str, Any]:
-    estimate, se = float(fitted.estimate[i]), float(fitted.se[i])
-    normal = not np.isfinite(fitted.df)
+def _adjusted(own: Floats) -> Floats:
+    """(I - Z Z')^(-1/2) Z of a seed's rows Z = X_g M^(1/2); what it alone tells is left out."""
+    u, d, v = np.linalg.svd(own, full_matrices=False)
+    room = 1 - d**2
+    scale = np.where(room > ALONE, d / np.sqrt(np.maximum(room, ALONE)), 0.0)
+    return np.asarray((u * scale) @ v)
+
+
+def _satterthwaite(alone: Floats, shared: Floats) -> Floats:
+    """Degrees of freedom from |w_g|^2, (G, k), and R X_g' w_g, (G, k, k); 0 where undefined."""
+    out = np.zeros(alone.shape[1])
+    for c in range(alone.shape[1]):
+        gram = np.diag(alone[:, c]) - shared[:, :, c] @ shared[:, :, c].T
+        squares = float((gram**2).sum())
+        out[c] = float(np.trace(gram)) ** 2 / squares if squares > 0 else 0.0
+    return out
+
+
+def _row(found: Fit, term: int, metric: int, fuzz: float, level: float) -> dict[str, Any]:
+    estimate, se = float(found.estimate[term, metric]), float(found.se[term, metric])
+    df = float(found.df[term])
     row = {
         "estimate": estimate,
-        "model": fitted.model,
-        "model_reason": fitted.remark,
-        "seed_sd": None if fitted.seed_variance is None else fitted.seed_variance**0.5,
-        "df": None if normal else fitted.df,
+        "df": df,
+        "model": RANDOM if found.balanced else ROBUST,
+        "model_reason": None if found.balanced else UNBALANCED,
     }
-    if not se > 0:
+    if not se > fuzz or not df > 0:
         return {**row, "reason": "seeds agree on this term: no error to test against"}
-    z = estimate / se
-    p = 2 * ndtr(-abs(z)) if normal else 2 * stdtr(fitted.df, -abs(z))
-    half = se * (ndtri((1 + level) / 2) if normal else stdtrit(fitted.df, (1 + level) / 2))
-    tests = {"se": se, "statistic": z, "p": float(p)}
-    return {**row, **tests, "ci_low": estimate - float(half), "ci_high": estimate + float(half)}
+    t = estimate / se
+    half = se * float(stdtrit(df, (1 + level) / 2))
+    return {
+        **row,
+        "se": se,
+        "statistic": t,
+        "p": float(2 * stdtr(df, -abs(t))),
+        "ci_low": estimate - half,
+        "ci_high": estimate + half,
+        "seed_sd": se * (df + 1) ** 0.5 if found.balanced else None,
+    }
 
 
-__all__ = ["MIXED", "ROBUST", "SIGNALS", "Design", "Fit", "design_of", "fit", "rows"]
+__all__ = ["RANDOM", "ROBUST", "SIGNALS", "Design", "Fit", "design_of", "fit", "rows"]

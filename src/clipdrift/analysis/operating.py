@@ -63,7 +63,7 @@ def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[dict[str, Any]]:
                 "ci_low": number(found.ci_low[i]),
                 "ci_high": number(found.ci_high[i]),
                 "run_ids": ids[point.runs][defined].tolist(),
-                "reason": why_incomplete(int(found.n[i]), len(own)),
+                "reason": why_incomplete(int(found.n[i]), len(own), float(found.sd[i])),
             }
             out.append({**head, **row})
     return out

@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln, stdtr, stdtrit
 
+from clipdrift.analysis.intervals import ROUNDING
 from clipdrift.analysis.pairs import MatchedRuns, dropped_in_words, matched_pairs
 from clipdrift.analysis.signals import Floats, column
 from clipdrift.analysis.wilcoxon import signed_rank
 
 POOLED, PER_LR = "pooled", "per_lr"
 POOLED_NOTE = "counts each learning rate as a replicate; see per_lr and mixed"
-# Differences of equal accuracies vary by rounding of the accuracies: below this share of the
-# values themselves a difference or a spread is zero.
-ROUNDING = 1e-13
 
 
 class Gaps(NamedTuple):

@@ -108,11 +108,12 @@ def mixed_table(study: Study) -> Table | None:
         Shown("estimate", "Estimate", "per factor 10 of learning rate where lr is in the term"),
         Shown("se", "SE"),
         Shown("ci", "95 % CI"),
+        Shown("df", "df", "degrees of freedom of t; at most seeds less one"),
         Shown("p", "p"),
         Shown("model", "Model", words=name_of("model")),
         Shown("model_reason", "Why this model", words=name_of("model_reason", "")),
     ]
-    note = "Method × log₁₀ learning rate × target with seed as random effect."
+    note = "Method × log₁₀ learning rate × target; every term may differ by seed."
     return analysis_table(
         study, "mixed", "Model of the whole grid", shown, rows=rows, n_keys=2, note=note
     )
