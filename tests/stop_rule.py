@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from tiny_study import tiny
 
-from clipdrift.early_warning.forecast import SIGNALS, Line, Model, Saved
+from clipdrift.early_warning.forecast import KEPT, SIGNALS, Line, Model, Saved
 from clipdrift.study import Outcome
 
 # Falls with embedding drift only: of the two rates, only the larger moves the embedding by so much.
 LINE = Line(100.0, [0.0, 4000.0, 0.0, 0.0, 0.0], 0.0, 100.0)
 MODEL = Model(LINE, [LINE], [0] * 9, [5.0] * 9, [0.1] * 9, 0.1)
-SAVED = Saved(MODEL, 0.8, 1, list(SIGNALS), ["digits"], [3], ["mini-clip"], ["lora"], {"n_runs": 9})
+DRIFTS = [name for name in SIGNALS if name != KEPT]
+SAVED = Saved(MODEL, 0.8, 1, DRIFTS, ["digits"], [3], ["mini-clip"], ["lora"], {"n_runs": 9})
 SPEC = tiny(learning_rates=[1e-6, 1e-2])
 STOPPED = tiny(learning_rates=[1e-2])
 

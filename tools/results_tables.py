@@ -158,15 +158,18 @@ def forewarned(analysis: Row) -> str:
         [
             row["split"],
             number(row["n"], "{}"),
-            *(number(row[key]) for key in ("mae", "mae_mean", "mae_there", "mae_lower_rate")),
-            *(str(row["against_mean"]), str(row["against_lower_rate"])),
+            *(number(row[key]) for key in ("mae", "mae_mean", "mae_epoch_retention")),
+            *(number(row[key]) for key in ("mae_there", "mae_lower_rate")),
+            *(str(row["against_mean"]), str(row["against_epoch_retention"])),
+            str(row["against_lower_rate"]),
             *(number(row[k], "{:.2f}") for k in ("spearman", "spearman_within", "coverage")),
             number(row["median_width"], "{:.0f}"),
         ]
         for row in analysis["early_warning"]
     ]
-    head = ["left out", "runs", "error pp", "of the mean", "error pp, with a lower rate"]
-    head += ["of next lower rate", "against mean", "against lower rate", "rho", "rho in method"]
+    head = ["left out", "runs", "error pp", "of the mean", "of retention then"]
+    head += ["error pp, with a lower rate", "of next lower rate"]
+    head += ["against mean", "against retention then", "against lower rate", "rho", "rho in method"]
     return table([*head, "covered (80 %)", "width pp"], lines)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from report_study import study_folder
 from scipy.optimize import lsq_linear
+from scipy.stats import spearmanr
 from synthetic_records import synthetic_records
 
 from clipdrift.analysis import early_warning
@@ -20,14 +21,16 @@ from clipdrift.analysis.forecast import (
     forecast,
     hold_out,
     next_lower_rate,
+    signal_rows,
     stopping,
     validation,
 )
 from clipdrift.analysis.forecast_data import Cell, Lessons, lessons
 from clipdrift.analysis.forecast_fit import fit
-from clipdrift.early_warning.forecast import SIGNALS, read_forecast, weighted_quantile
+from clipdrift.early_warning.forecast import KEPT, SIGNALS, read_forecast, weighted_quantile
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records.imported import import_csv
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -127,13 +130,13 @@ def data(kept: list[float] | None = None) -> Lessons:
         for _ in range(2)
     ]
     dose = np.array([math.log10(c.lr) + 6 - 0.5 * (c.method == "lora") for c in cells])
-    moved = np.clip(dose[:, None], 0, None) * rng.uniform(0.9, 1.1, (len(cells), 5))
+    size = np.clip(dose[:, None], 0, None) * rng.uniform(0.9, 1.1, (len(cells), 6))
+    read = size * np.array([-1, 1, 1, 1, 1, -1]) + np.array([1, 0, 0, 0, 0, 100])
     values = 100 - 12 * dose + rng.normal(size=len(cells)) if kept is None else np.array(kept)
     steps = np.full(len(cells), 40.0)
     ids = [f"run-{i}" for i in range(len(cells))]
-    return Lessons(
-        cells, ids, moved, values, steps / 4, steps, steps / 40, steps / 10, [4], ["c"], 0, "hash"
-    )
+    times = (steps / 4, steps, steps / 40, steps / 10)
+    return Lessons(cells, ids, list(SIGNALS), read, values, *times, [4], ["c"], 0, "hash")
 
 
 @pytest.mark.parametrize("split", ["cell", "target", "method"])
@@ -144,7 +147,7 @@ def test_a_left_out_group_has_no_say_in_its_own_forecast(split: str) -> None:
     out = groups == 0
     changed = np.where(out, whole.kept + 50, whole.kept)
     after = hold_out(whole._replace(kept=changed), split, 0.8)
-    for name in ("kept", "low", "high"):
+    for name in ("kept",) if split == "method" else ("kept", "low", "high"):
         assert np.array_equal(
             getattr(before.forecast, name)[out], getattr(after.forecast, name)[out]
         )
@@ -179,7 +182,56 @@ def test_baselines_errors_and_coverage_are_those_by_hand() -> None:
     inside = (held.forecast.low <= whole.kept) & (whole.kept <= held.forecast.high)
     assert row["coverage"] == inside.mean()
     assert (row["against_mean"], row["against_lower_rate"]) == ("better", "better")
+    # Retention after the epoch is the last column as it was read; a tenth of the way to the end.
+    assert row["mae_epoch_retention"] == pytest.approx(
+        np.abs(whole.values[:, 5] - whole.kept).mean()
+    )
+    assert row["against_epoch_retention"] == "better"
     assert hold_out(whole, "backbone", 0.8).reason == "one backbone in these records"
+
+
+def test_retention_that_is_final_after_the_epoch_cannot_be_beaten() -> None:
+    whole = data()
+    values = np.column_stack([whole.values[:, :5], whole.kept])
+    settled = whole._replace(values=values)
+    row = validation(settled, hold_out(settled, "cell", 0.8))
+    assert row["mae_epoch_retention"] == 0
+    assert row["against_epoch_retention"] in ("worse", "not told apart")
+    drifts = whole._replace(signals=whole.signals[:5], values=whole.values[:, :5])
+    unread = validation(drifts, hold_out(drifts, "cell", 0.8))
+    assert (unread["mae_epoch_retention"], unread["against_epoch_retention"]) == (None, None)
+    assert unread["reason"] == "most runs have no retention after the early epoch"
+    assert unread["mae"] > row["mae"]
+
+
+def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() -> None:
+    whole = data()
+    halves = [cell._replace(backbone=f"clip-{cell.target}") for cell in whole.cells]
+    whole = whole._replace(cells=halves)
+    told, _ = forecast(whole, after_epoch=1, limits=[85.0])
+    for row in told["validation"]:
+        refused = row["split"] in ("method", "backbone")
+        assert (row["coverage"] is None) is (row["median_width"] is None) is refused
+        words = f"no interval of a {row['split']} that the forecast has not learned from"
+        assert row["reason"] == (words if refused else None)
+        assert row["n"] == 32
+        assert row["mae"] > 0
+    assert {row["split"] for row in told["stopping"]} == {"cell", "target"}
+    said = early_warning.verdict(told["validation"], 0.8)
+    assert said.endswith("it gives no interval on a left-out method or backbone.")
+
+
+def test_a_size_is_ranked_beside_the_sign_it_lost() -> None:
+    whole = data()
+    drift = whole.values.copy()
+    drift[:, 3] *= np.tile([1, -1], 16)
+    rows = {row["signal"]: row for row in signal_rows(whole._replace(values=drift))}
+    assert set(rows) == {f"{a}drift.{n}{a}" for n in SIGNALS[:5] for a in ("", "|")} | {KEPT}
+    signed, size = rows["drift.cls_entropy_pct"], rows["|drift.cls_entropy_pct|"]
+    assert abs(signed["spearman"]) < 0.3
+    theirs = spearmanr(whole.moved[:, 3], whole.kept).statistic
+    assert size["spearman"] == pytest.approx(theirs, rel=1e-9)
+    assert theirs < -0.8
 
 
 def test_a_forecast_of_noise_does_not_beat_anything() -> None:
@@ -224,7 +276,9 @@ def test_lessons_are_early_drift_and_the_least_of_final_retentions(folder: Study
         record = records[run_id]
         drift = record.history[1].drift
         rest = {"cka_mean": 1.0}
-        assert moved == pytest.approx([abs((drift[s] or 0) - rest.get(s, 0)) for s in SIGNALS])
+        lost = 100 - min(r.retention_pct or 0 for r in record.history[1].transfer.values())
+        sizes = [abs((drift[s] or 0) - rest.get(s, 0)) for s in SIGNALS if s != KEPT]
+        assert moved == pytest.approx([*sizes, lost])
         assert kept == min(r.retention_pct or 0 for r in record.result.transfer.values())
         assert record.role == "matched"
     assert set(found.steps) == {20.0}
@@ -239,7 +293,7 @@ def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -
     for row, other in zip(judged, told["validation"], strict=True):
         assert {key: row[key] for key in other} == other
         assert len(row["run_ids"]) == row["n"]
-    known = [row for row in told["stopping"] if row["n"]]
+    known = told["stopping"]
     assert [{key: row[key] for key in known[0]} for row in priced] == known
     both = [*folder.records()[0], *synthetic_records(blocks=1, backbone="other", rng_seed=3)]
     crossed = early_warning.rows(both)[0]
@@ -276,13 +330,68 @@ def test_too_few_runs_unknown_names_and_nonsense_are_refused(
         lessons([folder], after_epoch=1, transfers=["cifar1"])
     with pytest.raises(RecordError) as caught:
         lessons([folder], after_epoch=2)
-    assert "at least 8 cells of matched methods with all signals after epoch 2" in str(caught.value)
-    assert "got 0 cells (0 of 48 finished runs)" in str(caught.value)
+    assert str(caught.value) == (
+        f"{folder.path}: expected at least 8 cells of matched methods with drift or retention "
+        "after epoch 2, a later epoch and a final retention, got 0 cells (0 of 48 finished runs; "
+        "missing: a later epoch in 48). Name more study folders, choose an earlier epoch, or run "
+        "a wider grid."
+    )
     with pytest.raises(SpecError) as nonsense:
         check_asked(0, 80, [-5.0])
     assert [fault.where for fault in nonsense.value.faults] == [
         "--after-epoch", "--level", "--stop-below",
     ]  # fmt: skip
+
+
+def imported(path: Path, *, columns: str = "cka_mean,cifar10") -> StudyFolder:
+    """The made-up study as a table of runs, with the last epoch and these columns of epoch 1."""
+    mapped = {
+        "cka_mean": "epoch1.drift.cka_mean",
+        "cls_entropy_pct": "epoch1.drift.cls_entropy_pct",
+        "cifar10": "epoch1.transfer.cifar10.retention_pct",
+    }
+    names = [name for name in columns.split(",") if name]
+    keys = ["target", "method", "lr", "seed"]
+    lines = [",".join([*keys, "kept", *(f"e1_{name}" for name in names)])]
+    for run in synthetic_records(blocks=1):
+        early = run.history[1]
+        read = {**early.drift, "cifar10": early.transfer["cifar10"].retention_pct}
+        values = [run.target, run.method, run.learning_rate, run.seed]
+        values += [run.result.transfer["cifar10"].retention_pct, *(read[name] for name in names)]
+        lines.append(",".join(map(str, values)))
+    pairs = [*((key, key) for key in keys), ("kept", "transfer.cifar10.retention_pct")]
+    pairs += [(f"e1_{name}", mapped[name]) for name in names]
+    path.mkdir()
+    (path / "runs.csv").write_text("\n".join(lines))
+    (path / "map.yaml").write_text("columns:\n" + "".join(f"  {a}: {b}\n" for a, b in pairs))
+    import_csv(path / "runs.csv", path / "map.yaml", path / "study")
+    return StudyFolder(path / "study")
+
+
+def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> None:
+    found, _ = lessons([imported(tmp_path / "a")], after_epoch=1)
+    assert (found.signals, len(found.kept), found.epochs) == (["cka_mean", KEPT], 48, [])
+    told, saved = forecast(found, after_epoch=1)
+    (by_cell, *_) = told["validation"]
+    assert by_cell["mae"] < by_cell["mae_mean"]
+    assert saved.signals == ["cka_mean", KEPT]
+    # How long the runs were is not known, so it stops none.
+    assert [row["steps_saved_pct"] for row in told["stopping"]] == [None] * len(told["stopping"])
+    for columns, missing in (
+        ("", "a reading after epoch 1 in 48"),
+        ("cls_entropy_pct", None),
+    ):
+        folder = imported(tmp_path / f"b{len(columns)}", columns=columns)
+        if missing is None:
+            assert lessons([folder], after_epoch=1)[0].signals == ["cls_entropy_pct"]
+            continue
+        with pytest.raises(RecordError) as caught:
+            lessons([folder], after_epoch=1)
+        assert f"got 0 cells (0 of 48 finished runs; missing: {missing})" in str(caught.value)
+        assert (
+            "Import the table with its columns of epoch 1 mapped to 'epoch1.drift.<signal>' and "
+            "'epoch1.transfer.<name>.retention_pct'." in str(caught.value)
+        )
 
 
 def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(

@@ -11,7 +11,7 @@ import pytest
 from small_records import record
 from small_study import study
 
-from clipdrift.early_warning.forecast import SIGNALS, Line, Model, Saved
+from clipdrift.early_warning.forecast import KEPT, SIGNALS, Line, Model, Saved
 from clipdrift.early_warning.rule import (
     StopRule,
     backbone_faults,
@@ -22,12 +22,14 @@ from clipdrift.early_warning.rule import (
 )
 from clipdrift.errors import RecordError
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write, read_record
+from clipdrift.records.schema import TransferReading
 from clipdrift.spec import RunConfig, content_hash, expand
 
 # One fold, one line: 100 less 50 points per unit of embedding drift; bounds 10 points around it.
 LINE = Line(100.0, [0.0, 50.0, 0.0, 0.0, 0.0], 0.0, 100.0)
 MODEL = Model(LINE, [LINE], [0] * 9, [10.0] * 9, [0.1] * 9, 0.1)
-SAVED = Saved(MODEL, 0.8, 1, list(SIGNALS), ["digits"], [6], ["mini-clip"], ["lora"], {"n_runs": 9})
+DRIFTS = [name for name in SIGNALS if name != KEPT]
+SAVED = Saved(MODEL, 0.8, 1, DRIFTS, ["digits"], [6], ["mini-clip"], ["lora"], {"n_runs": 9})
 RULE = StopRule(SAVED, 60.0)
 
 
@@ -40,7 +42,7 @@ def lora(**changes: Any) -> RunConfig:
 
 
 def reading(epoch: int, drift: float | None, **other: float | None) -> EpochReading:
-    values = {**dict.fromkeys(SIGNALS, 0.0), "cka_mean": 1.0, "embedding_drift": drift, **other}
+    values = {**dict.fromkeys(DRIFTS, 0.0), "cka_mean": 1.0, "embedding_drift": drift, **other}
     return EpochReading(epoch=epoch, step=10 * epoch, drift=values)
 
 
@@ -60,6 +62,29 @@ def test_the_upper_bound_decides(drift: float, high: float) -> None:
     assert found.words == (
         f"retention on digits forecast at {high - 10:.1f} % (80% interval {high - 20:.1f} to "
         f"{high:.1f}) after epoch 1, below the limit of 60 %"
+    )
+
+
+def test_retention_read_after_the_epoch_decides_where_the_forecast_reads_it() -> None:
+    # 10 points of retention lost by the end for each point lost after the epoch.
+    line = Line(100.0, [10.0], 0.0, 100.0)
+    model = Model(line, [line], [0] * 9, [10.0] * 9, [0.1] * 9, 0.1)
+    rule = StopRule(replace(SAVED, model=model, signals=[KEPT], transfers=["digits", "world"]), 60)
+    for kept, other, high in ((99.0, 95.0, 60.0), (99.0, 94.0, 50.0), (94.0, None, None)):
+        transfer = {
+            "digits": TransferReading(accuracy=0.5, retention_pct=kept),
+            "world": TransferReading(accuracy=0.5, retention_pct=other),
+        }
+        history = [reading(0, 0.0), EpochReading(epoch=1, step=10, transfer=transfer)]
+        found = rule.verdict(lora(), "mini-clip", history)
+        assert (found and found.high_pct) == (high if high and high < 60 else None)
+    unread = study(transfers=[{"name": n, "builtin": "digits"} for n in ("digits", "world")],
+                   evaluation={"epoch_transfer_images": 0})  # fmt: skip
+    (fault,) = rule_faults(rule, unread)
+    assert str(fault) == (
+        "--stop-below: expected a study that reads its transfers after every epoch, as the "
+        "forecast does, got epoch_transfer_images: 0. Raise it under evaluation, or learn from "
+        "studies that do not read them either."
     )
 
 

@@ -54,10 +54,7 @@ def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
             held.append((backbone, across[0], _of_backbone(*across, backbone)))
     judged = [_row(*one, validation(*one[1:])) for one in held]
     priced = [
-        _row(*one, stopping(*one[1:], limit))
-        for one in held
-        for limit in LIMITS
-        if one[2].there.any()
+        _row(*one, stopping(*one[1:], limit)) for one in held if one[2].bounded for limit in LIMITS
     ]
     return judged, priced
 
@@ -91,25 +88,33 @@ def _row(backbone: str, data: Lessons, held: Held, row: dict[str, Any]) -> dict[
     return {"backbone": backbone, **about, **row, "run_ids": ids, "reason": reason}
 
 
+RIVALS = (
+    ("against_epoch_retention", "retention after the same epoch"),
+    ("against_lower_rate", "the next lower rate of the same method"),
+    ("against_mean", "the mean"),
+)
+FOUND = {"better": "beats", "not told apart": "is not told apart from", "worse": "is worse than"}
+
+
 def verdict(validation: Iterable[Mapping[str, Any]], level: float) -> str:
     """Whether the forecast is worth its trouble, from the rows that can say so."""
     judged = [row for row in validation if row["n"]]
     words = []
-    for key, name in (
-        ("against_lower_rate", "the next lower rate of the same method"),
-        ("against_mean", "the mean"),
-    ):
-        beaten = [row["split"] for row in judged if row[key] == "better"]
-        missed = [row["split"] for row in judged if row[key] != "better"]
+    for key, name in RIVALS:
         parts = []
-        if beaten:
-            parts.append(f"beats {name} on a left-out {_or(beaten)}")
-        if missed:
-            parts.append(f"does not beat {name} on a left-out {_or(missed)}")
-        words.append(" and ".join(parts))
-    short = [row["split"] for row in judged if row["coverage"] < level]
+        for found, verb in FOUND.items():
+            splits = [row["split"] for row in judged if row[key] == found]
+            if splits:
+                parts.append(f"{verb} {name} on a left-out {_or(splits)}")
+        if parts:
+            words.append(" and ".join(parts))
+    covered = [row for row in judged if row["coverage"] is not None]
+    short = [row["split"] for row in covered if row["coverage"] < level]
     if short:
         words.append(f"its interval covers less than it says on a left-out {_or(short)}")
+    without = [row["split"] for row in judged if row["coverage"] is None]
+    if without:
+        words.append(f"it gives no interval on a left-out {_or(without)}")
     return f"The forecast {'; '.join(words)}."
 
 

@@ -1,4 +1,4 @@
-"""Does early drift foretell final retention better than what costs nothing? Validated, priced."""
+"""Do early readings foretell final retention better than what costs nothing? Validated, priced."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from clipdrift.analysis.forecast_data import MIN_CELLS, Cell, Lessons
 from clipdrift.analysis.forecast_fit import fit
 from clipdrift.analysis.intervals import t_ci
 from clipdrift.analysis.ranks import spearman
-from clipdrift.analysis.signals import Floats
-from clipdrift.early_warning.forecast import SIGNALS, Forecast, Saved
+from clipdrift.analysis.signals import Floats, size_of
+from clipdrift.early_warning.forecast import KEPT, NO_INTERVAL_OF, Forecast, Saved
 from clipdrift.errors import Fault, SpecError
 
 LEVEL = 0.8
@@ -52,7 +52,8 @@ class Held(NamedTuple):
     """Forecasts of runs by models that did not see their cell, target, method or backbone.
 
     `mean` (n,) is the mean retention of the runs that each model saw. NaN, and out of `there`,
-    where a fold leaves too few cells to learn from.
+    where a fold leaves too few cells to learn from. A method or backbone that a model has not
+    learned from gets no interval: its ends are NaN.
     """
 
     split: str
@@ -61,6 +62,11 @@ class Held(NamedTuple):
     mean: Floats
     there: NDArray[np.bool_]
     reason: str | None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the forecasts have an interval, so that a run may be stopped by one."""
+        return self.split not in NO_INTERVAL_OF and bool(self.there.any())
 
 
 def hold_out(data: Lessons, split: str, level: float) -> Held:
@@ -79,22 +85,31 @@ def hold_out(data: Lessons, split: str, level: float) -> Held:
         empty[:3, out] = model.forecast(data.moved[out], level)
         empty[3, out] = data.kept[~out].mean()
         there |= out
-    reason = None
+    reasons = []
     if len(names) < 2:
-        reason = f"one {split} in these records"
+        reasons.append(f"one {split} in these records")
     elif not there.all():
-        reason = f"{int((~there).sum())} runs not forecast: too few cells without their {split}"
+        reasons.append(
+            f"{int((~there).sum())} runs not forecast: too few cells without their {split}"
+        )
+    if split in NO_INTERVAL_OF:
+        empty[1:3] = np.nan
+        if there.any():
+            reasons.append(f"no interval of a {split} that the forecast has not learned from")
+    reason = "; ".join(reasons) or None
     return Held(split, len(names), Forecast(*empty[:3]), empty[3], there, reason)
 
 
 def validation(data: Lessons, held: Held) -> dict[str, Any]:
-    """How good forecasts of left-out runs are, beside two that cost nothing.
+    """How good forecasts of left-out runs are, beside three that cost nothing.
 
-    `mae_*` are mean absolute errors in percentage points of retention, `lower_rate` that of taking
-    the mean retention of the same method and target at the next lower rate, on the runs that have
-    one (`n_lower_rate`; `mae_there` is the forecast's on the same runs). `against_*` says whether
-    the forecast is better, by the 95 % t interval over cells of the difference of errors.
-    `spearman_within` is the mean over target x method, where neither can make the correlation.
+    `mae_*` are mean absolute errors in percentage points of retention: `mean` that of the mean of
+    the runs learned from; `epoch_retention` that of taking retention after the early epoch for the
+    final one, where it was read; `lower_rate` that of taking the mean retention of the same method
+    and target at the next lower rate, on the runs that have one (`n_lower_rate`; `mae_there` is the
+    forecast's on the same runs). `against_*` says whether the forecast is better, by the 95 % t
+    interval over cells of the difference of errors. `spearman_within` is the mean over target x
+    method, where neither can make the correlation.
     """
     there = held.there
     row: dict[str, Any] = {"split": held.split, "n_folds": held.n_folds, "n": int(there.sum())}
@@ -108,32 +123,55 @@ def validation(data: Lessons, held: Held) -> dict[str, Any]:
         for rows in _groups(data, there)
         if (rho := spearman(held.forecast.kept[rows], data.kept[rows]).rho) is not None
     ]
-    inside = (held.forecast.low <= data.kept) & (data.kept <= held.forecast.high)
-    width = held.forecast.high[there] - held.forecast.low[there]
-    finite = bool(np.isfinite(np.median(width)))
+    early = data.early_kept
+    read = np.zeros_like(there) if early is None else there
+    bounds = _bounds(data, held)
+    unread = "most runs have no retention after the early epoch" if early is None else None
+    reasons = [held.reason, bounds.pop("reason"), unread]
     return {
         **row,
         "mae": float(error[there].mean()),
-        "mae_mean": float(np.abs(held.mean - data.kept)[there].mean()),
-        "against_mean": _against(data, there, np.abs(held.mean - data.kept) - error),
+        **_rival("mean", data, there, error, held.mean),
+        **_rival("epoch_retention", data, read, error, data.kept if early is None else early),
         "n_lower_rate": int(both.sum()),
         "mae_there": float(error[both].mean()) if both.any() else None,
-        "mae_lower_rate": float(np.abs(lower - data.kept)[both].mean()) if both.any() else None,
-        "against_lower_rate": _against(data, both, np.abs(lower - data.kept) - error),
+        **_rival("lower_rate", data, both, error, lower),
         "spearman": spearman(held.forecast.kept[there], data.kept[there]).rho,
         "spearman_within": float(np.mean(within)) if within else None,
         "n_groups": len(within),
-        "coverage": float(inside[there].mean()),
-        "median_width": float(np.median(width)) if finite else None,
-        "reason": held.reason if finite else "most intervals are unbounded: too few cells",
+        **bounds,
+        "reason": "; ".join(filter(None, reasons)) or None,
+    }
+
+
+def _rival(
+    name: str, data: Lessons, used: NDArray[np.bool_], error: Floats, told: Floats
+) -> dict[str, Any]:
+    """The error of another forecast on the runs that have it, and whether ours is better."""
+    theirs = np.abs(told - data.kept)
+    mae = float(theirs[used].mean()) if used.any() else None
+    return {f"mae_{name}": mae, f"against_{name}": _against(data, used, theirs - error)}
+
+
+def _bounds(data: Lessons, held: Held) -> dict[str, Any]:
+    """How often intervals hold what they are of, and their median width."""
+    if not held.bounded:
+        return {"coverage": None, "median_width": None, "reason": None}
+    there, (_, low, high) = held.there, held.forecast
+    width = float(np.median(high[there] - low[there]))
+    finite = bool(np.isfinite(width))
+    return {
+        "coverage": float(((low <= data.kept) & (data.kept <= high))[there].mean()),
+        "median_width": width if finite else None,
+        "reason": None if finite else "most intervals are unbounded: too few cells",
     }
 
 
 _NO_VALIDATION: dict[str, Any] = dict.fromkeys(
     [
-        *("mae", "mae_mean", "against_mean", "n_lower_rate", "mae_there", "mae_lower_rate"),
-        *("against_lower_rate", "spearman", "spearman_within", "n_groups", "coverage"),
-        "median_width",
+        *("mae", "mae_mean", "against_mean", "mae_epoch_retention", "against_epoch_retention"),
+        *("n_lower_rate", "mae_there", "mae_lower_rate", "against_lower_rate"),
+        *("spearman", "spearman_within", "n_groups", "coverage", "median_width"),
     ]
 )
 
@@ -172,25 +210,35 @@ def _groups(data: Lessons, used: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]
 
 
 def signal_rows(data: Lessons) -> list[dict[str, Any]]:
-    """Spearman correlation of each signal's movement with final retention, pooled and within."""
-    out = []
+    """Spearman correlation of each early signal with final retention, pooled and within.
+
+    A drift by its value with sign and by its size, which is what the forecast reads.
+    """
+    forms: list[tuple[str, Floats]] = []
+    for i, name in enumerate(data.signals):
+        if name == KEPT:
+            forms.append((name, data.values[:, i]))
+        else:
+            drift = f"drift.{name}"
+            forms += [(drift, data.values[:, i]), (size_of(drift), data.moved[:, i])]
     everyone = np.ones(len(data.kept), dtype=bool)
-    for i, name in enumerate(SIGNALS):
-        moved = data.moved[:, i]
-        found = (spearman(moved[rows], data.kept[rows]).rho for rows in _groups(data, everyone))
+    out = []
+    for name, values in forms:
+        found = (spearman(values[rows], data.kept[rows]).rho for rows in _groups(data, everyone))
         within = [rho for rho in found if rho is not None]
-        pooled = spearman(moved, data.kept).rho
+        pooled = spearman(values, data.kept).rho
         mean = float(np.mean(within)) if within else None
-        out.append({"signal": f"drift.{name}", "spearman": pooled, "spearman_within": mean})
+        out.append({"signal": name, "spearman": pooled, "spearman_within": mean})
     return out
 
 
 def stopping(data: Lessons, held: Held, limit: float) -> dict[str, Any]:
     """What ending runs whose upper bound lies below a limit would have done to these runs.
 
-    Of the `n_stopped`, `n_right` ended below the limit when they ran to the end and `n_wrong` did
-    not; `n_below` runs in all ended below it. `steps_saved_pct` is the share of all training steps,
-    `seconds_saved` the time of training that would not have been spent; null where none is known.
+    Needs forecasts with an interval (`held.bounded`). Of the `n_stopped`, `n_right` ended below the
+    limit when they ran to the end and `n_wrong` did not; `n_below` runs in all ended below it.
+    `steps_saved_pct` is the share of all training steps, `seconds_saved` the time of training that
+    would not have been spent; null where none is known.
     """
     there = held.there
     stopped = there & (held.forecast.high < limit)
@@ -232,7 +280,7 @@ def forecast(
         "transfers": data.transfers,
         "signals": signal_rows(data),
         "validation": [validation(data, one) for one in held],
-        "stopping": [stopping(data, one, limit) for one in held for limit in limits],
+        "stopping": [stopping(data, one, limit) for one in held if one.bounded for limit in limits],
     }
     return told, fitted(data, after_epoch=after_epoch, level=level)
 
@@ -243,7 +291,7 @@ def fitted(data: Lessons, *, after_epoch: int = 1, level: float = LEVEL) -> Save
         fit(data.moved, data.kept, data.labels(*Cell._fields)),
         level,
         after_epoch,
-        list(SIGNALS),
+        data.signals,
         data.transfers,
         data.epochs,
         sorted({cell.backbone for cell in data.cells}),

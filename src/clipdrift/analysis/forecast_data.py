@@ -1,8 +1,9 @@
-"""What a forecast learns from: label-free drift after an early epoch beside final retention."""
+"""What a forecast learns from: drift and retention after an early epoch, beside final retention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from clipdrift.analysis.choose import kept_transfers, unknown_names
 from clipdrift.analysis.frame import usable_records
 from clipdrift.analysis.signals import Floats
-from clipdrift.early_warning.forecast import movement
+from clipdrift.early_warning.forecast import KEPT, SIGNALS, early_values, movement
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import content_hash
@@ -30,16 +31,19 @@ class Cell(NamedTuple):
 
 
 class Lessons(NamedTuple):
-    """Runs to learn from. n runs; `moved` (n, n_signals) from `movement`; `kept` (n,) in percent.
+    """Runs to learn from. n runs; `values` (n, n_signals) after the early epoch; `kept` (n,) in
+    percent at the end.
 
+    `signals` name the columns of `values`: those of `SIGNALS` that at least half of the runs have.
     `early_steps` and `steps` (n,) are those until the early epoch and in all, `early_seconds` and
-    `seconds` (n,) the time of training that they took. `n_left_out` runs lack a number, or had no
-    epoch left to forecast.
+    `seconds` (n,) the time of training that they took. `epochs` are the lengths of the runs, as far
+    as they are known. `n_left_out` runs lack a number, or had no epoch left to forecast.
     """
 
     cells: list[Cell]
     run_ids: list[str]
-    moved: Floats
+    signals: list[str]
+    values: Floats
     kept: Floats
     early_steps: Floats
     steps: Floats
@@ -49,6 +53,16 @@ class Lessons(NamedTuple):
     transfers: list[str]
     n_left_out: int
     records_hash: str
+
+    @property
+    def moved(self) -> Floats:
+        """How far the signals are from rest, (n, n_signals)."""
+        return movement(self.values, self.signals)
+
+    @property
+    def early_kept(self) -> Floats | None:
+        """Retention after the early epoch in percent, (n,); None where it is no signal."""
+        return self.values[:, self.signals.index(KEPT)] if KEPT in self.signals else None
 
     def labels(self, *fields: str) -> NDArray[np.intp]:
         """Number of each run's group by some fields of its cell, groups in sorted order."""
@@ -109,25 +123,29 @@ def lessons_of(
     if runs and not transfers and not shared:
         raise RecordError(_nothing_shared(where, known))
     names = list(dict.fromkeys(transfers)) or sorted(shared)
-    found = [
-        (Cell(path, r.backbone, r.target, r.method, r.learning_rate), r, *lesson)
-        for path, r in runs
-        if (lesson := _lesson(r, after_epoch, names)) is not None
-    ]
-    n_cells = len({cell for cell, *_ in found})
+    told = [_lesson(path, record, after_epoch, names) for path, record in runs]
+    whole = [lesson for lesson in told if not lesson.lacks]
+    signals = [s for s in SIGNALS if 2 * sum(s in one.values for one in whole) >= len(whole) > 0]
+    found = [one for one in whole if signals and all(name in one.values for name in signals)]
+    n_cells = len({one.cell for one in found})
     if n_cells < MIN_CELLS:
-        raise RecordError(_too_few(where, n_cells, len(found), len(runs), after_epoch))
-    order = sorted(found, key=lambda item: (item[0], item[1].seed, item[1].run_id))
+        lacks = _lacks(told, whole, signals, after_epoch)
+        got = f"{n_cells} cells ({len(found)} of {len(runs)} finished runs{lacks})"
+        imported = any(map(_is_imported, (record for _, record in runs)))
+        raise RecordError(_too_few(where, got, after_epoch, imported=imported))
+    order = sorted(found, key=lambda one: (one.cell, one.record.seed, one.record.run_id))
+    records = [one.record for one in order]
     return Lessons(
-        [cell for cell, *_ in order],
-        [record.run_id for _, record, *_ in order],
-        np.array([moved for *_, moved, _, _ in order]),
-        np.array([kept for *_, kept, _ in order]),
-        np.array([_step(record, after_epoch) for _, record, *_ in order]),
-        np.array([float(record.history[-1].step) for _, record, *_ in order]),
-        np.array([_seconds(record, after_epoch) for _, record, *_ in order]),
-        np.array([_seconds(record, record.history[-1].epoch) for _, record, *_ in order]),
-        sorted({epochs for *_, epochs in order}),
+        [one.cell for one in order],
+        [record.run_id for record in records],
+        signals,
+        np.array([[one.values[name] for name in signals] for one in order]),
+        np.array([one.kept for one in order]),
+        np.array([_step(record, after_epoch) for record in records]),
+        np.array([float(record.history[-1].step) for record in records]),
+        np.array([_seconds(record, after_epoch) for record in records]),
+        np.array([_seconds(record, record.history[-1].epoch) for record in records]),
+        sorted({_last_epoch(record) for record in records if not _is_imported(record)}),
         names,
         len(runs) - len(found),
         content_hash(sorted(record.checksum or record.run_id for _, record in runs)),
@@ -147,20 +165,50 @@ def _nothing_shared(where: str, known: set[str]) -> Fault:
     return Fault(where, "a transfer dataset with retention in every folder", got, step)
 
 
-def _lesson(
-    record: RunRecord, after_epoch: int, transfers: Sequence[str]
-) -> tuple[list[float], float, int] | None:
-    """Movement after the epoch, final retention, and how many epochs the run had."""
+class _Lesson(NamedTuple):
+    """A run with what it has of the early signals, its final retention, or what it lacks."""
+
+    cell: Cell
+    record: RunRecord
+    values: dict[str, float]
+    kept: float
+    lacks: list[str]
+
+
+def _lesson(path: str, record: RunRecord, after_epoch: int, transfers: Sequence[str]) -> _Lesson:
     early = next((entry for entry in record.history if entry.epoch == after_epoch), None)
-    epochs = max((entry.epoch for entry in record.history), default=0)
-    if early is None or epochs <= after_epoch or not transfers:
-        return None
-    readings = [record.result.transfer.get(name) for name in transfers]
-    kept = [None if reading is None else reading.retention_pct for reading in readings]
-    moved = movement(early)
-    if moved is None or any(value is None for value in kept):
-        return None
-    return moved, min(value for value in kept if value is not None), epochs
+    lacks = [] if early else [f"a reading after epoch {after_epoch}"]
+    if early and _last_epoch(record) <= after_epoch and not _is_imported(record):
+        lacks.append("a later epoch")
+    known = record.result.transfer
+    kept = {name: known[name].retention_pct if name in known else None for name in transfers}
+    lacks += [f"final retention on {name}" for name, value in kept.items() if value is None]
+    values = early_values(early, transfers) if early else {}
+    least = min((value for value in kept.values() if value is not None), default=np.nan)
+    cell = Cell(path, record.backbone, record.target, record.method, record.learning_rate)
+    return _Lesson(cell, record, values, least, lacks)
+
+
+def _last_epoch(record: RunRecord) -> int:
+    return max((entry.epoch for entry in record.history), default=0)
+
+
+def _is_imported(record: RunRecord) -> bool:
+    """An imported table tells of its early epoch and of the end, not how many lie between."""
+    return "imported" in record.provenance
+
+
+def _lacks(
+    told: Sequence[_Lesson], whole: Sequence[_Lesson], signals: Sequence[str], epoch: int
+) -> str:
+    """What keeps runs from being lessons, each with the number of runs that lack it."""
+    counts = Counter(name for one in told for name in one.lacks)
+    needed = signals or SIGNALS
+    for name in needed:
+        shown = name if name == KEPT else f"drift.{name}"
+        counts[f"{shown} after epoch {epoch}"] = sum(name not in one.values for one in whole)
+    missing = [f"{what} in {n}" for what, n in counts.items() if n]
+    return f"; missing: {', '.join(missing)}" if missing else ""
 
 
 def _step(record: RunRecord, epoch: int) -> float:
@@ -172,14 +220,16 @@ def _seconds(record: RunRecord, epoch: int) -> float:
     return float(sum(entry.train_seconds for entry in record.history if entry.epoch <= epoch))
 
 
-def _too_few(where: str, n_cells: int, n: int, n_runs: int, epoch: int) -> Iterator[Fault]:
+def _too_few(where: str, got: str, epoch: int, *, imported: bool) -> Fault:
     rule = (
-        f"at least {MIN_CELLS} cells of matched methods with all signals after epoch {epoch}, "
-        "a later epoch and a retention"
+        f"at least {MIN_CELLS} cells of matched methods with drift or retention after epoch "
+        f"{epoch}, a later epoch and a final retention"
     )
-    got = f"{n_cells} cells ({n} of {n_runs} finished runs)"
     step = "Name more study folders, choose an earlier epoch, or run a wider grid"
-    yield Fault(where, rule, got, step)
+    if imported:
+        names = "'epoch1.drift.<signal>' and 'epoch1.transfer.<name>.retention_pct'"
+        step = f"Import the table with its columns of epoch 1 mapped to {names}"
+    return Fault(where, rule, got, step)
 
 
 __all__ = ["MIN_CELLS", "Cell", "Lessons", "lessons", "lessons_of"]

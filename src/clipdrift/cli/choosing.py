@@ -80,7 +80,7 @@ def forecast(
     folders: Annotated[
         list[Path], typer.Argument(help="study folders to learn from", show_default=False)
     ],
-    after_epoch: Annotated[int, typer.Option(help="the epoch whose drift is read")] = 1,
+    after_epoch: Annotated[int, typer.Option(help="the epoch that is read")] = 1,
     level: Annotated[float, typer.Option(help="coverage of the interval")] = 0.8,
     transfer: Transfers = None,
     stop_below: Annotated[
@@ -90,10 +90,12 @@ def forecast(
     json_: Json = False,
     save: Annotated[Path | None, typer.Option(help="write the forecast as JSON")] = None,
 ) -> None:
-    """Say whether drift after the first epoch foretells final retention, and what it would save.
+    """Say whether the first epoch foretells final retention, and what stopping would save.
 
-    Learns from finished runs; validated on left-out cells, targets, methods and backbones, beside
-    the mean and the same method at its next lower rate.
+    Learns from finished runs, their drift and their retention after that epoch; validated on
+    left-out cells, targets, methods and backbones, beside retention as it was read then, the mean
+    and the same method at its next lower rate. Of other methods and backbones than those it has
+    learned from it gives no interval.
     """
     from clipdrift.analysis.forecast import LIMITS, check_asked
     from clipdrift.analysis.forecast import forecast as forecast_from

@@ -29,6 +29,13 @@ VALIDATION: Shown = (
     ("coverage", "covered"),
     ("median_width", "width pp"),
 )
+EPOCH_RETENTION: Shown = (
+    ("split", "left out"),
+    ("n", "runs"),
+    ("mae", "error pp"),
+    ("mae_epoch_retention", "of retention then"),
+    ("against_epoch_retention", "forecast is"),
+)
 LOWER_RATE: Shown = (
     ("split", "left out"),
     ("n_lower_rate", "runs"),
@@ -58,25 +65,23 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Table | Text]:
     """Everything to print, in order."""
     on = ", ".join(told["transfers"])
     yield Text(
-        f"{told['n_runs']} runs in {told['n_cells']} cells of matched methods: drift after epoch "
-        f"{told['after_epoch']} against final retention on {on}, where it is least; "
+        f"{told['n_runs']} runs in {told['n_cells']} cells of matched methods: readings after "
+        f"epoch {told['after_epoch']} against final retention on {on}, where it is least; "
         f"{told['n_left_out']} runs left out"
     )
     yield _table("Each signal alone", SIGNALS, told["signals"])
     judged = [row for row in told["validation"] if row["n"]]
     level = f"{told['level']:.0%} interval"
     yield _table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
+    if any(row["mae_epoch_retention"] is not None for row in judged):
+        title = f"Beside retention as it was read after epoch {told['after_epoch']}"
+        yield _table(title, EPOCH_RETENTION, judged)
     yield _table("Beside the same method at the next lower rate", LOWER_RATE, judged)
-    yield _table(STOPPING_TITLE, STOPPING, _of(judged, told))
+    yield _table(STOPPING_TITLE, STOPPING, told["stopping"])
     for row in told["validation"]:
         if row["reason"]:
             yield Text(f"Left out by {row['split']}: {row['reason']}.", style="yellow")
     yield Text(verdict(told["validation"], told["level"]), style="bold")
-
-
-def _of(judged: Sequence[Row], told: Mapping[str, Any]) -> list[Row]:
-    splits = {row["split"] for row in judged}
-    return [row for row in told["stopping"] if row["split"] in splits]
 
 
 def _table(title: str, shown: Shown, rows: Sequence[Row]) -> Table:

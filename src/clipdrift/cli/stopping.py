@@ -110,7 +110,8 @@ def _words(rule: StopRule, spec: StudySpec, origin: str) -> list[str]:
     whole = sorted({c.method.name for c in expand(spec, precision="float32") if rule.unknown(c)})
     if not whole:
         return [first]
-    return [first, f"never stopped, as the forecast does not know them: {', '.join(whole)}"]
+    why = "the forecast has not learned from them and gives no interval"
+    return [first, f"never stopped, as {why}: {', '.join(whole)}"]
 
 
 __all__ = ["ForecastFrom", "StopBelow", "chosen_rule"]

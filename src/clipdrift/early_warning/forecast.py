@@ -1,9 +1,9 @@
-"""A forecast of final retention from early drift, with an interval; kept as JSON."""
+"""A forecast of final retention from what a run reads early, with an interval; kept as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,24 +23,45 @@ MAX_BYTES = 16_000_000
 MAX_VALUES = 1_000_000
 """Forecasts times residuals held in memory at a time."""
 ROUNDING = 1e-12
+KEPT = "retention_pct"
+"""Retention after the epoch, on the labelled transfer images that runs read anyway."""
 AT_REST = {
     "cka_mean": 1.0,
     "embedding_drift": 0.0,
     "weight_drift_rel": 0.0,
     "cls_entropy_pct": 0.0,
     "projection_drift_rel": 0.0,
+    KEPT: 100.0,
 }
-"""Drift of the probe images and of the weights, none of which needs a label, before training."""
+"""Drift of the probe images and of the weights, and retention, before training."""
 SIGNALS = tuple(AT_REST)
+NO_INTERVAL_OF = ("method", "backbone")
+"""What a forecast must have learned from: of another it says a number and no interval."""
 
 
-def movement(reading: EpochReading) -> list[float] | None:
-    """How far each of `SIGNALS` is from its value at rest, 0 or more; None if one is undefined."""
-    values = [reading.drift.get(name) for name in SIGNALS]
-    known = [value for value in values if value is not None and np.isfinite(value)]
-    if len(known) < len(SIGNALS):
-        return None
-    return [abs(value - rest) for value, rest in zip(known, AT_REST.values(), strict=True)]
+def early_values(reading: EpochReading, transfers: Sequence[str]) -> dict[str, float]:
+    """What a reading has of `SIGNALS`, undefined ones left out.
+
+    Args:
+        transfers: retention is that of the one on which the model keeps least; it needs all.
+    """
+    found = {name: reading.drift.get(name) for name in SIGNALS if name != KEPT}
+    kept = [r.retention_pct for name in transfers if (r := reading.transfer.get(name))]
+    known = [value for value in kept if value is not None]
+    found[KEPT] = min(known) if transfers and len(known) == len(transfers) else None
+    return {name: v for name, v in found.items() if v is not None and np.isfinite(v)}
+
+
+def movement(values: Floats, signals: Sequence[str]) -> Floats:
+    """How far signals are from their value at rest, shape (n, n_signals).
+
+    Of a drift its size, 0 or more; of retention what was lost, below 0 where more is kept.
+
+    >>> movement(np.array([[0.9, -3.0, 80.0]]), ["cka_mean", "cls_entropy_pct", KEPT]).round(6)
+    array([[ 0.1,  3. , 20. ]])
+    """
+    rest = np.array([AT_REST[name] for name in signals])
+    return np.where([name == KEPT for name in signals], rest - values, np.abs(values - rest))
 
 
 class Line(NamedTuple):
@@ -129,8 +150,9 @@ def weighted_quantile(values: Floats, weights: Floats, level: float) -> Floats:
 class Saved:
     """A model with what it is for: which epoch, transfer datasets, backbones and methods.
 
-    transfers: final retention is that of the one on which a run keeps least. epochs: lengths of the
-    runs that it has learned from.
+    signals: those of `SIGNALS` that it reads. transfers: retention, early and final, is that of the
+    one on which a run keeps least. epochs: lengths of the runs that it has learned from, as far as
+    they are known.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -144,6 +166,13 @@ class Saved:
     backbones: list[str]
     methods: list[str]
     trained_on: Mapping[str, int | str]
+
+    def moved(self, reading: EpochReading) -> Floats | None:
+        """Movement of a model, shape (1, n_signals); None where one of the signals is undefined."""
+        values = early_values(reading, self.transfers)
+        if not all(name in values for name in self.signals):
+            return None
+        return movement(np.array([[values[name] for name in self.signals]]), self.signals)
 
     def body(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -213,22 +242,27 @@ def _fits(saved: Saved) -> bool:
     model, n = saved.model, len(saved.model.folds)
     lines = [model.line, *model.lines]
     return (
-        saved.signals == list(SIGNALS)
+        bool(saved.signals)
+        and saved.signals == [name for name in SIGNALS if name in saved.signals]
         and len(model.residuals) == len(model.weights) == n > 0
         and all(0 <= fold < len(model.lines) for fold in model.folds)
-        and all(len(line.slopes) == len(SIGNALS) and line.low <= line.high for line in lines)
+        and all(len(line.slopes) == len(saved.signals) and line.low <= line.high for line in lines)
         and 0.5 < saved.level < 1 <= saved.after_epoch
         and bool(saved.transfers)
     )
 
 
 __all__ = [
+    "AT_REST",
+    "KEPT",
+    "NO_INTERVAL_OF",
     "SIGNALS",
     "Forecast",
     "Line",
     "Model",
     "Refused",
     "Saved",
+    "early_values",
     "forecast_of",
     "movement",
     "read_forecast",

@@ -12,9 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from clipdrift.early_warning.forecast import Refused, Saved, forecast_of, movement
+from clipdrift.early_warning.forecast import KEPT, Refused, Saved, forecast_of
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, EpochReading
@@ -29,8 +27,8 @@ KIND = "clipdrift stop rule"
 class StopRule:
     """End runs whose upper bound of final retention is below `below_pct` percent.
 
-    Only runs of which the forecast knows enough: of a method and a backbone, and as long as those
-    that it has learned from. All others run to their end.
+    Only runs of which the forecast gives an interval: of a method and a backbone, and as long as
+    those that it has learned from. All others run to their end.
     """
 
     forecast: Saved
@@ -49,10 +47,10 @@ class StopRule:
         early = next((entry for entry in history if entry.epoch == saved.after_epoch), None)
         if early is None or history[-1].epoch >= config.schedule.epochs:
             return None
-        moved = movement(early)
+        moved = saved.moved(early)
         if moved is None or backbone not in saved.backbones or self.unknown(config):
             return None
-        found = saved.model.forecast(np.array([moved]), saved.level)
+        found = saved.model.forecast(moved, saved.level)
         kept, low, high = (float(values[0]) for values in found)
         if not high < self.below_pct:
             return None
@@ -96,6 +94,13 @@ def rule_faults(rule: StopRule, spec: StudySpec) -> Iterator[Fault]:
             step = f"Did you mean {near[0]!r}?" if near else "Learn from records that have it"
             rule_text = f"a forecast of retention on the study's transfers ({', '.join(names)})"
             yield Fault(OPTION, rule_text, repr(name), step)
+    if KEPT in saved.signals and spec.evaluation.epoch_transfer_images == 0:
+        yield Fault(
+            OPTION,
+            "a study that reads its transfers after every epoch, as the forecast does",
+            "epoch_transfer_images: 0",
+            "Raise it under evaluation, or learn from studies that do not read them either",
+        )
     if all(rule.unknown(config) for config in configs):
         methods = sorted({config.method.name for config in configs})
         epochs = sorted({config.schedule.epochs for config in configs})
@@ -173,7 +178,7 @@ def settled(
 
 
 def _numbers(values: Sequence[int]) -> str:
-    return " or ".join(map(str, values))
+    return " or ".join(map(str, values)) or "an unknown number of"
 
 
 __all__ = [

@@ -54,6 +54,10 @@ def validation_table(study: Study) -> Table | None:
         Shown("mae", "Error (pp)", "mean absolute error of final retention"),
         Shown("mae_mean", "of the mean", "had the mean been foretold"),
         Shown("against_mean", "Forecast is", words=name_of("against_mean")),
+        Shown(
+            "mae_epoch_retention", "of retention then", "had retention stayed as it was read then"
+        ),
+        Shown("against_epoch_retention", "Forecast is", words=name_of("against_epoch_retention")),
         Shown("mae_there", "Error there (pp)", "on runs with a cell at a lower rate"),
         Shown("mae_lower_rate", "of next lower rate", "had the lower rate's mean been foretold"),
         Shown("against_lower_rate", "Forecast is", words=name_of("against_lower_rate")),

@@ -28,7 +28,8 @@ IN_METRIC_UNIT = (
 )
 PERCENTAGES = (
     *("retention_pct", "oracle_retention_pct", "random_retention_pct", "regret_pp"),
-    *("mae", "mae_mean", "mae_there", "mae_lower_rate", "median_width", "limit_pct"),
+    *("mae", "mae_mean", "mae_epoch_retention", "mae_there", "mae_lower_rate"),
+    *("median_width", "limit_pct"),
     *("seconds_saved", "seconds_saved_pct", "steps_saved_pct"),
 )
 INTERVALS = {
