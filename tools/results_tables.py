@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 Row = dict[str, Any]
+FIT_SIGNS = {"underfits": " *", "damaged": " **"}
 VIEWS = ("equal_learning_rate", "own_best_rate", "equal_val_accuracy", "equal_weight_drift")
 
 
@@ -27,7 +28,7 @@ def plus_minus(mean: float | None, sd: float | None, scale: float = 1.0) -> str:
 def spread(row: Row | None, scale: float = 1.0) -> str:
     if row is None:
         return "–"
-    return plus_minus(row["mean"], row["sd"], scale) + (" *" if row.get("underfit") else "")
+    return plus_minus(row["mean"], row["sd"], scale) + FIT_SIGNS.get(row.get("fit"), "")
 
 
 def number(value: float | None, form: str = "{:.1f}") -> str:
@@ -56,7 +57,7 @@ def cells(analysis: Row, target: str) -> str:
         own = [rows.get((method, lr), {}) for lr in rates]
         texts = [
             f"{spread(found.get('test_accuracy'), 100)}; "
-            + "; ".join(spread(found.get(name)).replace(" *", "") for name in outcomes)
+            + "; ".join(spread(found.get(name)).rstrip(" *") for name in outcomes)
             if found
             else "–"
             for found in own

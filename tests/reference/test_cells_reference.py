@@ -67,12 +67,53 @@ def test_values_equal_but_for_rounding_have_no_interval() -> None:
     assert t_ci(x) == (None, None)
 
 
-def test_underfitting_stands_on_validation_where_no_test_was_read() -> None:
+def fit_by_rate(frame: pd.DataFrame) -> dict[float, str]:
+    return {row["lr"]: row["fit"] for row in cells.rows(frame)}
+
+
+def test_fit_stands_on_validation_where_no_test_was_read() -> None:
     frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-6, 1e-5))
     frame["test_accuracy"] = np.nan
     frame["val_accuracy"] = np.where(frame["learning_rate"] == 1e-6, 0.5, 0.9)
-    flags = {row["lr"]: row["underfit"] for row in cells.rows(frame)}
-    assert flags == {1e-6: True, 1e-5: False}
+    assert fit_by_rate(frame) == {1e-6: "underfits", 1e-5: "fits"}
+    assert set(fit_by_rate(frame.assign(val_accuracy=np.nan)).values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        # The line is .9 of .9, .81; damage is a fall by more than the .09 between line and best.
+        ((0.30, 0.70, 0.90, 0.88), ("underfits", "underfits", "fits", "fits")),
+        ((0.70, 0.90, 0.80, 0.20), ("underfits", "fits", "damaged", "damaged")),
+        ((0.90, 0.40, 0.20, 0.85), ("fits", "damaged", "damaged", "fits")),
+        ((0.06, 0.05, 0.50, 0.90), ("underfits", "underfits", "underfits", "fits")),
+        ((0.10, 0.60, 0.30, 0.90), ("underfits", "underfits", "damaged", "fits")),
+        ((0.81, 0.90, 0.80, 0.90), ("fits", "fits", "damaged", "fits")),
+    ],
+)
+def test_below_the_line_a_cell_past_its_peak_is_damaged(
+    accuracies: tuple[float, ...], words: tuple[str, ...]
+) -> None:
+    frame = made_up_runs(targets=("eurosat",), methods=("lora",))
+    rates = sorted(set(frame["learning_rate"]))
+    by_rate = dict(zip(rates, accuracies, strict=True))
+    frame["test_accuracy"] = frame["learning_rate"].map(by_rate)
+    assert fit_by_rate(shuffled(frame)) == dict(zip(rates, words, strict=True))
+
+
+def test_the_peak_of_another_method_is_no_damage_and_that_of_an_earlier_epoch_is() -> None:
+    frame = made_up_runs(targets=("eurosat",), rates=(1e-6, 1e-5))
+    lora, low = frame["method"] == "lora", frame["learning_rate"] == 1e-6
+    frame["val_accuracy"] = frame["test_accuracy"] = np.where(lora, 0.3, 0.9)
+    frame["peak_val_accuracy"] = np.where(lora & low, 0.85, frame["val_accuracy"])
+    flags = {(r["method"], r["lr"]): r["fit"] for r in cells.rows(frame)}
+    expected = {("full_ft", 1e-6): "fits", ("full_ft", 1e-5): "fits"}
+    assert flags == expected | {("lora", 1e-6): "damaged", ("lora", 1e-5): "underfits"}
+    (row,) = (r for r in grid.rows(frame) if r["method"] == "lora")
+    found = (row["underfit_lrs"], row["damaged_lrs"], row["n_underfit"], row["n_damaged"])
+    assert found == ([1e-5], [1e-6], 1, 1)
+    assert "lora is damaged at 1e-06: past its peak" in row["words"]
+    assert "lora underfits at 1e-05" in row["words"]
 
 
 def test_dose_response_agrees_with_scipy() -> None:

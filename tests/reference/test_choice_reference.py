@@ -139,7 +139,7 @@ def test_the_test_part_has_a_say_only_without_validation_and_then_it_is_a_leak()
     assert (name(kept), kept["selected_on"], kept["leak"]) == (
         ("lora", 1e-4), "val_accuracy", False,
     )  # fmt: skip
-    assert kept["underfit"] is True
+    assert kept["fit"] == "underfits"
     runs["val_accuracy"] = np.nan
     told = choice.rows(runs, [Budget(min_accuracy=0.9)])[0]
     assert (name(told), told["selected_on"], told["leak"]) == (

@@ -108,15 +108,15 @@ def test_underfitting_is_flagged_below_ninety_percent_of_the_best_cell(
 ) -> None:
     # Mean test accuracies .90, .95, .61, .92; 90 % of .95 is .855.
     flags = {
-        (row["method"], row["lr"]): row["underfit"]
+        (row["method"], row["lr"]): row["fit"]
         for row in answers["cells"]
         if row["metric"] == RETENTION
     }
     assert flags == {
-        ("full_ft", LOW): False,
-        ("full_ft", HIGH): False,
-        ("lora", LOW): True,
-        ("lora", HIGH): False,
+        ("full_ft", LOW): "fits",
+        ("full_ft", HIGH): "fits",
+        ("lora", LOW): "underfits",
+        ("lora", HIGH): "fits",
     }
 
 
@@ -212,7 +212,7 @@ def test_frontier(answers: dict[str, Any]) -> None:
         ("lora", HIGH, pytest.approx(0.92), pytest.approx(82.0)),
         ("lora", LOW, pytest.approx(0.61), pytest.approx(98.0)),
     ]
-    assert [row["underfit"] for row in answers["frontier"]] == [False, False, True]
+    assert [row["fit"] for row in answers["frontier"]] == ["fits", "fits", "underfits"]
 
 
 def test_interaction_of_method_and_rate(answers: dict[str, Any]) -> None:

@@ -120,10 +120,13 @@ def test_a_wrong_budget_is_a_line_and_exit_code_2(folder: StudyFolder) -> None:
     assert done.stderr.splitlines()[0].startswith("--min-accuracy: expected a fraction")
 
 
-def test_an_underfitting_choice_is_said(folder: StudyFolder) -> None:
+def test_a_choice_that_does_not_fit_is_said(folder: StudyFolder) -> None:
     row = choose(folder, Budget(min_retention_pct=90)).rows[0]
-    assert "underfits" in answer([{**row, "underfit": True}])
-    assert "underfits" not in answer([{**row, "underfit": False}])
+    for fit in ("fits", "underfits", "damaged"):
+        said = [
+            word for word in ("underfits:", "damaged:") if word in answer([{**row, "fit": fit}])
+        ]
+        assert said == ([] if fit == "fits" else [f"{fit}:"])
 
 
 def test_the_report_shows_the_choice_and_the_audit_holds_it(folder: StudyFolder) -> None:

@@ -32,15 +32,15 @@ def test_latex_prints_every_character_as_it_is() -> None:
     assert text.startswith(r"\textbackslash{}input\{/etc/passwd\} 50\%")
 
 
-def test_a_latex_table_is_complete_and_marks_underfitting() -> None:
+def test_a_latex_table_is_complete_and_marks_what_does_not_fit() -> None:
     columns = [Column("Method", numeric=False), Column("Test accuracy (%)")]
     rows = [[word("lora_8"), word("91.3 ± 0.3")], [word("full"), word("\u22121.0")]]
-    text = latex(Table("t", "50% of cells", columns, rows, 1, ["underfit", ""], ["A_b."]))
+    text = latex(Table("t", "50% of cells", columns, rows, 1, ["underfits", "damaged"], ["A_b."]))
     assert r"\begin{tabular}{lr}" in text
     assert r"Method & Test accuracy (\%) \\" in text
     assert r"lora\_8$^\dagger$ & 91.3 $\pm$ 0.3 \\" in text
-    assert r"full & $-$1.0 \\" in text
-    assert r"\caption{50\% of cells. $^\dagger$: underfitting cell. A\_b.}" in text
+    assert r"full$^\ddagger$ & $-$1.0 \\" in text
+    assert r"\caption{50\% of cells. $^\dagger$: underfits. $^\ddagger$: damaged. A\_b.}" in text
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 

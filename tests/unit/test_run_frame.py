@@ -44,6 +44,19 @@ def test_columns_carry_the_numbers_of_the_record(make_records: MakeRecords) -> N
         assert (row["selected_epoch"], row["leak"]) == (2, False)
 
 
+def test_the_peak_is_the_best_epoch_up_to_the_one_that_was_kept(make_records: MakeRecords) -> None:
+    record = make_records(targets=("digits",), methods=("lora",), rates=(1e-5,), seeds=(7,))[0]
+    for entry, accuracy in zip(record.history, (0.2, 0.9, None), strict=True):
+        entry.val_accuracy = accuracy
+    peaks = []
+    for kept in (0, 1, 2, None):
+        record.selected_epoch = kept
+        peaks += runs_frame([record])["peak_val_accuracy"].tolist()
+    assert peaks == [0.2, 0.9, 0.9, 0.9]
+    record.history = []
+    assert math.isnan(runs_frame([record])["peak_val_accuracy"].item())
+
+
 def test_metrics_are_what_was_measured_on_a_run(make_records: MakeRecords) -> None:
     frame = runs_frame(make_records())
     names = metric_columns(frame)

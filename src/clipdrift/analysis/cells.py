@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
 from clipdrift.analysis.intervals import ROUNDING
 from clipdrift.analysis.signals import Floats, column
 
-UNDERFIT_FRACTION = 0.9
 Positions = NDArray[np.intp]
 
 
@@ -51,20 +51,19 @@ def rows(
 
     Args:
         frame: one row per finished run.
-        underfit_fraction: a cell is flagged where its mean test accuracy is below this share of
-            the best cell of the same backbone and target.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
         level: coverage.
 
     Returns:
         One dict per cell and metric: `backbone, target, role, method, lr, metric, n, mean, sd,
-        ci_low, ci_high, underfit, run_ids, reason`, in the metric's unit; `run_ids` are the runs
+        ci_low, ci_high, fit, run_ids, reason`, in the metric's unit; `run_ids` are the runs
         in which the metric is defined.
     """
     runs = in_order(frame)
     metrics = metric_columns(runs)
     values = matrix(runs, metrics)
     ids = runs["run_id"].to_numpy(dtype=object)
-    flags = underfitting(runs, underfit_fraction)
+    flags = fits(runs, underfit_fraction)
     out = []
     for key, at in cells(runs).items():
         found = summarise(values[at], level)
@@ -82,7 +81,7 @@ def rows(
                     "sd": number(found.sd[i]),
                     "ci_low": number(found.ci_low[i]),
                     "ci_high": number(found.ci_high[i]),
-                    "underfit": flags[key],
+                    "fit": flags[key],
                     "run_ids": everyone if whole else ids[at][defined[:, i]].tolist(),
                     "reason": why_incomplete(n, len(everyone), float(found.sd[i])),
                 }
@@ -133,33 +132,6 @@ def summarise(values: Floats, level: float = 0.95) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
-def accuracy_column(runs: pd.DataFrame) -> str:
-    """What underfitting is read from: test accuracy, or validation accuracy where none is given."""
-    return "test_accuracy" if np.isfinite(column(runs, "test_accuracy")).any() else "val_accuracy"
-
-
-def underfitting(
-    runs: pd.DataFrame, fraction: float = UNDERFIT_FRACTION
-) -> dict[CellKey, bool | None]:
-    """Whether each cell's mean accuracy is below `fraction` of the best cell of its target.
-
-    Test accuracy; validation accuracy where a target has no test accuracy at all. None where the
-    cell has neither.
-    """
-    grid = cells(runs)
-    out: dict[CellKey, bool | None] = {}
-    places = list(dict.fromkeys(key[:2] for key in grid))
-    for place in places:
-        own = {key: at for key, at in grid.items() if key[:2] == place}
-        part = runs.iloc[np.concatenate(list(own.values()))]
-        accuracy = column(runs, accuracy_column(part))
-        means = {key: float(summarise(accuracy[at, None]).mean[0]) for key, at in own.items()}
-        best = max((mean for mean in means.values() if np.isfinite(mean)), default=np.nan)
-        for key, mean in means.items():
-            out[key] = mean < fraction * best if np.isfinite(mean) else None
-    return out
-
-
 def number(value: float) -> float | None:
     """A float for JSON: None where it is not finite."""
     return float(value) if np.isfinite(value) else None
@@ -180,15 +152,12 @@ def why_incomplete(n: int, n_runs: int, sd: float) -> str | None:
 
 
 __all__ = [
-    "UNDERFIT_FRACTION",
     "CellKey",
     "Summary",
-    "accuracy_column",
     "cells",
     "matrix",
     "number",
     "rows",
     "summarise",
-    "underfitting",
     "why_incomplete",
 ]

@@ -21,8 +21,9 @@ from clipdrift.analysis.candidates import (
     observed,
     resampled,
 )
-from clipdrift.analysis.cells import UNDERFIT_FRACTION, number, summarise
+from clipdrift.analysis.cells import number, summarise
 from clipdrift.analysis.choice_evidence import Evidence, evidence, lead
+from clipdrift.analysis.fit import DAMAGED, UNDERFIT_FRACTION, Fit, fits
 from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.signals import Floats, outcome_columns
 from clipdrift.records.after import AfterReading
@@ -82,7 +83,7 @@ def rows(
         transfers: datasets on which retention counts, default all.
         made: readings of weights made after training, of the runs in the frame.
         unfinished: the cell of every run that did not finish.
-        underfit_fraction: a candidate underfits below this share of the best cell's accuracy.
+        underfit_fraction: a candidate fits from this share of the best cell's accuracy on.
         top: rows per target and budget, None for all.
         n_resamples, seed: of the bootstrap.
 
@@ -175,6 +176,7 @@ class _Judged:
         self.p_chosen = np.array([(drawn.pick == i).mean() for i in range(len(self.candidates))])
         self.p_none = float((drawn.pick < 0).mean())
         self.several = any(len(one.seeds) > 1 for one in self.candidates)
+        self.flags = fits(runs, underfit_fraction)
         self.floor = underfit_fraction * _best_test(self.candidates, field.selected_on)
 
     @cached_property
@@ -222,7 +224,7 @@ class _Judged:
             "retention_pct": float(self.means.kept[index, 0]),
             "sd_retention_pct": number(found.sd[2]),
             "least_on": self.field.transfers[worst],
-            "underfit": self._underfits(found.mean[1], index),
+            "fit": self._fit(found.mean[1], index),
             "shortfall_pp": float(self.now.shortfall_pp[index, 0]),
             "p_meets": float(self.p_meets[index]) if several else None,
             # A soup is the same in every draw.
@@ -233,9 +235,14 @@ class _Judged:
             "reason": "; ".join(reasons) or None,
         }
 
-    def _underfits(self, test: float, index: int) -> bool | None:
+    def _fit(self, test: float, index: int) -> Fit | None:
+        """Against the floor; what lies below it of a damaged cell is damaged."""
         value = test if np.isfinite(test) else float(self.means.accuracy[index, 0])
-        return bool(value < self.floor) if np.isfinite(self.floor) else None
+        if not np.isfinite(self.floor):
+            return None
+        if value >= self.floor:
+            return "fits"
+        return "damaged" if self.flags[self.candidates[index].cell] == DAMAGED else "underfits"
 
     def _beside(self, place: int, lost: int) -> dict[str, Any]:
         """What only the best row says: its lead over the next one, what would change it."""
@@ -275,7 +282,7 @@ _NOBODY: dict[str, Any] = {
         ]
     ),
     **dict.fromkeys(["sd_test_accuracy", "retention_pct", "sd_retention_pct", "least_on"]),
-    **dict.fromkeys(["underfit", "shortfall_pp", "p_meets", "p_chosen", "p_none"]),
+    **dict.fromkeys(["fit", "shortfall_pp", "p_meets", "p_chosen", "p_none"]),
     **_ONLY_BEST,
     "run_ids": [],
 }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from clipdrift.analysis import choice
 from clipdrift.analysis.budget import Budget
-from clipdrift.analysis.cells import UNDERFIT_FRACTION
+from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame, usable_records
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder

@@ -18,6 +18,7 @@ CELL_KEY = ["backbone", "target", "role", "method", "learning_rate"]
 SORT_KEY = [*CELL_KEY, "seed", "run_id"]
 RUN_COLUMNS = ["run_id", "backbone", "target", "method", "role", "learning_rate", "seed"]
 CONDITIONS = ["selected_epoch", "leak"]
+PEAK_VAL_ACCURACY = "peak_val_accuracy"
 FINGERPRINT = "fingerprint_"
 EPOCH1 = "epoch1."
 ACCURACIES = ["val_accuracy", "test_accuracy"]
@@ -35,9 +36,9 @@ MAPPINGS = ("levels", "drift", "extra")
 def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row per usable run, sorted by `SORT_KEY`; see `usable_records` for what is left out.
 
-    Columns: `RUN_COLUMNS`; `selected_epoch`, `leak`; `fingerprint_<factor>` (missing where a
-    record has none); then the numbers, float64, named as in `record.result`: `val_accuracy`,
-    `test_accuracy`,
+    Columns: `RUN_COLUMNS`; `selected_epoch`, `leak`; `peak_val_accuracy`, the best of the epochs up
+    to the selected one; `fingerprint_<factor>` (missing where a record has none); then the numbers,
+    float64, named as in `record.result`: `val_accuracy`, `test_accuracy`,
     `transfer.<name>.accuracy`, `.baseline_accuracy`, `.retention_pct`,
     `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `levels.<signal>`, `drift.<signal>`,
     `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`. Undefined is
@@ -58,15 +59,23 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
             **_run_keys(record),
             "selected_epoch": record.selected_epoch,
             "leak": bool(record.leaks),
+            PEAK_VAL_ACCURACY: _peak(record),
             **{FINGERPRINT + factor: record.fingerprints.get(factor) for factor in marks},
         }
         for record in kept
     ]
     head = pd.DataFrame(
-        keys, columns=[*RUN_COLUMNS, *CONDITIONS, *(FINGERPRINT + mark for mark in marks)]
+        keys,
+        columns=[
+            *RUN_COLUMNS,
+            *CONDITIONS,
+            PEAK_VAL_ACCURACY,
+            *(FINGERPRINT + mark for mark in marks),
+        ],
     )
     # Named types hold for an empty study too.
     types = {"learning_rate": "float64", "seed": "int64", "selected_epoch": "Int64", "leak": "bool"}
+    types[PEAK_VAL_ACCURACY] = "float64"
     head = head.astype(types)
     return pd.concat([head, _number_table(rows, ACCURACIES)], axis=1)
 
@@ -177,6 +186,17 @@ def _number(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.nan
 
 
+def _peak(record: RunRecord) -> float:
+    """The best validation accuracy of the history, up to the epoch whose weights were kept."""
+    last = record.selected_epoch
+    known = [
+        _number(entry.val_accuracy)
+        for entry in record.history
+        if last is None or entry.epoch <= last
+    ]
+    return max((value for value in known if not math.isnan(value)), default=math.nan)
+
+
 def _sort_key(record: RunRecord) -> tuple[Any, ...]:
     return tuple(getattr(record, key) for key in SORT_KEY)
 
@@ -207,6 +227,7 @@ __all__ = [
     "CELL_KEY",
     "EPOCH1",
     "FINGERPRINT",
+    "PEAK_VAL_ACCURACY",
     "RUN_COLUMNS",
     "RUN_KEY",
     "SORT_KEY",

@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.cells import (
-    UNDERFIT_FRACTION,
-    CellKey,
-    Positions,
-    cells,
-    number,
-    summarise,
-    underfitting,
-)
+from clipdrift.analysis.cells import CellKey, Positions, cells, number, summarise
+from clipdrift.analysis.fit import UNDERFIT_FRACTION, Cell, Fit, fits
 from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.signals import Floats, column, outcome_columns
 
@@ -29,16 +22,16 @@ def rows(
 
     A cell is dominated where another cell of the same backbone and target is at least as good in
     both means and better in one. Means are over the runs in which both are defined; cells without
-    such a run take no part. A cell can be non-dominated because it hardly trained: see `underfit`.
+    such a run take no part. A cell can be non-dominated because it hardly trained: see `fit`.
 
     Returns:
         One dict per backbone, target, transfer dataset and non-dominated cell, by falling
         accuracy: `backbone, target, transfer, role, method, lr, n, mean_test_accuracy,
-        sd_test_accuracy, mean_retention_pct, sd_retention_pct, underfit, n_cells, run_ids,
+        sd_test_accuracy, mean_retention_pct, sd_retention_pct, fit, n_cells, run_ids,
         reason`. `n_cells` is the number of cells compared.
     """
     runs = in_order(frame)
-    grid, flags = cells(runs), underfitting(runs, underfit_fraction)
+    grid, flags = cells(runs), fits(runs, underfit_fraction)
     places = list(dict.fromkeys(key[:2] for key in grid))
     out = []
     for place in places:
@@ -73,7 +66,7 @@ def _front(
     runs: pd.DataFrame,
     own: dict[CellKey, Positions],
     outcome: str,
-    flags: dict[CellKey, bool | None],
+    flags: dict[Cell, Fit | None],
 ) -> list[dict[str, Any]]:
     accuracy, retention = column(runs, ACCURACY), column(runs, outcome)
     values = np.column_stack([accuracy, retention])
@@ -99,7 +92,7 @@ def _front(
                 "sd_test_accuracy": number(summary.sd[0]),
                 "mean_retention_pct": float(summary.mean[1]),
                 "sd_retention_pct": number(summary.sd[1]),
-                "underfit": flags[key],
+                "fit": flags[key],
                 "n_cells": len(keys),
                 "run_ids": runs["run_id"].iloc[used[key]].tolist(),
                 "reason": "one run: no SD" if n == 1 else None,

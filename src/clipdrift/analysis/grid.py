@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipdrift.analysis.cells import UNDERFIT_FRACTION, underfitting
+from clipdrift.analysis.fit import DAMAGED, UNDERFIT_FRACTION, UNDERFITS, fits
 from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.operating import OperatingPoint, operating_points
 
@@ -14,28 +14,28 @@ from clipdrift.analysis.operating import OperatingPoint, operating_points
 def rows(
     frame: pd.DataFrame, *, underfit_fraction: float = UNDERFIT_FRACTION
 ) -> list[dict[str, Any]]:
-    """Whether the best learning rate of each method lies at the grid's edge, and what underfits.
+    """Whether the best learning rate of each method lies at the grid's edge, and which cells fit.
 
     Best by mean validation accuracy. At an edge the method may do better beyond it, so a
     comparison at its best rate is unfair to it.
 
     Args:
         frame: one row per finished run.
-        underfit_fraction: a cell underfits where its mean test accuracy is below this share of the
-            best cell of the same backbone and target.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
 
     Returns:
         One dict per backbone, target and method: `backbone, target, role, method, n_lrs,
         lowest_lr, highest_lr, best_lr, best_val_accuracy, at_edge, edge ("lowest", "highest"),
-        underfit_fraction, n_underfit, underfit_lrs, words, reason`.
+        underfit_fraction, n_underfit, underfit_lrs, n_damaged, damaged_lrs, words, reason`.
     """
     runs = in_order(frame)
-    flags = underfitting(runs, underfit_fraction)
+    flags = fits(runs, underfit_fraction)
     out = []
     for point in operating_points(runs):
         backbone, target, role, method, _ = point.key
-        own = {key.lr: flag for key, flag in flags.items() if key[:4] == point.key[:4]}
-        underfit = [lr for lr, flag in own.items() if flag]
+        own = {cell[4]: flag for cell, flag in flags.items() if cell[:4] == point.key[:4]}
+        underfit = [lr for lr, flag in own.items() if flag == UNDERFITS]
+        damaged = [lr for lr, flag in own.items() if flag == DAMAGED]
         best = None if point.val_accuracy is None else point.key.lr
         edge = _edge(point, best)
         out.append(
@@ -54,7 +54,9 @@ def rows(
                 "underfit_fraction": underfit_fraction,
                 "n_underfit": len(underfit),
                 "underfit_lrs": underfit,
-                "words": _in_words(method, best, edge, underfit),
+                "n_damaged": len(damaged),
+                "damaged_lrs": damaged,
+                "words": _in_words(method, best, edge, underfit, damaged),
                 "reason": _reason(point, best),
             }
         )
@@ -73,13 +75,24 @@ def _reason(point: OperatingPoint, best: float | None) -> str | None:
     return "one learning rate: a grid of one has no inside" if len(point.rates) < 2 else None
 
 
-def _in_words(method: str, best: float | None, edge: str | None, underfit: list[float]) -> str:
+def _in_words(
+    method: str,
+    best: float | None,
+    edge: str | None,
+    underfit: list[float],
+    damaged: list[float],
+) -> str:
     texts = []
     if edge:
         texts.append(f"the best rate of {method}, {best:g}, is the {edge} of the grid: extend it")
     if underfit:
         rates = ", ".join(f"{lr:g}" for lr in underfit)
         texts.append(f"{method} underfits at {rates}: what it keeps there is no merit")
+    if damaged:
+        rates = ", ".join(f"{lr:g}" for lr in damaged)
+        texts.append(
+            f"{method} is damaged at {rates}: past its peak, it has lost of the target too"
+        )
     return "; ".join(texts) or "nothing to remark"
 
 

@@ -37,6 +37,7 @@ from clipdrift.analysis import (
     selection,
 )
 from clipdrift.analysis.choose import unfinished_cells
+from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.pairs import compared_with, without_conflicts
 from clipdrift.analysis.signals import matched_runs
@@ -76,7 +77,7 @@ def analyze(
         `schema_version`, `generated_from`, `settings`, `warnings` and one list of flat rows per
         question. Undefined is None with a `reason`.
     """
-    underfit = cells.UNDERFIT_FRACTION if spec is None else spec.underfit_fraction
+    underfit = UNDERFIT_FRACTION if spec is None else spec.underfit_fraction
     varied = [] if spec is None else sorted(spec.varied)
     preset = published or _preset(records, spec)
     asked = None if spec is None else spec.compare_with

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from clipdrift.analysis.candidates import name_of
+from clipdrift.analysis.fit import REMARKS
+from clipdrift.cli.tables import FIT_KEY, FIT_SIGNS
 
 Row = Mapping[str, Any]
 STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
@@ -45,7 +47,7 @@ def answer(rows: Sequence[Row]) -> str:
         return f"{head}\n-> nothing can be judged: {best['reason']}"
     if best["standing"] == "chosen":
         p = "" if best["p_chosen"] is None else f", p = {best['p_chosen']:.2f}"
-        flag = "; it underfits, what it keeps is no merit" if best["underfit"] else ""
+        flag = f"; {REMARKS[best['fit']]}" if best["fit"] in REMARKS else ""
         return f"{head}\n-> {candidate(best)}{p}{flag}"
     p = "" if best["p_none"] is None else f", p = {best['p_none']:.2f}"
     miss = f"nearest miss {candidate(best)}, {best['shortfall_pp']:.1f} pp short"
@@ -58,12 +60,12 @@ def candidate(row: Row) -> str:
 
 
 def candidate_table(rows: Sequence[Row]) -> Table:
-    """One row per candidate; underfitting ones marked. Says no more than the answer needs."""
+    """One row per candidate; those that do not fit marked. Says no more than the answer needs."""
     first = rows[0]
     part = "val %" if first["selected_on"] == "val_accuracy" else "test %"
     columns: dict[str, Callable[[Row], str]] = {
         "": lambda row: STANDINGS.get(row["standing"], str(row["standing"])),
-        "candidate": lambda row: candidate(row) + (" *" if row["underfit"] else ""),
+        "candidate": lambda row: candidate(row) + FIT_SIGNS.get(row["fit"], ""),
         "n": lambda row: str(row["n"]),
         part: lambda row: _number(row["accuracy"], 100),
         "test %": lambda row: _mean_sd(row["test_accuracy"], row["sd_test_accuracy"], 100),
@@ -85,7 +87,7 @@ def candidate_table(rows: Sequence[Row]) -> Table:
         style = "bold" if row["standing"] == "chosen" else None
         table.add_row(*(Text(cell(row)) for cell in columns.values()), style=style)
     shown = f"{len(rows)} of {first['n_candidates']} candidates, mean ± SD over seeds"
-    table.caption = f"{shown}; * underfits: what it keeps is no merit"
+    table.caption = f"{shown}; {FIT_KEY}: what it keeps is no merit"
     return table
 
 

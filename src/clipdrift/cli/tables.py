@@ -13,6 +13,8 @@ from clipdrift.spec import RunConfig
 from clipdrift.spec.audit import AuditRow
 
 DRIFT = "drift.cls_entropy_pct"
+FIT_SIGNS = {"underfits": " *", "damaged": " **"}
+FIT_KEY = "* underfits, ** damaged (past its peak)"
 
 
 def cell_table(analysis: Mapping[str, Any]) -> Table:
@@ -37,7 +39,7 @@ def cell_table(analysis: Mapping[str, Any]) -> Table:
     for key in dict.fromkeys([*rows, *stopped]):
         (_, target, method, rate), cell = key, rows.get(key, {})
         accuracy = cell.get("test_accuracy")
-        mark = " *" if accuracy and accuracy["underfit"] else ""
+        mark = FIT_SIGNS.get(accuracy["fit"], "") if accuracy else ""
         table.add_row(
             target,
             method,
@@ -48,7 +50,7 @@ def cell_table(analysis: Mapping[str, Any]) -> Table:
             _mean_sd(cell.get(DRIFT), signed=True),
         )
     fraction = analysis["settings"]["underfit_fraction"]
-    table.caption = f"* underfits: below {fraction:.0%} of the target's best cell"
+    table.caption = f"below {fraction:.0%} of the target's best cell: {FIT_KEY}"
     if stopped:
         table.caption += "; stopped runs are in no mean: what is left of their cells is flattered"
     return table

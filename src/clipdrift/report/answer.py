@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
 from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, Sentence, of_cell, of_row
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.study import Place, Row, Study, mark_of
 from clipdrift.report.tables import Column, Table, cell_table, word
 
 
@@ -74,7 +74,7 @@ def headline_table(study: Study, place: Place, number: int) -> Table | None:
         count = Printed(str(first["n"]), first["metric"], COUNT, runs, first["n"])
         values = [of_cell(found.get(name), study.index) for name in names]
         rows.append([word(method), _best_rate(study, first), count, *values])
-        marks.append("underfit" if _underfits(study, place, method, first["lr"]) else "")
+        marks.append(_mark(study, place, method, first["lr"]))
     if not rows:
         return None
     note: Sentence = ["Each method at the learning rate of its best mean validation accuracy."]
@@ -94,11 +94,9 @@ def _best_rate(study: Study, row: Row) -> Printed:
     return of_row("operating_points", row["position"], row, "lr", study.runs_of(row))
 
 
-def _underfits(study: Study, place: Place, method: str, lr: float) -> bool:
-    return any(
-        cell.method == method and cell.lr == lr and study.underfits(cell)
-        for cell in study.cells_of(place)
-    )
+def _mark(study: Study, place: Place, method: str, lr: float) -> str:
+    cells = (c for c in study.cells_of(place) if c.method == method and c.lr == lr)
+    return next((study.mark(cell) for cell in cells), "")
 
 
 def _reached(study: Study, place: Place) -> Iterable[Sentence]:
@@ -224,7 +222,7 @@ def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:
             continue
         names = [
             f"{row['method']}{NBSP}{rate_text(row['lr'])}"
-            + (f"{NBSP}(underfits)" if row["underfit"] else "")
+            + (f"{NBSP}({mark})" if (mark := mark_of(row["fit"])) else "")
             for row in rows
         ]
         count = f"{len(rows)}{NBSP}of{NBSP}{rows[0]['n_cells']}"

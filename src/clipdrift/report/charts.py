@@ -56,12 +56,12 @@ def _dose(study: Study, place: Place, number: int) -> list[Chart]:
     runs = study.runs[
         (study.runs["backbone"] == place.backbone) & (study.runs["target"] == place.target)
     ]
-    underfit = {(c.method, c.lr) for c in study.cells_of(place) if study.underfits(c)}
+    marks = {(c.method, c.lr): study.mark(c) for c in study.cells_of(place)}
     charts = []
     for i, name in enumerate(names):
         if not runs[name].notna().any():
             continue
-        traces, shape = dose_panel(runs, name, study.looks, underfit, study.index)
+        traces, shape = dose_panel(runs, name, study.looks, marks, study.index)
         words = f"{metric(name).axis} against learning rate on {study.title(place)}."
         charts.append(
             Chart(f"dose-{number}-{i}", metric(name).label, words, traces, shape, PANEL_HEIGHT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clipdrift.analysis.candidates import AS_TRAINED, INTERPOLATED
+from clipdrift.analysis.fit import REMARKS
 from clipdrift.report.metrics import UNDEFINED, metric
 from clipdrift.report.printed import (
     COUNT,
@@ -16,7 +17,7 @@ from clipdrift.report.printed import (
     mean_sd_text,
     of_row,
 )
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.study import Place, Row, Study, mark_of
 from clipdrift.report.tables import MAX_ROWS, Column, Table, word
 
 TABLE = "choice"
@@ -54,8 +55,8 @@ def _answer(study: Study, position: int, row: Row, runs: str) -> Sentence:
         one += [" and α = ", number("alpha")]
     elif row["weights"] != AS_TRAINED:
         one += [", ", Printed(row["weights"], "", DERIVED, runs)]
-    if row["underfit"]:
-        one.append(" (underfits: what it keeps is no merit)")
+    if row["fit"] in REMARKS:
+        one.append(f" ({REMARKS[row['fit']]})")
     shown: Sentence = [
         *(" with ", _test(study, position, row)),
         *(" test accuracy and ", _kept(study, position, row)),
@@ -123,7 +124,7 @@ def choice_table(study: Study) -> Table | None:
         Column("Chosen", "share of draws of seeds in which it is the one chosen"),
     ]
     rows = [_line(study, position, row) for position, row in found[:MAX_ROWS]]
-    marks = ["underfit" if row["underfit"] else "" for _, row in found[:MAX_ROWS]]
+    marks = [mark_of(row["fit"]) for _, row in found[:MAX_ROWS]]
     note: Sentence = ["At most five candidates for each budget, the best first."]
     omitted = max(0, len(found) - MAX_ROWS)
     file = f"tables/{TABLE}.csv"

@@ -67,7 +67,7 @@ def _tables(study: Study) -> dict[str, Any]:
     ]
     main = [*accuracy, *transfer, *study.main_drifts]
     rest = [name for name in study.drifts if name not in study.main_drifts]
-    note = "Underfitting cells are grey: what they keep is no merit."
+    note = "Cells that underfit or are damaged are grey: what they keep is no merit."
     return {
         "robustness": _robustness(study),
         "choice": choice_table(study),

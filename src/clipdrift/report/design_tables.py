@@ -25,6 +25,7 @@ def grid_table(study: Study) -> Table | None:
         Shown("highest_lr", "Highest"),
         Shown("best_lr", "Best", "by mean validation accuracy"),
         Shown("n_underfit", "Underfitting cells"),
+        Shown("n_damaged", "Damaged cells", "past their peak at a lower rate or an earlier epoch"),
         Shown("words", "Remark", words=_remark),
     ]
     caption = "Does the grid hold the best rate inside?"
@@ -39,6 +40,9 @@ def _remark(row: Row) -> str:
     if row["underfit_lrs"]:
         rates = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
         parts.append(f"underfits at {rates}: what it keeps there is no merit")
+    if row["damaged_lrs"]:
+        rates = ", ".join(rate_text(rate) for rate in row["damaged_lrs"])
+        parts.append(f"damaged at {rates}: past its peak, it has lost of the target too")
     return "; ".join(parts) or UNDEFINED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clipdrift.analysis.fit import DAMAGED, UNDERFITS
 from clipdrift.report.answer import headline_table
 from clipdrift.report.comparison_tables import paired_table
 from clipdrift.report.design_tables import grid_table
@@ -38,6 +39,7 @@ SPECIALS = {
     "·": r"$\cdot$",
     NBSP: "~",
 }
+SIGNS = {UNDERFITS: r"$^\dagger$", DAMAGED: r"$^\ddagger$"}
 
 
 def escape(text: str) -> str:
@@ -77,13 +79,14 @@ def _operating(study: Study) -> Table | None:
 
 
 def latex(table: Table) -> str:
-    r"""One table as a `tabular` with its caption; underfitting rows carry a dagger."""
+    r"""One table as a `tabular` with its caption; rows that do not fit carry a sign."""
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     head = " & ".join(escape(column.label) for column in table.columns)
     body = [_line(row, mark, table.n_keys) for row, mark in _marked(table)]
     caption = escape(table.caption)
-    if "underfit" in table.marks:
-        caption += r". $^\dagger$: underfitting cell"
+    for mark, sign in SIGNS.items():
+        if mark in table.marks:
+            caption += f". {sign}: {mark}"
     notes = escape("".join(map(str, table.note)))
     return "\n".join(
         [
@@ -111,8 +114,7 @@ def _marked(table: Table) -> list[tuple[Sequence[object], str]]:
 
 def _line(row: Sequence[object], mark: str, n_keys: int) -> str:
     cells = [escape(str(cell)) for cell in row]
-    if mark == "underfit":
-        cells[n_keys - 1] += r"$^\dagger$"
+    cells[n_keys - 1] += SIGNS.get(mark, "")
     return " & ".join(cells) + r" \\"
 
 

@@ -37,6 +37,13 @@ def _edges(study: Study, place: Place) -> Iterable[Sentence]:
                 rates,
                 f" ({share}): what it keeps is no merit.",
             ]
+        if row["damaged_lrs"]:
+            texts = ", ".join(rate_text(rate) for rate in row["damaged_lrs"])
+            rates = Printed(texts, "", DERIVED, study.runs_of(row))
+            peak = (
+                "past its peak at a lower rate or an earlier epoch, it has lost of the target too"
+            )
+            yield [f"{row['method']} is damaged at ", rates, f": {peak}."]
 
 
 def _detectable(study: Study, place: Place) -> Iterable[Sentence]:

@@ -80,7 +80,7 @@ _TOKEN = re.compile(r"@([a-z]+[0-9]?)(?:/([0-9.]+))?")
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn; `open_symbol` is the hollow marker of underfitting cells."""
+    """How a method is drawn; `open_symbol` is the hollow marker of cells that do not fit."""
 
     method: str
     role: str

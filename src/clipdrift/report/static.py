@@ -138,10 +138,10 @@ def _dose_line(study: Study, ax: Any, own: Any, name: str, method: str, place: P
 def _markers(
     study: Study, ax: Any, place: Place, method: str, rates: list[float], ys: list[float], **at: Any
 ) -> None:
-    """Filled markers; hollow where the cell underfits. `at["x"]` replaces the rates as abscissa."""
+    """Filled markers; hollow where a cell does not fit. `at["x"]` replaces the rates on it."""
     look = study.looks[method]
     colour = LIGHT[look.colour[1:]]
-    weak = {c.lr for c in study.cells_of(place) if c.method == method and study.underfits(c)}
+    weak = {c.lr for c in study.cells_of(place) if c.method == method and study.mark(c)}
     for i, (rate, y) in enumerate(zip(rates, ys, strict=True)):
         x = at["x"][i] if "x" in at else rate
         fill = "white" if rate in weak else colour

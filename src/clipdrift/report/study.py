@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from clipdrift.analysis.fit import FITS, Fit
 from clipdrift.analysis.frame import history_frame, per_block_frame, runs_frame, usable_records
 from clipdrift.analysis.summary import SCHEMA_VERSION
 from clipdrift.errors import Fault, RecordError
@@ -38,6 +39,14 @@ class CellId(NamedTuple):
     role: str
     method: str
     lr: float
+
+
+def mark_of(fit: Fit | None) -> str:
+    """
+    >>> mark_of("damaged"), mark_of("fits"), mark_of(None)
+    ('damaged', '', '')
+    """
+    return "" if fit is None or fit == FITS else fit
 
 
 @dataclass(frozen=True)
@@ -148,8 +157,14 @@ class Study:
     def cells_of(self, place: Place) -> list[CellId]:
         return [cell for cell in self.cells if cell.place == place]
 
-    def underfits(self, cell: CellId) -> bool:
-        return any(row["underfit"] for row in self.cells[cell].values())
+    def fit(self, cell: CellId) -> Fit | None:
+        """Whether a cell fits, underfits or is damaged; None where that is not known."""
+        found: Fit | None = next(iter(self.cells[cell].values()))["fit"]
+        return found
+
+    def mark(self, cell: CellId) -> str:
+        """The word for a cell that does not fit, else nothing."""
+        return mark_of(self.fit(cell))
 
     def runs_where(
         self,
@@ -245,4 +260,4 @@ def _unusable(path: Any, expected: str, got: str, step: str) -> RecordError:
     return RecordError(Fault(str(path), expected, got, step))
 
 
-__all__ = ["CellId", "Place", "Row", "Rows", "Study", "read_study"]
+__all__ = ["CellId", "Place", "Row", "Rows", "Study", "mark_of", "read_study"]

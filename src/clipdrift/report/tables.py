@@ -24,7 +24,7 @@ class Column:
 class Table:
     """A sortable table; its first `n_keys` columns name the row.
 
-    marks: one class per row for rows that need care, such as "underfit".
+    marks: one class per row for rows that need care, such as "underfits".
     """
 
     id: str
@@ -141,7 +141,7 @@ def cell_table(
     note: str = "",
     place: Place | None = None,
 ) -> Table:
-    """Mean ± SD of some metrics for every cell, or those of a place; underfitting cells marked."""
+    """Mean ± SD of some metrics of every cell, or those of a place; what does not fit is marked."""
     heads = [Column("Target", numeric=False), Column("Method", numeric=False)]
     if len(study.backbones) > 1:
         heads.insert(0, Column("Backbone", numeric=False))
@@ -154,7 +154,7 @@ def cell_table(
         key=lambda cell: (study.places.index(cell.place), order.index(cell.method), cell.lr),
     )
     rows = [_cell_row(study, cell, metrics) for cell in cells[:MAX_ROWS]]
-    marks = ["underfit" if study.underfits(cell) else "" for cell in cells[:MAX_ROWS]]
+    marks = [study.mark(cell) for cell in cells[:MAX_ROWS]]
     omitted = max(0, len(cells) - MAX_ROWS)
     n_keys = len(heads) - 1
     notes = [note] if note else []

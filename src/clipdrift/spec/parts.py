@@ -110,7 +110,10 @@ class StudySpec(Part):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     underfit_fraction: float = Field(
-        0.9, gt=0, le=1, description="cells below this share of a target's best are flagged"
+        0.9,
+        gt=0,
+        le=1,
+        description="cells below this share of a target's best underfit or are damaged",
     )
     compare_with: list[Name] | None = Field(
         None,

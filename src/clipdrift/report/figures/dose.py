@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from clipdrift.analysis.cells import UNDERFIT_FRACTION, underfitting
+from clipdrift.analysis.fit import fits
 from clipdrift.report.figures.chart import (
     MAX_POINTS,
     Layout,
@@ -22,17 +22,20 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import LIGHT, Look, looks, resolve
 from clipdrift.report.printed import RunIndex, mean_sd_text
+from clipdrift.report.study import mark_of
 
 PANEL_HEIGHT = 290
-Underfit = Collection[tuple[str, float]]
+Marks = Mapping[tuple[str, float], str]
+"""Method and learning rate -> the word for a cell that does not fit, else nothing."""
 
 
 def dose_response_figure(frame: pd.DataFrame, metric: str, target: str) -> Any:
     """One dose-response panel as a plotly figure, for notebooks.
 
     Every run is a point; the line joins the means of the cells and the band is their SD over
-    seeds (ddof 1). Hollow markers: cells whose mean test accuracy is below 0.9 of the best of the
-    target. Reference methods outside the grid are dotted lines at their mean.
+    seeds (ddof 1). Hollow markers: cells that underfit or are damaged, their mean test accuracy
+    below 0.9 of the best of the target. References outside the grid are dotted lines at their
+    mean.
 
     Args:
         frame: as `analysis.frame.runs_frame` makes it; one backbone.
@@ -54,11 +57,10 @@ def dose_response_figure(frame: pd.DataFrame, metric: str, target: str) -> Any:
     runs = frame[frame["target"] == target]
     if runs["backbone"].nunique() > 1:
         raise ValueError("frame: expected one backbone; select one, they are never pooled")
-    flags = underfitting(runs, UNDERFIT_FRACTION)
-    underfit = {(key.method, key.lr) for key, flag in flags.items() if flag}
+    marks = {(method, lr): mark_of(fit) for (*_, method, lr), fit in fits(runs).items()}
     styles = looks(list(zip(runs["method"], runs["role"], strict=True)))
     index = RunIndex(runs["run_id"].tolist())
-    traces, shape = dose_panel(runs, metric, styles, underfit, index)
+    traces, shape = dose_panel(runs, metric, styles, marks, index)
     shown = {**shape, "showlegend": True, "height": 360, "paper_bgcolor": "@paper"}
     return Figure(data=resolve(traces, LIGHT), layout=resolve(shown, LIGHT))
 
@@ -67,7 +69,7 @@ def dose_panel(
     runs: pd.DataFrame,
     name: str,
     styles: Mapping[str, Look],
-    underfit: Underfit,
+    marks: Marks,
     index: RunIndex,
 ) -> tuple[list[Trace], Layout]:
     """Traces and layout of one panel; `runs` are those of one backbone and target."""
@@ -81,7 +83,7 @@ def dose_panel(
         own = defined[defined["method"] == method]
         inside = own[own["learning_rate"].between(grid[0] / 1.5, grid[-1] * 1.5)] if grid else own
         if len(inside):
-            traces += _method(inside, shown, look, underfit, index)
+            traces += _method(inside, shown, look, marks, index)
         for rate, cell in own.drop(inside.index).groupby("learning_rate", sort=True):
             lines.append(_level(cell, float(str(rate)), shown, look, grid, index))
     shapes, notes = _resting(shown)
@@ -100,7 +102,7 @@ def cell_means(runs: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _method(
-    own: pd.DataFrame, shown: Metric, look: Look, underfit: Underfit, index: RunIndex
+    own: pd.DataFrame, shown: Metric, look: Look, marks: Marks, index: RunIndex
 ) -> list[Trace]:
     means = cell_means(own, shown.name)
     traces = []
@@ -109,7 +111,7 @@ def _method(
         traces.append(_band(spread, shown, look))
     if len(own) <= MAX_POINTS:
         traces.append(_points(own, shown, look, index))
-    return [*traces, _line(means, shown, look, underfit, index)]
+    return [*traces, _line(means, shown, look, marks, index)]
 
 
 def _band(means: pd.DataFrame, shown: Metric, look: Look) -> Trace:
@@ -146,11 +148,9 @@ def _points(own: pd.DataFrame, shown: Metric, look: Look, index: RunIndex) -> Tr
     }
 
 
-def _line(
-    means: pd.DataFrame, shown: Metric, look: Look, underfit: Underfit, index: RunIndex
-) -> Trace:
+def _line(means: pd.DataFrame, shown: Metric, look: Look, marks: Marks, index: RunIndex) -> Trace:
     rates = means["learning_rate"].tolist()
-    hollow = [(look.method, rate) in underfit for rate in rates]
+    words = [marks.get((look.method, rate), "") for rate in rates]
     joined = look.role == "matched"
     return {
         "type": "scatter",
@@ -161,25 +161,25 @@ def _line(
         "line": {"color": look.colour, "width": 2},
         "marker": {
             "color": look.colour,
-            "symbol": [look.open_symbol if flag else look.symbol for flag in hollow],
+            "symbol": [look.open_symbol if mark else look.symbol for mark in words],
             "size": 9,
             "line": {"width": 1.5, "color": look.colour},
         },
-        "customdata": _cell_hover(means, shown, look, hollow, index),
+        "customdata": _cell_hover(means, shown, look, words, index),
         "hovertemplate": "%{customdata[1]}<extra></extra>",
         "meta": meta("mean", shown.name, method=look.method),
     }
 
 
 def _cell_hover(
-    means: pd.DataFrame, shown: Metric, look: Look, hollow: list[bool], index: RunIndex
+    means: pd.DataFrame, shown: Metric, look: Look, words: list[str], index: RunIndex
 ) -> list[list[str]]:
     out = []
-    for row, flag in zip(means.itertuples(index=False), hollow, strict=True):
+    for row, mark in zip(means.itertuples(index=False), words, strict=True):
         rate, count, mean, sd, ids = row
         value = mean_sd_text(shown.name, mean, None if pd.isna(sd) else sd)
         head = f"<b>{text(look.method)}</b> at {rate_text(rate)}"
-        tail = "<br>underfits" if flag else ""
+        tail = f"<br>{mark}" if mark else ""
         runs = "1 run: no SD" if count == 1 else f"mean ± SD over {count} runs"
         label = f"{head}<br>{value} {text(shown.unit)}<br>{runs}{tail}"
         out.append([index.encode(ids), label])
@@ -191,7 +191,7 @@ def _level(
 ) -> Trace:
     """A reference outside the grid: a line across, for its rate means nothing on this axis."""
     means = cell_means(cell, shown.name)
-    hover = _cell_hover(means, shown, look, [False], index)[0]
+    hover = _cell_hover(means, shown, look, [""], index)[0]
     ends = [grid[0], grid[-1]] if len(grid) > 1 else [rate, rate]
     return {
         "type": "scatter",

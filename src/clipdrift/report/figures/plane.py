@@ -125,7 +125,7 @@ def _method(
         "marker": {
             "color": look.colour,
             "symbol": [
-                look.open_symbol if study.underfits(cell) else look.symbol for cell, _, _ in ordered
+                look.open_symbol if study.mark(cell) else look.symbol for cell, _, _ in ordered
             ],
             "size": [13 if flag else 9 for flag in on_front],
             "line": {"width": [2 if flag else 1 for flag in on_front], "color": "@ink"},
@@ -155,7 +155,8 @@ def _hover(study: Study, cell: CellId, x: Row, y: Row) -> str:
         shown = metric(row["metric"])
         value = mean_sd_text(shown.name, row["mean"], row["sd"])
         lines.append(f"{text(shown.label)}: {value} {shown.unit}")
-    lines.append(f"{x['n']} runs" + (" · underfits" if study.underfits(cell) else ""))
+    mark = study.mark(cell)
+    lines.append(f"{x['n']} runs" + (f" · {mark}" if mark else ""))
     return "<br>".join(lines)
 
 
