@@ -90,10 +90,7 @@ def run_study(
     kept = len(planned) - len(pending)
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
     on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
-    program = Program(
-        (sys.executable, "-m", "clipdrift.worker", str(folder.path), "--cache", str(cache)),
-        folder.path / "logs",
-    )
+    program = worker_program(folder, cache)
     missing = MissingRuns(folder, spec, executor, program, stop_rule, on_event)
     missing.measure(pending)
     return Outcome(
@@ -104,6 +101,14 @@ def run_study(
         diverged=missing.counts["diverged"],
         stopped=missing.counts["stopped"],
         failed=missing.failed,
+    )
+
+
+def worker_program(folder: StudyFolder, cache: Path) -> Program:
+    """What an executor starts for the runs of a study; both paths are absolute."""
+    return Program(
+        (sys.executable, "-m", "clipdrift.worker", str(folder.path), "--cache", str(cache)),
+        folder.path / "logs",
     )
 
 

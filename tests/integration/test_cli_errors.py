@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from planted_modules import NAMES, plant
 
 from clipdrift.cli import main
 
@@ -233,3 +235,12 @@ def test_plan_times_a_study_of_one_step(call: Call, tmp_path: Path, photos: Path
     schedule = {"epochs": 1, "batch_size": 8, "max_steps": 1}
     code, out, _ = call("plan", study(tmp_path, photos, schedule=schedule), "--json")
     assert (code, json.loads(out)["estimate"]["seconds"] > 0) == (0, True)
+
+
+def test_python_m_runs_nothing_of_the_working_directory(tmp_path: Path) -> None:
+    """But for what Python itself loads before our first line, which the command does not do."""
+    marker = plant(tmp_path, *(set(NAMES) - {"typing", "clipdrift"}))
+    words = [sys.executable, "-m", "clipdrift", "check", "study.yaml"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, marker.exists()) == (2, False)
+    assert LINE.match(done.stderr.strip()), done.stderr

@@ -31,7 +31,7 @@ ONE = LocalExecutor(1, "cpu", cpus=1)
 def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
     file = out.parent / "study.yaml"
     file.write_text(dump_spec(spec))
-    run = [sys.executable, "-m", "clipdrift.cli", "run", str(file), "--out", str(out)]
+    run = [sys.executable, "-m", "clipdrift", "run", str(file), "--out", str(out)]
     return [*run, "--cache", str(cache), "--workers", "1", "--cpus-per-run", "1", "--device", "cpu"]
 
 

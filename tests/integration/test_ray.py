@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from equal_records import measured, two_runs
+from planted_modules import plant
 from stop_rule import SAVED, STOPPED, assert_stopped
 from worker_program import handed_out, process_of, program, stubborn
 
@@ -19,8 +20,9 @@ from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.ray import RayExecutor
+from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
-from clipdrift.study import run_study, study_status
+from clipdrift.study import run_study, study_status, worker_program
 
 CPUS = max(1, available_cores() // 2)
 """Threads of a worker, as the local executor gives each of two."""
@@ -99,6 +101,18 @@ def test_a_worker_without_progress_is_killed_and_its_key_retried(
             assert event["reason"].endswith("no progress in 3 s (--run-timeout), killed")
     with pytest.raises(ProcessLookupError):
         os.kill(process_of(tmp_path, "hang"), 0)
+
+
+def test_code_in_the_working_directory_is_not_run(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the worker nor by Ray's own process, which imports what it is sent."""
+    marker = plant(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
+    events = list(RayExecutor(cluster.address, cpus=CPUS).run(workers, ["a"]))
+    assert "expected a study, got nothing there" in events[-1]["reason"]
+    assert not marker.exists()
 
 
 def test_a_cluster_without_room_and_one_that_is_not_there(cluster: Any, tmp_path: Path) -> None:

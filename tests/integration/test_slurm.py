@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from equal_records import measured, two_runs
+from planted_modules import plant
 from slurm_cluster import PATH, missing_programs, slurm_cluster
 from stop_rule import SAVED, STOPPED, assert_stopped
 from tiny_study import tiny
@@ -25,7 +26,7 @@ from clipdrift.executors import Event
 from clipdrift.executors.slurm import SlurmExecutor
 from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
-from clipdrift.study import run_study, study_status
+from clipdrift.study import run_study, study_status, worker_program
 
 CPUS = max(1, available_cores() // 2)
 """Threads of a worker, as the local executor gives each of two."""
@@ -109,6 +110,18 @@ def test_jobs_outlive_the_call_and_the_next_call_follows_them(tmp_path: Path) ->
     again.close()  # type: ignore[attr-defined]
     assert seen["b", "measured"] == 1
     subprocess.run(["scancel", "--name", "clipdrift"], check=True)
+
+
+@pytest.mark.usefixtures("slurm")
+def test_code_in_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = plant(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
+    events = list(SlurmExecutor(minutes=1, poll_seconds=0.3).run(workers, ["a"]))
+    assert "expected a study, got nothing there" in events[-1]["reason"]
+    assert not marker.exists()
 
 
 @pytest.mark.usefixtures("slurm")

@@ -28,7 +28,7 @@ from clipdrift.study import run_study, study_status
 
 def clipdrift(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clipdrift.cli", *arguments],
+        [sys.executable, "-m", "clipdrift", *arguments],
         capture_output=True,
         text=True,
         check=False,

@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # both
     "cli": WHOLE_STUDY
     | {"estimate", "evaluate", "export", "after", "checkpoint", "analysis", "report"},
+    "__main__": {"cli"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from planted_modules import plant
 from worker_program import handed_out, program, stubborn
 
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event, Program, local
 from clipdrift.executors.local import LocalExecutor
+from clipdrift.records import StudyFolder
+from clipdrift.study import worker_program
 
 
 def run(folder: Path, keys: list[str], workers: int = 2) -> Iterator[Event]:
@@ -191,3 +194,24 @@ def test_what_is_set_for_the_allocator_or_the_hub_goes_with_a_worker(
     given = program(tmp_path).environment(3)
     assert given["MALLOC_TRIM_THRESHOLD_"] == given["HF_HUB_OFFLINE"] == "1"
     assert given["OMP_NUM_THREADS"] == "3"
+
+
+def test_code_in_the_working_directory_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = plant(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
+    with pytest.raises(ExecutorError, match="expected a study, got nothing there"):
+        list(LocalExecutor(1, "cpu").run(workers, ["a"]))
+    assert not marker.exists()
+
+
+def test_a_path_of_the_users_own_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("WORD = 'from PYTHONPATH'\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    source = "import json, mine, sys; [print(json.dumps({'key': line.strip(), 'event': 'measured', "
+    source += "'last': True, 'word': mine.WORD}), flush=True) for line in sys.stdin]"
+    own = Program((sys.executable, "-c", source), tmp_path / "logs")
+    (event,) = LocalExecutor(1, "cpu").run(own, ["a"])
+    assert event["word"] == "from PYTHONPATH"

@@ -237,7 +237,7 @@ def test_plan_counts_without_a_network_and_says_why_there_is_no_estimate(
         "HF_HOME": str(tmp_path),
         "OMP_NUM_THREADS": "1",
     }
-    words = [sys.executable, "-m", "clipdrift.cli", "plan", str(STUDIES / f"{preset}.yaml")]
+    words = [sys.executable, "-m", "clipdrift", "plan", str(STUDIES / f"{preset}.yaml")]
     started = time.monotonic()
     done = subprocess.run(
         [*words, "--json", "--cache", str(tmp_path)],

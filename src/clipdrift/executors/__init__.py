@@ -32,6 +32,10 @@ KEEPING_MEMORY = {
 Otherwise the activations of a small model go back to the kernel after every layer, and every page
 of the next ones is a fault. Other C libraries do not know these names."""
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""`python -m` would put the working directory first on the path, for a worker and all it starts: a
+`yaml.py` among somebody's images would be run. PYTHONPATH counts as before."""
+
 Event = dict[str, Any]
 
 
@@ -55,7 +59,7 @@ class Program:
         """Variables that must be set before the worker starts; what is set here goes with it."""
         known = {name: os.environ[name] for name in (*HUB, *KEEPING_MEMORY) if name in os.environ}
         own = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        return {**KEEPING_MEMORY, **own, **known}
+        return {**KEEPING_MEMORY, **own, **SAFE_PATH, **known}
 
 
 class Executor(Protocol):

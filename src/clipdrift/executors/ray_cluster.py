@@ -36,7 +36,9 @@ def cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():  # by whoever called; it stays as it is
         yield
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    # Ray has its processes import from this one's working directory, but for clients of a cluster.
+    safe = ray.job_config.JobConfig(_client_job=True)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "job_config": safe}
     named = address or os.environ.get("RAY_ADDRESS")
     if named:
         _require_answer(named)

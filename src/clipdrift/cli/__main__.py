@@ -1,3 +1,0 @@
-from clipdrift.cli import main
-
-main()
