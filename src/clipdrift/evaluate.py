@@ -135,7 +135,7 @@ def _measure(
     asked = config.evaluation
     result = read_result(model, materials, target, baselines, predict, asked.probes)
     extra = read_post_hoc(model, materials, target, baselines, asked, predict)
-    return result.model_copy(update={"extra": extra})
+    return result.model_copy(update={"extra": extra.numbers})
 
 
 def _flat(result: Result) -> list[tuple[str, float | None]]:

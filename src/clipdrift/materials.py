@@ -28,6 +28,22 @@ GUARD_IMAGES = 8
 
 
 @dataclass(frozen=True)
+class TransferMaterial:
+    """One transfer set: class prompts, the images scored at the end and after each epoch."""
+
+    name: str
+    prompts: list[list[str]]
+    images: Images
+    epoch_images: Images | None
+    bad_images: tuple[str, ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        parts = [self.images.sha256(), self.epoch_images.sha256() if self.epoch_images else ""]
+        return content_hash([*parts, self.prompts])
+
+
+@dataclass(frozen=True)
 class TargetMaterial:
     """One target: its class prompts and the four disjoint sets of images."""
 
@@ -49,28 +65,17 @@ class TargetMaterial:
         return content_hash([sets, self.prompts, *([damaged] if damaged else [])])
 
     @cached_property
+    def zero_shot(self) -> TransferMaterial:
+        """The test part as a set to be read zero-shot."""
+        return TransferMaterial(f"{self.name}-test", self.prompts, self.test, None, ())
+
+    @cached_property
     def probe_sha256(self) -> str:
         return self.probe.sha256()
 
     def guard_pixels(self, device: str | torch.device) -> Tensor:
         """The few images that the guard of the adapted path looks at: uint8 [B, S, S, 3]."""
         return torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES))).to(device)
-
-
-@dataclass(frozen=True)
-class TransferMaterial:
-    """One transfer set: class prompts, the images scored at the end and after each epoch."""
-
-    name: str
-    prompts: list[list[str]]
-    images: Images
-    epoch_images: Images | None
-    bad_images: tuple[str, ...]
-
-    @cached_property
-    def sha256(self) -> str:
-        parts = [self.images.sha256(), self.epoch_images.sha256() if self.epoch_images else ""]
-        return content_hash([*parts, self.prompts])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from clipdrift.backbone import Backbone
 from clipdrift.conditions import plugins_of
 from clipdrift.errors import Fault, MethodError, PluginError, RecordError
-from clipdrift.materials import Materials, Report
+from clipdrift.materials import Materials, Report, TransferMaterial
 from clipdrift.methods.adapted import TEXT_FOLDER, build
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.plugged import require_probes
@@ -111,8 +111,11 @@ def ensure_baselines(
         partial(_ensure_probe, materials, folder, name, report) for name in materials.targets
     ]
     missing += [
-        partial(_ensure_transfer, spec, materials, folder, name, report)
-        for name in materials.transfers
+        partial(_ensure_zero_shot, spec, materials.backbone, folder, zero_shot, report)
+        for zero_shot in (
+            *(target.zero_shot for target in materials.targets.values()),
+            *materials.transfers.values(),
+        )
     ]
     while left := [ensure for ensure in missing if not ensure()]:
         if len(left) == len(missing):  # other workers are at all of them
@@ -132,21 +135,25 @@ def _ensure_probe(materials: Materials, folder: StudyFolder, name: str, report: 
         return mine
 
 
-def _ensure_transfer(
-    spec: StudySpec, materials: Materials, folder: StudyFolder, name: str, report: Report
+def _ensure_zero_shot(
+    spec: StudySpec,
+    backbone: Backbone,
+    folder: StudyFolder,
+    material: TransferMaterial,
+    report: Report,
 ) -> bool:
     """Whether the accuracies are there now; False while another worker takes them."""
-    path, transfer = _transfer_path(folder, materials, name), materials.transfers[name]
+    path = _zero_shot_path(folder, backbone, material)
     if load_transfer(path) is not None:
         return True
     with claim(_lock_path(folder, path)) as mine:
         if mine and load_transfer(path) is None:
-            report(f"baseline zero-shot accuracy: {name}")
+            report(f"baseline zero-shot accuracy: {material.name}")
             found = measure_transfer(
-                materials.backbone,
-                transfer.prompts,
-                transfer.images,
-                transfer.epoch_images,
+                backbone,
+                material.prompts,
+                material.images,
+                material.epoch_images,
                 batch_size=spec.evaluation.batch_size,
             )
             save_transfer(found, path)
@@ -159,10 +166,15 @@ def read_baselines(folder: StudyFolder, materials: Materials, target: str) -> Ba
     Raises:
         RecordError: if something is missing or damaged.
     """
+    backbone = materials.backbone
     reading = load_reading(_probe_path(folder, materials, target))
-    found = {n: load_transfer(_transfer_path(folder, materials, n)) for n in materials.transfers}
+    own = load_transfer(_zero_shot_path(folder, backbone, materials.targets[target].zero_shot))
+    found = {
+        name: load_transfer(_zero_shot_path(folder, backbone, transfer))
+        for name, transfer in materials.transfers.items()
+    }
     transfers = {name: baseline for name, baseline in found.items() if baseline is not None}
-    if reading is None or len(transfers) < len(found):
+    if reading is None or own is None or len(transfers) < len(found):
         raise RecordError(
             Fault(
                 str(folder.path / "baselines"),
@@ -171,20 +183,20 @@ def read_baselines(folder: StudyFolder, materials: Materials, target: str) -> Ba
                 "Run the study again",
             )
         )
-    return Baselines(reading, transfers)
+    return Baselines(reading, own, transfers)
 
 
 def _probe_path(folder: StudyFolder, materials: Materials, target: str) -> Path:
-    return _path(folder, materials, target, materials.targets[target].probe_sha256)
+    return _path(folder, materials.backbone, target, materials.targets[target].probe_sha256)
 
 
-def _transfer_path(folder: StudyFolder, materials: Materials, name: str) -> Path:
-    return _path(folder, materials, name, materials.transfers[name].sha256)
+def _zero_shot_path(folder: StudyFolder, backbone: Backbone, material: TransferMaterial) -> Path:
+    return _path(folder, backbone, material.name, material.sha256)
 
 
-def _path(folder: StudyFolder, materials: Materials, name: str, sha256: str) -> Path:
+def _path(folder: StudyFolder, backbone: Backbone, name: str, sha256: str) -> Path:
     """Named after content, so that a changed backbone or set is measured anew."""
-    mark = content_hash([PROTOCOL_VERSION, materials.backbone.sha256, sha256])
+    mark = content_hash([PROTOCOL_VERSION, backbone.sha256, sha256])
     return folder.path / "baselines" / f"{name}-{mark[:12]}.safetensors"
 
 

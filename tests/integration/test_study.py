@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.evaluate import evaluate_run
 from clipdrift.export import export_merged
+from clipdrift.materials import load_materials
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.report import write_report
 from clipdrift.spec import StudySpec
@@ -107,6 +109,41 @@ def test_interpolated_weights_run_from_the_baseline_to_the_result(finished_study
         assert "interpolation.0.5.transfer.world.retention_pct" in extra
         still = len({extra[f"interpolation.{a}.test_accuracy"] for a in ("0", "0.5", "1")}) == 1
         assert still is (record.method == "linear_probe")
+
+
+@torch.inference_mode()
+def test_right_images_are_those_that_transformers_finds(
+    finished_study: Path, small_spec: StudySpec, cache_dir: Path
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(str(files("clipdrift") / "assets" / "mini-clip"))
+    clip = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    materials = load_materials(small_spec, cache_dir=cache_dir)
+    (target,), (transfer,) = materials.targets.values(), materials.transfers.values()
+    sets = {
+        "target_zero_shot": (target.test, target.prompts),
+        f"transfer.{transfer.name}": (transfer.images, transfer.prompts),
+    }
+    found, _ = StudyFolder(finished_study).records()
+    for name, (images, prompts) in sets.items():
+        values = torch.from_numpy(images.take(slice(None)).astype(np.float32) / 127.5 - 1)
+        tokens = tokenizer([group[0] for group in prompts], padding=True, return_tensors="pt")
+        logits = clip(pixel_values=values.permute(0, 3, 1, 2), **tokens).logits_per_image
+        expected = logits.argmax(dim=1).numpy() == images.labels
+        for record in found:
+            was = record.result.correct[f"{name}.baseline_accuracy"].hits
+            assert (was != expected).mean() < 0.005, name  # ties within rounding
+    probes = [record for record in found if record.method == "linear_probe"]
+    for record in probes:  # moves no image embedding
+        correct = record.result.correct
+        assert correct[f"{name}.accuracy"] == correct[f"{name}.baseline_accuracy"]
+    for record in found:
+        named = {key for key, value in record.result.accuracies() if value is not None}
+        others = {key for key in named if "corruption" in key or key.endswith("retention_pct")}
+        assert set(record.result.correct) == named - others
+        assert record.result.test_chance == np.bincount(target.test.labels).max() / len(target.test)
 
 
 def test_corrupted_parts_are_read_for_every_run(finished_study: Path) -> None:

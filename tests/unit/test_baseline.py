@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from clipdrift.reading.baseline import (
     score,
 )
 from clipdrift.reading.screening import Predictor
+from clipdrift.records.correct import Correct
 from clipdrift.sealed import save_sealed
 
 PROMPTS = [[f"a photo of a {name}", name] for name in WORLD_CLASSES[:20]]
@@ -44,13 +46,17 @@ def reading() -> ProbeReading:
     return probe(mini_clip().encoder(), land_cover(12))
 
 
-def accuracy_by_hand(features: Tensor, text: Tensor, labels: np.ndarray) -> float:
+def right_by_hand(features: Tensor, text: Tensor, labels: np.ndarray) -> list[bool]:
     """argmax of cosines in float64, one image at a time."""
-    right = 0
+    right = []
     for image, label in zip(features.double().numpy(), labels, strict=True):
         cosines = [image @ t / np.linalg.norm(image) / np.linalg.norm(t) for t in text.numpy()]
-        right += int(np.argmax(cosines)) == label
-    return right / len(labels)
+        right.append(bool(np.argmax(cosines) == label))
+    return right
+
+
+def some(n: int = 3) -> Correct:
+    return Correct.of(np.arange(n) % 2 == 0)
 
 
 @pytest.mark.parametrize("batch_size", [7, 60])
@@ -62,18 +68,19 @@ def test_a_score_is_the_share_of_largest_cosines(batch_size: int) -> None:
         with torch.no_grad():
             features = model.encoder.eval()(torch.from_numpy(images.pixels))
         scores[name] = score(model.encoder, images, text, Predictor(batch_size))
-        assert scores[name] == accuracy_by_hand(features, text, images.labels)
+        assert scores[name].hits.tolist() == right_by_hand(features, text, images.labels)
     assert scores["baseline"] != scores["adapted"]  # the live encoder is read, not the backbone
-    assert 0.6 < scores["baseline"] < 1
+    assert 0.6 < scores["baseline"].accuracy < 1
 
 
 def test_a_score_follows_the_order_of_the_view() -> None:
     images, text = world(60), mini_clip().text_features(PROMPTS)
     shuffled = images.select(np.random.default_rng(0).permutation(60))
     encoder = mini_clip().encoder()
-    assert score(encoder, shuffled, text, Predictor(16)) == score(
-        encoder, images, text, Predictor(16)
-    )
+    before = score(encoder, images, text, Predictor(16)).hits
+    assert not before.all()
+    order = np.random.default_rng(0).permutation(60)
+    assert (score(encoder, shuffled, text, Predictor(16)).hits == before[order]).all()
 
 
 def test_a_transfer_baseline_is_text_accuracy_and_epoch_part() -> None:
@@ -83,10 +90,12 @@ def test_a_transfer_baseline_is_text_accuracy_and_epoch_part() -> None:
     with torch.no_grad():
         features = mini_clip().encoder()(torch.from_numpy(images.pixels))
     assert torch.equal(found.text_features, mini_clip().text_features(PROMPTS))
-    assert found.accuracy == accuracy_by_hand(features, found.text_features, images.labels)
-    assert found.epoch_accuracy == accuracy_by_hand(features[:20], found.text_features, part.labels)
+    right = right_by_hand(features, found.text_features, images.labels)
+    assert found.correct.hits.tolist() == right
+    assert found.epoch_correct is not None
+    assert found.epoch_correct.hits.tolist() == right[:20]
     without = measure_transfer(mini_clip(), PROMPTS, images, None, batch_size=16)
-    assert (without.accuracy, without.epoch_accuracy) == (found.accuracy, None)
+    assert (without.correct, without.epoch_correct) == (found.correct, None)
 
 
 def test_a_probe_reads_the_images_in_view_through_the_live_encoder(reading: ProbeReading) -> None:
@@ -110,22 +119,22 @@ def test_a_reading_comes_back_to_the_last_bit(reading: ProbeReading, tmp_path: P
         assert torch.equal(a, b), field.name
 
 
-@pytest.mark.parametrize("epoch_accuracy", [None, 1 / 3])
+@pytest.mark.parametrize("epoch_correct", [None, some(11)])
 def test_a_transfer_comes_back_to_the_last_bit(
-    epoch_accuracy: float | None, tmp_path: Path
+    epoch_correct: Correct | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "deep" / "digits.safetensors"
-    before = TransferBaseline(mini_clip().text_features(PROMPTS), 0.1 + 0.2, epoch_accuracy)
+    before = TransferBaseline(mini_clip().text_features(PROMPTS), some(30), epoch_correct)
     save_transfer(before, path)
     back = load_transfer(path)
     assert back is not None
     assert torch.equal(back.text_features, before.text_features)
-    assert (back.accuracy, back.epoch_accuracy) == (0.1 + 0.2, epoch_accuracy)
+    assert (back.correct, back.epoch_correct) == (some(30), epoch_correct)
 
 
 @pytest.mark.parametrize("eighths", range(8))
 def test_torn_files_are_not_used(reading: ProbeReading, tmp_path: Path, eighths: int) -> None:
-    transfer = TransferBaseline(mini_clip().text_features(PROMPTS), 0.5, 0.5)
+    transfer = TransferBaseline(mini_clip().text_features(PROMPTS), some(), some())
     for name, save in (
         ("probe", lambda path: save_reading(reading, path)),
         ("transfer", lambda path: save_transfer(transfer, path)),
@@ -146,7 +155,7 @@ def test_missing_files_are_not_used(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_is_seen(reading: ProbeReading, tmp_path: Path) -> None:
     save_reading(reading, tmp_path / "probe")
-    save_transfer(TransferBaseline(torch.ones(4, 8), 0.5, None), tmp_path / "transfer")
+    save_transfer(TransferBaseline(torch.ones(4, 8), some(), None), tmp_path / "transfer")
     for name in ("probe", "transfer"):
         content = bytearray((tmp_path / name).read_bytes())
         content[-3] ^= 4
@@ -164,9 +173,18 @@ def test_readings_with_other_fields_are_not_used(reading: ProbeReading, tmp_path
     assert load_reading(path) is None
 
 
-@pytest.mark.parametrize("facts", [{}, {"accuracy": 0.5}, {"other": 1}])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"correct": {"n": 3, "bits": "oA=="}},
+        {"accuracy": 0.5, "epoch_accuracy": None},  # of an earlier version
+        {"correct": {"n": 30, "bits": "oA=="}, "epoch_correct": None},
+        {"correct": 1, "epoch_correct": None},
+    ],
+)
 def test_transfers_without_their_numbers_are_not_used(
-    facts: dict[str, float], tmp_path: Path
+    facts: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "transfer"
     save_sealed(path, {"text_features": torch.eye(3)}, facts)

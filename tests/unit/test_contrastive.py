@@ -29,6 +29,7 @@ from clipdrift.methods.merged import as_model, merged, scaled, soup
 from clipdrift.reading.baseline import TransferBaseline, probe
 from clipdrift.reading.model import read_drift, read_transfers
 from clipdrift.reading.screening import Predictor
+from clipdrift.records.correct import Correct
 from clipdrift.spec.methods import MethodBase, MethodSpec
 from clipdrift.spec.parts import BackboneSpec, ScheduleSpec
 from clipdrift.step.contrastive import AgainstTexts, contrastive_loss
@@ -383,15 +384,17 @@ def test_transfers_are_scored_by_the_live_text_tower(clip: Backbone, folder: Pat
     material = TransferMaterial("other", others, images, images, ())
     materials = Materials(clip, {}, {"other": material})
     untouched = clip.text_features(others)
-    known = {"other": TransferBaseline(untouched, 0.5, 0.5)}
-    found = read_transfers(model, materials, known, Predictor(16), whole=True)["other"]
+    half = Correct.of(np.arange(len(images)) % 2 == 0)
+    known = {"other": TransferBaseline(untouched, half, half)}
+    zero_shot = read_transfers(model, materials, known, Predictor(16), whole=True)
+    found = zero_shot.readings["other"]
     whole = plain(model, folder)
     with torch.no_grad():
         values = model.encoder.normalise(torch.from_numpy(images.pixels))
         image = whole.get_image_features(pixel_values=values).pooler_output
     right = (image @ classes_of(whole, clip, others).T).argmax(dim=1).numpy() == images.labels
-    assert found.accuracy == pytest.approx(right.mean())
-    assert found.retention_pct == pytest.approx(200 * right.mean())
+    assert zero_shot.correct["transfer.other.accuracy"].hits.tolist() == right.tolist()
+    assert found.retention_pct == pytest.approx(100 * right.mean() / half.accuracy)
     stale = (image @ untouched.T).argmax(dim=1).numpy() == images.labels
     assert stale.mean() != right.mean()  # else this could not tell
 

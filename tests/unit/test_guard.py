@@ -195,7 +195,7 @@ def test_without_the_guard_each_bug_reads_as_retention_of_100(
     text = torch.nn.functional.normalize(class_means(images), dim=-1)
 
     def accuracy(encoder: ImageEncoder) -> float:
-        return score(encoder, images, text, Predictor(30))
+        return score(encoder, images, text, Predictor(30)).accuracy
 
     baseline = accuracy(mini_clip().encoder())
     assert 0.3 < baseline < 1

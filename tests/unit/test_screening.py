@@ -50,7 +50,7 @@ def clear_scores(n: int = N, classes: int = 5) -> Tensor:
 def test_clear_calls_are_never_made_twice() -> None:
     error = 0.05 * torch.rand(N, 5, generator=torch.Generator().manual_seed(0))
     scores, predict = Scores(clear_scores(), error), Predictor(64, screened=True)
-    assert predict.accuracy(scores, scores.images(), CPU) == 1.0
+    assert predict.correct(scores, scores.images(), CPU).accuracy == 1.0
     assert len(scores.asked) == len(set(scores.asked)) == SAMPLE
     assert np.diff(sorted(scores.asked)).max() <= N // SAMPLE + 1  # all over the set
     assert (predict.images, predict.settled) == (N, SAMPLE)

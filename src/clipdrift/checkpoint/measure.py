@@ -99,7 +99,7 @@ def _transfer(
     own = checkpoint.own_text
     text = checkpoint.live.text_features(prompts) if own else before.text_features
     now = score(checkpoint.encoder, images, text, Predictor(batch))
-    return transfer_reading(now, before.accuracy, len(images), len(prompts))
+    return transfer_reading(now, before.correct, images.labels, len(prompts))
 
 
 def _drift(checkpoint: Checkpoint, materials: Materials) -> dict[str, Reading]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, ImageEncoder
@@ -13,6 +14,7 @@ from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.screening import Predictor
+from clipdrift.records.correct import Correct
 from clipdrift.sealed import load_sealed, save_sealed
 from clipdrift.training.loop import in_batches
 
@@ -21,20 +23,20 @@ PROBE_BATCH = 50
 
 @dataclass(frozen=True)
 class TransferBaseline:
-    """One transfer set before fine-tuning: class embeddings [C, E] and accuracies (fractions)."""
+    """One set before fine-tuning: class embeddings [C, E] and the images that were right."""
 
     text_features: Tensor
-    accuracy: float
-    epoch_accuracy: float | None
+    correct: Correct
+    epoch_correct: Correct | None
 
 
 def score(
     encoder: ImageEncoder, images: Images, text_features: Tensor, predict: Predictor
-) -> float:
-    """Zero-shot accuracy (fraction) of an encoder as it is now, adapters and all."""
+) -> Correct:
+    """Images that an encoder as it is now, adapters and all, classifies rightly zero-shot."""
     device = encoder.mean.device
     text = text_features.to(device)
-    return predict.accuracy(lambda pixels: _cosines(encoder(pixels), text), images, device)
+    return predict.correct(lambda pixels: _cosines(encoder(pixels), text), images, device)
 
 
 def _cosines(features: Tensor, text: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ def measure_transfer(
     *,
     batch_size: int,
 ) -> TransferBaseline:
-    """Zero-shot accuracy of the untouched backbone on the whole set and on its epoch part.
+    """Zero-shot reading of the untouched backbone on the whole set and on its epoch part.
 
     In float32 throughout: it is measured once for all runs.
     """
@@ -65,8 +67,8 @@ def measure_transfer(
     text = backbone.text_features(prompts)
     return TransferBaseline(
         text_features=text.cpu(),
-        accuracy=score(encoder, images, text, predict),
-        epoch_accuracy=score(encoder, epoch_images, text, predict)
+        correct=score(encoder, images, text, predict),
+        epoch_correct=score(encoder, epoch_images, text, predict)
         if epoch_images is not None
         else None,
     )
@@ -87,15 +89,22 @@ def load_reading(path: Path) -> ProbeReading | None:
 
 
 def save_transfer(baseline: TransferBaseline, path: Path) -> None:
-    """Write a transfer baseline with a checksum: text features, accuracies as facts."""
-    numbers = {"accuracy": baseline.accuracy, "epoch_accuracy": baseline.epoch_accuracy}
-    save_sealed(path, {"text_features": baseline.text_features}, numbers)
+    """Write a transfer baseline with a checksum: text features, right images as facts."""
+    epoch = baseline.epoch_correct
+    facts = {
+        "correct": baseline.correct.model_dump(),
+        "epoch_correct": epoch.model_dump() if epoch else None,
+    }
+    save_sealed(path, {"text_features": baseline.text_features}, facts)
 
 
 def load_transfer(path: Path) -> TransferBaseline | None:
-    """A baseline written by `save_transfer`, or None if it is missing or damaged."""
+    """A baseline written by `save_transfer`, or None if it is missing, damaged or older."""
+    saved = load_sealed(path)
+    if saved is None:
+        return None
     try:
-        saved = load_sealed(path)
-        return TransferBaseline(saved[0]["text_features"], **saved[1]) if saved else None
-    except (TypeError, KeyError):
+        facts = {name: value and Correct(**value) for name, value in saved[1].items()}
+        return TransferBaseline(saved[0]["text_features"], **facts)
+    except (TypeError, KeyError, ValidationError):
         return None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, ImageEncoder, TextEncoder
@@ -21,7 +23,8 @@ from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
 from clipdrift.reading.baseline import TransferBaseline, probe, score
 from clipdrift.reading.screening import Predictor
-from clipdrift.records.schema import Reading, Result, TransferReading
+from clipdrift.records.correct import Correct
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result, TransferReading
 from clipdrift.training.loop import in_batches
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
@@ -29,19 +32,29 @@ NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attenti
 
 @dataclass(frozen=True)
 class Baselines:
-    """The untouched backbone on one target's probe set and on every transfer set."""
+    """The untouched backbone on one target's probe set and test part, and on every transfer set.
+
+    target: the test part, zero-shot.
+    """
 
     probe: ProbeReading
+    target: TransferBaseline
     transfers: Mapping[str, TransferBaseline]
+
+
+class ZeroShot(NamedTuple):
+    """Zero-shot readings by name, and the images behind their accuracies by dotted name."""
+
+    readings: dict[str, TransferReading]
+    correct: dict[str, Correct]
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Target classification: accuracy (fraction) and mean cross-entropy (nats)."""
+    """Target classification: the images that are right, and mean cross-entropy (nats)."""
 
-    accuracy: float
+    correct: Correct
     loss: float
-    n_images: int
 
 
 class Readable(Protocol):
@@ -72,19 +85,21 @@ def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classif
     device = model.encoder.mean.device
     logits = torch.cat([model(b.to(device)).cpu() for b in in_batches(images, batch_size)])
     labels = torch.from_numpy(images.labels)
-    hits = (logits.argmax(dim=1) == labels).double().mean()
     loss = nn.functional.cross_entropy(logits.double(), labels)
-    return Classified(float(hits), float(loss), len(images))
+    return Classified(Correct.of((logits.argmax(dim=1) == labels).numpy()), float(loss))
 
 
-def accuracy(model: AdaptedModel, images: Images, predict: Predictor) -> float:
-    """Accuracy (fraction) of the adapted model with its head."""
-    return predict.accuracy(model, images, model.encoder.mean.device)
+def classified(model: AdaptedModel, images: Images, predict: Predictor) -> Correct:
+    """Images that the adapted model with its head classifies rightly."""
+    return predict.correct(model, images, model.encoder.mean.device)
 
 
-def val_accuracy(model: AdaptedModel, target: TargetMaterial, predict: Predictor) -> float | None:
-    """Accuracy (fraction) on the validation images; None in a study without any."""
-    return accuracy(model, target.val, predict) if len(target.val) else None
+def read_val(model: AdaptedModel, target: TargetMaterial, predict: Predictor) -> dict[str, Any]:
+    """`val_accuracy` and `correct` of a reading; null and empty in a study without validation."""
+    if not len(target.val):
+        return {"val_accuracy": None, "correct": {}}
+    found = classified(model, target.val, predict)
+    return {"val_accuracy": found.accuracy, "correct": {"val_accuracy": found}}
 
 
 def read_drift(
@@ -140,23 +155,65 @@ def read_transfers(
     predict: Predictor,
     *,
     whole: bool,
-) -> dict[str, TransferReading]:
+) -> ZeroShot:
     """Zero-shot accuracy and retention on every transfer set, or on its part for epochs.
 
     Classes are read by the live text tower where the method adapts one.
     """
-    readings = {}
+    found = ZeroShot({}, {})
     for name, transfer in materials.transfers.items():
         images = transfer.images if whole else transfer.epoch_images
-        before = baselines[name].accuracy if whole else baselines[name].epoch_accuracy
+        before = baselines[name].correct if whole else baselines[name].epoch_correct
         if images is None or before is None:
             continue
         text = baselines[name].text_features
-        if model.text is not None:
-            text = model.text.class_features(transfer.prompts)
-        now = score(model.encoder, images, text, predict)
-        readings[name] = transfer_reading(now, before, len(images), len(transfer.prompts))
-    return readings
+        now = _zero_shot(model, images, transfer.prompts, text, predict)
+        found.readings[name] = transfer_reading(now, before, images.labels, len(transfer.prompts))
+        found.correct.update(_both(f"transfer.{name}", now, before))
+    return found
+
+
+def _zero_shot(
+    model: AdaptedModel,
+    images: Images,
+    prompts: list[list[str]],
+    untouched: Tensor,
+    predict: Predictor,
+) -> Correct:
+    text = untouched if model.text is None else model.text.class_features(prompts)
+    return score(model.encoder, images, text, predict)
+
+
+def _both(name: str, now: Correct, before: Correct) -> dict[str, Correct]:
+    return {f"{name}.accuracy": now, f"{name}.baseline_accuracy": before}
+
+
+def read_test(
+    model: AdaptedModel,
+    materials: Materials,
+    target: TargetMaterial,
+    baselines: Baselines,
+    predict: Predictor,
+) -> dict[str, Any]:
+    """Fields of a result: the test part with the head and zero-shot, and every transfer set."""
+    test = classify(model, target.test, batch_size=predict.batch_size)
+    before = baselines.target
+    now = _zero_shot(model, target.test, target.prompts, before.text_features, predict)
+    labels, n_classes = target.test.labels, len(target.prompts)
+    transfers = read_transfers(model, materials, baselines.transfers, predict, whole=True)
+    return {
+        "test_accuracy": test.correct.accuracy,
+        "test_loss": test.loss,
+        "test_n_images": test.correct.n,
+        "test_chance": chance(labels),
+        "target_zero_shot": transfer_reading(now, before.correct, labels, n_classes),
+        "transfer": transfers.readings,
+        "correct": {
+            "test_accuracy": test.correct,
+            **_both(TARGET_ZERO_SHOT, now, before.correct),
+            **transfers.correct,
+        },
+    }
 
 
 def read_result(
@@ -169,27 +226,38 @@ def read_result(
 ) -> Result:
     """Everything but post-hoc readings, anew, of a model whose weights are chosen."""
     drift, _ = read_drift(model, materials.backbone, target.probe, baselines.probe, probes)
-    test = classify(model, target.test, batch_size=predict.batch_size)
-    return Result(
-        **drift.model_dump(exclude={"val_accuracy", "transfer"}),
-        val_accuracy=val_accuracy(model, target, predict),
-        test_accuracy=test.accuracy,
-        test_loss=test.loss,
-        test_n_images=test.n_images,
-        transfer=read_transfers(model, materials, baselines.transfers, predict, whole=True),
-    )
+    val = read_val(model, target, predict)
+    test = read_test(model, materials, target, baselines, predict)
+    correct = {**val.pop("correct"), **test.pop("correct")}
+    levels = drift.model_dump(exclude={"val_accuracy", "transfer", "correct"})
+    return Result(**levels, **val, **test, correct=correct)
 
 
-def transfer_reading(now: float, before: float, n_images: int, n_classes: int) -> TransferReading:
-    """Accuracies (fractions) of a transfer set, adapted and baseline, with what they amount to."""
+def chance(labels: NDArray[np.int64]) -> float:
+    """Accuracy of always naming the commonest class: 1 / C where C classes are balanced.
+
+    >>> chance(np.array([0, 1, 1, 2]))
+    0.5
+    """
+    return int(np.bincount(labels).max()) / len(labels)
+
+
+def transfer_reading(
+    now: Correct, before: Correct, labels: NDArray[np.int64], n_classes: int
+) -> TransferReading:
+    """A set by the adapted model and by the baseline, with what the two amount to."""
+    accuracy, baseline = now.accuracy, before.accuracy
     return TransferReading(
-        accuracy=now,
-        baseline_accuracy=before,
-        retention_pct=retention_pct(now, before),
-        chance_corrected_retention_pct=chance_corrected_retention_pct(now, before, n_classes),
-        delta_accuracy_pp=100 * (now - before),
-        n_images=n_images,
+        accuracy=accuracy,
+        baseline_accuracy=baseline,
+        retention_pct=retention_pct(accuracy, baseline),
+        chance_corrected_retention_pct=chance_corrected_retention_pct(
+            accuracy, baseline, n_classes
+        ),
+        delta_accuracy_pp=100 * (accuracy - baseline),
+        n_images=now.n,
         n_classes=n_classes,
+        chance=chance(labels),
     )
 
 
@@ -225,10 +293,13 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
     reasons = dict(lacking)
     if reading.val_accuracy is None:
         reasons["val_accuracy"] = "no validation images in this study"
-    for name, transfer in reading.transfer.items():
+    zero_shot = {f"transfer.{name}": found for name, found in reading.transfer.items()}
+    if isinstance(reading, Result) and reading.target_zero_shot is not None:
+        zero_shot[TARGET_ZERO_SHOT] = reading.target_zero_shot
+    for name, found in zero_shot.items():
         for field in ("retention_pct", "chance_corrected_retention_pct"):
-            if getattr(transfer, field) is None:
-                reasons[f"transfer.{name}.{field}"] = "the baseline is not above the reference"
+            if getattr(found, field) is None:
+                reasons[f"{name}.{field}"] = "the baseline is not above the reference"
     for group in ("levels", "drift"):
         for name, value in getattr(reading, group).items():
             if value is None:

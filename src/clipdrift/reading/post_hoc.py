@@ -8,6 +8,7 @@ Names of the readings are those of `result.extra`:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,15 +21,24 @@ from clipdrift.methods.interpolate import interpolated
 from clipdrift.reading.model import (
     Baselines,
     Readable,
-    accuracy,
+    classified,
     main_numbers,
     read_transfers,
-    val_accuracy,
+    read_val,
 )
 from clipdrift.reading.screening import Predictor
+from clipdrift.records.correct import Correct
 from clipdrift.spec.parts import EvaluationSpec
 
 Numbers = dict[str, float | None]
+
+
+class PostHoc(NamedTuple):
+    """`result.extra`, and the images behind its accuracies as in `result.correct`."""
+
+    numbers: Numbers
+    correct: dict[str, Correct]
+
 
 CORRUPTED_AT_ONCE = 1024
 """Damaged copies that exist at a time: 150 MB at 224 pixels."""
@@ -41,28 +51,30 @@ def read_post_hoc(
     baselines: Baselines,
     asked: EvaluationSpec,
     predict: Predictor,
-) -> Numbers:
+) -> PostHoc:
     """All that the study asks for; the model is left as it was.
 
     Raises:
         AdapterInactiveError: if the encoder that is scored is not the interpolated one.
     """
     found: Numbers = {}
+    correct: dict[str, Correct] = {}
     plain = model.vision_state() is not None
     for alpha in asked.interpolation:
+        at = PostHoc(dict.fromkeys(_names(materials, target)), {})
         if plain:
-            numbers = _at(model, materials, target, baselines, alpha, predict)
-        else:
-            numbers = dict.fromkeys(_names(materials, target))
-        found.update({f"interpolation.{alpha:g}.{name}": value for name, value in numbers.items()})
+            at = _at(model, materials, target, baselines, alpha, predict)
+        name = f"interpolation.{alpha:g}"
+        found.update({f"{name}.{key}": value for key, value in at.numbers.items()})
+        correct.update({f"extra.{name}.{key}": value for key, value in at.correct.items()})
     for kind in asked.corruptions:
         for severity in asked.corruption_severities:
             found[f"corruption.{kind}.{severity}.accuracy"] = corrupted_accuracy(
                 model, target.test, kind, severity, predict
             )
     for name, images in target.corrupted.items():
-        found[f"corruption.{name}.accuracy"] = accuracy(model, images, predict)
-    return found
+        found[f"corruption.{name}.accuracy"] = classified(model, images, predict).accuracy
+    return PostHoc(found, correct)
 
 
 def _at(
@@ -72,17 +84,20 @@ def _at(
     baselines: Baselines,
     alpha: float,
     predict: Predictor,
-) -> Numbers:
+) -> PostHoc:
     """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
     few = target.guard_pixels(model.encoder.mean.device)
     with interpolated(model, materials.backbone, alpha) as (there, trained):
         assert_adapted(there, materials.backbone, few, trained=trained)
-        found: Numbers = {}
-        if len(target.val):
-            found["val_accuracy"] = val_accuracy(there, target, predict)
-        found["test_accuracy"] = accuracy(there, target.test, predict)
+        val = read_val(there, target, predict)
+        test = classified(there, target.test, predict)
         transfers = read_transfers(there, materials, baselines.transfers, predict, whole=True)
-    return {**found, **main_numbers(transfers)}
+    found: Numbers = {"test_accuracy": test.accuracy, **main_numbers(transfers.readings)}
+    correct = {**val["correct"], "test_accuracy": test}
+    if len(target.val):
+        found = {"val_accuracy": val["val_accuracy"], **found}
+    now = {k: v for k, v in transfers.correct.items() if not k.endswith(".baseline_accuracy")}
+    return PostHoc(found, {**correct, **now})
 
 
 def _names(materials: Materials, target: TargetMaterial) -> list[str]:
@@ -100,10 +115,10 @@ def corrupted_accuracy(
 ) -> float:
     """Target accuracy (fraction) on corrupted copies of some images, made a part at a time."""
     hits = sum(
-        accuracy(model, part, predict) * len(part)
+        int(classified(model, part, predict).hits.sum())
         for part in _corrupted(images, kind, severity, CORRUPTED_AT_ONCE)
     )
-    return round(hits) / len(images)
+    return hits / len(images)
 
 
 def _corrupted(images: Images, kind: str, severity: int, size: int) -> Iterator[Images]:

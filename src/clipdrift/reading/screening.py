@@ -19,6 +19,7 @@ from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.probes.attention_maps import tower_blocks
 from clipdrift.probes.zero_shot import largest
+from clipdrift.records.correct import Correct
 from clipdrift.step.engine import autocast
 from clipdrift.training.loop import in_batches
 
@@ -80,10 +81,9 @@ class Predictor:
         self.settled += len(images) - int(open_.sum())
         return predicted
 
-    def accuracy(self, score: Score, images: Images, device: torch.device) -> float:
-        """Fraction of images whose predicted class is their label."""
-        hits = self.classes(score, images, device) == torch.from_numpy(images.labels)
-        return float(hits.double().mean())
+    def correct(self, score: Score, images: Images, device: torch.device) -> Correct:
+        """The images whose predicted class is their label."""
+        return Correct.of(self.classes(score, images, device).numpy() == images.labels)
 
     def _scores(self, score: Score, images: Images, device: torch.device, precision: str) -> Tensor:
         with autocast(device, precision):

@@ -7,22 +7,35 @@ that are undefined are null and `undefined` says why, by dotted name.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.records.correct import Correct
 from clipdrift.spec import RunConfig, content_hash
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
 Number = float | None
+TARGET_ZERO_SHOT = "target_zero_shot"
 Status = Literal["finished", "diverged", "stopped", "failed"]
 
 
+def _is_none(value: object) -> bool:
+    """Left out of the JSON, so that older records keep their checksum."""
+    return value is None
+
+
 class TransferReading(BaseModel):
-    """Zero-shot result on one transfer dataset; accuracies are fractions."""
+    """Zero-shot result on one dataset; accuracies are fractions.
+
+    chance: accuracy of always naming the commonest class of the images, 1 / C where they are
+    balanced.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,10 +46,14 @@ class TransferReading(BaseModel):
     delta_accuracy_pp: Number = None
     n_images: int | None = None
     n_classes: int | None = None
+    chance: Number = Field(None, exclude_if=_is_none)
 
 
 class Reading(BaseModel):
-    """What can be read of a model at one moment."""
+    """What can be read of a model at one moment.
+
+    correct: dotted name of an accuracy -> the images that it is the mean of, where they are known.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,6 +63,27 @@ class Reading(BaseModel):
     drift: dict[str, Number] = Field(default_factory=dict)
     levels_per_block: dict[str, list[Number]] = Field(default_factory=dict)
     drift_per_block: dict[str, list[Number]] = Field(default_factory=dict)
+    correct: dict[str, Correct] = Field(default_factory=dict, exclude_if=lambda found: not found)
+
+    @model_validator(mode="after")
+    def _correct_as_stated(self) -> Self:
+        stated = dict(self.accuracies())
+        for name, correct in self.correct.items():
+            value = stated.get(name)
+            if value is None or not math.isclose(value, correct.accuracy, abs_tol=1e-9):
+                raise ValueError(f"{name} is {value}, its images say {correct.accuracy}")
+        return self
+
+    def accuracies(self) -> Iterator[tuple[str, Number]]:
+        """Every accuracy that single images can stand behind, by its dotted name."""
+        yield "val_accuracy", self.val_accuracy
+        for name, reading in self.transfer.items():
+            yield from _of(f"transfer.{name}", reading)
+
+
+def _of(name: str, reading: TransferReading) -> Iterator[tuple[str, Number]]:
+    yield f"{name}.accuracy", reading.accuracy
+    yield f"{name}.baseline_accuracy", reading.baseline_accuracy
 
 
 class EpochReading(Reading):
@@ -63,16 +101,31 @@ class EpochReading(Reading):
 
 
 class Result(Reading):
-    """The reading at the selected epoch, with the test part, which is read once."""
+    """The reading at the selected epoch, with the test part, which is read once.
+
+    test_chance: accuracy of always naming the commonest class of the test part. target_zero_shot:
+    the test part by class texts, without the head, of the untouched and of the adapted model: was
+    fine-tuning needed?
+    """
 
     test_accuracy: Number = None
     test_loss: Number = None
     test_n_images: int | None = None
+    test_chance: Number = Field(None, exclude_if=_is_none)
+    target_zero_shot: TransferReading | None = Field(None, exclude_if=_is_none)
     parameters_trained: int | None = None
     parameters_total: int | None = None
     extra: dict[str, Number] = Field(
         default_factory=dict, description="signals of imported records, readings beside the result"
     )
+
+    def accuracies(self) -> Iterator[tuple[str, Number]]:
+        """As of a reading, with those of the test part and of `extra`."""
+        yield from super().accuracies()
+        yield "test_accuracy", self.test_accuracy
+        if self.target_zero_shot is not None:
+            yield from _of(TARGET_ZERO_SHOT, self.target_zero_shot)
+        yield from ((f"extra.{name}", value) for name, value in self.extra.items())
 
 
 class EarlyStop(BaseModel):

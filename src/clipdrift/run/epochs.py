@@ -19,11 +19,11 @@ from clipdrift.penalties.held import held_near
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading.model import (
     Baselines,
-    accuracy,
+    classified,
     read_drift,
     read_transfers,
+    read_val,
     transfer_reading,
-    val_accuracy,
 )
 from clipdrift.reading.screening import Predictor, worth_screening
 from clipdrift.records import EpochReading
@@ -207,9 +207,9 @@ class Epochs:
             train_loss=done.train_loss if done else None,
             penalties=_finite(done.penalties) if done else {},
             train_seconds=done.seconds if done else 0.0,
-            val_accuracy=val_accuracy(model, self.target, self.predict),
+            **read_val(model, self.target, self.predict),
             transfer=self._epoch_transfers(model, epoch),
-            **drift.model_dump(exclude={"val_accuracy", "transfer"}),
+            **drift.model_dump(exclude={"val_accuracy", "transfer", "correct"}),
         )
         self.history.append(reading)
         if done:
@@ -222,12 +222,12 @@ class Epochs:
             pixels = self.target.guard_pixels(self.device)
             assert_adapted(model, self.materials.backbone, pixels)
         if epoch or model.family.moves_at_start:
-            return read_transfers(model, self.materials, before, self.predict, whole=False)
+            return read_transfers(model, self.materials, before, self.predict, whole=False).readings
         # Before training the encoder is the baseline, and its accuracies are already known.
         return {
-            name: transfer_reading(known, known, len(t.epoch_images), len(t.prompts))
+            name: transfer_reading(known, known, t.epoch_images.labels, len(t.prompts))
             for name, t in self.materials.transfers.items()
-            if t.epoch_images is not None and (known := before[name].epoch_accuracy) is not None
+            if t.epoch_images is not None and (known := before[name].epoch_correct) is not None
         }
 
     def _select(self, model: AdaptedModel, reading: EpochReading, probe: ProbeReading) -> None:
@@ -240,7 +240,7 @@ class Epochs:
         if self.config.checkpoint == "last":
             return float(reading.epoch)
         if self.config.checkpoint == "paper_test_selected":
-            return accuracy(model, self.target.test, self.predict)
+            return classified(model, self.target.test, self.predict).accuracy
         if reading.val_accuracy is None:
             raise ValueError("best_validation needs validation images")
         return reading.val_accuracy

@@ -14,7 +14,7 @@ from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.provenance import peak_memory_bytes, provenance
-from clipdrift.reading.model import Baselines, classify, not_read, read_transfers, undefined_reasons
+from clipdrift.reading.model import Baselines, not_read, read_test, undefined_reasons
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
@@ -26,7 +26,7 @@ from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
 from clipdrift.training.loop import Diverged
 
-NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "penalties", "transfer"}
+NOT_OF_RESULT = {"epoch", "step", "train_loss", "train_seconds", "penalties", "transfer", "correct"}
 """What an epoch's reading holds and the result does not, or reads anew on the whole sets."""
 
 
@@ -142,10 +142,7 @@ class Run:
         pixels = self.target.guard_pixels(self.device)
         assert_adapted(model, self.materials.backbone, pixels, trained=kept.weights)
         predict = self.epochs.predict
-        test = classify(model, self.target.test, batch_size=predict.batch_size)
-        transfer = read_transfers(
-            model, self.materials, self.baselines.transfers, predict, whole=True
-        )
+        test = read_test(model, self.materials, self.target, self.baselines, predict)
         with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         model.save(self.path)
@@ -153,22 +150,16 @@ class Run:
         save_attention_pictures(
             model.encoder, self.materials.backbone, self.target.probe, self.path / "attention"
         )
+        asked = self.config.evaluation
+        extra = read_post_hoc(model, self.materials, self.target, self.baselines, asked, predict)
+        correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),
-            transfer=transfer,
-            test_accuracy=test.accuracy,
-            test_loss=test.loss,
-            test_n_images=test.n_images,
+            **test,
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),
-            extra=read_post_hoc(
-                model,
-                self.materials,
-                self.target,
-                self.baselines,
-                self.config.evaluation,
-                predict,
-            ),
+            extra=extra.numbers,
+            correct=correct,
         )
 
     def _timing(self) -> dict[str, float | None]:
