@@ -19,9 +19,15 @@ A fault says where, what was expected, what was found, and what to do next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import difflib
+import reprlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+SHOWN_ALIKE = 3
+"""Faults of one rule and one next step that are told in full; the others are counted."""
+LONGEST_NAME = 100
+"""Characters of a name for which a similar one is looked for: the search is quadratic in them."""
 MAX_PART = 4_000
 """Characters of each part of a fault that are shown: a table may hold a cell of any length."""
 
@@ -57,6 +63,55 @@ def _shown(text: str) -> str:
     )
 
 
+def told(faults: Iterable[Fault]) -> list[str]:
+    """A line a fault; of those that ask for the same, three, the last of which counts the others.
+
+    >>> told(Fault(f"row {i}", "a name", "''", "Give it") for i in range(5))[-1]
+    "row 2: expected a name, got '' (and 2 more: row 3, row 4). Give it."
+    """
+    alike: dict[tuple[str, str], list[Fault]] = {}
+    for fault in faults:
+        alike.setdefault((fault.expected, fault.next_step), []).append(fault)
+    lines: list[str] = []
+    for group in alike.values():
+        shown, others = group[:SHOWN_ALIKE], group[SHOWN_ALIKE:]
+        if others:
+            places = list(dict.fromkeys(fault.where for fault in others))
+            named = ", ".join(places[:20]) + (", ..." if len(places) > 20 else "")
+            got = f"{shown[-1].got[: MAX_PART // 2]} (and {len(others):,} more: {named})"
+            shown[-1] = replace(shown[-1], got=got)
+        lines += map(str, shown)
+    return lines
+
+
+def brief(value: object) -> str:
+    """A value as Python writes it, a few hundred characters at most; the rest is not unfolded.
+
+    >>> brief(["a"] * 10**6), brief(16**5000)
+    ("['a', 'a', 'a', 'a', 'a', 'a', 'a', 'a', ...]", 'a number of 20,001 bits')
+    """
+    return _BRIEF.repr(value)
+
+
+class _Brief(reprlib.Repr):
+    """Python refuses to write numbers of more than a few thousand digits."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length():,} bits"
+
+
+_BRIEF = _Brief()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxset = 3, 8, 8, 8
+_BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxother = 8, 200, 200
+
+
+def nearest(name: str, known: Sequence[str], *, n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names most like one that is not known; none for a name nobody mistyped."""
+    if len(name) > LONGEST_NAME:
+        return []
+    return difflib.get_close_matches(name, known, n=n, cutoff=cutoff)
+
+
 def is_failure(error: BaseException) -> bool:
     """Whether a library failed, by its own account or by a panic of its Rust code.
 
@@ -70,7 +125,7 @@ class ClipdriftError(Exception):
 
     def __init__(self, faults: Fault | Iterable[Fault]) -> None:
         self.faults: list[Fault] = [faults] if isinstance(faults, Fault) else list(faults)
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        super().__init__("\n".join(told(self.faults)))
 
 
 class SpecError(ClipdriftError):

@@ -17,7 +17,7 @@ import clipdrift
 ROOT = Path(clipdrift.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
-BASE = {"errors", "spec", "records"}
+BASE = {"errors", "paths", "spec", "records"}
 BACKBONE = BASE | {"plugins", "data", "backbone"}
 TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "step", "training"}
 MEASURED = TRAINED | {"materials", "provenance"}
@@ -26,8 +26,9 @@ WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "spec": {"errors"},
-    "records": {"errors", "spec"},
+    "paths": set(),
+    "spec": {"errors", "paths"},
+    "records": {"errors", "paths", "spec"},
     # measuring side
     "devices": {"errors"},
     "signals": set(),

@@ -170,6 +170,17 @@ def test_links_are_followed_inside_and_refused_outside(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_that_is_a_link_to_elsewhere_is_refused(tmp_path: Path, part: str) -> None:
+    for name in ("train", "test"):
+        fill(tmp_path / "set" / name, cat=2, dog=2)
+    (tmp_path / "set" / part).rename(tmp_path / "elsewhere")
+    (tmp_path / "set" / part).symlink_to(tmp_path / "elsewhere")
+    assert faults_of(tmp_path / "set") == [
+        f"toy.folder: expected links that stay inside the folder, got {part}. Copy it."
+    ]
+
+
 def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     fill(tmp_path / "real", cat=2, dog=2)
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -275,12 +275,29 @@ def test_relative_paths_may_not_leave_the_folder(path: str, tmp_path: Path) -> N
     assert faults_of(file) == [
         (
             "toy.files.test: expected relative image paths that stay inside "
-            f"{tmp_path / 'data'}, got {path} (1 in all). Move the images, or write absolute paths."
+            f"{tmp_path / 'data'}, links followed, got {path} (1 in all). "
+            "Move the images, or write absolute paths."
         )
     ]
     images = pa.array([{"bytes": None, "path": path}, {"bytes": encoded(1)}], IMAGE)
     (line,) = faults_of(write_parquet(tmp_path / "data" / "t.parquet", images, ["a", "b"]))
     assert f"got {path} (1 in all)" in line
+
+
+def test_relative_paths_may_not_leave_the_folder_by_links(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "out" / "deep").mkdir(parents=True)
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "out")
+    (tmp_path / "data" / "one.png").symlink_to(tmp_path / "out" / "one.png")
+    for path in ("linked/x.png", "linked/deep/x.png", "one.png"):
+        file = write_csv(tmp_path / "data" / "t.csv", "image,label", f"{path},a", "ok.png,b")
+        (line,) = faults_of(file)
+        assert f"links followed, got {path} (1 in all)" in line
+    (tmp_path / "data" / "real").mkdir()
+    (tmp_path / "data" / "real" / "x.png").write_bytes(encoded(5))
+    (tmp_path / "data" / "inside").symlink_to(tmp_path / "data" / "real")
+    file = write_csv(tmp_path / "data" / "t.csv", "image,label", "inside/x.png,a", "ok.png,b")
+    assert level_of(opened(file).load(0)) == 5
 
 
 def test_paths_beside_bytes_are_names_only(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import re
 import pytest
 
 from clipdrift import errors
-from clipdrift.errors import AdapterInactiveError, ClipdriftError, Fault, SpecError
+from clipdrift.errors import (
+    AdapterInactiveError,
+    ClipdriftError,
+    Fault,
+    SpecError,
+    brief,
+    nearest,
+    told,
+)
 
 FIRST = Fault("seeds", "distinct values", "[7, 7]", "Remove the second 7")
 SECOND = Fault("s.yaml:3 sedes", "a known key", "'sedes'", "Did you mean 'seeds'?")
@@ -48,3 +56,50 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
     }
     assert drawn == defined
     assert issubclass(AdapterInactiveError, ClipdriftError)
+
+
+def test_equal_faults_are_told_three_times_and_counted() -> None:
+    alike = [Fault("photos", "links that stay inside", f"{i}.png", "Copy it") for i in range(9999)]
+    lines = str(SpecError([FIRST, *alike, SECOND])).split("\n")
+    assert lines == [
+        str(FIRST),
+        "photos: expected links that stay inside, got 0.png. Copy it.",
+        "photos: expected links that stay inside, got 1.png. Copy it.",
+        ("photos: expected links that stay inside, got 2.png (and 9,996 more: photos). Copy it."),
+        str(SECOND),
+    ]
+    assert len(SpecError(alike).faults) == 9999
+
+
+def test_the_count_of_equal_faults_is_not_cut_off() -> None:
+    long = [Fault(f"row {i}", "a short cell", "x" * 10_000, "Cut it") for i in range(30)]
+    last = told(long)[-1]
+    assert "(and 27 more: row 3, row 4, " in last
+    assert last.endswith("row 22, ...). Cut it.")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("cat", "'cat'"),
+        ([1, 2.5, None], "[1, 2.5, None]"),
+        (list(range(10**6)), "[0, 1, 2, 3, 4, 5, 6, 7, ...]"),
+        ([[[[[[1]]]]]], "[[[[...]]]]"),
+        ({"a": 16**40_000}, "{'a': a number of 160,001 bits}"),
+    ],
+)
+def test_a_value_is_shown_in_few_words(value: object, text: str) -> None:
+    assert brief(value) == text
+
+
+def test_nested_lists_are_not_unfolded_to_be_shown() -> None:
+    bomb: list[object] = ["ha"]
+    for _ in range(60):
+        bomb = [bomb] * 10
+    assert len(brief(bomb)) < 5000
+    assert len(brief("x" * 10**8)) < 250
+
+
+def test_similar_names_are_looked_for_among_names_of_a_length_people_type() -> None:
+    assert nearest("sedes", ["seeds", "splits"]) == ["seeds"]
+    assert nearest("s" * 10**6, ["seeds", "s" * 10**6]) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from clipdrift.errors import ClipdriftError
+from clipdrift.errors import ClipdriftError, told
 
 
 def main() -> None:
@@ -14,8 +14,8 @@ def main() -> None:
     try:
         app()
     except ClipdriftError as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
+        for line in told(error.faults):
+            print(line, file=sys.stderr)
         sys.exit(2)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from clipdrift.data.decode import UnreadableImageError
 from clipdrift.data.labels import WrittenLabels
 from clipdrift.errors import DataError, Fault
+from clipdrift.paths import leads_out
 
 
 def require_columns(have: Sequence[str], image: str, label: str, *, where: str) -> None:
@@ -43,26 +44,31 @@ def image_source(cell: Any, root: Path) -> bytes | Path:
     raise UnreadableImageError("no image in this row" if not cell else f"a {type(cell).__name__}")
 
 
-def leaves_folder(written: str) -> bool:
-    """Whether a relative path climbs out of the folder it starts from.
-
-    Absolute paths and links are the word of whoever wrote the table, and are followed.
-    """
-    return os.path.normpath(written).split(os.sep)[0] == os.pardir
-
-
 def require_inside(written: Sequence[str], root: Path, *, where: str) -> None:
-    """Raises DataError if relative image paths leave the folder they start from."""
-    outside = [path for path in written if leaves_folder(path)]
+    """Raises DataError if relative image paths leave the folder they start from, by `..` or a link.
+
+    Absolute paths are the word of whoever wrote the table, and are followed.
+    """
+    folders: dict[str, bool] = {}  # many images lie in one folder: its links are followed once
+    outside = [path for path in written if not os.path.isabs(path) and _leaves(path, root, folders)]
     if outside:
         raise DataError(
             Fault(
                 where,
-                f"relative image paths that stay inside {root}",
+                f"relative image paths that stay inside {root}, links followed",
                 f"{', '.join(outside[:5])} ({len(outside)} in all)",
                 "Move the images, or write absolute paths",
             )
         )
+
+
+def _leaves(path: str, root: Path, folders: dict[str, bool]) -> bool:
+    whole = os.path.join(root, path)
+    head, name = os.path.split(whole)
+    folder = whole if name == os.pardir else head
+    if folder not in folders:
+        folders[folder] = leads_out(folder, root)
+    return folders[folder] or (os.path.islink(whole) and leads_out(whole, root))
 
 
 def written_labels(

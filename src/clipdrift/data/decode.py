@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipdrift.data.parts import Loaded
+from clipdrift.paths import read_file
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "squash"]
@@ -19,6 +20,9 @@ ResizeMode = Literal["shortest", "squash"]
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded: a small file can claim any size, and this
 many pixels take up to 1 GB while they become RGB."""
+
+MAX_BYTES = 250_000_000
+"""Larger files are not read: as much as `MAX_PIXELS` take in a format that does not compress."""
 
 _STRIP_PIXELS = 4_000_000
 
@@ -49,14 +53,14 @@ def open_image(source: bytes | Path) -> Image.Image:
     """Open encoded bytes or a file; pixels are decoded later.
 
     Raises:
-        UnreadableImageError: no such file, no bytes, an unknown format, too many pixels.
+        UnreadableImageError: no such file, no plain file, no bytes or too many, an unknown format,
+            too many pixels.
     """
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else read_file(source, MAX_BYTES)
     except OSError as error:
-        raise UnreadableImageError((error.strerror or "cannot be read").lower()) from error
-    except ValueError as error:  # a NUL in its path
-        raise UnreadableImageError("no such file or directory") from error
+        text = error.strerror or "cannot be read"
+        raise UnreadableImageError(text[0].lower() + text[1:]) from error
     if not data:
         raise UnreadableImageError("0 bytes")
     try:

@@ -17,6 +17,7 @@ from clipdrift.data.decode import SUFFIXES, open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
 from clipdrift.errors import DataError, Fault
+from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
 TRAIN_AND_TEST = SplitFiles(train="train", test="test")
@@ -36,7 +37,7 @@ class _Listing:
     def read(self, part: Path) -> None:
         """List every class folder of `part`."""
         classes, stray = 0, []
-        for entry in self._visible(part):
+        for entry in self._visible(part) if self._stays(part) else ():
             if os.path.isdir(entry):
                 classes += 1
                 self._read_class(entry)
@@ -87,11 +88,14 @@ class _Listing:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            # Unlike those of Path, the functions of os.path take loops and endless names as well.
-            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(self.root):
-                self._fault("links that stay inside the folder", f"{self._shown(entry)}", "Copy it")
-            else:
+            if self._stays(entry):
                 yield entry
+
+    def _stays(self, entry: Path) -> bool:
+        out = entry.is_symlink() and leads_out(entry, self.root)
+        if out:
+            self._fault("links that stay inside the folder", f"{self._shown(entry)}", "Copy it")
+        return not out
 
     def _shown(self, path: Path) -> str:
         return str(path if path == self.root else path.relative_to(self.root))

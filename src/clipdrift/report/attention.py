@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.study import Study
@@ -38,16 +40,18 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     ]
     most = max((len(paths) for _, paths in found), default=0)
     ordered = [(record, paths[i]) for i in range(most) for record, paths in found if i < len(paths)]
-    usable = [(record, path) for record, path in ordered if _is_small_png(path)][:MAX_IMAGES]
+    home = study.folder.path
+    read = ((r, path, png) for r, path in ordered if (png := _small_png(path, home)))
+    usable = list(islice(read, MAX_IMAGES))
     position = {record.run_id: i for i, (record, _) in enumerate(found)}
     usable.sort(key=lambda item: (position[item[0].run_id], item[1].name))
     images = [
         AttentionImage(
             _caption(study, record, path),
-            f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}",
+            f"data:image/png;base64,{base64.b64encode(png).decode()}",
             study.index.encode([record.run_id]),
         )
-        for record, path in usable
+        for record, path, png in usable
     ]
     return images, sum(1 for _ in study.folder.runs_path.glob("*/attention/*.png")) - len(images)
 
@@ -72,11 +76,13 @@ def _caption(study: Study, record: RunRecord, path: Path) -> str:
     return f"{where}, seed {record.seed} · {path.stem.replace('_', ' ')}"
 
 
-def _is_small_png(path: Path) -> bool:
-    if path.is_symlink() or path.stat().st_size > MAX_BYTES:
-        return False
-    with path.open("rb") as file:
-        return file.read(len(PNG)) == PNG
+def _small_png(path: Path, study_folder: Path) -> bytes | None:
+    """The file, if it is one of the study itself."""
+    try:
+        data = b"" if leads_out(path, study_folder) else read_file(path, MAX_BYTES)
+    except OSError:
+        return None
+    return data if data.startswith(PNG) else None
 
 
 __all__ = ["AttentionImage", "attention_images"]

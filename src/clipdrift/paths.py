@@ -1,0 +1,61 @@
+"""Files named from outside: whether they lie where they should, and how much of them is read.
+
+Every room that follows a path out of a folder, a table, a record or a model asks here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def leads_out(path: Path | str, folder: Path | str) -> bool:
+    """Whether a path, once all its links are followed, lies outside of a folder.
+
+    Both are compared as the file system knows them, so a folder may itself be reached by a link.
+
+    >>> leads_out("data/../secret", "data"), leads_out("data/a/../b", "data")
+    (True, False)
+    """
+    try:
+        real, inside = os.path.realpath(path), os.path.realpath(folder)
+        return os.path.commonpath([real, inside]) != inside
+    except ValueError:  # a NUL in a path, or another drive
+        return True
+
+
+def read_file(path: Path, at_most: int) -> bytes:
+    """The content of a plain file, or of the one that a link leads to.
+
+    It is looked at before it is opened: a pipe would be waited for without end, and a sparse file
+    holds gigabytes without taking any room.
+
+    Raises:
+        OSError: not there, not readable, no plain file, or more than `at_most` bytes; `strerror`
+            says which.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "no plain file but a pipe, socket or device", str(path))
+        if status.st_size > at_most:
+            raise _too_large(path, status.st_size, at_most)
+        with path.open("rb") as file:
+            data = file.read(at_most + 1)
+    except ValueError:  # a NUL or a lone surrogate in its path
+        raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path)) from None
+    if len(data) > at_most:  # it grew, or its file system does not know its size
+        raise _too_large(path, len(data), at_most)
+    return data
+
+
+def _too_large(path: Path, size: int, at_most: int) -> OSError:
+    text = f"{size / 1e6:,.0f} MB, where at most {at_most / 1e6:,.0f} MB are read"
+    return OSError(errno.EFBIG, text, str(path))
+
+
+__all__ = ["leads_out", "read_file"]
