@@ -161,7 +161,7 @@ def _target(
     )
     return TargetMaterial(
         name=target.name,
-        prompts=class_prompts(train.class_names, templates_of(target)),
+        prompts=_prompts(target, train),
         train=_view(train, split.train),
         val=_view(train, split.val),
         probe=_view(parts[split.probe_part], split.probe),
@@ -200,10 +200,11 @@ def _transfer(
     n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
     epoch_images = None
     if n_epoch:
-        epoch_images = images.select(balanced_subset(images.labels, n_epoch, transfer.seed))
+        chosen = balanced_subset(images.labels, n_epoch, transfer.seed, draw=transfer.draw)
+        epoch_images = images.select(chosen)
     return TransferMaterial(
         name=transfer.name,
-        prompts=class_prompts(part.class_names, templates_of(transfer)),
+        prompts=_prompts(transfer, part),
         images=images,
         epoch_images=epoch_images,
         bad_images=part.bad_images,
@@ -213,7 +214,12 @@ def _transfer(
 def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:
     if spec.n_images is None:
         return np.arange(len(part.labels))
-    return balanced_subset(part.labels, spec.n_images, spec.seed, where=f"{spec.name}.n_images")
+    where = f"{spec.name}.n_images"
+    return balanced_subset(part.labels, spec.n_images, spec.seed, draw=spec.draw, where=where)
+
+
+def _prompts(spec: DatasetSpec, part: PreparedPart) -> list[list[str]]:
+    return class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:

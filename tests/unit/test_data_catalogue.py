@@ -201,6 +201,13 @@ def test_class_names_of_the_study_win(hub: list[tuple[Any, ...]]) -> None:
     assert part.class_names == tuple(names)
 
 
+def test_class_names_may_be_spelled_as_the_data_does(hub: list[tuple[Any, ...]]) -> None:
+    part = open_dataset(TransferSpec(name="x", builtin="eurosat", spelling="data")).parts["test"]
+    assert part.class_names[:3] == ("annual_crop_land", "forest", "brushland_or_shrubland")
+    with pytest.raises(DataError, match=r"expected 37 classes in timm/oxford-iiit-pet, got 10"):
+        open_dataset(TransferSpec(name="x", builtin="pets", spelling="data"))
+
+
 def test_other_classes_than_the_catalogue_knows_are_a_fault(hub: list[tuple[Any, ...]]) -> None:
     with pytest.raises(DataError, match=r"expected 10 names, one per class, got 37"):
         open_dataset(TransferSpec(name="x", builtin="pets"))

@@ -164,3 +164,17 @@ def test_reasons_name_what_is_wrong(tmp_path: Path) -> None:
         open_image(b"")
     with pytest.raises(UnreadableImageError, match=r"^not an image of a known format$"):
         open_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+
+
+@pytest.mark.parametrize("side", [32, 64, 91])
+def test_bilinear_with_antialias_is_a_triangle_filter(side: int) -> None:
+    """The weights of every output pixel written out: a triangle as wide as one output pixel."""
+    pixels = picture(side, side)
+    scale = side / 28
+    reach = max(1.0, scale)
+    centres = (np.arange(28) + 0.5) * scale - 0.5
+    weights = np.clip(1 - np.abs(np.arange(side) - centres[:, None]) / reach, 0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = np.einsum("rh,hwk,cw->rck", weights, pixels, weights)
+    # Pillow rounds after each of its two passes.
+    assert np.abs(to_square(pixels, 28, "bilinear") - expected).max() <= 1 + 1e-9

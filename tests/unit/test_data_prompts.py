@@ -43,3 +43,12 @@ def test_all_faults_are_told_at_once() -> None:
 def test_no_template_is_a_fault() -> None:
     with pytest.raises(DataError, match="templates: expected at least one, got none"):
         class_prompts(["a", "b"], [])
+
+
+def test_underscores_that_are_kept_are_written_and_tell_names_apart() -> None:
+    names = ["aquarium_fish", "cra", "aquarium fish"]
+    assert class_prompts(names, DEFAULT_TEMPLATES, underscores="kept") == [
+        ["a photo of a aquarium_fish"], ["a photo of a cra"], ["a photo of a aquarium fish"],
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="names that differ, got 'a_b' and 'a_b'"):
+        class_prompts(["a_b", "a_b"], DEFAULT_TEMPLATES, underscores="kept")

@@ -214,3 +214,68 @@ def test_a_balanced_subset_changes_with_its_seed() -> None:
 def test_a_subset_larger_than_the_data_is_a_fault(n: int) -> None:
     with pytest.raises(DataError, match=f"n_images: expected 1 to 6.*got {n}"):
         balanced_subset(labels_of(3, 3), n, 0)
+
+
+def taken(labels: np.ndarray, n: int, rng: np.random.RandomState, used: set[int]) -> list[int]:
+    """The published rule again: of each class in order, the first n of a shuffled list."""
+    picked: list[int] = []
+    for label in range(int(labels.max()) + 1):
+        pool = [i for i in range(len(labels)) if labels[i] == label and i not in used]
+        rng.shuffle(pool)
+        picked += pool[:n]
+    return sorted(picked)
+
+
+def test_sets_in_turn_are_validation_then_probe_then_training_from_one_generator() -> None:
+    train, test = labels_of(40, 31, 55), labels_of(4, 5, 6)
+    rule = SplitSpec(train_per_class=15, val_per_class=6, seed=0, draw="in_turn")
+    cut = carve(train, test, rule, ProbeSpec(per_class=4, seed=0), 3, where="toy")
+    rng, used = np.random.RandomState(0), set[int]()
+    for name, n in (("val", 6), ("probe", 4), ("train", 15)):
+        expected = taken(train, n, rng, used)
+        used.update(expected)
+        assert getattr(cut, name).tolist() == expected
+    assert cut.test.tolist() == list(range(15))
+    other = carve(train, test, SplitSpec(seed=0), ProbeSpec(per_class=4, seed=0), 3, where="toy")
+    assert cut.sha256 != other.sha256
+
+
+def test_a_probe_in_turn_from_the_test_part_fills_up_from_all_images_that_are_left() -> None:
+    """200 images of 37 classes: 5 of each, then 15 of any, as in the published code."""
+    train, test = labels_of(*[20] * 37), labels_of(*[30] * 37)
+    rule, probe = SplitSpec(val_fraction=0, draw="in_turn"), ProbeSpec(n_images=200, source="test")
+    cut = carve(train, test, rule, probe, 37, where="pets")
+    rng = np.random.RandomState(42)
+    chosen: list[int] = []
+    for label in range(37):
+        chosen += rng.choice(np.flatnonzero(test == label), size=5, replace=False).tolist()
+    left = [i for i in range(len(test)) if i not in set(chosen)]
+    chosen += rng.choice(left, size=15, replace=False).tolist()
+    assert cut.probe.tolist() == sorted(chosen)
+    assert cut.train.tolist() == list(range(len(train)))
+    assert cut.val.size == 0
+
+
+def test_all_that_remains_in_turn_leaves_no_image_out() -> None:
+    train = labels_of(21, 34, 25)
+    rule, probe = SplitSpec(draw="in_turn"), ProbeSpec(n_images=10, seed=0)
+    cut = carve(train, labels_of(2, 2, 2), rule, probe, 3, where="toy")
+    together = np.concatenate([cut.train, cut.val, cut.probe])
+    assert sorted(together.tolist()) == list(range(80))
+    assert len(cut.probe) == 10
+    # One class may give one image more to the probe than it was asked for: it must have it.
+    rule = SplitSpec(train_per_class=14, val_per_class=4, draw="in_turn")
+    with pytest.raises(DataError, match=r"22 images of class 0 \(4 probe \+ 4 validation \+ 14 tr"):
+        carve(train, labels_of(2, 2, 2), rule, probe, 3, where="toy")
+
+
+@pytest.mark.parametrize("n", [12, 13, 30])
+def test_a_subset_in_turn_is_the_published_one(n: int) -> None:
+    labels = labels_of(12, 9, 14)
+    rng = np.random.RandomState(3)
+    expected = taken(labels, n // 3, rng, set())
+    found = balanced_subset(labels, n, 3, draw="in_turn")
+    assert len(found) == n
+    if n == 12:
+        assert found.tolist() == expected
+    assert set(expected) <= set(found.tolist())

@@ -72,7 +72,7 @@ def test_paper_80_trains_as_published() -> None:
     assert {t.name: t.epochs for t in spec.targets} == {"eurosat": 20, "pets": 30}
     assert {r.schedule.epochs for r in expand(spec, precision="float32")} == {20, 30}
     schedule = {"batch_size": 64, "weight_decay": 0.01, "warmup_fraction": 0.05, "clip_norm": 1.0}
-    schedule |= {"horizontal_flip": True, "max_steps": None}
+    schedule |= {"horizontal_flip": True, "max_steps": None, "warmup": "from_zero"}
     assert fields(spec.schedule, schedule) == schedule
     full_ft, lora = spec.methods
     assert [full_ft.kind, lora.kind] == ["full_ft", "lora"]
@@ -88,12 +88,14 @@ def test_paper_80_reads_what_was_read() -> None:
     (transfer,) = spec.transfers
     assert transfer.templates == ["a photo of a {}"]
     assert (transfer.builtin, transfer.n_images) == ("cifar100", None)
+    assert (transfer.spelling, transfer.underscores) == ("data", "kept")
     assert [t.probe for t in spec.targets] == [None, None]
     assert spec.probe.model_dump() == {
         "per_class": None, "n_images": 200, "source": "test", "seed": 42,
     }  # fmt: skip
     assert [t.splits for t in spec.targets] == [None, None]
     assert (spec.splits.val_fraction, spec.splits.train_per_class) == (0, None)
+    assert spec.splits.draw == "in_turn"
 
 
 def test_paper_80_is_called_a_leak_wherever_it_reads_test_images() -> None:
@@ -176,10 +178,11 @@ def test_leakage_free_presets_keep_the_test_part_for_the_end(preset: str) -> Non
         assert (run.splits.train_per_class, run.splits.val_per_class) == (train, val)
         assert (run.probe.per_class, run.probe.source) == (probe, "train")
         assert (run.splits.seed, run.probe.seed, run.splits.test_per_class) == (0, 0, None)
-        assert run.precision == "float32"
+        assert run.splits.draw == "in_turn"
+        assert (run.precision, run.interpolation) == ("float32", "bilinear")
     schedule = {"epochs": 6, "batch_size": 32, "weight_decay": 0.01, "warmup_fraction": 0.05}
     schedule |= {"clip_norm": 1.0, "horizontal_flip": True, "max_steps": None}
-    assert spec.schedule.model_dump() == schedule
+    assert spec.schedule.model_dump() == {**schedule, "warmup": "from_zero"}
 
 
 @pytest.mark.parametrize("preset", ["leakage-free-66", "leakage-free-b16"])
@@ -190,9 +193,12 @@ def test_leakage_free_presets_read_1000_transfer_images_an_epoch_and_all_at_the_
     assert spec.evaluation.epoch_transfer_images == 1000
     found = {t.name: (t.builtin, t.n_images, t.templates) for t in spec.transfers}
     assert found == {
-        "cifar100": ("cifar100", None, ["a photo of a {}"]),
-        "cifar10": ("cifar10", 2000, ["a photo of a {}"]),
+        "cifar100": ("cifar100", None, ["a photo of a {}."]),
+        "cifar10": ("cifar10", 2000, ["a photo of a {}."]),
     }
+    for transfer in spec.transfers:
+        assert (transfer.spelling, transfer.underscores) == ("data", "spaces")
+        assert (transfer.seed, transfer.draw) == (0, "in_turn")
 
 
 @pytest.mark.parametrize("preset", ["leakage-free-66", "leakage-free-b16"])
@@ -208,6 +214,7 @@ def test_leakage_free_presets_interpolate_weights_and_classify_seven_corrupted_t
         entry = catalogue()[str(part.builtin)]
         assert (entry.hub, entry.splits.train) == ("tanganke/eurosat", None)
         assert entry.class_names == catalogue()["eurosat"].class_names
+        assert (part.seed, part.draw) == (0, "in_turn")
         found[part.name] = (entry.splits.test, part.n_images)
     kinds = ["contrast", "gaussian_noise", "impulse_noise", "jpeg_compression", "motion_blur"]
     assert found == {kind: (kind, 1000) for kind in [*kinds, "pixelate", "spatter"]}

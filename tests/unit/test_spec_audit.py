@@ -151,3 +151,14 @@ def test_compared_with_names_matched_methods() -> None:
         "compare_with: expected names among the matched methods full_ft, got 'linear_probe'. "
     )
     assert expected in fault
+
+
+def test_sets_drawn_in_turn_have_one_seed() -> None:
+    own = {"name": "b", "builtin": "digits", "probe": {"per_class": 3, "seed": 4}}
+    found = faults_of(targets=["land-cover", own], splits={"seed": 5, "draw": "in_turn"})
+    assert [fault.split(" ", 1)[1] for fault in found] == [
+        f"{where}: expected 5 as splits.seed, with draw: in_turn, got {seed}. Make them equal, or "
+        "leave draw out."
+        for where, seed in (("probe.seed", 42), ("targets.1.probe.seed", 4))
+    ]
+    study(splits={"draw": "in_turn"}, probe={"source": "test", "seed": 42})

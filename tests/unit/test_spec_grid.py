@@ -109,7 +109,15 @@ TARGET = {"name": "t", "builtin": "digits"}
         ({}, {"transfers": ["digits", "world"]}),
         ({}, {"transfers": [{"name": "digits", "builtin": "digits", "n_images": 50}]}),
         ({}, {"transfers": [{"name": "digits", "builtin": "digits", "seed": 1}]}),
-        ({}, {"transfers": [{"name": "digits", "builtin": "digits", "templates": ["{}"]}]}),
+        *(
+            ({}, {"transfers": [{"name": "digits", "builtin": "digits", **said}]})
+            for said in (
+                {"templates": ["{}"]},
+                {"spelling": "data"},
+                {"underscores": "kept"},
+                {"draw": "in_turn"},
+            )
+        ),
         *(
             ({}, {"schedule": {field: value}})
             for field, value in {
@@ -117,6 +125,7 @@ TARGET = {"name": "t", "builtin": "digits"}
                 "batch_size": 16,
                 "weight_decay": 0.1,
                 "warmup_fraction": 0.1,
+                "warmup": "from_zero",
                 "clip_norm": 2.0,
                 "horizontal_flip": False,
                 "max_steps": 5,
@@ -136,6 +145,7 @@ TARGET = {"name": "t", "builtin": "digits"}
             ({}, {"probe": {field: value}})
             for field, value in {"per_class": 3, "n_images": 9, "source": "test", "seed": 1}.items()
         ),
+        ({"probe": {"seed": 0}}, {"probe": {"seed": 0}, "splits": {"draw": "in_turn"}}),
         ({}, {"evaluation": {"epoch_transfer_images": 0}}),
         ({"methods": [FULL]}, {"methods": [LORA]}),
         *(
@@ -200,6 +210,19 @@ def test_fields_that_methods_got_later_change_no_identity_until_they_are_asked_f
     plain = identity_of(methods=[LORA])
     assert identity_of(methods=[{**LORA, "layers": None, "tower": "vision"}]) == plain
     assert identity_of(methods=[{**PEFT, "type": "LoRA"}]) == identity_of(methods=[PEFT])
+
+
+def test_saying_the_default_of_a_field_that_came_later_changes_no_identity() -> None:
+    later = {"spelling": "published", "underscores": "spaces"}
+    said = identity_of(
+        targets=[{"name": "land-cover", "builtin": "land-cover", **later}],
+        schedule={"warmup": "above_zero"},
+        splits={"draw": "by_class"},
+    )
+    assert said == identity_of()
+    # As it was before these fields: what a run is made of has none of them.
+    written = canonical_json(runs_of()[0].model_dump(mode="json"))
+    assert not [name for name in (*later, "draw", '"warmup"') if name in written]
 
 
 def test_identity_changes_with_content_and_protocol(monkeypatch: pytest.MonkeyPatch) -> None:

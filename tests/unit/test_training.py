@@ -212,6 +212,19 @@ def test_rates_are_warm_up_and_cosine(
     assert min(rates[1] for rates, _ in spy.steps) > 0
 
 
+def test_a_warm_up_from_zero_is_the_published_codes(spy: type[SpyAdamW]) -> None:
+    """max(1, int(.05 x steps)) steps; step / warm-up; half a cosine after: written out."""
+    rules = schedule(epochs=14, warmup_fraction=0.05, warmup="from_zero")  # 42 steps of 3 an epoch
+    fit(adapted("lora"), schedule=rules, learning_rate=1e-4, head_rate=1e-4)
+    cosine = [0.5 * (1 + np.cos(np.pi * done / 40)) for done in range(40)]
+    factors = [rates[1] / 1e-4 for rates, _ in spy.steps]
+    assert factors == pytest.approx([0.0, 0.5, *cosine], rel=1e-12, abs=1e-15)
+    # 0.05 x 3 steps is none: one step, which does not move anything. 0.05 x 50 = 2.5: two steps.
+    assert [rate_factor(s, 3, 0.05, "from_zero") for s in (0, 1)] == [0.0, 1.0]
+    assert [rate_factor(s, 50, 0.05, "from_zero") for s in (0, 1, 2)] == [0.0, 0.5, 1.0]
+    assert rate_factor(0, 50, 0.0, "from_zero") == 1.0
+
+
 def test_the_factor_ends_at_zero_and_stays_there() -> None:
     assert rate_factor(100, 100, 0.05) == pytest.approx(0, abs=1e-15)
     assert rate_factor(150, 100, 0.05) == pytest.approx(0, abs=1e-15)

@@ -116,16 +116,18 @@ def templates_of(spec: DatasetSpec) -> Sequence[str]:
 def open_entry(spec: DatasetSpec) -> DatasetParts:
     """The parts of the catalogue's dataset `spec.builtin`, from the Hub or from `spec.folder`.
 
-    `revision` and `class_names` of the study are kept; columns and splits are the catalogue's.
+    `revision` and `class_names` of the study are kept; columns and splits are the catalogue's, and
+    class names where the study gives none and does not ask for the data's own.
 
     Raises:
         DataError: what `open_hub` or `open_folder` raises; another number of classes than the
             catalogue knows, or other class folders.
     """
     entry = catalogue()[str(spec.builtin)]
-    names = spec.class_names or entry.class_names
+    pinned = entry.folder_names if spec.spelling == "data" else entry.class_names
+    names = spec.class_names or pinned
     if entry.folder_names is not None:
-        return _open_copy(spec, entry, entry.folder_names, names)
+        return _open_copy(spec, entry, entry.folder_names, names or entry.folder_names)
     source = {
         "builtin": None,
         "hub": entry.hub,

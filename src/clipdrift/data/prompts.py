@@ -21,17 +21,25 @@ def readable(class_name: str) -> str:
     return " ".join(class_name.replace("_", " ").split())
 
 
-def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+def class_prompts(
+    class_names: Sequence[str], templates: Sequence[str], *, underscores: str = "spaces"
+) -> list[list[str]]:
     """Prompts per class, in label order; one per template, in the order of the templates.
+
+    Args:
+        underscores: "spaces", or "kept", where names go into prompts as they are.
 
     Raises:
         DataError: no template, a template without exactly one {}, names that are empty or equal
-            once underscores are spaces.
+            as they are written.
 
     >>> class_prompts(["annual_crop", "river"], DEFAULT_TEMPLATES)
     [['a photo of a annual crop'], ['a photo of a river']]
+    >>> class_prompts(["annual_crop", "river"], ["{}."], underscores="kept")
+    [['annual_crop.'], ['river.']]
     """
-    names = [readable(name) for name in class_names]
+    kept = underscores == "kept"
+    names = [name if kept else readable(name) for name in class_names]
     faults = [
         Fault("templates", "exactly one {} in each", repr(template), "Mark where the name goes")
         for template in templates
@@ -41,13 +49,13 @@ def class_prompts(class_names: Sequence[str], templates: Sequence[str]) -> list[
         faults.append(Fault("templates", "at least one", "none", "Write 'a photo of a {}'"))
     seen: dict[str, str] = {}
     for written, name in zip(class_names, names, strict=True):
-        if not name:
+        if not readable(name):
             faults.append(Fault("class_names", "letters in every name", repr(written), "Name it"))
         elif name in seen:
             faults.append(
                 Fault(
                     "class_names",
-                    "names that differ once underscores are spaces",
+                    "names that differ" + ("" if kept else " once underscores are spaces"),
                     f"{seen[name]!r} and {written!r}",
                     "Give class_names that tell these classes apart",
                 )

@@ -1,7 +1,8 @@
 """Train, validation and probe images out of a target's training part, and its test images.
 
 Every draw is per class, from a generator keyed by (seed, purpose, class): the images of one class
-do not depend on how many another class has.
+do not depend on how many another class has. With `draw: in_turn` one generator draws all sets, see
+`in_turn`; images of the test part are keyed all the same.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.data.in_turn import SETS, InTurn, draw_in_turn
 from clipdrift.errors import DataError, Fault
-from clipdrift.spec.datasets import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import Draw, ProbeSpec, SplitSpec
 
 Positions = NDArray[np.int64]
 
@@ -52,6 +54,9 @@ def carve(
 ) -> Splits:
     """Disjoint, stratified sets, drawn in the order probe, validation, train.
 
+    With `splits.draw` "in_turn" the order is validation, probe, train, and of `probe.n_images` what
+    does not go evenly into the classes comes from all images that are left.
+
     Probe: `per_class`, or `n_images` in all with counts that differ by at most one; by default 200
     in all, of no class more than a quarter (rounded down, one at least). It depends on `probe.seed`
     and the labels alone. Validation: `val_per_class`, or `val_fraction` (default 0.15) of what
@@ -73,6 +78,8 @@ def carve(
     training, testing = _by_class(train_labels, n_classes), _by_class(test_labels, n_classes)
     pools = training if probe.source == "train" else testing
     probe_counts = _probe_counts(np.array([len(pool) for pool in pools]), probe)
+    if splits.draw == "in_turn" and probe.n_images is not None:  # any class may give one more
+        probe_counts[:] = -(-probe.n_images // n_classes)
     sizes = [
         _sizes(len(training[label]), len(testing[label]), int(probe_counts[label]), splits, probe)
         for label in range(n_classes)
@@ -82,11 +89,22 @@ def carve(
         faults += _too_few(where, names[label], len(training[label]), len(testing[label]), size)
     if faults:
         raise DataError(faults)
-    drawn = [
-        _draw(label, training[label], testing[label], size, splits.seed, probe)
+    if splits.draw == "in_turn":
+        counts = {name: np.array([getattr(size, name) for size in sizes]) for name in SETS}
+        if splits.train_per_class is None:
+            counts["train"] = np.full(n_classes, len(train_labels))
+        sets = draw_in_turn(train_labels, test_labels, counts, splits.seed, probe)
+    else:
+        drawn = [
+            _draw(label, training[label], size, splits.seed, pools[label], probe)
+            for label, size in enumerate(sizes)
+        ]
+        sets = {name: np.sort(np.concatenate([one[name] for one in drawn])) for name in drawn[0]}
+    tests = [
+        _shuffled(testing[label], splits.seed, _TEST, label)[: size.test]
         for label, size in enumerate(sizes)
     ]
-    sets = {name: np.sort(np.concatenate([one[name] for one in drawn])) for name in drawn[0]}
+    sets["test"] = np.sort(np.concatenate(tests))
     return Splits(**sets, probe_part=probe.source, sha256=_digest(sets, probe.source))
 
 
@@ -142,9 +160,9 @@ def _too_few(where: str, name: str, n_train: int, n_test: int, size: _Sizes) -> 
 
 
 def _draw(
-    label: int, train: Positions, test: Positions, size: _Sizes, seed: int, probe: ProbeSpec
+    label: int, train: Positions, size: _Sizes, seed: int, pool: Positions, probe: ProbeSpec
 ) -> dict[str, Positions]:
-    pool = train if probe.source == "train" else test
+    """Of one class. pool: where its probe images come from."""
     probed = _shuffled(pool, probe.seed, _PROBE, label)[: size.probe]
     rest = np.setdiff1d(train, probed) if probe.source == "train" else train
     order = _shuffled(rest, seed, _TRAINING, label)
@@ -152,7 +170,6 @@ def _draw(
         "train": order[size.val : size.val + size.train],
         "val": order[: size.val],
         "probe": probed,
-        "test": _shuffled(test, seed, _TEST, label)[: size.test],
     }
 
 
@@ -167,13 +184,19 @@ def _probe_counts(available: NDArray[np.int64], probe: ProbeSpec) -> NDArray[np.
 
 
 def balanced_subset(
-    labels: NDArray[np.int64], n: int, seed: int, *, where: str = "n_images"
+    labels: NDArray[np.int64],
+    n: int,
+    seed: int,
+    *,
+    draw: Draw = "by_class",
+    where: str = "n_images",
 ) -> Positions:
     """Sorted positions of `n` images, as many of each class as of any other, give or take one.
 
     A class that has fewer than its share gives all it has, and the others share what is missing.
 
     Args:
+        draw: as in `TransferSpec`.
         where: the key of the study that asks for `n`, for messages.
 
     Raises:
@@ -186,7 +209,9 @@ def balanced_subset(
         raise DataError(
             Fault(where, f"1 to {len(labels):,}, the images there are", f"{n:,}", "Change it")
         )
-    classes, counts = np.unique(labels, return_counts=True)
+    classes, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if draw == "in_turn":
+        return InTurn(places, len(classes), seed).balanced(n)
     shares = _even_counts(counts, n, np.random.default_rng([seed, _SUBSET]))
     chosen = [
         _shuffled(np.flatnonzero(labels == label), seed, _SUBSET, int(label))[:share]

@@ -44,6 +44,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_compared_faults(spec),
         *_penalty_faults(spec),
         *_checkpoint_faults(spec),
+        *_draw_faults(spec),
         *_size_faults(spec),
     ]
 
@@ -166,6 +167,21 @@ def _checkpoint_faults(spec: StudySpec) -> list[Fault]:
     ]
 
 
+def _draw_faults(spec: StudySpec) -> list[Fault]:
+    """One generator draws all sets of the training part: there is no second seed."""
+    return [
+        Fault(
+            f"targets.{i}.probe.seed" if target.probe else "probe.seed",
+            f"{splits.seed} as splits.seed, with draw: in_turn",
+            str(probe.seed),
+            "Make them equal, or leave draw out",
+        )
+        for i, target in enumerate(spec.targets)
+        for splits, probe in [(target.splits or spec.splits, target.probe or spec.probe)]
+        if splits.draw == "in_turn" and probe.source == "train" and probe.seed != splits.seed
+    ]
+
+
 def audit(spec: StudySpec) -> list[AuditRow]:
     """The matchedness audit that `plan` prints: every factor and how matched runs stand on it."""
     schedule = spec.schedule
@@ -178,7 +194,8 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow(
             "schedule",
             f"AdamW, {_epochs(spec)} epochs, batch {schedule.batch_size}, "
-            f"wd {schedule.weight_decay:g}, warm-up {schedule.warmup_fraction:.0%}, cosine, "
+            f"wd {schedule.weight_decay:g}, warm-up {schedule.warmup_fraction:.0%}"
+            f"{' from zero' if schedule.warmup == 'from_zero' else ''}, cosine, "
             f"clip {schedule.clip_norm:g}",
             "shared",
         ),

@@ -20,6 +20,9 @@ from pydantic_core import PydanticCustomError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Letters, digits, dot, underscore, hyphen; starts with a letter or digit: safe as a file name."""
 
+Draw = Literal["by_class", "in_turn"]
+"""Each class from a generator of its own, or one generator for all of them, in label order."""
+
 SOURCES = ("builtin", "folder", "files", "hub")
 PUBLISHED = ("single", "ensemble")
 """Names for the prompts that were published with CLIP for a dataset: the first of them, or all."""
@@ -30,6 +33,15 @@ def broken_rule(expected: str, got: object, next_step: str) -> PydanticCustomErr
     return PydanticCustomError(
         "broken_rule", "{expected}", {"expected": expected, "got": str(got), "next_step": next_step}
     )
+
+
+def added(default: Any, description: str) -> Any:
+    """A field that came when records had been made without it.
+
+    At its default it is left out of what is written, so that a run has the identity it had and an
+    old record is still that of its run.
+    """
+    return Field(default, description=description, exclude_if=lambda value: value == default)
 
 
 class Part(BaseModel):
@@ -75,6 +87,11 @@ class DatasetSpec(Part):
         description="prompts, each with one {}; or those published with CLIP for a builtin: one, "
         "or all; default: a photo of a {}",
     )
+    spelling: Literal["published", "data"] = added(
+        "published",
+        "class names of a builtin from the Hub: as published with CLIP, or as its data has",
+    )
+    underscores: Literal["spaces", "kept"] = added("spaces", "in class names, written into prompts")
     max_bad_images: int = Field(0, ge=0, description="unreadable images tolerated, each counted")
 
     @model_validator(mode="before")
@@ -135,6 +152,10 @@ class SplitSpec(Part):
     )
     test_per_class: int | None = Field(None, ge=1, description="default: the whole test part")
     seed: int = Field(0, ge=0, description="independent of the training seeds")
+    draw: Draw = added(
+        "by_class",
+        "in_turn: validation, probe and training images from one numpy RandomState(seed)",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -163,6 +184,7 @@ class TransferSpec(DatasetSpec):
 
     n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
     seed: int = Field(0, ge=0, description="draws the n_images")
+    draw: Draw = added("by_class", "in_turn: the n_images, from one numpy RandomState(seed)")
 
 
 class TargetSpec(DatasetSpec):

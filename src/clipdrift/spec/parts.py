@@ -16,6 +16,7 @@ from clipdrift.spec.datasets import (
     SplitSpec,
     TargetSpec,
     TransferSpec,
+    added,
     broken_rule,
 )
 from clipdrift.spec.methods import LearningRate, MethodBase, MethodSpec
@@ -52,6 +53,11 @@ class ScheduleSpec(Part):
     batch_size: int = Field(32, ge=1)
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    warmup: Literal["above_zero", "from_zero"] = added(
+        "above_zero",
+        "from_zero: its steps are rounded down, and the first of them has rate 0; above_zero: to "
+        "the nearest, and none has",
+    )
     clip_norm: float = Field(1.0, gt=0)
     horizontal_flip: bool = True
     max_steps: int | None = Field(None, ge=1, description="stop early; for smoke tests")

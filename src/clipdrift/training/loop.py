@@ -103,16 +103,24 @@ def order_fingerprint(n_images: int, schedule: ScheduleSpec, seed: int) -> str:
     return digest.hexdigest()
 
 
-def rate_factor(step: int, total: int, warmup_fraction: float) -> float:
+def rate_factor(step: int, total: int, fraction: float, warmup: str = "above_zero") -> float:
     """Linear warm-up, then cosine to zero: the factor on the peak rate at a step from 0.
+
+    Args:
+        fraction: of all steps, for the warm-up; one step at least unless it is 0.
+        warmup: as in `ScheduleSpec`.
 
     >>> [round(rate_factor(s, 10, 0.2), 2) for s in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
+    >>> [round(rate_factor(s, 10, 0.29, "from_zero"), 2) for s in (0, 1, 2, 6, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
     """
-    warmup = max(1, round(total * warmup_fraction)) if warmup_fraction else 0
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
+    from_zero = warmup == "from_zero"
+    whole = int(total * fraction) if from_zero else round(total * fraction)
+    steps = max(1, whole) if fraction else 0
+    if step < steps:
+        return (step if from_zero else step + 1) / steps
+    progress = (step - steps) / max(1, total - steps)
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
@@ -208,7 +216,9 @@ def _rates(
     for group in optimiser.param_groups:
         group["initial_lr"] = group["lr"]
     return torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda at: rate_factor(at, total, schedule.warmup_fraction), step - 1
+        optimiser,
+        lambda at: rate_factor(at, total, schedule.warmup_fraction, schedule.warmup),
+        step - 1,
     )
 
 
