@@ -167,7 +167,7 @@ def of_row(
 
 
 def row_unit(table: str, row: Mapping[str, Any], key: str) -> str:
-    if key in ("seeds_for_1pp", "n", "n_pairs") or key in P_VALUES:
+    if key in ("seeds_for_1pp", "n", "n_pairs", "n_seeds") or key in P_VALUES:
         return ""
     shown = metric(str(row.get("metric") or row.get("outcome") or ""))
     return shown.difference_unit if table in DIFFERENCE_TABLES else shown.unit
@@ -213,6 +213,7 @@ def _in_unit(table: str, row: Mapping[str, Any], key: str, value: float) -> str:
 __all__ = [
     "COUNT",
     "DERIVED",
+    "INTERVALS",
     "MEAN",
     "MEAN_SD",
     "ROW",
