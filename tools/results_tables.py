@@ -84,7 +84,7 @@ def ranks(analysis: Row, target: str, outcome: str, reference: str) -> str:
                 line.append("–")
                 continue
             row = views[view]
-            band = "" if row["rank_low"] is None else f" ({row['rank_low']:g}–{row['rank_high']:g})"
+            band = "" if row["rank_low"] is None else f" ({row['rank_low']}–{row['rank_high']})"
             line.append(f"{row['value']:.1f}, {row['rank']}{band}")
         tested = pick(analysis["paired"], target=target, metric=outcome, scope="grid_mean")
         lines.append([*line, *against(reference, method, tested)])

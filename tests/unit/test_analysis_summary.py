@@ -38,10 +38,10 @@ ISSUE_KEYS = {
     "operating_points": ["target", "method", "lr"],
     "selection": ["target", "signal", "run_id"],
     "predictors": [
-        *("signal", "when", "outcome", "n", "spearman_overall", "p", "within_target_mean_abs"),
+        *("signal", "when", "outcome", "n", "spearman_overall", "p", "ci_low", "ci_high", "gap"),
+        "within_target_mean_abs",
         *("within_group_mean_abs", "within_group_mean_signed"),
     ],
-    "predictor_bootstrap": ["signal", "ci_low", "ci_high"],
     "mediation": ["mediator", "outcome"],
     "frontier": ["target", "method", "lr"],
     "grid_adequacy": ["target", "method", "at_edge"],

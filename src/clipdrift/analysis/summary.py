@@ -29,7 +29,6 @@ from clipdrift.analysis import (
     operating,
     paired,
     power,
-    predictor_bootstrap,
     predictors,
     probe_sensitivity,
     ranking,
@@ -123,7 +122,6 @@ def analyze(
             "operating_points": operating.rows(runs),
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),
-            "predictor_bootstrap": predictor_bootstrap.rows(runs),
             "mediation": mediation.rows(agreeing, compare_with=compared),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "choice": choice.rows(

@@ -144,9 +144,10 @@ def dose_table(study: Study) -> Table | None:
         *keys,
         Shown("n", "Runs"),
         Shown("n_lrs", "Rates"),
-        Shown("spearman_rho", "ρ", "Spearman correlation with log₁₀ learning rate"),
-        Shown("ci", "95 % CI", "seeds resampled"),
-        Shown("p", "p"),
+        Shown("n_seeds", "Seeds"),
+        Shown("spearman_rho", "ρ", "Spearman correlation with learning rate in a seed; mean"),
+        Shown("ci", "95 % CI", "t interval over seeds"),
+        Shown("p", "p", "t test over seeds"),
     ]
     caption = "Does the metric rise or fall with the learning rate?"
     return analysis_table(study, "dose_response", caption, shown, rows=rows, n_keys=len(keys))
@@ -162,8 +163,7 @@ def matched_table(study: Study) -> Table | None:
         Shown("value_a", "First"),
         Shown("value_b", "Second"),
         Shown("diff", "Diff."),
-        Shown("ci", "95 % CI", "seeds resampled"),
-        Shown("share_defined", "Defined", "share of resamples in which both curves reach here"),
+        Shown("ci", "95 % CI", "t over seeds, one left out at a time"),
     ]
     caption = "Matched views"
     return analysis_table(study, "matched_views", caption, shown, rows=rows, n_keys=len(keys))

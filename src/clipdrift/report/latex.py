@@ -59,7 +59,7 @@ def latex_tables(study: Study) -> dict[str, str]:
         "paired.tex": paired_table(study, "per_lr", every_metric=False),
         "paired_grid_mean.tex": paired_table(study, "grid_mean", every_metric=False),
         "paired_both_fit.tex": paired_table(study, "both_fit", every_metric=False),
-        "predictors.tex": predictor_table(study, "predictors"),
+        "predictors.tex": predictor_table(study),
         "grid_adequacy.tex": grid_table(study),
         "operating_points.tex": _operating(study),
     }
