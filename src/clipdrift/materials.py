@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import PreparedPart, prepare
@@ -22,6 +24,7 @@ from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 Report = Callable[[str], None]
+GUARD_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,10 @@ class TargetMaterial:
     @cached_property
     def probe_sha256(self) -> str:
         return self.probe.sha256()
+
+    def guard_pixels(self, device: str | torch.device) -> Tensor:
+        """The few images that the guard of the adapted path looks at: uint8 [B, S, S, 3]."""
+        return torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES))).to(device)
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,7 @@ def load_materials(
             targets[target.name] = _target(spec, target, found, damaged)
     for transfer in spec.transfers:
         with _collecting(faults):
-            part = parts(transfer)["test"]
-            epoch = spec.evaluation.epoch_transfer_images
-            transfers[transfer.name] = transfer_material(transfer, part, epoch_images=epoch)
+            transfers[transfer.name] = _transfer(spec, transfer, parts(transfer))
     if faults:
         raise ClipdriftError(faults)
     return Materials(backbone, targets, transfers)
@@ -187,21 +192,21 @@ def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, Pre
         raise DataError(faults)
 
 
-def transfer_material(
-    transfer: TransferSpec, part: PreparedPart, *, epoch_images: int
+def _transfer(
+    spec: StudySpec, transfer: TransferSpec, parts: dict[str, PreparedPart]
 ) -> TransferMaterial:
-    """A prepared part as a transfer set; `epoch_images` of it are scored after each epoch."""
+    part = parts["test"]
     images = _view(part, _chosen(transfer, part))
-    n_epoch = min(epoch_images, len(images))
-    few = None
+    n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
+    epoch_images = None
     if n_epoch:
         chosen = balanced_subset(images.labels, n_epoch, transfer.seed, draw=transfer.draw)
-        few = images.select(chosen)
+        epoch_images = images.select(chosen)
     return TransferMaterial(
         name=transfer.name,
         prompts=_prompts(transfer, part),
         images=images,
-        epoch_images=few,
+        epoch_images=epoch_images,
         bad_images=part.bad_images,
     )
 
@@ -230,10 +235,4 @@ def _collecting(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
-__all__ = [
-    "Materials",
-    "TargetMaterial",
-    "TransferMaterial",
-    "load_materials",
-    "transfer_material",
-]
+__all__ = ["Materials", "TargetMaterial", "TransferMaterial", "load_materials"]
