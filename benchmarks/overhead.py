@@ -25,16 +25,18 @@ from preset_cost import on_noise, short
 
 from clipdrift.devices import available_cores
 from clipdrift.materials import load_materials
-from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
+from clipdrift.plan import plan_runs
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
 from clipdrift.records import StudyFolder
 from clipdrift.run.measure import Run
 from clipdrift.spec import StudySpec, load_spec
 
 STUDIES = Path(__file__).parents[1] / "studies"
-READINGS = ("run.epochs.read_drift", "run.measure.classify",
+READINGS = ("reading.gauge.read_drift", "reading.target.classify",
             "reading.screening.Predictor.classes")  # fmt: skip
-OVERHEADS = ("run.measure.build", "run.measure.assert_adapted", "run.measure.file_hashes",
-             "run.epochs.assert_adapted", "run.measure.save_attention_pictures",
+OVERHEADS = ("run.measure.build", "reading.gauge.assert_adapted", "run.measure.file_hashes",
+             "run.measure.save_attention_pictures",
              "run.measure.write_probe_table", "run.measure.provenance",
              "methods.adapted.AdaptedModel.save",
              "methods.adapted.AdaptedModel.snapshot")  # fmt: skip
@@ -73,9 +75,9 @@ def measure(title: str, spec: StudySpec, folder: Path) -> None:
     planned = plan_runs(spec, materials)[0]
     with timed(READINGS + OVERHEADS) as spent:
         started = time.perf_counter()
-        baselines = read_baselines(study, materials, planned.config.target.name)
+        gauge = Gauge.of_run(planned.config, materials, study)
         record = Run(
-            planned.config, materials, baselines, study=spec.name, identity=planned.identity,
+            planned.config, materials, gauge, study=spec.name, identity=planned.identity,
             folder=study, device="cpu", on_epoch=lambda event: None,
         ).record()  # fmt: skip
         wall = time.perf_counter() - started

@@ -98,7 +98,7 @@ def measure_costs(study: Path) -> tuple[Costs, dict[str, float]]:
     """Time everything around the runs of a finished study; also what the costs consist of."""
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.materials import load_materials
-    from clipdrift.plan import ensure_baselines
+    from clipdrift.reading.baseline_files import ensure_baselines
     from clipdrift.records import StudyFolder, atomic_write
     from clipdrift.records.claims import claim
     from clipdrift.spec import expand

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
@@ -27,10 +28,22 @@ class Asked(NamedTuple):
 
 @dataclass
 class Repository:
-    """Files of one repository at one commit; `gated` ones show themselves and give nothing."""
+    """Files of one repository at one commit; `gated` ones show themselves and give nothing.
+
+    headers: what it says of its files in place of the truth, such as {"ETag": "../../X"}.
+    listed, told: keys of a file in listings, and of the repository, in place of the truth.
+    drips: seconds between two bytes of a file; `coy` ones drip the headers before them.
+    endless: files of zeros without an end.
+    """
 
     files: dict[str, bytes]
     gated: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    listed: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, Any] = field(default_factory=dict)
+    drips: float = 0.0
+    coy: bool = False
+    endless: bool = False
 
     @property
     def commit(self) -> str:
@@ -148,10 +161,15 @@ class _Handler(BaseHTTPRequestHandler):
         content = repository.files.get(name)
         if content is None:
             return self._refuse(404, "EntryNotFound", "Entry not found", known=repository)
+        if repository.coy:
+            return self._drip(b"HTTP/1.1 200 OK\r\nX-Long: " + bytes(1000), repository.drips)
         self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{_oid(content)}"')
-        self.send_header("X-Repo-Commit", repository.commit)
+        honest = {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": repository.commit}
+        for header, value in {**honest, **repository.headers}.items():
+            self.send_header(header, value)
         self.send_header("Accept-Ranges", "bytes")
+        if repository.endless and self.command != "HEAD":
+            return self._without_end()
         self.send_header("Content-Length", str(len(content) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -161,12 +179,32 @@ class _Handler(BaseHTTPRequestHandler):
         cuts = self.here.cut.get(name, [])
         stop = cuts.pop(0) if cuts else len(content)
         stalls = name in self.here.stalled
+        if repository.drips:
+            return self._drip(content[start:], repository.drips)
         self.wfile.write(content[start : len(content) // 2 if stalls else stop])
         self.wfile.flush()
         if stalls:
             self.here.closing.wait(30)
         self.close_connection = stalls or stop < len(content)
         return None
+
+    def _drip(self, content: bytes, seconds: float) -> None:
+        with suppress(OSError):  # whoever asked has had enough
+            for position in range(len(content)):
+                if self.here.closing.wait(seconds):
+                    break
+                self.wfile.write(content[position : position + 1])
+                self.wfile.flush()
+        self.close_connection = True
+
+    def _without_end(self) -> None:
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        piece = bytes(1_000_000)
+        with suppress(OSError):  # whoever asked has had enough
+            while not self.here.closing.is_set():
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.close_connection = True
 
     def _refuse(
         self, status: int, code: str, text: str, *, known: Repository | None = None
@@ -192,9 +230,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _files(repository: Repository) -> list[dict[str, Any]]:
     return [
-        {"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+        {
+            "type": "file", "path": name, "size": len(content), "oid": _oid(content),
+            **repository.listed,
+        }
         for name, content in repository.files.items()
-    ]
+    ]  # fmt: skip
 
 
 def _tree(repository: Repository, folder: str, *, deep: bool) -> list[dict[str, Any]]:
@@ -223,6 +264,7 @@ def _about(kind: str, repo_id: str, repository: Repository) -> dict[str, Any]:
         "lastModified": "2026-01-01T00:00:00.000Z",
         "siblings": [{"rfilename": name} for name in repository.files],
         **({"modelId": repo_id} if kind == "models" else {}),
+        **repository.told,
     }
 
 

@@ -84,12 +84,12 @@ def ranks(analysis: Row, target: str, outcome: str, reference: str) -> str:
                 line.append("–")
                 continue
             row = views[view]
-            band = "" if row["rank_low"] is None else f" ({row['rank_low']:g}–{row['rank_high']:g})"
+            band = "" if row["rank_low"] is None else f" ({row['rank_low']}–{row['rank_high']})"
             line.append(f"{row['value']:.1f}, {row['rank']}{band}")
-        tested = pick(analysis["paired"], target=target, metric=outcome, scope="pooled")
+        tested = pick(analysis["paired"], target=target, metric=outcome, scope="grid_mean")
         lines.append([*line, *against(reference, method, tested)])
     head = ["method", "best LR", "test accuracy there", *(v.replace("_", " ") for v in VIEWS)]
-    return table([*head, f"minus {reference}, pooled (95 % CI)", "Holm p"], lines)
+    return table([*head, f"minus {reference}, over the grid (95 % CI)", "Holm p"], lines)
 
 
 def against(reference: str, method: str, tested: Iterable[Row]) -> list[str]:

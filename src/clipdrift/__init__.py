@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clipdrift.analysis.summary import analyze_folder, write_analysis
     from clipdrift.errors import ClipdriftError
     from clipdrift.evaluate import evaluate_run
+    from clipdrift.reading.gauge import Gauge, ModelReading
     from clipdrift.records import StudyFolder, read_record
     from clipdrift.report import dose_response_figure, write_report
     from clipdrift.spec import load_spec, parse_spec
@@ -23,6 +24,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClipdriftError": "clipdrift.errors",
+    "Gauge": "clipdrift.reading.gauge",
+    "ModelReading": "clipdrift.reading.gauge",
     "StudyFolder": "clipdrift.records",
     "analyze_folder": "clipdrift.analysis.summary",
     "dose_response_figure": "clipdrift.report",
@@ -39,6 +42,8 @@ _HOMES = {
 
 __all__ = [
     "ClipdriftError",
+    "Gauge",
+    "ModelReading",
     "StudyFolder",
     "analyze_folder",
     "dose_response_figure",

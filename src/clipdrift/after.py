@@ -17,13 +17,13 @@ from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.evaluate import finished_run, require_same_content
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, reload
-from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
-from clipdrift.plan import ensure_baselines, read_baselines
 from clipdrift.provenance import provenance
-from clipdrift.reading.model import Baselines, not_read, read_result, undefined_reasons
-from clipdrift.reading.screening import Predictor
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model import not_read, undefined_reasons
+from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, Kind, after_path, read_after
 from clipdrift.records.claims import claim
@@ -94,7 +94,8 @@ def read_after_training(
     ensure_baselines(spec, materials, folder, say)
     done = Done()
     for cell in cells:
-        _Cell(cell, folder, materials, device, done, say).read(asked)
+        gauge = Gauge.of_run(RunConfig.model_validate(cell[0].config), materials, folder)
+        _Cell(cell, folder, materials, gauge, device, done, say).read(asked)
     return done
 
 
@@ -115,16 +116,15 @@ class _Cell:
         records: Cell,
         folder: StudyFolder,
         materials: Materials,
+        gauge: Gauge,
         device: str,
         done: Done,
         say: Say,
     ) -> None:
         self.records, self.folder, self.materials = records, folder, materials
-        self.device, self.done, self.say = device, done, say
+        self.gauge, self.device, self.done, self.say = gauge, device, done, say
         first = records[0]
         self.config = RunConfig.model_validate(first.config)
-        self.target = materials.targets[first.target]
-        self.baselines: Baselines = read_baselines(folder, materials, first.target)
         self.name = f"{first.target}-{first.method}-lr{first.learning_rate!r}".replace("+", "")
         self._weights: dict[str, Merged | None] = {}
 
@@ -143,7 +143,7 @@ class _Cell:
         self, kind: Kind, of: Cell, *, alpha: float | None = None, scale: float | None = None
     ) -> None:
         runs = {record.run_id: record.identity for record in of}
-        data = self.materials.content(self.target.name)
+        data = self.materials.content(self.gauge.target.name)
         identity = content_hash([PROTOCOL_VERSION, kind, alpha, scale, sorted(runs.values()), data])
         value = f"alpha{alpha:g}" if kind == "soup" else f"{scale:g}-seed{of[0].seed}"
         name = f"{self.name}-{kind}-{value}"
@@ -178,7 +178,7 @@ class _Cell:
                 head_inits=len({record.fingerprints.get("head_init") for record in of}),
                 leaks=sorted({leak for record in of for leak in record.leaks}),
                 result=result,
-                undefined=undefined_reasons(result, not_read(self.materials.backbone)),
+                undefined=undefined_reasons(result, not_read(self.gauge.backbone)),
                 provenance={**provenance(self.device), "data": data},
             )
             atomic_write(path, reading.to_json())
@@ -190,24 +190,16 @@ class _Cell:
             run_dir = self.folder.run_path(record.run_id)
             _, config = finished_run(run_dir)
             require_same_content(record, self.materials)
-            n_classes = len(self.target.prompts)
-            model = reload(
-                self.materials.backbone,
-                config.method,
-                n_classes,
-                run_dir,
-                prompts=self.target.prompts,
-            )
+            backbone, prompts = self.gauge.backbone, self.gauge.target.prompts
+            model = reload(backbone, config.method, len(prompts), run_dir, prompts=prompts)
             model = model.to(self.device)
-            pixels = self.target.guard_pixels(self.device)
-            assert_adapted(model, self.materials.backbone, pixels)
+            self.gauge.require_adapted(model)
             self._weights[record.run_id] = merged(model)
         return self._weights[record.run_id]
 
     def _measure(self, parts: list[Merged], alpha: float | None, scale: float | None) -> Result:
-        backbone = self.materials.backbone
+        backbone, prompts = self.gauge.backbone, self.gauge.target.prompts
         weights = soup(parts) if scale is None else scaled(parts[0], backbone, scale)
-        prompts = self.target.prompts
         model = as_model(weights, backbone, self.config.method, prompts).to(self.device)
         if alpha is None:
             return self._result(model)
@@ -215,18 +207,8 @@ class _Cell:
             return self._result(model)
 
     def _result(self, model: AdaptedModel) -> Result:
-        backbone, target = self.materials.backbone, self.target
-        pixels = target.guard_pixels(self.device)
-        assert_adapted(model, backbone, pixels, trained=model.snapshot())
-        asked = self.config.evaluation
-        return read_result(
-            model,
-            self.materials,
-            target,
-            self.baselines,
-            Predictor(asked.batch_size),
-            asked.probes,
-        )
+        self.gauge.require_adapted(model, model.snapshot())
+        return read_result(self.gauge, model)
 
 
 def _is_there(path: Path, identity: str) -> bool:

@@ -12,11 +12,10 @@ from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
-from clipdrift.methods.guard import assert_adapted
-from clipdrift.plan import read_baselines
-from clipdrift.reading.model import main_numbers, read_result
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model import main_numbers
 from clipdrift.reading.post_hoc import read_post_hoc
-from clipdrift.reading.screening import Predictor
+from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import Result
 from clipdrift.run.files import file_hashes
@@ -126,16 +125,12 @@ def require_same_content(record: RunRecord, materials: Materials) -> None:
 def _measure(
     config: RunConfig, materials: Materials, folder: StudyFolder, run_dir: Path, device: str
 ) -> Result:
-    target = materials.targets[config.target.name]
-    baselines = read_baselines(folder, materials, target.name)
-    backbone, predict = materials.backbone, Predictor(config.evaluation.batch_size)
-    prompts = target.prompts
-    model = reload(backbone, config.method, len(prompts), run_dir, prompts=prompts).to(device)
-    assert_adapted(model, backbone, target.guard_pixels(device))
-    asked = config.evaluation
-    result = read_result(model, materials, target, baselines, predict, asked.probes)
-    extra = read_post_hoc(model, materials, target, baselines, asked, predict)
-    return result.model_copy(update={"extra": extra.numbers})
+    gauge = Gauge.of_run(config, materials, folder)
+    prompts = gauge.target.prompts
+    model = reload(gauge.backbone, config.method, len(prompts), run_dir, prompts=prompts).to(device)
+    gauge.require_adapted(model)
+    extra = read_post_hoc(gauge, model, config.evaluation)
+    return read_result(gauge, model).model_copy(update={"extra": extra.numbers})
 
 
 def _flat(result: Result) -> list[tuple[str, float | None]]:

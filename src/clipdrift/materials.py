@@ -9,9 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import PreparedPart, prepare
@@ -24,7 +22,6 @@ from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 Report = Callable[[str], None]
-GUARD_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,6 @@ class TargetMaterial:
     @cached_property
     def probe_sha256(self) -> str:
         return self.probe.sha256()
-
-    def guard_pixels(self, device: str | torch.device) -> Tensor:
-        """The few images that the guard of the adapted path looks at: uint8 [B, S, S, 3]."""
-        return torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES))).to(device)
 
 
 @dataclass(frozen=True)
@@ -135,7 +128,9 @@ def load_materials(
             targets[target.name] = _target(spec, target, found, damaged)
     for transfer in spec.transfers:
         with _collecting(faults):
-            transfers[transfer.name] = _transfer(spec, transfer, parts(transfer))
+            part = parts(transfer)["test"]
+            epoch = spec.evaluation.epoch_transfer_images
+            transfers[transfer.name] = transfer_material(transfer, part, epoch_images=epoch)
     if faults:
         raise ClipdriftError(faults)
     return Materials(backbone, targets, transfers)
@@ -192,21 +187,21 @@ def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, Pre
         raise DataError(faults)
 
 
-def _transfer(
-    spec: StudySpec, transfer: TransferSpec, parts: dict[str, PreparedPart]
+def transfer_material(
+    transfer: TransferSpec, part: PreparedPart, *, epoch_images: int
 ) -> TransferMaterial:
-    part = parts["test"]
+    """A prepared part as a transfer set; `epoch_images` of it are scored after each epoch."""
     images = _view(part, _chosen(transfer, part))
-    n_epoch = min(spec.evaluation.epoch_transfer_images, len(images))
-    epoch_images = None
+    n_epoch = min(epoch_images, len(images))
+    few = None
     if n_epoch:
         chosen = balanced_subset(images.labels, n_epoch, transfer.seed, draw=transfer.draw)
-        epoch_images = images.select(chosen)
+        few = images.select(chosen)
     return TransferMaterial(
         name=transfer.name,
         prompts=_prompts(transfer, part),
         images=images,
-        epoch_images=epoch_images,
+        epoch_images=few,
         bad_images=part.bad_images,
     )
 
@@ -235,4 +230,10 @@ def _collecting(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
-__all__ = ["Materials", "TargetMaterial", "TransferMaterial", "load_materials"]
+__all__ = [
+    "Materials",
+    "TargetMaterial",
+    "TransferMaterial",
+    "load_materials",
+    "transfer_material",
+]

@@ -24,7 +24,10 @@ from typing import Any, TextIO
 from clipdrift.early_warning.rule import StopRule, read_rule, settled
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.materials import Materials, load_materials
-from clipdrift.plan import PlannedRun, ensure_baselines, plan_runs, read_baselines
+from clipdrift.plan import PlannedRun, plan_runs
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.screening import Predictor, worth_screening
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.run.epochs import EpochEvent
@@ -104,10 +107,14 @@ class Worker:
         if not self.has_baselines:
             ensure_baselines(self.spec, self.materials, self.folder, report)
             self.has_baselines = True
+        config, backbone = planned.config, self.materials.backbone
+        screened = worth_screening(backbone, config.precision)
+        predict = Predictor(config.evaluation.batch_size, screened)
+        gauge = Gauge.of_run(config, self.materials, self.folder, predict=predict)
         return Run(
-            planned.config,
+            config,
             self.materials,
-            read_baselines(self.folder, self.materials, planned.config.target.name),
+            gauge,
             study=self.spec.name,
             identity=planned.identity,
             folder=self.folder,

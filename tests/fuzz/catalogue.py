@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fuzz import data_folders, forecasts, images, imports, models, records, specs
+from fuzz import data_folders, forecasts, hubs, images, imports, models, records, specs
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for room in (specs, imports, records, images, data_folders, models, forecasts)
+    for room in (specs, imports, records, images, data_folders, models, forecasts, hubs)
     for target in room.TARGETS
 }
 

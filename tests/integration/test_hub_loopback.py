@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -42,12 +43,16 @@ def here_alone(host, *more, resolve=socket.getaddrinfo, **named):
     return resolve(host, *more, **named)
 socket.getaddrinfo = here_alone
 """
-MODEL = """
-from clipdrift.hub import snapshot
-try:
-    print(json.dumps({{"folder": str(snapshot({repo_id!r}, {revision!r}))}}))
-except ClipdriftError as error:
-    print(json.dumps({{"refused": str(error)}}))
+MODELS = """
+from clipdrift.hub import snapshot, watch
+watch.WINDOW_SECONDS, watch.HEADERS_SECONDS = 2.0, 3.0
+found = []
+for repo_id, revision in {asked!r}:
+    try:
+        found.append({{"folder": str(snapshot(repo_id, revision))}})
+    except ClipdriftError as error:
+        found.append({{"refused": str(error)}})
+print(json.dumps(found))
 """
 DATA = """
 from clipdrift.data.sources import open_dataset
@@ -129,7 +134,16 @@ def fetch(
     revision: str | None = None,
     **env: str,
 ) -> dict[str, Any]:
-    return run(hub, home, MODEL.format(repo_id=repo_id, revision=revision), **env)
+    (found,) = fetch_all(hub, home, [(repo_id, revision)], **env)
+    return found
+
+
+def fetch_all(
+    hub: LoopbackHub, home: Path, asked: list[tuple[str, str | None]], **env: str
+) -> list[dict[str, Any]]:
+    """What each of some models gives, in one process."""
+    found: list[dict[str, Any]] = run(hub, home, MODELS.format(asked=asked), **env)
+    return found
 
 
 def read_all(hub: LoopbackHub, home: Path, asked: list[dict[str, Any]], **env: str) -> Any:
@@ -241,6 +255,58 @@ def test_models_that_the_hub_refuses_are_told_apart(
     )
     assert "expected weights as safetensors" in fetch(hub, tmp_path, "old/clip")["refused"]
     assert hub.downloads("pytorch_model.bin") == []
+
+
+def everything_in(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+def test_a_hub_that_names_files_elsewhere_is_refused(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    """What it says is in the place of a name of a file of the cache."""
+    secret = tmp_path / "secret.json"
+    secret.write_text(clip.files["config.json"].decode())
+    before = everything_in(tmp_path)
+    named = "expected a commit or tag of letters and digits, got "
+    hashed = "expected a commit or hash of letters and digits, got "
+    up = "../../../../escaped"
+    lies: list[tuple[dict[str, Any], str]] = [
+        ({"headers": {"ETag": f'"{up}"'}}, named + repr(up)),
+        ({"headers": {"ETag": f'W/"{up}"'}}, named + repr(up)),
+        ({"headers": {"X-Linked-ETag": f'"{secret}"'}}, f"{named}'{secret}"[:120]),
+        ({"headers": {"X-Repo-Commit": up}}, named + repr(up)),
+        ({"told": {"sha": up}}, hashed + repr(up)),
+        ({"told": {"sha": ["a", "list"]}}, f"{hashed}['a', 'list']"),
+        ({"listed": {"lfs": {"oid": up, "size": 3, "pointerSize": 3}}}, hashed + repr(up)),
+        ({"listed": {"path": f"{up}.json"}}, "files inside the repository, got '../../.."),
+        ({"told": {"id": up}}, f"expected an id of a repository, got '{up}'"),
+    ]
+    for number, (lie, _) in enumerate(lies):
+        hub.models[f"some/clip{number}"] = Repository(clip.files, **lie)
+        hub.datasets[f"some/pets{number}"] = Repository(pets().files, **lie)
+    told = fetch_all(hub, tmp_path / "home", [(f"some/clip{i}", None) for i in range(len(lies))])
+    told += read_all(hub, tmp_path / "home", [{"hub": f"some/pets{i}"} for i in range(len(lies))])
+    for (_, words), found in zip([*lies, *lies], told, strict=True):
+        assert words in found.get("refused", ""), (words, found)
+        assert "from a hub that you trust" in found["refused"]
+    assert {path for path in everything_in(tmp_path) - before if path.parts[0] != "home"} == set()
+
+
+def test_a_body_that_drips_or_has_no_end_is_given_up(
+    hub: LoopbackHub, clip: Repository, tmp_path: Path
+) -> None:
+    hub.models = {
+        "some/drips": Repository(clip.files, drips=0.4),
+        "some/endless": Repository(clip.files, endless=True),
+        "some/coy": Repository(clip.files, drips=0.4, coy=True),
+    }
+    started = time.monotonic()
+    drips, endless, coy = fetch_all(hub, tmp_path, [(name, None) for name in hub.models])
+    assert re.search(r"expected at least 1,000 bytes a second, got \d+ over 2 s", drips["refused"])
+    assert "expected an answer within 3 s, got none" in coy["refused"]
+    assert "expected a text of at most 64,000,000 bytes, got a longer one" in endless["refused"]
+    assert time.monotonic() - started < 40
 
 
 def test_a_dataset_is_fetched_read_and_kept_for_offline_use(

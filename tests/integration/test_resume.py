@@ -14,7 +14,9 @@ from tiny_study import measured, tiny
 
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.plan import ensure_baselines, plan_runs, read_baselines
+from clipdrift.plan import plan_runs
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run.files import STATE_FILE
 from clipdrift.run.measure import Run
@@ -67,7 +69,7 @@ class Desk:
         record = Run(
             planned.config,
             self.materials,
-            read_baselines(self.folder, self.materials, "land-cover"),
+            Gauge.of_run(planned.config, self.materials, self.folder),
             study=spec.name,
             identity=planned.identity,
             folder=self.folder,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
-
-from clipdrift.analysis.intervals import cluster_resamples
+from scipy import stats
 
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)
 SEEDS = (7, 11, 19, 42, 123)
@@ -66,15 +67,20 @@ def _metrics(rng: np.random.Generator, *, dose: float, n_extra: int) -> dict[str
     }
 
 
-def written_out(frame: pd.DataFrame, n_resamples: int, seed: int) -> list[pd.DataFrame]:
-    """The resamples of seeds as frames, runs of a seed repeated as often as it was drawn."""
-    seeds = sorted(set(frame["seed"]))
-    counts = cluster_resamples(seeds, n_resamples, seed).counts.astype(int)
-    by_seed = dict(iter(frame.groupby("seed")))
-    return [
-        pd.concat([by_seed[s] for s, k in zip(seeds, counts[:, b], strict=True) for _ in range(k)])
-        for b in range(n_resamples)
-    ]
+def without_each_seed(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The frame less the runs of one seed, for each seed in order."""
+    return [frame[frame["seed"] != seed] for seed in sorted(set(frame["seed"]))]
+
+
+def t_by_leaving_out(whole: float, left_out: Sequence[float]) -> tuple[float, float, float]:
+    """Ends of the 95 % interval and p, from the statistic on all seeds and without each of them.
+
+    By pseudo-values, Tukey's own way: g * whole - (g - 1) * left_out are treated as a sample.
+    """
+    g = len(left_out)
+    pseudo = g * whole - (g - 1) * np.array(left_out)
+    half = stats.t.ppf(0.975, g - 1) * stats.sem(pseudo)
+    return whole - half, whole + half, float(2 * stats.t.sf(abs(whole) / stats.sem(pseudo), g - 1))
 
 
 def shuffled(frame: pd.DataFrame, rng_seed: int = 1) -> pd.DataFrame:

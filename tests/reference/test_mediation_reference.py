@@ -1,4 +1,4 @@
-"""Mediation against statsmodels OLS, on the sample and on written-out resamples of seeds."""
+"""Mediation against statsmodels OLS, on all seeds and without each of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from run_frames import made_up_runs, shuffled
+from run_frames import made_up_runs, shuffled, t_by_leaving_out, without_each_seed
 
 from clipdrift.analysis import mediation
-from clipdrift.analysis.intervals import cluster_resamples
 
 OUTCOME = "transfer.cifar100.retention_pct"
 MEDIATOR = "drift.cls_entropy_pct"
@@ -53,7 +52,7 @@ def paths(frame: pd.DataFrame) -> dict[str, float]:
 @pytest.mark.parametrize("target", ["eurosat", "pets"])
 def test_paths_are_those_of_ols(target: str) -> None:
     frame = made_up_runs()
-    row = pick(mediation.rows(frame, n_resamples=10), target)
+    row = pick(mediation.rows(frame), target)
     expected = paths(frame[frame["target"] == target])
     for key, value in expected.items():
         assert row[key] == pytest.approx(value, rel=1e-9), key
@@ -62,19 +61,13 @@ def test_paths_are_those_of_ols(target: str) -> None:
     assert (row["n"], row["n_seeds"], row["reason"]) == (40, 5, None)
 
 
-def test_intervals_are_those_of_written_out_resamples_of_seeds() -> None:
+def test_intervals_are_those_of_models_without_each_seed() -> None:
     frame = made_up_runs(targets=("pets",))
-    row = pick(mediation.rows(frame, n_resamples=40, seed=9))
-    seeds = sorted(set(frame["seed"]))
-    counts = cluster_resamples(seeds, 40, 9).counts.astype(int)
-    by_seed = dict(iter(frame.groupby("seed")))
-    found = []
-    for b in range(40):
-        drawn = [by_seed[s] for s, k in zip(seeds, counts[:, b], strict=True) for _ in range(k)]
-        found.append(paths(pd.concat(drawn)))
+    row = pick(mediation.rows(frame))
+    whole, *left = (paths(part) for part in (frame, *without_each_seed(frame)))
     for key in ("indirect", "direct"):
-        ends = np.quantile([paths[key] for paths in found], [0.025, 0.975])
-        assert [row[f"{key}_ci_low"], row[f"{key}_ci_high"]] == pytest.approx(ends, rel=1e-9)
+        low, high, _ = t_by_leaving_out(whole[key], [one[key] for one in left])
+        assert [row[f"{key}_ci_low"], row[f"{key}_ci_high"]] == pytest.approx([low, high], rel=1e-9)
 
 
 def test_an_effect_known_by_construction_is_found() -> None:
@@ -94,7 +87,7 @@ def test_an_effect_known_by_construction_is_found() -> None:
 
 def test_the_sensitivity_figure_zeroes_theorem_4_of_imai_and_others() -> None:
     frame = made_up_runs(targets=("pets",))
-    row = pick(mediation.rows(frame, n_resamples=10))
+    row = pick(mediation.rows(frame))
     data = pd.DataFrame(
         {
             "m": (frame["method"] == "lora").astype(float),
@@ -117,9 +110,9 @@ def test_the_sensitivity_figure_zeroes_theorem_4_of_imai_and_others() -> None:
 
 def test_units_of_the_mediator_do_not_matter() -> None:
     frame = made_up_runs(targets=("pets",))
-    row = pick(mediation.rows(frame, n_resamples=100))
+    row = pick(mediation.rows(frame))
     frame[MEDIATOR] = frame[MEDIATOR] * 1e-9 + 1e-3
-    scaled = pick(mediation.rows(frame, n_resamples=100))
+    scaled = pick(mediation.rows(frame))
     for key in ("indirect", "indirect_ci_low", "indirect_ci_high", "direct", "vanishing_rho"):
         # Nine digits of the mediator are spent on its offset; the rest is what is left of float64.
         assert scaled[key] == pytest.approx(row[key], rel=1e-6), key
@@ -127,8 +120,8 @@ def test_units_of_the_mediator_do_not_matter() -> None:
 
 def test_the_order_of_the_rows_changes_no_digit() -> None:
     frame = made_up_runs()
-    ours = mediation.rows(frame, n_resamples=50)
-    assert mediation.rows(shuffled(frame), n_resamples=50) == ours
+    ours = mediation.rows(frame)
+    assert mediation.rows(shuffled(frame)) == ours
 
 
 def test_one_method_has_no_mediation() -> None:
@@ -137,7 +130,7 @@ def test_one_method_has_no_mediation() -> None:
 
 def test_one_learning_rate_drops_the_covariate() -> None:
     frame = made_up_runs(targets=("pets",), rates=(1e-5,))
-    row = pick(mediation.rows(frame, n_resamples=10))
+    row = pick(mediation.rows(frame))
     lora = (frame["method"] == "lora").astype(float)
     expected = frame.loc[lora == 1, OUTCOME].mean() - frame.loc[lora == 0, OUTCOME].mean()
     assert row["total"] == pytest.approx(expected, rel=1e-9)
@@ -145,7 +138,7 @@ def test_one_learning_rate_drops_the_covariate() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    row = pick(mediation.rows(made_up_runs(seeds=(7,)), n_resamples=10))
+    row = pick(mediation.rows(made_up_runs(seeds=(7,))))
     assert row["indirect"] is not None
     assert (row["indirect_ci_low"], row["reason"]) == (None, "one seed: no interval")
 
@@ -153,7 +146,7 @@ def test_one_seed_has_no_interval() -> None:
 def test_a_mediator_that_method_and_rate_determine_is_null_with_a_reason() -> None:
     frame = made_up_runs(targets=("pets",))
     frame[MEDIATOR] = np.where(frame["method"] == "lora", 0.1, 0.3)
-    row = pick(mediation.rows(frame, n_resamples=10))
+    row = pick(mediation.rows(frame))
     assert (row["indirect"], row["vanishing_rho"]) == (None, None)
     assert row["total"] is not None
     assert row["reason"] == "mediator or outcome is determined by method and learning rate"
@@ -162,17 +155,17 @@ def test_a_mediator_that_method_and_rate_determine_is_null_with_a_reason() -> No
 def test_too_few_runs_and_no_common_rate() -> None:
     frame = made_up_runs(targets=("pets",), rates=(1e-5, 1e-4), seeds=(7,))
     reason = "4 runs of the two methods do not determine the model"
-    assert pick(mediation.rows(frame, n_resamples=10))["reason"] == reason
+    assert pick(mediation.rows(frame))["reason"] == reason
     frame.loc[frame["method"] == "lora", "learning_rate"] *= 2
-    row = pick(mediation.rows(frame, n_resamples=10))
+    row = pick(mediation.rows(frame))
     assert (row["n"], row["indirect"]) == (0, None)
 
 
 def test_runs_without_the_mediator_are_left_out_of_its_models_only() -> None:
     frame = made_up_runs(targets=("pets",))
-    whole = mediation.rows(frame, n_resamples=10)
+    whole = mediation.rows(frame)
     frame.loc[[0, 1], MEDIATOR] = [np.nan, np.inf]
-    rows = mediation.rows(frame, n_resamples=10)
+    rows = mediation.rows(frame)
     expected = paths(frame.drop(index=[0, 1]))
     assert pick(rows)["n"] == 38
     assert pick(rows)["indirect"] == pytest.approx(expected["indirect"], rel=1e-9)

@@ -16,12 +16,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from clipdrift.analysis import equivalence, paired
+from clipdrift.analysis.differences import whole_grid
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.pairs import matched_pairs
 from clipdrift.analysis.wilcoxon import MAX_EXACT, signed_rank
 from clipdrift.records import RunRecord
 
 RETENTION = "transfer.cifar100.retention_pct"
+VAL = "val_accuracy"
 
 
 def values(frame: pd.DataFrame, target: str, method: str, rate: float | None, metric: str) -> Any:
@@ -31,32 +33,162 @@ def values(frame: pd.DataFrame, target: str, method: str, rate: float | None, me
     return part.sort_values(["learning_rate", "seed"])[metric].to_numpy()
 
 
+def by_scope(frame: pd.DataFrame, row: dict[str, Any], method: str) -> Any:
+    """One value per seed: at a rate, or its mean over rates; of all_pairs one per run."""
+    part = frame[(frame["target"] == row["target"]) & (frame["method"] == method)]
+    part = part[part["learning_rate"].isin(row["lrs"])].sort_values(["learning_rate", "seed"])
+    if row["scope"] == "all_pairs":
+        return part[row["metric"]].to_numpy()
+    return part.groupby("seed")[row["metric"]].mean().to_numpy()
+
+
 def test_every_row_agrees_with_scipy() -> None:
     frame = made_up_runs()
     rows = paired.rows(frame)
     n_metrics = len(paired.default_metrics(frame))
-    assert len(rows) == 2 * n_metrics * 5  # targets, metrics, four rates and pooled
+    assert len(rows) == 2 * n_metrics * 7  # targets, metrics; four rates and three scopes over them
     for row in rows:
-        a = values(frame, row["target"], "full_ft", row["lr"], row["metric"])
-        b = values(frame, row["target"], "lora", row["lr"], row["metric"])
+        a, b = (by_scope(frame, row, method) for method in ("full_ft", "lora"))
         t_test = stats.ttest_rel(a, b)
-        interval = t_test.confidence_interval(0.95)
-        assert row["n_pairs"] == len(a) == (20 if row["lr"] is None else 5)
+        assert row["n_pairs"] == 5 * len(row["lrs"])
+        assert row["n_seeds"] == 5
         assert row["mean_diff"] == pytest.approx((a - b).mean(), rel=1e-9)
         assert row["t"] == pytest.approx(t_test.statistic, rel=1e-9)
         assert row["p_t"] == pytest.approx(t_test.pvalue, rel=1e-9)
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(interval), rel=1e-9)
+        if row["scope"] != "all_pairs":
+            ends = t_test.confidence_interval(0.95)
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(ends), rel=1e-9)
+        else:
+            assert (row["ci_low"], row["ci_high"], row["p_holm"]) == (None, None, None)
+            assert row["reason"].startswith("learning rates are no replicates: no interval")
         exact = stats.wilcoxon(a, b, method="exact").pvalue
         assert row["p_wilcoxon"] == pytest.approx(exact, rel=1e-9)
         assert row["wilcoxon_floor"] == 2 * 0.5 ** len(a)
 
 
-@pytest.mark.parametrize("scope", ["per_lr", "pooled"])
-def test_holm_agrees_with_statsmodels(scope: str) -> None:
-    family = [row for row in paired.rows(made_up_runs()) if row["scope"] == scope]
-    adjusted = multipletests([row["p_t"] for row in family], method="holm")[1]
-    assert [row["p_holm"] for row in family] == pytest.approx(adjusted.tolist(), rel=1e-9)
-    assert {row["family"] for row in family} == {f"p_t of all {len(family)} {scope} tests"}
+@pytest.mark.parametrize("scope", ["per_lr", "grid_mean", "both_fit"])
+def test_holm_agrees_with_statsmodels_in_each_family(scope: str) -> None:
+    frame = made_up_runs(methods=("full_ft", "lora", "third"))
+    rows = [row for row in paired.rows(frame) if row["scope"] == scope]
+    n_tests = 3 * (4 if scope == "per_lr" else 1)
+    for metric, question in (
+        ("test_accuracy", "target_accuracy"),
+        (RETENTION, "retention"),
+        ("drift.extra_0", "drift"),
+    ):
+        family = [r for r in rows if (r["target"], r["metric"]) == ("pets", metric)]
+        assert len(family) == n_tests
+        adjusted = multipletests([row["p_t"] for row in family], method="holm")[1]
+        assert [row["p_holm"] for row in family] == pytest.approx(adjusted.tolist(), rel=1e-9)
+        name = f"{question}: {n_tests} {scope} tests of {metric} on pets (clip)"
+        assert {row["family"] for row in family} == {name}
+
+
+def test_p_does_not_depend_on_columns_targets_or_backbones_beside() -> None:
+    def found(frame: pd.DataFrame) -> dict[Any, Any]:
+        rows = (r for r in paired.rows(frame) if (r["target"], r["backbone"]) == ("pets", "clip"))
+        keys = ("metric", "scope", "lr")
+        return {tuple(r[k] for k in keys): (r["p_holm"], r["family"]) for r in rows}
+
+    frame = made_up_runs()
+    few = ["val_accuracy", "transfer.cifar10.retention_pct", "drift.extra_1", "drift.cka_mean"]
+    alone = found(frame[frame["target"] == "pets"].drop(columns=few))
+    both = found(pd.concat([frame, made_up_runs(backbone="b16", rng_seed=5)], ignore_index=True))
+    assert alone.items() <= both.items()
+    assert len(both) > len(alone)
+
+
+def test_what_is_not_corrected_says_so() -> None:
+    frame = made_up_runs()
+    rows = {(r["metric"], r["scope"]): r for r in paired.rows(frame, questions=["retention"])}
+    no_question = "uncorrected: answers none of the questions asked"
+    for metric in ("test_accuracy", "val_accuracy", "drift.cka_mean"):
+        row = rows[metric, "grid_mean"]
+        assert (row["p_holm"], row["family"]) == (None, no_question)
+        assert row["p_t"] is not None
+    assert rows[RETENTION, "grid_mean"]["p_holm"] is not None
+    row = rows[RETENTION, "all_pairs"]
+    assert (row["p_holm"], row["family"]) == (
+        None,
+        "uncorrected: learning rates are no replicates",
+    )
+    val = {r["family"] for r in paired.rows(frame.assign(test_accuracy=np.nan), metrics=[VAL])}
+    assert all(text and text.startswith(("target_accuracy: ", "uncorrected: l")) for text in val)
+
+
+def test_one_seed_gives_no_interval_and_no_p_however_many_rates() -> None:
+    rows = [*paired.rows(made_up_runs(seeds=(7,))), *equivalence.rows(made_up_runs(seeds=(7,)))]
+    fields = ("ci_low", "ci_high", "p_t", "p_holm", "p_wilcoxon", "p_tost", "sd_diff")
+    assert {row.get(field) for row in rows for field in fields} == {None}
+    assert {row["reason"] for row in rows} == {"one seed: no spread"}
+    assert all(row["mean_diff"] is not None for row in rows)
+
+
+def test_over_the_grid_seeds_and_not_rates_are_the_sample() -> None:
+    """An effect of the rate is no noise, an effect of the seed on the difference is."""
+    frame = made_up_runs(targets=("eurosat",), methods=("full_ft", "lora"))
+    first = frame["method"] == "full_ft"
+    steep = frame["learning_rate"].map({1e-6: 0.0, 5e-6: 10.0, 1e-5: 20.0, 5e-5: 50.0})
+    by_seed = frame["seed"].map(dict(zip(SEEDS, (1.0, 2.0, 3.0, 4.0, 5.0), strict=True)))
+    frame[RETENTION] = np.where(first, steep + by_seed, 0.0)
+    rows = {r["scope"]: r for r in paired.rows(frame, metrics=[RETENTION]) if r["lr"] is None}
+    row = rows["grid_mean"]
+    half = stats.t.ppf(0.975, 4) * math.sqrt(2.5 / 5)
+    assert row["mean_diff"] == pytest.approx(23.0, rel=1e-12)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((23 - half, 23 + half), rel=1e-9)
+    assert rows["all_pairs"]["t"] < row["t"] / 2  # here it takes the effect of rates for noise
+
+
+@pytest.mark.parametrize(
+    ("there", "seeds", "rates"),
+    [
+        ([[1, 1, 1], [1, 1, 1]], [1, 1], [1, 1, 1]),
+        ([[1, 1, 1], [1, 1, 0], [1, 1, 1]], [1, 1, 1], [1, 1, 0]),  # more seeds
+        ([[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]], [1, 1, 1], [1, 1, 1, 0]),
+        ([[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 1]], [1, 1, 1], [0, 0, 1, 1]),
+        ([[1, 0], [0, 1]], [0, 1], [0, 1]),
+        ([[0, 0], [0, 0]], [0, 0], [0, 0]),
+    ],
+)
+def test_the_largest_part_of_the_grid_without_a_gap(
+    there: list[list[int]], seeds: list[int], rates: list[int]
+) -> None:
+    found = whole_grid(np.array(there, dtype=bool))
+    size = found[0].sum() * found[1].sum()
+    assert np.array(there)[np.ix_(*found)].all()
+    assert size == sum(seeds) * sum(rates)
+    if sum(map(sum, there)) != 2:  # the two single pairs are as good
+        assert ([int(x) for x in found[0]], [int(x) for x in found[1]]) == (seeds, rates)
+
+
+def test_where_both_fit_other_rates_have_no_say() -> None:
+    frame = made_up_runs(targets=("eurosat",))
+    fitting = {"full_ft": (1e-6, 5e-6, 1e-5), "lora": (5e-6, 1e-5, 5e-5)}
+    fits = [
+        rate in fitting[m] for m, rate in zip(frame["method"], frame["learning_rate"], strict=True)
+    ]
+    frame["test_accuracy"] = np.where(fits, 0.9, 0.5)
+    rows = {r["scope"]: r for r in paired.rows(frame, metrics=[RETENTION])}
+    assert rows["both_fit"]["lrs"] == [5e-6, 1e-5]
+    assert rows["grid_mean"]["lrs"] == [1e-6, 5e-6, 1e-5, 5e-5]
+    part = paired.rows(frame[frame["learning_rate"].isin([5e-6, 1e-5])], metrics=[RETENTION])
+    alone = next(r for r in part if r["scope"] == "grid_mean")
+    for field in ("n_pairs", "mean_diff", "ci_low", "ci_high", "p_t", "run_ids"):
+        assert rows["both_fit"][field] == alone[field]
+
+
+def test_where_both_fit_nowhere_or_nobody_knows_there_is_a_reason() -> None:
+    frame = made_up_runs(targets=("eurosat",))
+    frame["test_accuracy"] = np.where(frame["method"] == "lora", 0.5, 0.9)
+    for told, reason in (
+        (frame, "both methods fit at none of the 4 rates"),
+        (
+            frame.assign(test_accuracy=np.nan, val_accuracy=np.nan),
+            "no target accuracy: whether the methods fit is not known",
+        ),
+    ):
+        rows = [r for r in paired.rows(told, metrics=[RETENTION]) if r["scope"] == "both_fit"]
+        assert [(r["reason"], r["mean_diff"], r["n_pairs"]) for r in rows] == [(reason, None, 0)]
 
 
 @pytest.mark.parametrize("df", [2, 3, 4, 11, 40])
@@ -121,10 +253,11 @@ def test_wilcoxon_of_no_difference_is_undefined() -> None:
 def test_equivalence_agrees_with_statsmodels() -> None:
     frame = made_up_runs()
     rows = [row for row in equivalence.rows(frame) if row["metric"] == RETENTION]
-    assert len(rows) == 10
+    assert len(rows) == 12
+    rates = {(r["target"], r["scope"], r["lr"]): r["lrs"] for r in paired.rows(frame)}
     for row in rows:
-        a = values(frame, row["target"], "full_ft", row["lr"], RETENTION)
-        b = values(frame, row["target"], "lora", row["lr"], RETENTION)
+        key = (row["target"], row["scope"], row["lr"])
+        a, b = (by_scope(frame, row | {"lrs": rates[key]}, m) for m in ("full_ft", "lora"))
         p, (_, p_lower, _), (_, p_upper, _) = ttost_paired(a, b, -2.0, 2.0)
         assert row["p_tost"] == pytest.approx(p, rel=1e-9)
         assert row["p_lower"] == pytest.approx(p_lower, rel=1e-9)
@@ -144,14 +277,16 @@ def test_equivalence_in_words(gap: float, result: str) -> None:
     rows = equivalence.rows(frame, margins={"test_accuracy": 0.01})
     assert [(row["scope"], row["result"]) for row in rows] == [
         ("per_lr", result),
-        ("pooled", result),
+        ("grid_mean", result),
+        ("both_fit", result),
     ]
     expected = {
-        "equivalent": "full_ft and lora differ by less than 0.01 in test_accuracy (90% interval",
-        "different": "full_ft and lora differ by more than 0.01 in test_accuracy (90% interval",
-        "inconclusive": "whether full_ft and lora differ by 0.01 in test_accuracy is open (90%",
+        "equivalent": "full_ft and lora differ by less than 0.01 in test_accuracy at 1e-05 (90",
+        "different": "full_ft and lora differ by more than 0.01 in test_accuracy at 1e-05 (90",
+        "inconclusive": "whether full_ft and lora differ by 0.01 in test_accuracy is open at 1e-05",
     }[result]
     assert rows[0]["words"].startswith(expected)
+    assert "on average over 1 rates where both fit (90% interval" in rows[2]["words"]
 
 
 def test_zero_variance_is_null_with_a_reason() -> None:
@@ -179,11 +314,13 @@ def test_missing_seeds_drop_the_pair_and_are_counted() -> None:
     frame = made_up_runs(targets=("eurosat",))
     gone = (frame["method"] == "lora") & (frame["seed"] == 7) & (frame["learning_rate"] == 1e-5)
     rows = [r for r in paired.rows(frame[~gone]) if r["metric"] == RETENTION]
-    by_lr = {row["lr"]: row for row in rows}
+    by_lr = {row["lr"]: row for row in rows if row["scope"] in ("per_lr", "grid_mean")}
     assert (by_lr[1e-5]["n_pairs"], by_lr[1e-5]["n_dropped"]) == (4, 1)
     assert by_lr[1e-5]["dropped_reason"] == "1 no matched run of lora"
     assert (by_lr[1e-6]["n_pairs"], by_lr[1e-6]["n_dropped"]) == (5, 0)
-    assert (by_lr[None]["n_pairs"], by_lr[None]["n_dropped"]) == (19, 1)
+    assert (by_lr[None]["n_pairs"], by_lr[None]["n_dropped"]) == (16, 4)
+    words = "3 at a rate or of a seed with gaps; 1 no matched run of lora"
+    assert (by_lr[None]["n_seeds"], by_lr[None]["dropped_reason"]) == (4, words)
     a = values(frame, "eurosat", "full_ft", 1e-5, RETENTION)[1:]
     b = values(frame, "eurosat", "lora", 1e-5, RETENTION)[1:]
     assert by_lr[1e-5]["t"] == pytest.approx(stats.ttest_rel(a, b).statistic, rel=1e-9)
@@ -193,7 +330,7 @@ def test_undefined_values_drop_the_pair_for_that_metric_only() -> None:
     frame = made_up_runs(targets=("eurosat",), rates=(1e-5,))
     frame.loc[frame.index[0], RETENTION] = np.nan
     frame.loc[frame.index[1], RETENTION] = np.inf
-    rows = {row["metric"]: row for row in paired.rows(frame) if row["scope"] == "pooled"}
+    rows = {row["metric"]: row for row in paired.rows(frame) if row["scope"] == "per_lr"}
     assert (rows[RETENTION]["n_pairs"], rows[RETENTION]["n_dropped"]) == (3, 2)
     assert rows[RETENTION]["dropped_reason"] == "2 undefined in one of the runs"
     assert rows["test_accuracy"]["n_pairs"] == 5
@@ -209,22 +346,21 @@ def test_runs_under_different_conditions_are_not_paired(
     frame = runs_frame(records)
     (pairs,) = matched_pairs(frame, varied)
     assert len(pairs.first) == n_pairs
-    row = next(r for r in paired.rows(frame, varied=varied) if r["scope"] == "pooled")
+    row = next(r for r in paired.rows(frame, varied=varied) if r["scope"] == "per_lr")
     assert row["n_pairs"] == n_pairs
     assert row["dropped_reason"] == (None if varied else "1 different head_init")
 
 
 def test_one_pair_two_pairs_and_one_method() -> None:
     frame = made_up_runs(targets=("eurosat",), rates=(1e-5,), seeds=(7,))
-    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "pooled")
-    assert (row["n_pairs"], row["t"], row["reason"]) == (1, None, "one pair: no spread")
-    assert row["wilcoxon_floor"] == 1.0
+    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "per_lr")
+    assert (row["n_pairs"], row["t"], row["reason"]) == (1, None, "one seed: no spread")
     frame = made_up_runs(targets=("eurosat",), rates=(1e-5,), seeds=(7, 11))
-    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "pooled")
+    (row,) = (r for r in paired.rows(frame, metrics=[RETENTION]) if r["scope"] == "per_lr")
     assert row["t"] is not None
     assert (row["hedges_gz"], row["reason"]) == (
         None,
-        "two pairs: Hedges' correction is undefined",
+        "two seeds: Hedges' correction is undefined",
     )
     assert paired.rows(frame[frame["method"] == "lora"]) == []
 
@@ -233,9 +369,9 @@ def test_metric_that_nobody_measured_has_no_usable_pair() -> None:
     frame = made_up_runs(targets=("eurosat",), rates=(1e-5,)).assign(test_accuracy=np.nan)
     for answer in (paired.rows, equivalence.rows):
         for row in answer(frame):
-            if row["metric"] == "test_accuracy":
-                found = (row["n_pairs"], row["mean_diff"], row["reason"])
-                assert found == (0, None, "no usable pair")
+            if row["metric"] == "test_accuracy" and row["scope"] != "both_fit":
+                assert (row["n_pairs"], row["mean_diff"]) == (0, None)
+                assert row["reason"] == "no usable pair"
 
 
 def test_backbones_and_references_are_never_paired() -> None:
@@ -244,9 +380,11 @@ def test_backbones_and_references_are_never_paired() -> None:
     rows = paired.rows(pd.concat([one, other, reference], ignore_index=True))
     assert {row["backbone"] for row in rows} == {"b16", "b32"}
     assert {(row["method_a"], row["method_b"]) for row in rows} == {("full_ft", "lora")}
-    alone = {(r["target"], r["metric"], r["lr"]): r["t"] for r in paired.rows(one)}
+    alone = {(r["target"], r["metric"], r["scope"], r["lr"]): r["t"] for r in paired.rows(one)}
     pooled_with = {
-        (r["target"], r["metric"], r["lr"]): r["t"] for r in rows if r["backbone"] == "b32"
+        (r["target"], r["metric"], r["scope"], r["lr"]): r["t"]
+        for r in rows
+        if r["backbone"] == "b32"
     }
     assert alone == pooled_with
 

@@ -43,15 +43,14 @@ def test_power_is_that_of_the_noncentral_t(df: int, nc: float) -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
 def test_detectable_difference_is_that_of_statsmodels(n: int) -> None:
-    design = power.Design((n,), sd=2.5)
     theirs = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8, alternative="two-sided")
     # statsmodels solves to about 1e-7.
-    assert power.detectable_difference(design) / 2.5 == pytest.approx(theirs, rel=1e-6)
+    assert power.detectable_difference(n, 2.5) / 2.5 == pytest.approx(theirs, rel=1e-6)
 
 
 @pytest.mark.parametrize("effect", [0.3, 0.5, 1.0, 2.0, 3.0])
 def test_seeds_needed_is_the_smallest_number_that_suffices(effect: float) -> None:
-    n = power.seeds_needed(effect, 1.0, n_rates=1)
+    n = power.seeds_needed(effect, 1.0)
     assert n is not None
     assert TTestPower().power(effect, n, 0.05) >= 0.8
     if n > 2:
@@ -61,40 +60,29 @@ def test_seeds_needed_is_the_smallest_number_that_suffices(effect: float) -> Non
 def test_rows_follow_from_the_observed_differences() -> None:
     frame = made_up_runs()
     rows = power.rows(frame)
-    pooled_squares = 0.0
-    for rate in RATES:
-        gaps = differences(frame, rate)
-        row = pick(rows, "per_lr", rate)
+    of_rate = {rate: differences(frame, rate) for rate in RATES}
+    over = np.mean(list(of_rate.values()), axis=0)
+    for rate, gaps in (*of_rate.items(), (None, over)):
+        row = pick(rows, "grid_mean" if rate is None else "per_lr", rate)
+        n_rates = 4 if rate is None else 1
         d = TTestPower().solve_power(nobs=5, alpha=0.05, power=0.8)
-        assert row["n_pairs"] == 5
+        assert (row["n_pairs"], row["n_seeds"], row["n_rates"]) == (5 * n_rates, 5, n_rates)
         assert row["sd_diff"] == pytest.approx(gaps.std(ddof=1), rel=1e-9)
         assert row["detectable_diff"] == pytest.approx(d * gaps.std(ddof=1), rel=1e-6)
         assert row["detectable_pp"] == row["detectable_diff"]
-        pooled_squares += gaps.var(ddof=1) / 4
-    row = pick(rows, "pooled")
-    sd, df = np.sqrt(pooled_squares), 16
-    assert (row["n_pairs"], row["n_rates"]) == (20, 4)
-    assert row["sd_diff"] == pytest.approx(sd, rel=1e-9)
-    nc = row["detectable_diff"] / (sd / np.sqrt(20))
-    critical = stats.t.isf(0.025, df)
-    reached = stats.nct.sf(critical, df, nc) + stats.nct.cdf(-critical, df, nc)
-    assert reached == pytest.approx(0.8, rel=1e-9)
 
 
-def test_pooled_power_holds_in_a_simulation() -> None:
-    # Rates of different means and seed counts; the test statistic written out as in the docstring.
-    design = power.Design((3, 4, 5), sd=1.0)
-    delta = power.detectable_difference(design)
+def test_power_over_the_grid_holds_in_a_simulation() -> None:
+    """Differences that a seed's rates share: only seeds tell how much the mean varies."""
     rng = np.random.default_rng(0)
-    n_studies = 20_000
-    squares, means = np.zeros(n_studies), np.zeros(n_studies)
-    for shift, n in zip((-1.0, 0.0, 1.0), design.seeds_per_rate, strict=True):
-        gaps = delta + shift + rng.normal(size=(n_studies, n))
-        means += gaps.mean(axis=1) / 3
-        squares += ((gaps - gaps.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    t = means / (np.sqrt(squares / 9) * np.sqrt(1 / 3 + 1 / 4 + 1 / 5) / 3)
-    found = (np.abs(t) > stats.t.isf(0.025, 9)).mean()
-    assert found == pytest.approx(0.8, abs=0.01)  # Monte Carlo error 0.003
+    n_seeds, n_studies = 5, 20_000
+    sd = (1.0 + 0.25 / 4) ** 0.5
+    delta = power.detectable_difference(n_seeds, sd)
+    shared = rng.normal(size=(n_studies, n_seeds, 1))
+    own = 0.5 * rng.normal(size=(n_studies, n_seeds, 4))
+    gaps = delta + np.array([-1.0, 0.0, 0.3, 0.7]) + shared + own
+    p = stats.ttest_1samp(gaps.mean(axis=2), 0.0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.01)  # Monte Carlo error 0.003
 
 
 def test_points_are_hundredths_of_a_fraction() -> None:
@@ -102,12 +90,12 @@ def test_points_are_hundredths_of_a_fraction() -> None:
     row = pick(power.rows(frame), "per_lr", RATES[0], "test_accuracy")
     sd = differences(frame, RATES[0], "test_accuracy").std(ddof=1)
     assert row["detectable_pp"] == pytest.approx(100 * row["detectable_diff"], rel=1e-12)
-    assert row["seeds_for_1pp"] == power.seeds_needed(0.01, sd, 1)
+    assert row["seeds_for_1pp"] == power.seeds_needed(0.01, sd)
     assert row["seeds_for_1pp"] >= row["seeds_for_2pp"] >= row["seeds_for_5pp"] >= 2
 
 
 def test_a_metric_without_points_has_no_seeds_for_points() -> None:
-    row = pick(power.rows(made_up_runs()), "pooled", None, "drift.cka_mean")
+    row = pick(power.rows(made_up_runs()), "grid_mean", None, "drift.cka_mean")
     assert row["detectable_diff"] > 0
     assert (row["detectable_pp"], row["seeds_for_1pp"], row["reason"]) == (None, None, None)
 
@@ -124,27 +112,27 @@ def test_one_seed_leaves_no_variance() -> None:
     rows = power.rows(made_up_runs(seeds=(7,)))
     row = pick(rows, "per_lr", RATES[0])
     assert (row["n_pairs"], row["sd_diff"], row["detectable_diff"]) == (1, None, None)
-    assert row["reason"] == "one pair per learning rate: no seed variance"
-    assert pick(rows, "pooled")["reason"] == "one pair per learning rate: no seed variance"
+    assert row["reason"] == "one seed: no spread"
+    assert pick(rows, "grid_mean")["reason"] == "one seed: no spread"
 
 
 def test_methods_that_share_no_rate_have_no_pairs() -> None:
     frame = made_up_runs(methods=("full_ft", "lora"))
     frame.loc[frame["method"] == "lora", "learning_rate"] *= 3
-    row = pick(power.rows(frame), "pooled")
-    assert (row["n_pairs"], row["wilcoxon_floor"], row["reason"]) == (0, None, "no matched pairs")
+    row = pick(power.rows(frame), "grid_mean")
+    assert (row["n_pairs"], row["wilcoxon_floor"], row["reason"]) == (0, None, "no usable pair")
 
 
 def test_differences_that_do_not_vary() -> None:
     frame = made_up_runs()
     frame[OUTCOME] = np.where(frame["method"] == "lora", 90.1, 70.3)
-    row = pick(power.rows(frame), "pooled")
+    row = pick(power.rows(frame), "grid_mean")
     assert (row["sd_diff"], row["detectable_diff"]) == (0.0, None)
-    assert row["reason"] == "the differences do not vary between seeds"
+    assert row["reason"] == "the differences do not vary: no t test"
 
 
 def test_more_seeds_than_anyone_runs_is_null() -> None:
-    assert power.seeds_needed(0.001, 1.0, n_rates=1) is None
+    assert power.seeds_needed(0.001, 1.0) is None
     frame = made_up_runs()
     frame[OUTCOME] *= 1000
     row = pick(power.rows(frame), "per_lr", RATES[0])
@@ -158,7 +146,7 @@ def test_a_missing_run_drops_its_pair() -> None:
     frame = frame[~(missing & (frame["learning_rate"] == RATES[0]))]
     rows = power.rows(frame)
     assert pick(rows, "per_lr", RATES[0])["n_pairs"] == 4
-    assert pick(rows, "pooled")["n_pairs"] == 19
+    assert pick(rows, "grid_mean")["n_pairs"] == 16
 
 
 def test_one_method_has_no_pairs_and_row_order_does_not_matter() -> None:

@@ -1,4 +1,4 @@
-"""Rankings of methods against pandas, scipy's PCHIP and written-out resamples."""
+"""Rankings of methods against pandas, scipy's PCHIP and paired t tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from run_frames import RATES, made_up_runs, shuffled, written_out
+from run_frames import RATES, made_up_runs, shuffled
+from scipy import stats
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 
@@ -53,7 +54,7 @@ def along(frame: pd.DataFrame, method: str, held: pd.Series, place: float) -> fl
 
 def test_values_and_ranks_of_every_view() -> None:
     frame = runs()
-    found = ranking.rows(shuffled(frame), underfit_fraction=0.9, n_resamples=20)
+    found = ranking.rows(shuffled(frame), underfit_fraction=0.9)
     expected = {
         "equal_learning_rate": equal_rates(frame),
         "own_best_rate": own_best(frame),
@@ -79,7 +80,7 @@ def test_values_and_ranks_of_every_view() -> None:
 
 def test_learning_rate_is_where_the_method_gets_there() -> None:
     frame = runs()
-    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=20)
+    found = ranking.rows(frame, underfit_fraction=0.9)
     cells = frame.groupby(["method", "learning_rate"])["val_accuracy"].mean()
     for method, row in view(found, "own_best_rate").items():
         assert row["lr"] == pytest.approx(cells[method].idxmax(), rel=1e-12)
@@ -88,18 +89,42 @@ def test_learning_rate_is_where_the_method_gets_there() -> None:
         assert row["lr"] is None or RATES[0] <= row["lr"] <= RATES[-1]
 
 
-def test_intervals_are_those_of_written_out_resamples() -> None:
+def test_ranks_left_open_are_those_of_paired_t_tests() -> None:
     frame = runs(rng_seed=3)
-    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=60, seed=5)
-    drawn = written_out(frame, 60, 5)
-    for name, naive in (("equal_learning_rate", equal_rates), ("own_best_rate", own_best)):
-        table = pd.DataFrame([naive(part) for part in drawn])
-        ranks = table.rank(axis=1, ascending=False, method="min")
+    frame[OUTCOME] += 15 * np.random.default_rng(1).normal(size=len(frame))
+    found = ranking.rows(frame, underfit_fraction=0.9)
+    best = frame.groupby(["method", "learning_rate"])["val_accuracy"].mean()
+    rates = {m: best[m].idxmax() for m in METHODS}
+    chosen = frame[frame["learning_rate"] == frame["method"].map(rates)]
+    left_open = set()
+    for name, part in (("equal_learning_rate", frame), ("own_best_rate", chosen)):
+        table = part.pivot_table(index="seed", columns="method", values=OUTCOME)
         for method, row in view(found, name).items():
-            ends = np.quantile(table[method], [0.025, 0.975])
-            assert [row["ci_low"], row["ci_high"]] == pytest.approx(ends, rel=1e-9)
-            ends = np.quantile(ranks[method], [0.025, 0.975])
-            assert [row["rank_low"], row["rank_high"]] == pytest.approx(ends)
+            above = below = 0
+            for other in table.columns.drop(method):
+                test = stats.ttest_rel(table[method], table[other])
+                if test.pvalue < 0.05 / 3:
+                    above += int(test.statistic < 0)
+                    below += int(test.statistic > 0)
+            assert (row["rank_low"], row["rank_high"]) == (1 + above, 4 - below)
+            assert row["rank_low"] <= row["rank"] <= row["rank_high"]
+            left_open.add(row["rank_high"] - row["rank_low"])
+    assert len(left_open) > 1
+
+
+def test_methods_that_do_not_differ_are_seldom_told_apart() -> None:
+    """Percentile bootstraps of the rank left the true one out in most studies of three seeds."""
+    rng, frame = np.random.default_rng(0), runs(seeds=(1, 2, 3), n_extra=0)
+    studies = [
+        frame.assign(target=f"t{i}", test_accuracy=0.9 + 0.01 * rng.normal(size=len(frame)))
+        for i in range(100)
+    ]
+    rows = ranking.rows(pd.concat(studies, ignore_index=True), underfit_fraction=0.9)
+    own = [r for r in rows if (r["view"], r["metric"]) == ("own_best_rate", "test_accuracy")]
+    wrong = {r["target"] for r in own if (r["rank_low"], r["rank_high"]) != (1, 4)}
+    assert len(own) == 400
+    # Each of four methods is told apart from another at a level of 5 % at most.
+    assert len(wrong) <= 20
 
 
 def test_where_a_curve_does_not_reach_there_is_no_rank_but_a_reason() -> None:
@@ -108,13 +133,13 @@ def test_where_a_curve_does_not_reach_there_is_no_rank_but_a_reason() -> None:
     frame.loc[weak, "val_accuracy"] -= 0.5
     frame.loc[strong, "val_accuracy"] = 0.94 + 1e-3 * np.log10(frame.loc[strong, "learning_rate"])
     frame.loc[frame["method"] == "lora", MOVED] = np.nan
-    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=10)
+    found = ranking.rows(frame, underfit_fraction=0.9)
     accuracy, moved = view(found, "equal_val_accuracy"), view(found, "equal_weight_drift")
     assert accuracy["bitfit"]["reason"].startswith("its curve ends below")
     assert accuracy["dora"]["reason"].startswith("its curve begins above")
     assert moved["lora"]["reason"] == "its curve has fewer than two distinct values"
     for row in (accuracy["bitfit"], accuracy["dora"], moved["lora"]):
-        assert (row["value"], row["rank"], row["ci_low"], row["rank_low"]) == (None,) * 4
+        assert (row["value"], row["rank"], row["rank_low"], row["rank_high"]) == (None,) * 4
     assert {row["n_ranked"] for row in accuracy.values()} == {2}
     assert sorted(row["rank"] for row in accuracy.values() if row["rank"]) == [1, 2]
 
@@ -123,7 +148,7 @@ def test_equal_values_share_the_better_rank() -> None:
     frame = runs()
     twin = frame[frame["method"] == "lora"].assign(method="twin")
     frame = pd.concat([frame, twin], ignore_index=True)
-    rows = view(ranking.rows(frame, underfit_fraction=0.9, n_resamples=10), "own_best_rate")
+    rows = view(ranking.rows(frame, underfit_fraction=0.9), "own_best_rate")
     assert rows["twin"]["rank"] == rows["lora"]["rank"]
     assert rows["twin"]["rank"] + 1 not in {row["rank"] for row in rows.values()}
 
@@ -131,21 +156,24 @@ def test_equal_values_share_the_better_rank() -> None:
 def test_no_common_rate_and_one_seed() -> None:
     frame = runs(seeds=(7,))
     frame.loc[frame["method"] == "lora", "learning_rate"] *= 1.5
-    found = ranking.rows(frame, underfit_fraction=0.9, n_resamples=10)
+    found = ranking.rows(frame, underfit_fraction=0.9)
     for row in view(found, "equal_learning_rate").values():
         assert (row["rank"], row["reason"]) == (None, "the methods share no learning rate")
     for row in view(found, "own_best_rate").values():
-        assert (row["ci_low"], row["reason"]) == (None, "one seed: no interval")
+        assert (row["rank_low"], row["reason"]) == (
+            None,
+            "one seed: nothing says how sure the rank is",
+        )
         assert row["rank"] is not None
 
 
 def test_two_methods_are_not_ranked() -> None:
-    assert ranking.rows(made_up_runs(), underfit_fraction=0.9, n_resamples=5) == []
+    assert ranking.rows(made_up_runs(), underfit_fraction=0.9) == []
     assert ranking.agreement([]) == []
 
 
 def test_agreement_counts_concordant_pairs() -> None:
-    found = ranking.rows(runs(), underfit_fraction=0.9, n_resamples=10)
+    found = ranking.rows(runs(), underfit_fraction=0.9)
     (row,) = [
         row
         for row in ranking.agreement(found)
@@ -164,10 +192,10 @@ def test_agreement_counts_concordant_pairs() -> None:
 def test_agreement_is_undefined_for_too_few_or_equal_values() -> None:
     frame = runs()
     frame[OUTCOME] = 50.0
-    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9, n_resamples=5))
+    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
     reasons = {row["reason"] for row in rows if row["metric"] == OUTCOME}
     assert "all methods have one value in a view" in reasons
     frame.loc[frame["method"] != "lora", MOVED] = np.nan
-    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9, n_resamples=5))
+    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
     few = [row for row in rows if "equal_weight_drift" in (row["view_a"], row["view_b"])]
     assert {row["reason"] for row in few} == {"1 methods have a rank in both views"}

@@ -139,31 +139,54 @@ def test_paired_per_rate(answers: dict[str, Any], rate: float) -> None:
     assert row["p_wilcoxon"] == row["wilcoxon_floor"] == 0.25
 
 
-def test_paired_pooled(answers: dict[str, Any]) -> None:
-    row = one(answers["paired"], metric=RETENTION, scope="pooled")
+def test_paired_over_the_grid(answers: dict[str, Any]) -> None:
+    row = one(answers["paired"], metric=RETENTION, scope="grid_mean")
+    # Per seed -29, -34, -30 at the low rate and -60, -56, -58 at the high one.
+    d = [-44.5, -45.0, -44.0]
+    assert d == [
+        (full_low - lora_low + full_high - lora_high) / 2
+        for full_low, lora_low, full_high, lora_high in zip(
+            kept("full_ft", LOW), kept("lora", LOW), kept("full_ft", HIGH), kept("lora", HIGH),
+            strict=True,
+        )
+    ]  # fmt: skip
+    assert (row["n_pairs"], row["n_seeds"], row["lr"], row["lrs"]) == (6, 3, None, [LOW, HIGH])
+    assert row["mean_diff"] == pytest.approx(-44.5, rel=1e-12)
+    assert row["ci_low"] == pytest.approx(-44.5 - T2 * 0.5 / math.sqrt(3), rel=1e-12)
+    t = -44.5 / (0.5 / math.sqrt(3))
+    assert row["p_t"] == pytest.approx(two_sided_p(t, 2), rel=1e-9)
+    assert row["wilcoxon_floor"] == row["p_wilcoxon"] == 0.25
+
+
+def test_paired_where_both_fit(answers: dict[str, Any]) -> None:
+    # lora underfits at the low rate: only the high one is left.
+    row = one(answers["paired"], metric=RETENTION, scope="both_fit")
+    alone = one(answers["paired"], metric=RETENTION, scope="per_lr", lr=HIGH)
+    assert row["lrs"] == [HIGH]
+    for field in ("mean_diff", "ci_low", "ci_high", "p_t", "n_pairs"):
+        assert row[field] == alone[field]
+
+
+def test_all_pairs_have_a_test_and_no_interval(answers: dict[str, Any]) -> None:
+    row = one(answers["paired"], metric=RETENTION, scope="all_pairs")
     d = [
         a - b
         for rate in (LOW, HIGH)
         for a, b in zip(kept("full_ft", rate), kept("lora", rate), strict=True)
     ]
     t = mean(d) / (stdev(d) / math.sqrt(6))
-    assert (row["n_pairs"], row["lr"]) == (6, None)
+    assert (row["n_pairs"], row["lr"], row["ci_low"], row["p_holm"]) == (6, None, None, None)
     assert row["t"] == pytest.approx(t, rel=1e-12)
     assert row["p_t"] == pytest.approx(two_sided_p(t, 5), rel=1e-9)
     assert row["wilcoxon_floor"] == row["p_wilcoxon"] == 2 / 64
 
 
-def test_holm_over_the_whole_family(answers: dict[str, Any]) -> None:
-    # Metrics: test, val, transfer accuracy, retention, weight movement; one pair of methods.
-    family = [row for row in answers["paired"] if row["scope"] == "pooled"]
-    assert len(family) == 5
-    smallest_first = sorted(family, key=lambda row: row["p_t"])
-    expected, worst = [], 0.0
-    for rank, row in enumerate(smallest_first):
-        worst = max(worst, min(1.0, (5 - rank) * row["p_t"]))
-        expected.append(worst)
-    assert [row["p_holm"] for row in smallest_first] == pytest.approx(expected, rel=1e-12)
-    assert {row["family"] for row in family} == {"p_t of all 5 pooled tests"}
+def test_holm_over_the_rates_of_one_question(answers: dict[str, Any]) -> None:
+    family = [r for r in answers["paired"] if (r["metric"], r["scope"]) == (RETENTION, "per_lr")]
+    small, large = sorted(row["p_t"] for row in family)
+    assert sorted(row["p_holm"] for row in family) == [2 * small, max(2 * small, large)]
+    name = f"retention: 2 per_lr tests of {RETENTION} on eurosat (clip)"
+    assert {row["family"] for row in family} == {name}
 
 
 def test_equivalence_is_open_at_the_high_rate(answers: dict[str, Any]) -> None:
@@ -181,12 +204,11 @@ def test_equivalence_is_open_at_the_high_rate(answers: dict[str, Any]) -> None:
     assert row["result"] == "inconclusive"
 
 
-def test_dose_response_of_weight_movement(answers: dict[str, Any]) -> None:
+def test_two_rates_make_no_dose_response(answers: dict[str, Any]) -> None:
     row = one(answers["dose_response"], method="lora", metric="drift.weight_drift_rel")
-    # Rates rank 2, 2, 2, 5, 5, 5; movement ranks 1..6, all low ones below all high ones:
-    # sum of products of deviations 13.5, sums of squares 13.5 and 17.5.
-    assert row["spearman_rho"] == pytest.approx(13.5 / math.sqrt(13.5 * 17.5), rel=1e-12)
-    assert (row["n"], row["n_lrs"], row["n_seeds"]) == (6, 2, 3)
+    assert row["spearman_rho"] is None
+    assert row["reason"] == "2 learning rates in a seed, at least 3 needed"
+    assert (row["n"], row["n_lrs"], row["n_seeds"]) == (6, 2, 0)
 
 
 def test_operating_points_and_the_edge_of_the_grid(answers: dict[str, Any]) -> None:

@@ -38,10 +38,10 @@ ISSUE_KEYS = {
     "operating_points": ["target", "method", "lr"],
     "selection": ["target", "signal", "run_id"],
     "predictors": [
-        *("signal", "when", "outcome", "n", "spearman_overall", "p", "within_target_mean_abs"),
+        *("signal", "when", "outcome", "n", "spearman_overall", "p", "ci_low", "ci_high", "gap"),
+        "within_target_mean_abs",
         *("within_group_mean_abs", "within_group_mean_signed"),
     ],
-    "predictor_bootstrap": ["signal", "ci_low", "ci_high"],
     "mediation": ["mediator", "outcome"],
     "frontier": ["target", "method", "lr"],
     "grid_adequacy": ["target", "method", "at_edge"],
@@ -122,7 +122,7 @@ def test_backbones_are_never_pooled(make_records: MakeRecords) -> None:
 def nulls_are_explained(result: dict[str, Any]) -> None:
     """Statistics that are null stand in a row that says why."""
     free = {
-        *("reason", "lr", "seed", "note", "family", "dropped_reason", "model_reason", "df"),
+        *("reason", "lr", "seed", "family", "dropped_reason", "model_reason", "df"),
         *("seed_sd", "edge", "target", "t_floor", "run_id", "method", "words", "detail", "when"),
         *("proportion_mediated", "detectable_pp", "wilcoxon_method", "fit"),
         *("seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp", "at", "val_accuracy", "kind"),
@@ -132,6 +132,8 @@ def nulls_are_explained(result: dict[str, Any]) -> None:
     for key in row_keys():
         for row in result[key]:
             empty = [name for name, value in row.items() if value is None and name not in free]
+            if "p_holm" in empty and row["family"]:  # which says that p is uncorrected, and why
+                empty.remove("p_holm")
             assert not empty or key == "warnings" or row["reason"], (key, empty, row)
 
 
@@ -195,7 +197,7 @@ def test_zero_variance_everywhere_is_valid(make_records: MakeRecords) -> None:
     (row,) = [
         row
         for row in result["paired"]
-        if row["metric"] == "test_accuracy" and row["scope"] == "pooled"
+        if row["metric"] == "test_accuracy" and row["scope"] == "grid_mean"
     ]
     assert (row["mean_diff"], row["t"], row["p_wilcoxon"]) == (0.0, None, None)
 

@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "step": BACKBONE | {"devices", "methods", "penalties"},
     "training": BACKBONE | {"methods", "penalties", "step"},
     "materials": BACKBONE,
-    "reading": MEASURED,
+    "reading": MEASURED | {"devices"},
     "conditions": MEASURED,
     "plan": MEASURED | {"reading", "conditions"},
     "run": ONE_RUN - {"plan", "run", "worker"},

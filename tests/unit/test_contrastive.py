@@ -20,14 +20,15 @@ from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import AdapterInactiveError, MethodError, TrainingError
-from clipdrift.materials import Materials, TransferMaterial
+from clipdrift.materials import TransferMaterial
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.class_texts import MOST, ClassTexts
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import as_model, merged, scaled, soup
-from clipdrift.reading.baseline import TransferBaseline, probe
-from clipdrift.reading.model import read_drift, read_transfers
+from clipdrift.reading.baseline import Baselines, TransferBaseline, probe
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model import read_drift
 from clipdrift.reading.screening import Predictor
 from clipdrift.records.correct import Correct
 from clipdrift.spec.methods import MethodBase, MethodSpec
@@ -382,11 +383,13 @@ def test_transfers_are_scored_by_the_live_text_tower(clip: Backbone, folder: Pat
     others = [["a big red star"], ["one blue circle"], ["a dark square"], ["two lines"]]
     images = photos(97)
     material = TransferMaterial("other", others, images, images, ())
-    materials = Materials(clip, {}, {"other": material})
     untouched = clip.text_features(others)
     half = Correct.of(np.arange(len(images)) % 2 == 0)
-    known = {"other": TransferBaseline(untouched, half, half)}
-    zero_shot = read_transfers(model, materials, known, Predictor(16), whole=True)
+    gauge = Gauge.__new__(Gauge)
+    gauge.transfers, gauge.predict = {"other": material}, Predictor(16)
+    probe_of = probe(clip.encoder(), images)
+    gauge._baselines = Baselines(probe_of, None, {"other": TransferBaseline(untouched, half, half)})
+    zero_shot = gauge.zero_shot(model, whole=True)
     found = zero_shot.readings["other"]
     whole = plain(model, folder)
     with torch.no_grad():

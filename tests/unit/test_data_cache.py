@@ -121,7 +121,7 @@ def test_class_names_change_the_hash_but_cost_no_decoding(
 ) -> None:
     first = ready(images, cache_dir)
     decoded = count_decoding(monkeypatch)
-    renamed = ready(images, cache_dir, class_names=["a tabby", "a hound"])
+    renamed = ready(images, cache_dir, class_names={"cat": "a tabby", "dog": "a hound"})
     assert not decoded
     assert renamed.sha256 != first.sha256
 

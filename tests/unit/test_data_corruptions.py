@@ -118,50 +118,78 @@ def test_pixelate_leaves_as_many_cells_as_stated(images: np.ndarray, severity: i
     assert changes + 1 == coarse
 
 
-def test_a_level_line_is_a_row_of_normal_weights() -> None:
+def test_a_level_line_is_a_row_of_half_normal_weights() -> None:
     kernel = line_kernel(3, 2.0, 0.0)
-    assert kernel.shape == (7, 7)
-    steps = np.arange(-6, 7) / 2
-    weights = np.exp(-(steps**2) / 8)
-    expected = np.zeros(7)
-    for step, weight in zip(steps, weights, strict=True):
-        low = int(np.floor(step))
-        expected[3 + low] += weight * (1 - (step - low))
-        if step > low:
-            expected[4 + low] += weight * (step - low)
-    np.testing.assert_allclose(kernel[3], expected / expected.sum(), rtol=0, atol=1e-15)
-    assert (np.delete(kernel, 3, axis=0) == 0).all()
+    assert kernel.shape == (13, 13)
+    weights = stats.norm.pdf(np.arange(7), scale=2.0)
+    np.testing.assert_allclose(kernel[6, 6:], weights / weights.sum(), rtol=1e-12)
+    kernel[6, 6:] = 0
+    assert not kernel.any()
 
 
 @pytest.mark.parametrize("angle", [-0.7, -0.2, 0.35, 0.78])
-def test_a_slanted_line_keeps_its_moments(angle: float) -> None:
-    kernel = line_kernel(20, 5.0, angle)
+@pytest.mark.parametrize("scale", [1.0, 0.25, 0.125])
+def test_a_slanted_line_keeps_its_moments_at_every_size(angle: float, scale: float) -> None:
+    kernel = line_kernel(20, 15.0, angle, scale=scale)
     assert kernel.sum() == pytest.approx(1, abs=1e-14)
-    y, x = np.mgrid[-20:21, -20:21]
+    half = kernel.shape[0] // 2
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    assert abs((kernel * along).sum()) < 1e-12
-    assert abs((kernel * across).sum()) < 1e-12
-    # Sharing a point among its neighbours adds at most 1/4 pixel^2 in each direction.
-    assert 0 <= (kernel * along**2).sum() - 25 <= 0.5
-    assert 0 <= (kernel * across**2).sum() <= 0.5
+    steps = np.arange(41)
+    weights = np.exp(-(steps**2) / (2 * 15.0**2)) / np.exp(-(steps**2) / (2 * 15.0**2)).sum()
+    # A point is at most half a pixel from its own, in each direction, and most of that cancels.
+    assert (kernel * along).sum() == pytest.approx(scale * (weights * steps).sum(), abs=0.2)
+    assert (kernel * along**2).sum() == pytest.approx(
+        scale**2 * (weights * steps**2).sum(), rel=0.1
+    )
+    assert abs((kernel * across).sum()) < 0.2
+    assert (kernel * across**2).sum() < 0.2
 
 
-def test_motion_blur_is_a_convolution_with_such_a_line(images: np.ndarray) -> None:
-    radius, sd = 20 * SIDE / 224, 15 * SIDE / 224
+def imagemagick(image: np.ndarray, radius: int, sd: float, degrees: float) -> np.ndarray:
+    """MotionBlurImage again, pixel by pixel of the kernel: shifted copies under weights."""
+    width = 2 * radius + 1
+    kernel = [np.exp(-i * i / (2 * sd * sd)) / (np.sqrt(2 * np.pi) * sd) for i in range(width)]
+    point = (width * np.sin(np.deg2rad(degrees)), width * np.cos(np.deg2rad(degrees)))
+    rows, columns = np.arange(image.shape[0]), np.arange(image.shape[1])
+    total = np.zeros(image.shape)
+    for i in range(width):
+        right = int(np.ceil(i * point[1] / np.hypot(*point) - 0.5))
+        down = int(np.ceil(i * point[0] / np.hypot(*point) - 0.5))
+        y = np.clip(rows + down, 0, len(rows) - 1)  # its virtual pixels repeat the edge
+        x = np.clip(columns + right, 0, len(columns) - 1)
+        total += kernel[i] * image[np.ix_(y, x)]
+    return total / sum(kernel)
+
+
+@pytest.mark.parametrize("severity", range(1, 6))
+def test_motion_blur_is_imagemagicks_at_224_pixels(severity: int) -> None:
+    radius, sd = [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)][severity - 1]
+    y, x = np.mgrid[:224, :224]
+    scene = 128 + 100 * np.sin(x / 5 + y / 9)[..., None] * np.array([1, 0.5, -1])
+    image = np.clip(scene, 0, 255).astype(np.uint8)[None]
+    seen = corrupt(image, "motion_blur", severity, index=np.array([4]))[0]
+    angle = np.random.default_rng([0, 5, severity, 5]).uniform(-45, 45)
+    expected = imagemagick(image[0].astype(float), radius, sd, angle)
+    assert np.abs(seen - expected).max() <= 0.5 + 1e-9
+
+
+def test_small_images_are_blurred_by_the_same_line_in_small(images: np.ndarray) -> None:
     seen = damaged(images, "motion_blur", 5)
     for i, image in enumerate(images):
         rng = np.random.default_rng([0, 5, 5, i + 1])
-        kernel = line_kernel(radius, sd, np.deg2rad(rng.uniform(-45, 45)))
+        kernel = line_kernel(20, 15, np.deg2rad(rng.uniform(-45, 45)), scale=SIDE / 224)
         for channel in range(3):
             values = image[..., channel].astype(float)
-            expected = ndimage.convolve(values, kernel, mode="reflect")
+            expected = ndimage.correlate(values, kernel, mode="nearest")
             assert np.abs(seen[i, ..., channel] - expected).max() <= 0.5 + 1e-9
 
 
 # Whether coarser cells move an image further depends on how they meet its pattern.
 @pytest.mark.parametrize("kind", [kind for kind in SEVERITIES if kind != "pixelate"])
 def test_a_higher_severity_moves_the_image_further(images: np.ndarray, kind: str) -> None:
+    images = np.concatenate([images] * 10)  # motion blur draws an angle for each
     distances = [
         np.abs(damaged(images, kind, severity).astype(int) - images).mean()
         for severity in range(1, 6)

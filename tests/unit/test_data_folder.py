@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -197,19 +199,83 @@ def test_classes_that_differ_between_train_and_test_are_named(tmp_path: Path) ->
     ]
 
 
-def test_given_class_names_rename_in_order_or_reorder_by_name(tmp_path: Path) -> None:
+def classes(folder: Path, names: object) -> tuple[tuple[str, ...], list[int]]:
+    spec = TransferSpec(name="toy", folder=str(folder), class_names=names)
+    part = open_dataset(spec).parts["test"]
+    return part.class_names, part.labels.tolist()
+
+
+def test_given_class_names_reorder_by_name_or_rename_by_a_mapping(tmp_path: Path) -> None:
     fill(tmp_path, annual_crop=1, sea=2)
+    assert classes(tmp_path, ["Sea", "Annual Crop"]) == (("Sea", "Annual Crop"), [1, 0, 0])
+    named = {"Annual crop": "crop land", "sea": "sea or lake"}
+    assert classes(tmp_path, named) == (("crop land", "sea or lake"), [0, 1, 1])
+    named = {"sea": "sea or lake", "annual_crop": "crop land"}
+    assert classes(tmp_path, named) == (("sea or lake", "crop land"), [1, 0, 0])
 
-    def classes(*names: str) -> tuple[tuple[str, ...], list[int]]:
-        spec = TransferSpec(name="toy", folder=str(tmp_path), class_names=list(names))
-        part = open_dataset(spec).parts["test"]
-        return part.class_names, part.labels.tolist()
 
-    assert classes("annual crop land", "sea or lake") == (
-        ("annual crop land", "sea or lake"),
-        [0, 1, 1],
-    )
-    assert classes("Sea", "Annual Crop") == (("Sea", "Annual Crop"), [1, 0, 0])
+def test_names_that_could_only_be_matched_by_their_order_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, bg=1, cr=2)
+    assert faults_of(tmp_path, class_names=["crack", "background"]) == [
+        (
+            "toy.class_names: expected the names that the data has (bg, cr), in any order, got "
+            "crack, background, which could only be matched by their order. Say which is which, "
+            "for example class_names: {bg: crack, cr: background}."
+        )
+    ]
+    assert faults_of(tmp_path, class_names={"bg": "a", "crack": "b"}) == [
+        (
+            "toy.class_names: expected each of the 2 names that the data has, once, got 1 missing "
+            "('cr') and 1 unknown ('crack'). The data has: 'bg', 'cr'."
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["A", "B", "a", "b"],
+        ["b", "B", "a", "A"],
+        ["C", "C++", "C#"],
+        ["c#", "c", "c++"],
+        ["v1.0", "v10"],
+        ["V10", "V1.0"],
+        ["B\u00e4r", "L\u00f6we", "Gnu"],
+        ["L\u00f6we", "Gnu", "B\u00e4r"],
+    ],
+)
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_equal_to_the_folders_keep_every_class_apart(
+    tmp_path: Path, names: list[str], form: Literal["NFC", "NFD"]
+) -> None:
+    """The grey level of an image says which folder it came from."""
+    folders = sorted(names) if names[0].isupper() else sorted(names, key=str.casefold)
+    upper = {"c": "C", "c++": "C++", "c#": "C#", "V10": "v10", "V1.0": "v1.0"}
+    for i, name in enumerate(folders):
+        written = unicodedata.normalize(form, upper.get(name, name))
+        (tmp_path / written).mkdir()
+        Image.new("RGB", (30, 30), (i, i, i)).save(tmp_path / written / "x.png")
+    part = open_dataset(TransferSpec(name="t", folder=str(tmp_path), class_names=names)).parts[
+        "test"
+    ]
+    assert part.class_names == tuple(names)
+    for position, label in enumerate(part.labels):
+        level = int(np.asarray(part.load(position))[0, 0, 0])
+        assert names[label] == folders[level]
+    own = open_dataset(TransferSpec(name="t", folder=str(tmp_path))).parts["test"]
+    assert set(own.class_names) == {upper.get(name, name) for name in names}
+
+
+def test_two_folders_of_one_name_in_two_spellings_are_shown_by_code_point(tmp_path: Path) -> None:
+    for name in ("B\u00e4r", "Ba\u0308r"):
+        fill(tmp_path, **{name: 2})
+    assert faults_of(tmp_path) == [
+        (
+            "toy: expected class names that differ when they are read, got 'Ba\\u0308r', "
+            "'B\\xe4r', one name in two spellings of Unicode. Give both classes one name, or merge "
+            "their images."
+        )
+    ]
 
 
 def test_given_class_names_that_would_swap_labels_are_refused(tmp_path: Path) -> None:

@@ -131,6 +131,53 @@ def test_csv_with_paths_and_text_labels(tmp_path: Path) -> None:
     assert [level_of(part.load(i)) for i in (0, 1)] == [3, 4]
 
 
+@pytest.mark.parametrize("written", ["{}", "{}.0", "class_{}", "class_{:02}", "n{}.0"])
+def test_numbers_in_any_spelling_take_names_in_their_order(tmp_path: Path, written: str) -> None:
+    names = [f"kind {letter}" for letter in "abcdefghijkl"]
+    lines = [f"{i}.png,{written.format(i)}" for i in reversed(range(12))]
+    part = opened(write_csv(tmp_path / "t.csv", "image,label", *lines), class_names=names)
+    assert part.class_names == tuple(names)
+    assert part.labels.tolist() == list(reversed(range(12)))
+    floats = write_parquet(
+        tmp_path / "f.parquet", structs(*range(12)), [float(i) for i in range(12)]
+    )
+    assert opened(floats, class_names=names).labels.tolist() == list(range(12))
+
+
+def test_a_number_of_any_length_is_a_fault_in_words(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "t.csv", "image,label", f"a.png,{'9' * 6000}", "b.png,1")
+    assert "9999" in faults_of(file, class_names=["cat", "dog"])[0]
+
+
+def test_several_labels_in_a_cell_are_recognised(tmp_path: Path) -> None:
+    cells = ["cat|dog", "cat", "dog", "owl"]
+    file = write_csv(
+        tmp_path / "t.csv", "image,label", *(f"{i}.png,{c}" for i, c in enumerate(cells))
+    )
+    assert faults_of(file) == [
+        (
+            "toy.files.test, column label: expected one class name in every row, got several, "
+            "joined by '|': 'cat|dog'. Images of several classes are not supported: keep one "
+            "class a row."
+        )
+    ]
+    for cells in (["cat; dog", "dog; owl", "owl; cat"], ['"a, b"', '"b, a"', '"a, b"']):
+        lines = [f"{i}.png,{cell}" for i, cell in enumerate(cells)]
+        assert "joined by" in faults_of(write_csv(tmp_path / "t.csv", "image,label", *lines))[0]
+    lines = ['0.png,"sea, lake"', "1.png,river", '2.png,"forest, green"', "3.png,a|b"]
+    assert len(opened(write_csv(tmp_path / "t.csv", "image,label", *lines)).class_names) == 4
+
+
+def test_captions_are_recognised(tmp_path: Path) -> None:
+    captions = [f"{n} {what} on a {where}" for n in ("a", "two") for what in ("cat", "dog", "owl")
+                for where in ("mat", "car")]  # fmt: skip
+    lines = [f"{i}.png,{caption}" for i, caption in enumerate([*captions, captions[0]])]
+    (line,) = faults_of(write_csv(tmp_path / "t.csv", "image,label", *lines))
+    assert "got 12 texts in 13 rows, as captions are, such as 'a cat on a mat'" in line
+    lines = [f"{i}.png,the tall {'cat' if i % 2 else 'dog'} breed" for i in range(20)]
+    assert len(opened(write_csv(tmp_path / "t.csv", "image,label", *lines)).class_names) == 2
+
+
 def test_csv_with_numbers_takes_names_from_the_study(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "t.csv", "image,label", "a.png,1", "b.png,0", "c.png,1")
     part = opened(file, class_names=["cat", "dog"])
@@ -220,7 +267,9 @@ def test_labels_out_of_range_are_counted(tmp_path: Path) -> None:
     ("labels", "shown"),
     [
         (pa.array([1, None, 0]), "None in row 1 (1 rows in all)"),
-        (pa.array([0.5, 1.0, 0.0]), "0.5 in row 0, 1.0 in row 1, 0.0 in row 2 (3 rows in all)"),
+        (pa.array([0.5, 1.0, 0.0]), "0.5 in row 0 (1 rows in all)"),
+        (pa.array([0.0, float("nan"), float("inf")]), "nan in row 1, inf in row 2 (2 rows"),
+        (pa.array([["cat"], ["cat", "dog"], []]), "['cat'] in row 0, ['cat', 'dog'] in row 1"),
         (pa.array([True, False, True]), "True in row 0, False in row 1"),
         (pa.array(["a", "", "b"]), "'' in row 1 (1 rows in all)"),
     ],

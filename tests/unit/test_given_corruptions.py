@@ -15,9 +15,9 @@ from clipdrift.analysis.extras import corrupted, corruptions
 from clipdrift.data.landcover import render_land_cover
 from clipdrift.errors import ClipdriftError, SpecError
 from clipdrift.materials import Materials, load_materials
-from clipdrift.plan import ensure_baselines, read_baselines
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.post_hoc import read_post_hoc
-from clipdrift.reading.screening import Predictor
 from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec, expand, load_spec
 
@@ -62,19 +62,18 @@ def materials_of(spec: StudySpec, tmp_path: Path) -> Materials:
 def test_they_are_classified_with_the_adapted_head(written: Path) -> None:
     spec = spec_of(written)
     materials = materials_of(spec, written)
-    target = materials.targets["land"]
     folder = StudyFolder(written / "out")
     folder.create()
     ensure_baselines(spec, materials, folder, lambda text: None)
-    baselines = read_baselines(folder, materials, "land")
+    gauge = Gauge.of_run(expand(spec, precision="float32")[0], materials, folder)
     model = perturb(adapted(METHODS["lora"]), 0.02)
-    found = read_post_hoc(model, materials, target, baselines, spec.evaluation, Predictor(256))
+    found = read_post_hoc(gauge, model, spec.evaluation).numbers
     hits = 0
     for path in sorted((written / "fog").rglob("*.png")):
         pixels = torch.from_numpy(np.array(Image.open(path)))[None]
         with torch.no_grad():
             hits += CLASSES[int(model(pixels).argmax())] == path.parent.name
-    assert found == {"corruption.fog.accuracy": hits / 30}
+    assert found.numbers == {"corruption.fog.accuracy": hits / 30}
 
 
 def test_a_balanced_part_of_them_can_be_read(written: Path) -> None:

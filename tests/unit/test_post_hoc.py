@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from types import SimpleNamespace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def test_corrupted_accuracy_is_that_of_images_corrupted_one_by_one(
         with torch.no_grad():
             hits += int(model(torch.from_numpy(one)).argmax()) == label
     for size in (7, 64):
-        assert corrupted_accuracy(model, images, kind, severity, Predictor(size)) == hits / 20
+        gauge: Any = SimpleNamespace(predict=Predictor(size), target=SimpleNamespace(test=images))
+        assert corrupted_accuracy(gauge, model, kind, severity) == hits / 20
 
 
 def test_a_study_may_name_exactly_the_corruptions_there_are() -> None:

@@ -59,7 +59,7 @@ def test_an_edited_mean_is_named_with_both_values(copy: StudyFolder) -> None:
     [
         ("95 % CI of gap", "99 % CI of gap"),
         ("found in 80 % of studies", "found in 20 % of studies"),
-        (" pairs (95 % CI ", " pairs (97 % CI "),
+        (" (95 % CI ", " (97 % CI "),
         ("mean ± SD over 3 runs", "mean ± SD over 9 runs"),
         ('"zmin":-', '"zmin":-9'),
         ('data-runs="0-2"', 'data-runs="3-5"'),

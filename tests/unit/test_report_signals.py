@@ -19,5 +19,7 @@ def test_weights_between_and_corrupted_parts_foretell_nothing() -> None:
 
 def test_the_figure_draws_a_size_that_ranks_as_its_signal_does_once() -> None:
     rho = {"drift.a": 0.5, "|drift.a|": 0.5, "drift.b": 0.1, "|drift.b|": 0.9}
-    rows = [{"signal": name, "when": "final", "abs_rho": value} for name, value in rho.items()]
+    rows = [
+        {"signal": name, "when": "final", "spearman_overall": value} for name, value in rho.items()
+    ]
     assert [row["signal"] for row in once(rows)] == ["drift.a", "drift.b", "|drift.b|"]

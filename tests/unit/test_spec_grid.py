@@ -225,6 +225,16 @@ def test_saying_the_default_of_a_field_that_came_later_changes_no_identity() -> 
     assert not [name for name in (*later, "draw", '"warmup"') if name in written]
 
 
+def test_a_kind_of_damage_that_is_drawn_anew_changes_the_runs_that_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = {name: {"evaluation": {"corruptions": [name]}} for name in ("motion_blur", "jpeg")}
+    now = {name: identity_of(**changes) for name, changes in asked.items()} | {"": identity_of()}
+    monkeypatch.setattr(grid, "DRAWN_ANEW", {})
+    before = {name: identity_of(**changes) for name, changes in asked.items()} | {"": identity_of()}
+    assert {name for name in now if now[name] != before[name]} == {"motion_blur"}
+
+
 def test_identity_changes_with_content_and_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     run = runs_of()[0]
     known = {run.identity(CONTENT)}

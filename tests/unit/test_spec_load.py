@@ -238,7 +238,7 @@ def test_a_target_that_contradicts_itself_is_refused(
 ) -> None:
     text = yaml.safe_dump({**yaml.safe_load(TEXT), "targets": [target]}, sort_keys=False)
     (fault,) = faults_of(text)
-    assert re.match(r"s\.yaml:\d+ targets\.0[.a-z]*: ", fault)
+    assert re.match(r"s\.yaml:\d+ targets\.0[._a-z]*: ", fault)
     assert f": expected {expected}" in fault
     assert f", got {got}" in fault
 

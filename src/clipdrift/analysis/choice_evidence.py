@@ -102,7 +102,7 @@ def _runner_up(told: Evidence) -> Iterator[str]:
     elif gap.sd_pp <= 1e-9:
         yield f"{gap.other} lies {gap.pp:.2g} pp behind at every seed"
     elif gap.ci.low is not None and gap.ci.low <= 0:
-        seeds = seeds_needed(gap.pp, gap.sd_pp, n_rates=1) if gap.pp > 0 else None
+        seeds = seeds_needed(gap.pp, gap.sd_pp) if gap.pp > 0 else None
         step = f"about {seeds} seeds would" if seeds else "no number of seeds is likely to"
         yield f"not told apart from {gap.other} ({gap.pp:.2g} pp behind): {step} do it"
 

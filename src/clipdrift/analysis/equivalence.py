@@ -8,7 +8,9 @@ from typing import Any
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from clipdrift.analysis.paired import Gaps, default_metrics, differences
+from clipdrift.analysis.differences import ALL_PAIRS, BOTH_FIT, Differences, Gaps
+from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.paired import default_metrics
 from clipdrift.analysis.pairs import matched_pairs
 
 ACCURACY_MARGIN = 0.01
@@ -22,6 +24,7 @@ def rows(
     margins: Mapping[str, float] | None = None,
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
+    underfit_fraction: float = UNDERFIT_FRACTION,
     alpha: float = ALPHA,
 ) -> list[dict[str, Any]]:
     """Two one-sided paired t tests (TOST) against a stated margin.
@@ -29,34 +32,41 @@ def rows(
     p_lower tests mean(d) <= -margin, p_upper tests mean(d) >= margin, d = method_a - method_b;
     p_tost is the larger. Equivalent at level alpha where p_tost < alpha, which is where the
     1 - 2 alpha interval lies within the margins. Different where that interval lies wholly outside
-    them. Otherwise the data leave it open.
+    them. Otherwise the data leave it open. Scopes are those of `paired.rows`, less the one that
+    takes learning rates for replicates.
 
     Args:
         frame: one row per finished run.
         margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         alpha: level of each one-sided test.
 
     Returns:
         One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
-        metric, method_a, method_b, scope, lr, n_pairs, margin, mean_diff, p_lower, p_upper,
-        p_tost, ci_low, ci_high, ci_level, result ("equivalent", "different", "inconclusive"),
-        words, run_ids, reason`.
+        metric, method_a, method_b, scope, lr, n_pairs, n_seeds, margin, mean_diff, p_lower,
+        p_upper, p_tost, ci_low, ci_high, ci_level, result ("equivalent", "different",
+        "inconclusive"), words, run_ids, reason`.
 
     Reference: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15(6).
     """
     wanted = default_margins(frame) if margins is None else margins
+    flags = fits(frame, underfit_fraction)
     out = []
     for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = (pairs.method_a, pairs.method_b)
+        differences = Differences(pairs, flags)
         for metric, margin in wanted.items():
             names = {"metric": metric, "method_a": methods[0], "method_b": methods[1]}
-            for gaps in differences(pairs, metric):
-                found = _tost(gaps, margin, alpha)
-                words = _in_words(found, metric, methods, margin)
-                out.append({**key, **names, **found, "words": words})
+            for gaps in differences.of(metric):
+                if gaps.scope == ALL_PAIRS:
+                    continue
+                found = _tost(gaps, margin, alpha) | {"words": None}
+                if found["result"] is not None:
+                    found["words"] = _in_words(found, metric, methods, gaps)
+                out.append({**key, **names, **found})
     return out
 
 
@@ -76,20 +86,19 @@ def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
     row: dict[str, Any] = {
         "scope": gaps.scope,
         "lr": gaps.lr,
-        "n_pairs": n,
+        "n_pairs": gaps.n_pairs,
+        "n_seeds": gaps.n_seeds,
         "margin": margin,
         "mean_diff": float(d.mean()) if n else None,
         **dict.fromkeys(["p_lower", "p_upper", "p_tost", "ci_low", "ci_high"]),
         "ci_level": 1 - 2 * alpha,
         "result": None,
         "run_ids": gaps.run_ids,
-        "reason": None,
+        "reason": gaps.untestable,
     }
-    if n < 2:
-        return {**row, "reason": "one pair: no spread" if n else "no usable pair"}
+    if gaps.untestable:
+        return row
     error = float(d.std(ddof=1)) / n**0.5
-    if error * n**0.5 <= gaps.rounding:
-        return {**row, "reason": "the differences do not vary: no t test"}
     mean = row["mean_diff"]
     lower = float(stdtr(n - 1, -(mean + margin) / error))
     upper = float(stdtr(n - 1, (mean - margin) / error))
@@ -104,19 +113,18 @@ def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
     return {**row, **tests, "ci_low": low, "ci_high": high, "result": result}
 
 
-def _in_words(
-    found: dict[str, Any], metric: str, methods: tuple[str, str], margin: float
-) -> str | None:
-    if found["result"] is None:
-        return None
+def _in_words(found: dict[str, Any], metric: str, methods: tuple[str, str], gaps: Gaps) -> str:
     a, b = methods
     interval = f"{found['ci_level']:.0%} interval {found['ci_low']:.3g} to {found['ci_high']:.3g}"
+    margin = f"{found['margin']:g}"
     statement = {
-        "equivalent": f"{a} and {b} differ by less than {margin:g} in {metric}",
-        "different": f"{a} and {b} differ by more than {margin:g} in {metric}",
-        "inconclusive": f"whether {a} and {b} differ by {margin:g} in {metric} is open",
+        "equivalent": f"{a} and {b} differ by less than {margin} in {metric}",
+        "different": f"{a} and {b} differ by more than {margin} in {metric}",
+        "inconclusive": f"whether {a} and {b} differ by {margin} in {metric} is open",
     }[found["result"]]
-    return f"{statement} ({interval})"
+    where = f"at {gaps.lr:g}" if gaps.lr is not None else f"on average over {len(gaps.lrs)} rates"
+    fit = " where both fit" if gaps.scope == BOTH_FIT else ""
+    return f"{statement} {where}{fit} ({interval})"
 
 
 __all__ = ["ACCURACY_MARGIN", "ALPHA", "RETENTION_MARGIN_PCT", "default_margins", "rows"]

@@ -74,4 +74,14 @@ def _word(value: float, best: float, fraction: float, past: bool) -> Fit:
     return "damaged" if past else "underfits"
 
 
-__all__ = ["DAMAGED", "FITS", "REMARKS", "UNDERFITS", "UNDERFIT_FRACTION", "Cell", "Fit", "fits"]
+__all__ = [
+    "DAMAGED",
+    "FITS",
+    "REMARKS",
+    "UNDERFITS",
+    "UNDERFIT_FRACTION",
+    "Cell",
+    "Fit",
+    "accuracy_column",
+    "fits",
+]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading, Result
+from clipdrift.records.schema import Reading
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""
@@ -22,13 +22,6 @@ PEAK_VAL_ACCURACY = "peak_val_accuracy"
 FINGERPRINT = "fingerprint_"
 EPOCH1 = "epoch1."
 ACCURACIES = ["val_accuracy", "test_accuracy"]
-TRANSFER_FIELDS = (
-    "accuracy",
-    "baseline_accuracy",
-    "retention_pct",
-    "chance_corrected_retention_pct",
-    "delta_accuracy_pp",
-)
 BASELINE = ".baseline_accuracy"
 MAPPINGS = ("levels", "drift", "extra")
 
@@ -170,16 +163,7 @@ def agree(records: Sequence[RunRecord]) -> bool:
 
 def numbers(reading: Reading) -> dict[str, float]:
     """The scalar readings by dotted name; undefined (null, NaN, infinite) is NaN."""
-    out = {"val_accuracy": _number(reading.val_accuracy)}
-    if isinstance(reading, Result):
-        out["test_accuracy"] = _number(reading.test_accuracy)
-    for name, transfer in sorted(reading.transfer.items()):
-        for field in TRANSFER_FIELDS:
-            out[f"transfer.{name}.{field}"] = _number(getattr(transfer, field))
-    for mapping in MAPPINGS:
-        for name, value in sorted(getattr(reading, mapping, {}).items()):
-            out[f"{mapping}.{name}"] = _number(value)
-    return out
+    return {name: _number(value) for name, value in reading.numbers().items()}
 
 
 def _number(value: float | None) -> float:

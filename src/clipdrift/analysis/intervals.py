@@ -1,4 +1,4 @@
-"""Intervals and resampling shared by the analyses: percentile and t intervals, cluster draws."""
+"""Intervals over seeds: Student's t of a mean, and delete-one-seed for whatever is no mean."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 Floats = NDArray[np.float64]
+# Equal values vary by rounding: below this share of the values themselves a spread is zero.
+ROUNDING = 1e-12
+MAX_LEFT_OUT = 100
+"""Weights, and the work, would grow with the square of the seeds."""
+NO_SPREAD = "the same at every seed: no interval"
 
 
 class Interval(NamedTuple):
@@ -20,52 +25,6 @@ class Interval(NamedTuple):
 
 
 UNDEFINED = Interval(None, None)
-# Equal values vary by rounding: below this share of the values themselves a spread is zero.
-ROUNDING = 1e-13
-
-
-def percentile_ci(samples: ArrayLike, level: float = 0.95, min_defined: float = 0.5) -> Interval:
-    """Percentile bootstrap interval: the (1-level)/2 and (1+level)/2 quantiles of the resamples.
-
-    Resamples in which the statistic was undefined (NaN) are left out. Where fewer than
-    `min_defined` of them remain the interval would describe a selected part only, so it is
-    undefined.
-
-    Args:
-        samples: statistic per resample, shape (n_resamples,).
-        level: coverage, in (0, 1).
-        min_defined: share of the resamples that must be defined.
-
-    Reference: Efron & Tibshirani (1993), section 13.3.
-
-    >>> percentile_ci(range(101), level=0.5)
-    Interval(low=25.0, high=75.0)
-    >>> percentile_ci([1.0, float("nan"), float("nan")])
-    Interval(low=None, high=None)
-    """
-    whole = np.asarray(samples, dtype=np.float64).reshape(1, -1)
-    return percentile_cis(whole, level, min_defined)[0]
-
-
-def percentile_cis(
-    samples: Floats, level: float = 0.95, min_defined: float = 0.5
-) -> list[Interval]:
-    """`percentile_ci` of many statistics at once: samples (n_statistics, n_resamples)."""
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    out = [UNDEFINED] * len(samples)
-    if samples.shape[1] < 2:
-        return out
-    finite = np.isfinite(samples)
-    counts = finite.sum(axis=1)
-    whole = np.flatnonzero(counts == samples.shape[1])
-    # Statistics defined throughout, nearly always all of them, need one call and not one each.
-    for i, low, high in zip(whole, *np.quantile(samples[whole], ends, axis=1), strict=True):
-        out[i] = Interval(float(low), float(high))
-    for i in np.flatnonzero(counts < samples.shape[1]):
-        if counts[i] >= max(2, min_defined * samples.shape[1]):
-            low, high = np.quantile(samples[i, finite[i]], ends)
-            out[i] = Interval(float(low), float(high))
-    return out
 
 
 def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
@@ -77,12 +36,95 @@ def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
     >>> low, high = t_ci([1.0, 3.0])
     >>> round(low, 3), round(high, 3)
     (-10.706, 14.706)
+    >>> t_ci([2.0, 2.0])
+    Interval(low=None, high=None)
     """
+    return t_test(values).interval(level) if np.size(values) else UNDEFINED
+
+
+class TTest(NamedTuple):
+    """An estimate, its standard error and degrees of freedom; without an error `reason` says why.
+
+    Interval and p are of one procedure: p < 0.05 exactly where the 95 % interval leaves out 0.
+    """
+
+    value: float
+    se: float | None
+    df: int
+    reason: str | None = None
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """value -+ t_{(1+level)/2, df} se."""
+        if self.se is None:
+            return UNDEFINED
+        half = float(stdtrit(self.df, (1 + level) / 2)) * self.se
+        return Interval(self.value - half, self.value + half)
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of a true value of 0."""
+        return None if self.se is None else float(2 * stdtr(self.df, -abs(self.value) / self.se))
+
+
+def t_test(values: ArrayLike) -> TTest:
+    """Student's t of the mean of independent values, shape (n,), n 1 or more."""
     x = np.asarray(values, dtype=np.float64)
-    if x.size < 2 or float(x.std(ddof=1)) <= ROUNDING * float(np.abs(x).max()):
-        return UNDEFINED
-    half = float(stdtrit(x.size - 1, (1 + level) / 2) * x.std(ddof=1) / np.sqrt(x.size))
-    return Interval(float(x.mean()) - half, float(x.mean()) + half)
+    mean, df = float(x.mean()), x.size - 1
+    if not df:
+        return TTest(mean, None, df, "one seed: no interval")
+    se = float(x.std(ddof=1) / np.sqrt(x.size))
+    if se <= ROUNDING * float(np.abs(x).max()):
+        return TTest(mean, None, df, NO_SPREAD)
+    return TTest(mean, se, df)
+
+
+def delete_one(n: int) -> Floats:
+    """Weights of n seeds: all of them, then all but the first, all but the second, ...
+
+    More than `MAX_LEFT_OUT` seeds are left out in that many groups.
+
+    Returns:
+        Shape (n, 1 + min(n, MAX_LEFT_OUT)).
+
+    >>> delete_one(2).tolist()
+    [[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    """
+    group = np.arange(n) % MAX_LEFT_OUT
+    return np.column_stack([np.ones(n), 1.0 - (group[:, None] == np.arange(min(n, MAX_LEFT_OUT)))])
+
+
+def jackknife(samples: Floats, n: int, scale: float = 0.0) -> TTest:
+    """Delete-one-seed estimate of the error of any statistic of the seeds.
+
+    se^2 = (G-1)/G sum_g (s_g - mean(s))^2, s_g the statistic without seed g; t with n - 1 degrees
+    of freedom. Of a mean this is Student's t exactly.
+
+    Args:
+        samples: the statistic on all seeds, then without each of the G seeds or groups of seeds,
+            shape (1 + G,), as the weights of `delete_one` give it. Where it is undefined without
+            one of them, so is the error.
+        n: seeds behind the least covered part of the statistic.
+        scale: size of the numbers that the statistic is a difference of, for its rounding.
+
+    Reference: Tukey (1958), Annals of Mathematical Statistics 29(2); Efron & Tibshirani (1993),
+        An Introduction to the Bootstrap, chapter 11; Kott (2001), Journal of Official Statistics
+        17(4), for groups.
+
+    >>> jackknife(np.array([2.0, 3.0, 1.0]), 2) == t_test([1.0, 3.0])
+    True
+    """
+    value, left_out = float(samples[0]), samples[1:]
+    df = min(n, left_out.size) - 1
+    if df < 1:
+        part = "" if left_out.size < 2 else " at one of the learning rates"
+        return TTest(value, None, df, f"one seed{part}: no interval")
+    if not np.isfinite(left_out).all():
+        return TTest(value, None, df, "undefined without one of the seeds: no interval")
+    squares = float(((left_out - left_out.mean()) ** 2).sum())
+    se = float(np.sqrt((1 - 1 / left_out.size) * squares))
+    if se <= ROUNDING * max(scale, abs(value)):
+        return TTest(value, None, df, NO_SPREAD)
+    return TTest(value, se, df)
 
 
 class ClusterDraws(NamedTuple):
@@ -127,34 +169,15 @@ def cluster_resamples(
     return ClusterDraws(np.ascontiguousarray(counts.T, dtype=np.float64), codes)
 
 
-class DistinctDraws(NamedTuple):
-    """Resamples with the same counts folded into one, and how often each was drawn."""
-
-    counts: Floats
-    inverse: NDArray[np.intp]
-
-
-def distinct_draws(draws: ClusterDraws) -> DistinctDraws:
-    """Fold equal resamples: few clusters give few distinct draws (5 seeds: at most 126).
-
-    A statistic computed per distinct draw is spread over all resamples by `stat[inverse]`.
-
-    Returns:
-        counts (n_clusters, n_distinct); inverse (n_resamples,).
-    """
-    counts, inverse = np.unique(draws.counts, axis=1, return_inverse=True)
-    return DistinctDraws(np.ascontiguousarray(counts), inverse.ravel())
-
-
 __all__ = [
     "ROUNDING",
     "UNDEFINED",
     "ClusterDraws",
-    "DistinctDraws",
     "Interval",
+    "TTest",
     "cluster_resamples",
-    "distinct_draws",
-    "percentile_ci",
-    "percentile_cis",
+    "delete_one",
+    "jackknife",
     "t_ci",
+    "t_test",
 ]

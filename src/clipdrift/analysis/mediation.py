@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.intervals import Interval, cluster_resamples, distinct_draws, percentile_ci
+from clipdrift.analysis.intervals import delete_one, jackknife
 from clipdrift.analysis.pairs import method_pairs
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import LOG_LR, column, matched_runs, outcome_columns, parts
 
-N_RESAMPLES = 2_000
-MIN_SEEDS = 2
 ASSUMPTIONS = (
     "A description, not a cause: reads as mediation only if, given log10 learning rate, nothing "
     "unmeasured moves both drift and retention, drift precedes retention, effects are linear and "
@@ -43,7 +41,7 @@ _EMPTY: dict[str, Any] = dict.fromkeys(
 
 
 class Effects(NamedTuple):
-    """Effects of method_b against method_a, each of shape (n_mediators, n_draws).
+    """Effects of method_b against method_a: (n_mediators, n_draws), or (n_draws,) of one of them.
 
     `path_a` has the mediator's unit, `path_b` the outcome's per mediator, the others the outcome's.
     """
@@ -63,8 +61,6 @@ def rows(
     frame: pd.DataFrame,
     *,
     compare_with: Collection[str] | None = None,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Product-of-coefficients mediation method -> drift -> retention, per backbone and target.
@@ -72,7 +68,8 @@ def rows(
     With M = 1 for `method_b` and 0 for `method_a`, over the runs at learning rates both have:
     drift = . + a M + . log10 lr, retention = . + c' M + b drift + . log10 lr, and
     retention = . + c M + . log10 lr. Indirect = a b, direct = c', total = c = a b + c' (exact for
-    least squares). Intervals by drawing seeds, all runs of a seed together.
+    least squares). Intervals by leaving out one seed at a time, all its runs together, with t on
+    one degree of freedom less than there are seeds.
 
     Sensitivity: let rho be the correlation between the errors of the first two models, 0 if nothing
     unmeasured moves both. The indirect effect vanishes at rho = the correlation of drift and
@@ -81,16 +78,15 @@ def rows(
     Args:
         frame: one row per finished run.
         compare_with: methods of which every pair holds one; default every pair.
-        n_resamples, seed: of the bootstrap over seeds.
         level: coverage.
 
     Returns:
         One dict per backbone, target, pair of methods, mediator (`drift.*`) and outcome: `backbone,
         target, method_a, method_b, mediator, outcome, n, n_seeds, path_a, path_b, indirect,
         indirect_ci_low, indirect_ci_high, direct, direct_ci_low, direct_ci_high, total,
-        proportion_mediated, vanishing_rho, n_resamples, seed, assumptions, reason`. Effects on
-        retention in percentage points. `proportion_mediated` is null where direct and indirect
-        effect have opposite signs: there it is no proportion.
+        proportion_mediated, vanishing_rho, assumptions, reason`. Effects on retention in percentage
+        points. `proportion_mediated` is null where direct and indirect effect have opposite signs:
+        there it is no proportion.
 
     Reference: Imai, Keele & Yamamoto (2010), Statistical Science 25(1), theorem 4, with the
         learning rate as covariate and without interaction.
@@ -100,7 +96,7 @@ def rows(
         for a, b in method_pairs(set(runs["method"]), compare_with):
             key = {"backbone": backbone, "target": target, "method_a": a, "method_b": b}
             pair = _shared_rates(runs, a, b)
-            out += [{**key, **row} for row in _pair(pair, b, n_resamples, seed, level)]
+            out += [{**key, **row} for row in _pair(pair, b, level)]
     return out
 
 
@@ -110,18 +106,16 @@ def _shared_rates(runs: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     return runs[kept].reset_index(drop=True)
 
 
-def _pair(
-    runs: pd.DataFrame, method_b: str, n_resamples: int, seed: int, level: float
-) -> list[dict[str, Any]]:
-    common = {"n_resamples": n_resamples, "seed": seed, "assumptions": ASSUMPTIONS}
+def _pair(runs: pd.DataFrame, method_b: str, level: float) -> list[dict[str, Any]]:
     out = []
     for outcome in outcome_columns(runs):
         found = {}
         for mask, mediators in _same_runs(runs, outcome):
             model = _Model(runs[mask], method_b, mediators, outcome)
-            found.update(model.describe(n_resamples, seed, level))
+            found.update(model.describe(level))
         for mediator in sorted(found):
-            out.append({"mediator": mediator, "outcome": outcome, **found[mediator], **common})
+            row = {"mediator": mediator, "outcome": outcome, **found[mediator]}
+            out.append({**row, "assumptions": ASSUMPTIONS})
     return out
 
 
@@ -142,9 +136,11 @@ class _Model:
         self, runs: pd.DataFrame, method_b: str, mediators: list[str], outcome: str
     ) -> None:
         self.mediators = mediators
-        self.seeds = list(runs["seed"])
+        names, self.codes = np.unique(runs["seed"].to_numpy(), return_inverse=True)
+        self.n_seeds = len(names)
         rates = column(runs, LOG_LR)
         treated = (runs["method"] == method_b).to_numpy(dtype=np.float64)
+        self.least_seeds = min(len(set(self.codes[treated == arm])) for arm in (0, 1))
         columns = [np.ones(len(runs)), treated]
         if len(set(rates)) > 1:
             columns.append(rates - rates.mean())
@@ -152,57 +148,38 @@ class _Model:
         self.mediator_values = np.column_stack([column(runs, name) for name in mediators])
         self.outcome_values = column(runs, outcome)
 
-    def describe(self, n_resamples: int, seed: int, level: float) -> dict[str, dict[str, Any]]:
+    def describe(self, level: float) -> dict[str, dict[str, Any]]:
         n, k = self.design.shape
-        head = {"n": n, "n_seeds": len(set(self.seeds))}
+        head = {"n": n, "n_seeds": self.n_seeds}
         if n < k + 2 or np.linalg.matrix_rank(self.design) < k:
             reason = f"{n} runs of the two methods do not determine the model"
             return {name: {**head, **_EMPTY, "reason": reason} for name in self.mediators}
-        point = self._effects(np.ones((n, 1)))
-        draws = cluster_resamples(self.seeds, n_resamples, seed)
-        distinct = distinct_draws(draws)
-        enough = head["n_seeds"] >= MIN_SEEDS
-        boot = self._effects(distinct.counts[draws.codes]) if enough else None
+        weights = delete_one(self.n_seeds)[self.codes]
+        every = effects(self.design, self.mediator_values, self.outcome_values, weights)
         return {
-            name: {
-                **head,
-                **_result(_at(point, i), _at(boot, i, distinct.inverse) if boot else None, level),
-            }
+            name: {**head, **_result(Effects(*(v[i] for v in every)), self.least_seeds, level)}
             for i, name in enumerate(self.mediators)
         }
 
-    def _effects(self, weights: Floats) -> Effects:
-        return effects(self.design, self.mediator_values, self.outcome_values, weights)
 
-
-def _at(every: Effects, mediator: int, draws: Any = slice(None)) -> Effects:
-    return Effects(*(values[mediator][draws] for values in every))
-
-
-def _result(point: Effects, boot: Effects | None, level: float) -> dict[str, Any]:
-    if not np.isfinite(point.path_b[0]):
+def _result(found: Effects, least_seeds: int, level: float) -> dict[str, Any]:
+    """The row of one mediator: effects (n_draws,), of all seeds and without each of them."""
+    point = {name: float(values[0]) for name, values in found._asdict().items()}
+    total, indirect = point["total"], float(found.indirect[0])
+    if not np.isfinite(indirect):
         explained = "mediator or outcome is determined by method and learning rate"
-        return {**_EMPTY, "total": _number(point.total[0]), "reason": explained}
-    undefined = Interval(None, None)
-    indirect = percentile_ci(boot.indirect, level) if boot else undefined
-    direct = percentile_ci(boot.direct, level) if boot else undefined
-    reason = None
-    if indirect.low is None:
-        reason = "one seed: no interval" if boot is None else "undefined in most resamples"
-    same_sign = float(point.indirect[0] * point.direct[0]) >= 0 and point.total[0] != 0
+        return {**_EMPTY, "total": _number(total), "reason": explained}
+    along = jackknife(found.indirect, least_seeds, abs(total))
+    beside = jackknife(found.direct, least_seeds, abs(total))
+    same_sign = indirect * point["direct"] >= 0 and total != 0
     return {
-        "path_a": float(point.path_a[0]),
-        "path_b": float(point.path_b[0]),
-        "indirect": float(point.indirect[0]),
-        "indirect_ci_low": indirect.low,
-        "indirect_ci_high": indirect.high,
-        "direct": float(point.direct[0]),
-        "direct_ci_low": direct.low,
-        "direct_ci_high": direct.high,
-        "total": float(point.total[0]),
-        "proportion_mediated": float((point.indirect / point.total)[0]) if same_sign else None,
-        "vanishing_rho": float(point.vanishing_rho[0]),
-        "reason": reason,
+        **_EMPTY,  # in its order
+        **point,
+        "indirect": indirect,
+        **dict(zip(("indirect_ci_low", "indirect_ci_high"), along.interval(level), strict=True)),
+        **dict(zip(("direct_ci_low", "direct_ci_high"), beside.interval(level), strict=True)),
+        "proportion_mediated": indirect / total if same_sign else None,
+        "reason": along.reason or beside.reason,
     }
 
 
@@ -263,4 +240,4 @@ def _residual(squares: Floats, explained: Floats, determined: Any) -> Floats:
     return np.where(determined[:, None] & (left > EXPLAINED * np.maximum(squares, 1)), left, np.nan)
 
 
-__all__ = ["ASSUMPTIONS", "N_RESAMPLES", "Effects", "effects", "rows"]
+__all__ = ["ASSUMPTIONS", "Effects", "effects", "rows"]

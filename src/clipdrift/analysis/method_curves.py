@@ -1,15 +1,17 @@
-"""Each matched method's means over seeds along its learning rates, for many draws of the seeds."""
+"""Each matched method's means over seeds along its rates, with all seeds and without each."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clipdrift.analysis.curves import Curve
-from clipdrift.analysis.intervals import cluster_resamples, distinct_draws
+from clipdrift.analysis.intervals import delete_one
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import VAL_ACCURACY, column, parts
 
@@ -30,18 +32,29 @@ VIEWS = (
 )
 
 
-class MethodCurves:
-    """Runs of one target as method -> (learning rate, seed, metric), and the draws of seeds.
+def tensor(
+    runs: pd.DataFrame, rates: Sequence[float], seeds: Sequence[int], columns: Sequence[str]
+) -> Floats:
+    """(n_rates, n_seeds, n_columns); NaN where there is no value; repeated runs averaged."""
+    data = pd.DataFrame({name: column(runs, name) for name in columns})
+    means = data.groupby([runs["learning_rate"], runs["seed"]]).mean()
+    grid = pd.MultiIndex.from_product([rates, seeds])
+    table = means.reindex(grid).to_numpy(dtype=np.float64)
+    return table.reshape(len(rates), len(seeds), len(columns))
 
-    Draw 0 is the sample itself. All methods share the draws, because their runs are matched.
+
+class MethodCurves:
+    """Runs of one target as method -> (learning rate, seed, metric), and the seeds in each draw.
+
+    Draw 0 has all seeds, draw 1 + g all but seed g: what `intervals.jackknife` takes. All methods
+    leave out the same seed, because their runs are matched.
 
     Args:
         runs: matched runs of one backbone and target.
         metrics: columns to follow; what the views hold equal is added where it was measured.
-        n_resamples, seed: of the bootstrap over seeds.
     """
 
-    def __init__(self, runs: pd.DataFrame, metrics: list[str], n_resamples: int, seed: int) -> None:
+    def __init__(self, runs: pd.DataFrame, metrics: list[str]) -> None:
         held = [view.metric for view in VIEWS if view.metric in runs]
         self.columns = list(dict.fromkeys([*metrics, *held]))
         self.seeds = sorted(set(runs["seed"]))
@@ -49,20 +62,8 @@ class MethodCurves:
         self.values: dict[str, Floats] = {}
         for (method,), part in parts(runs, "method"):
             self.rates[method] = sorted(set(part["learning_rate"]))
-            self.values[method] = self._tensor(part, self.rates[method])
-        draws = distinct_draws(cluster_resamples(self.seeds, n_resamples, seed))
-        # The sample itself goes first, as every seed once; then the distinct resamples.
-        self.counts: Floats = np.column_stack([np.ones(len(self.seeds)), draws.counts])
-        self.inverse = draws.inverse + 1
-        self.n_resamples, self.seed = n_resamples, seed
-
-    def _tensor(self, runs: pd.DataFrame, rates: list[float]) -> Floats:
-        """(n_rates, n_seeds, n_columns); NaN where there is no value; repeated runs averaged."""
-        data = pd.DataFrame({name: column(runs, name) for name in self.columns})
-        means = data.groupby([runs["learning_rate"], runs["seed"]]).mean()
-        grid = pd.MultiIndex.from_product([rates, self.seeds])
-        table = means.reindex(grid).to_numpy(dtype=np.float64)
-        return table.reshape(len(rates), len(self.seeds), len(self.columns))
+            self.values[method] = tensor(part, self.rates[method], self.seeds, self.columns)
+        self.counts = delete_one(len(self.seeds))
 
     def means(self, values: Floats) -> Floats:
         """Means of every draw over the seeds that have a value.
@@ -79,6 +80,11 @@ class MethodCurves:
         """Method -> `means` of all its runs."""
         return {method: self.means(values) for method, values in self.values.items()}
 
+    def least_seeds(self, method: str) -> NDArray[np.intp]:
+        """Fewest seeds with a value at any of a method's rates that has one, (n_columns,)."""
+        defined = np.isfinite(self.values[method]).sum(axis=1)
+        return np.asarray(np.where(defined > 0, defined, len(self.seeds)).min(axis=0))
+
     def curve(self, view: View, method: str) -> Curve:
         """All columns of a method along what a view holds equal."""
         means = self.cell_means[method]
@@ -88,4 +94,4 @@ class MethodCurves:
         return Curve(x, means)
 
 
-__all__ = ["VIEWS", "WEIGHT_DRIFT", "MethodCurves", "View"]
+__all__ = ["VIEWS", "WEIGHT_DRIFT", "MethodCurves", "View", "tensor"]

@@ -1,33 +1,21 @@
-"""Do two methods differ? Paired tests on matched runs, per learning rate and pooled."""
+"""Do two methods differ? Paired tests on matched runs, per learning rate and over the grid."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln, stdtr, stdtrit
 
-from clipdrift.analysis.intervals import ROUNDING
-from clipdrift.analysis.pairs import MatchedRuns, dropped_in_words, matched_pairs
-from clipdrift.analysis.signals import Floats, column
+from clipdrift.analysis.differences import ALL_PAIRS, Differences, Gaps
+from clipdrift.analysis.families import QUESTIONS, add_holm
+from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.pairs import matched_pairs
 from clipdrift.analysis.wilcoxon import signed_rank
 
-POOLED, PER_LR = "pooled", "per_lr"
-POOLED_NOTE = "counts each learning rate as a replicate; see per_lr and mixed"
-
-
-class Gaps(NamedTuple):
-    """Differences method_a - method_b of one metric over some pairs, and what was left out."""
-
-    scope: str
-    lr: float | None
-    values: Floats
-    rounding: float
-    n_dropped: int
-    dropped_reason: str | None
-    run_ids: list[str]
+NO_REPLICATES = "learning rates are no replicates: no interval, see grid_mean"
 
 
 def rows(
@@ -36,43 +24,50 @@ def rows(
     metrics: list[str] | None = None,
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
+    questions: Collection[str] = QUESTIONS,
+    underfit_fraction: float = UNDERFIT_FRACTION,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Paired comparison of every two matched methods.
 
-    With d = method_a - method_b over n pairs: t = mean(d) sqrt(n) / SD(d) on n - 1 degrees of
+    With d = method_a - method_b of n seeds: t = mean(d) sqrt(n) / SD(d) on n - 1 degrees of
     freedom, its interval, Cohen's dz = mean(d) / SD(d), Hedges' gz = J(n - 1) dz with the exact
-    J(m) = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)), and Wilcoxon's signed-rank test. Scope "per_lr"
-    has the seeds at one rate as pairs. Scope "pooled" has all rates x seeds: it counts learning
-    rates as replicates. `p_holm` is Holm's step-down correction of `p_t` over the family named.
+    J(m) = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)), and Wilcoxon's signed-rank test.
+
+    Scope "per_lr": a seed's difference at one rate. "grid_mean": its mean over the rates that all
+    seeds used have; the grid is fixed, so seeds alone are the sample. "both_fit": the same over
+    the rates at which both methods fit (`fits`). "all_pairs" has every rate and seed for a
+    replicate, which rates are not: it has no interval, and no p where there is one seed.
 
     Args:
         frame: one row per finished run; `matched_pairs` says which are paired.
         metrics: default `default_metrics`.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
+        questions: whose tests are corrected, of `QUESTIONS`; see `add_holm`.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         level: coverage.
 
     Returns:
         One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
-        metric, method_a, method_b, scope, lr (null if pooled), n_pairs, n_dropped, dropped_reason,
-        mean_diff, sd_diff, ci_low, ci_high, cohen_dz, hedges_gz, t, p_t, p_wilcoxon,
-        wilcoxon_method, wilcoxon_floor, p_holm, family, note, run_ids, reason`.
-        `wilcoxon_floor` = 2 * 0.5^n_pairs, the least p an exact two-sided test can reach.
+        metric, method_a, method_b, scope, lr (null over rates), lrs, n_pairs, n_seeds, n_dropped,
+        dropped_reason, mean_diff, sd_diff, ci_low, ci_high, cohen_dz, hedges_gz, t, p_t,
+        p_wilcoxon, wilcoxon_method, wilcoxon_floor, p_holm, family, run_ids, reason`.
+        `wilcoxon_floor` = 2 * 0.5^n, the least p an exact two-sided test of n values can reach.
 
     Reference: Student (1908); Wilcoxon (1945); Holm (1979); Hedges (1981); Lakens (2013) for dz.
     """
     wanted = default_metrics(frame) if metrics is None else metrics
+    flags = fits(frame, underfit_fraction)
     out = []
     for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
+        differences = Differences(pairs, flags)
         for metric in wanted:
-            for gaps in differences(pairs, metric):
-                found = _test(gaps, level)
-                out.append({**key, "metric": metric, **methods, **found})
-    for scope in (PER_LR, POOLED):
-        _add_holm([row for row in out if row["scope"] == scope], scope)
+            for gaps in differences.of(metric):
+                out.append({**key, "metric": metric, **methods, **_test(gaps, level)})
+    add_holm(out, frame, questions)
     return out
 
 
@@ -88,67 +83,45 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
     return [*accuracies, *sorted(transfer), *sorted(n for n in names if n.startswith("drift."))]
 
 
-def differences(pairs: MatchedRuns, metric: str) -> Iterator[Gaps]:
-    """Differences of a metric at each learning rate, then pooled."""
-    values = column(pairs.runs, metric)
-    a, b = values[pairs.first], values[pairs.second]
-    defined = np.isfinite(a) & np.isfinite(b)
-    ids = pairs.runs["run_id"].to_numpy(dtype=object)
-    for rate in [*pairs.rates(), None]:
-        here = np.ones(len(a), dtype=bool) if rate is None else pairs.lr == rate
-        used = here & defined
-        dropped = [drop for drop in pairs.dropped if rate is None or drop.lr == rate]
-        undefined = int((here & ~defined).sum())
-        scale = np.abs(np.concatenate([a[used], b[used]])).max(initial=0.0)
-        yield Gaps(
-            POOLED if rate is None else PER_LR,
-            rate,
-            a[used] - b[used],
-            ROUNDING * float(scale),
-            len(dropped) + undefined,
-            dropped_in_words(dropped, undefined),
-            sorted([*ids[pairs.first[used]], *ids[pairs.second[used]]]),
-        )
-
-
 def _test(gaps: Gaps, level: float) -> dict[str, Any]:
     d, n = gaps.values, int(gaps.values.size)
-    rank_test = signed_rank(d, gaps.rounding)
+    pooled = gaps.scope == ALL_PAIRS
     row: dict[str, Any] = {
         "scope": gaps.scope,
         "lr": gaps.lr,
-        "n_pairs": n,
+        "lrs": gaps.lrs,
+        "n_pairs": gaps.n_pairs,
+        "n_seeds": gaps.n_seeds,
         "n_dropped": gaps.n_dropped,
         "dropped_reason": gaps.dropped_reason,
         "mean_diff": float(d.mean()) if n else None,
         **dict.fromkeys(["sd_diff", "ci_low", "ci_high", "cohen_dz", "hedges_gz", "t", "p_t"]),
-        "p_wilcoxon": rank_test.p,
-        "wilcoxon_method": rank_test.method,
-        "wilcoxon_floor": 2 * 0.5**n if n else None,
-        "p_holm": None,
-        "family": None,
-        "note": POOLED_NOTE if gaps.scope == POOLED else None,
+        **dict.fromkeys(["p_wilcoxon", "wilcoxon_method", "wilcoxon_floor", "p_holm", "family"]),
         "run_ids": gaps.run_ids,
-        "reason": None,
+        "reason": gaps.untestable,
     }
-    if n < 2:
-        return {**row, "reason": "one pair: no spread" if n else "no usable pair"}
+    if gaps.n_seeds < 2:
+        return row
+    rank_test = signed_rank(d, gaps.rounding)
+    row |= {"p_wilcoxon": rank_test.p, "wilcoxon_method": rank_test.method}
+    row["wilcoxon_floor"] = 2 * 0.5**n
+    if gaps.untestable:
+        return {**row, "sd_diff": 0.0}
     sd = float(d.std(ddof=1))
-    if sd <= gaps.rounding:
-        return {**row, "sd_diff": 0.0, "reason": "the differences do not vary: no t test"}
     dz = float(d.mean()) / sd
     half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / n**0.5
     t = dz * n**0.5
+    reason = None if n > 2 else "two seeds: Hedges' correction is undefined"
     return {
         **row,
         "sd_diff": sd,
-        "ci_low": row["mean_diff"] - half,
-        "ci_high": row["mean_diff"] + half,
+        "ci_low": None if pooled else row["mean_diff"] - half,
+        "ci_high": None if pooled else row["mean_diff"] + half,
         "cohen_dz": dz,
         "hedges_gz": hedges_factor(n - 1) * dz if n > 2 else None,
         "t": t,
         "p_t": float(2 * stdtr(n - 1, -abs(t))),
-        "reason": None if n > 2 else "two pairs: Hedges' correction is undefined",
+        "reason": NO_REPLICATES if pooled else reason,
     }
 
 
@@ -161,34 +134,4 @@ def hedges_factor(df: int) -> float:
     return float(np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2))
 
 
-def holm(p: Floats) -> Floats:
-    """Holm's step-down adjusted p values: max_{j <= i} min(1, (m - j + 1) p_(j)), p ascending.
-
-    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * np.arange(len(p), 0, -1)
-    out = np.empty_like(p)
-    out[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
-    return out
-
-
-def _add_holm(family: list[dict[str, Any]], scope: str) -> None:
-    tested = [row for row in family if row["p_t"] is not None]
-    adjusted = holm(np.array([row["p_t"] for row in tested], dtype=np.float64))
-    name = f"p_t of all {len(tested)} {scope} tests"
-    for row, p in zip(tested, adjusted, strict=True):
-        row.update(p_holm=float(p), family=name)
-
-
-__all__ = [
-    "PER_LR",
-    "POOLED",
-    "Gaps",
-    "default_metrics",
-    "differences",
-    "hedges_factor",
-    "holm",
-    "rows",
-]
+__all__ = ["default_metrics", "hedges_factor", "rows"]

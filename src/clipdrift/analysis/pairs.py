@@ -177,7 +177,7 @@ class _Fingerprints:
         ]
 
 
-def dropped_in_words(dropped: list[Dropped], undefined: int) -> str | None:
+def dropped_in_words(dropped: list[Dropped], undefined: int, outside: int = 0) -> str | None:
     """Why pairs were dropped, with counts, the most frequent first.
 
     >>> dropped_in_words([Dropped(1e-5, "no matched run of lora")], undefined=2)
@@ -186,6 +186,8 @@ def dropped_in_words(dropped: list[Dropped], undefined: int) -> str | None:
     counts = Counter(drop.why for drop in dropped)
     if undefined:
         counts["undefined in one of the runs"] = undefined
+    if outside:
+        counts["at a rate or of a seed with gaps"] = outside
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return "; ".join(f"{count} {why}" for why, count in ordered) or None
 

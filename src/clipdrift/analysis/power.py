@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import nctdtr, stdtrit
 
-from clipdrift.analysis.pairs import MatchedRuns, matched_pairs
-from clipdrift.analysis.ranks import Floats
-from clipdrift.analysis.signals import column, outcome_columns
+from clipdrift.analysis.differences import GRID_MEAN, PER_LR, Differences, Gaps
+from clipdrift.analysis.pairs import matched_pairs
+from clipdrift.analysis.signals import outcome_columns
 
 ALPHA = 0.05
 POWER = 0.8
 POINTS = (1, 2, 5)
 MAX_SEEDS = 10_000
-
-
-class Design(NamedTuple):
-    """Paired differences at some learning rates: seeds per rate, and their SD within rates."""
-
-    seeds_per_rate: tuple[int, ...]
-    sd: float
-
-    @property
-    def df(self) -> int:
-        return sum(self.seeds_per_rate) - len(self.seeds_per_rate)
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean over rates of the mean difference at each rate."""
-        inverse = sum(1 / n for n in self.seeds_per_rate)
-        return self.sd * float(np.sqrt(inverse)) / len(self.seeds_per_rate)
 
 
 def rows(
@@ -48,12 +31,9 @@ def rows(
 ) -> list[dict[str, Any]]:
     """Smallest detectable difference and seeds needed, from the seed variance of matched pairs.
 
-    A pair is two matched runs at the same backbone, target, learning rate and seed. Scope "per_lr"
-    is the two-sided paired t test at one rate. Scope "pooled" is the test of the mean difference
-    over the grid with the rates as they are and the seeds as the replicates: variance pooled
-    within rates on sum(n_l - 1) degrees of freedom, so that a difference which changes with the
-    rate does not pass for noise. Power is exact, from the noncentral t; it takes the observed SD
-    for the true one, which few seeds estimate roughly.
+    The two-sided paired t test over seeds: of scope "per_lr" at one rate, of "grid_mean" of each
+    seed's mean difference over the grid (`Differences`). Power is exact, from the noncentral t; it
+    takes the observed SD for the true one, which few seeds estimate roughly.
 
     Args:
         frame: one row per finished run.
@@ -63,13 +43,13 @@ def rows(
         compare_with: methods of which every pair holds one; default every pair.
 
     Returns:
-        One dict per backbone, target, metric, pair of methods and rate, and pooled: `backbone,
-        target, metric, method_a, method_b, scope, lr, n_pairs, n_rates, sd_diff, alpha, power,
+        One dict per backbone, target, metric, pair of methods and scope: `backbone, target,
+        metric, method_a, method_b, scope, lr, n_pairs, n_seeds, n_rates, sd_diff, alpha, power,
         detectable_diff, detectable_pp, seeds_for_1pp, seeds_for_2pp, seeds_for_5pp, t_floor,
         wilcoxon_floor, reason`. `sd_diff` and `detectable_diff` in the metric's unit,
-        `detectable_pp` in percentage points (null for metrics that have none). Seeds are per rate.
-        `t_floor` is null: the t test has no smallest p; an exact two-sided Wilcoxon cannot go
-        below 2^(1-n) with n pairs.
+        `detectable_pp` in percentage points (null for metrics that have none). `t_floor` is null:
+        the t test has no smallest p; an exact two-sided Wilcoxon cannot go below 2^(1-n) with n
+        seeds.
 
     Reference: Cohen (1988), section 2.2; Johnson, Kotz & Balakrishnan (1995), chapter 31.
     """
@@ -80,41 +60,22 @@ def rows(
     for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
-        by_rate = _differences(pairs, wanted)
-        for i, metric in enumerate(wanted):
-            pair = {**key, "metric": metric, **methods}
-            out += [{**pair, **row} for row in _pair(by_rate, i, metric, alpha)]
+        differences = Differences(pairs, {})
+        for metric in wanted:
+            for gaps in differences.of(metric):
+                if gaps.scope in (PER_LR, GRID_MEAN):
+                    out.append({**key, "metric": metric, **methods, **_row(gaps, metric, alpha)})
     return out
 
 
-def _differences(pairs: MatchedRuns, metrics: list[str]) -> dict[float, Floats]:
-    """Learning rate -> differences a - b of matched runs, (n_pairs, n_metrics)."""
-    values = np.column_stack([column(pairs.runs, name) for name in metrics])
-    gaps = values[pairs.first] - values[pairs.second]
-    return {rate: gaps[pairs.lr == rate] for rate in sorted(set(pairs.lr.tolist()))}
-
-
-def _pair(
-    by_rate: dict[float, Floats], metric_index: int, metric: str, alpha: float
-) -> Iterator[dict[str, Any]]:
-    defined = {}
-    for rate, gaps in by_rate.items():
-        values = gaps[:, metric_index]
-        defined[rate] = values[np.isfinite(values)]
-        yield _row("per_lr", rate, metric, [defined[rate]], alpha)
-    yield _row("pooled", None, metric, list(defined.values()), alpha)
-
-
-def _row(
-    scope: str, rate: float | None, metric: str, gaps: list[Floats], alpha: float
-) -> dict[str, Any]:
-    gaps = [values for values in gaps if values.size]
-    n_pairs = sum(values.size for values in gaps)
+def _row(gaps: Gaps, metric: str, alpha: float) -> dict[str, Any]:
+    n = gaps.n_seeds
     row = {
-        "scope": scope,
-        "lr": rate,
-        "n_pairs": n_pairs,
-        "n_rates": len(gaps),
+        "scope": gaps.scope,
+        "lr": gaps.lr,
+        "n_pairs": gaps.n_pairs,
+        "n_seeds": n,
+        "n_rates": len(gaps.lrs),
         "sd_diff": None,
         "alpha": alpha,
         "power": POWER,
@@ -122,32 +83,21 @@ def _row(
         "detectable_pp": None,
         **{f"seeds_for_{points}pp": None for points in POINTS},
         "t_floor": None,
-        "wilcoxon_floor": min(1.0, 2.0 ** (1 - n_pairs)) if n_pairs else None,
-        "reason": None,
+        "wilcoxon_floor": 2.0 ** (1 - n) if n > 1 else None,
+        "reason": gaps.untestable,
     }
-    df = n_pairs - len(gaps)
-    if df < 1:
-        reason = "one pair per learning rate: no seed variance" if n_pairs else "no matched pairs"
-        return {**row, "reason": reason}
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in gaps)
-    sd = float(np.sqrt(squares / df))
-    largest = max(float(np.abs(values).max()) for values in gaps)
-    if sd <= 1e-12 * largest:
-        return {**row, "sd_diff": 0.0, "reason": "the differences do not vary between seeds"}
-    design = Design(tuple(values.size for values in gaps), sd)
-    detectable = detectable_difference(design, alpha)
+    if gaps.untestable:
+        return {**row, "sd_diff": 0.0 if n > 1 else None}
+    sd = float(gaps.values.std(ddof=1))
+    detectable = detectable_difference(n, sd, alpha)
+    row |= {"sd_diff": sd, "detectable_diff": detectable}
     point = point_size(metric)
     if point is None:
-        return {**row, "sd_diff": sd, "detectable_diff": detectable}
-    seeds = {
-        f"seeds_for_{points}pp": seeds_needed(points * point, sd, len(gaps), alpha)
-        for points in POINTS
-    }
+        return row
+    seeds = {f"seeds_for_{points}pp": seeds_needed(points * point, sd, alpha) for points in POINTS}
     beyond = any(found is None for found in seeds.values())
     return {
         **row,
-        "sd_diff": sd,
-        "detectable_diff": detectable,
         "detectable_pp": detectable / point,
         **seeds,
         "reason": f"more than {MAX_SEEDS} seeds needed" if beyond else None,
@@ -190,28 +140,27 @@ def needed_noncentrality(df: int, alpha: float = ALPHA, power: float = POWER) ->
     return float(brentq(lambda nc: power_of_t(nc, df, alpha) - power, 0.0, 200.0, xtol=1e-12))
 
 
-def detectable_difference(design: Design, alpha: float = ALPHA) -> float:
-    """Smallest true difference found with 80 % power, in the unit of the SD."""
-    return needed_noncentrality(design.df, alpha) * design.standard_error
+def detectable_difference(n_seeds: int, sd: float, alpha: float = ALPHA) -> float:
+    """Smallest true difference found with 80 % power, in the unit of the SD of differences."""
+    return needed_noncentrality(n_seeds - 1, alpha) * sd / float(n_seeds**0.5)
 
 
-def seeds_needed(difference: float, sd: float, n_rates: int, alpha: float = ALPHA) -> int | None:
-    """Fewest seeds per learning rate that detect a difference with 80 % power.
+def seeds_needed(difference: float, sd: float, alpha: float = ALPHA) -> int | None:
+    """Fewest seeds that detect a difference with 80 % power.
 
     Args:
         difference: to be found, above 0, in the unit of `sd`.
-        sd: of the paired differences within a learning rate, above 0.
-        n_rates: learning rates over which the difference is averaged.
+        sd: of the paired differences over seeds, above 0.
 
     Returns:
         2 or more; None if it is above `MAX_SEEDS`.
 
-    >>> seeds_needed(1.0, 1.0, n_rates=1)
+    >>> seeds_needed(1.0, 1.0)
     10
     """
 
     def enough(seeds: int) -> bool:
-        return detectable_difference(Design((seeds,) * n_rates, sd), alpha) <= difference
+        return detectable_difference(seeds, sd, alpha) <= difference
 
     if not enough(MAX_SEEDS):
         return None
@@ -228,7 +177,6 @@ __all__ = [
     "ALPHA",
     "POINTS",
     "POWER",
-    "Design",
     "detectable_difference",
     "needed_noncentrality",
     "point_size",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clipdrift.analysis.predictor_errors import NOT_SURE, Errors
 from clipdrift.analysis.ranks import Floats, spearman
 from clipdrift.analysis.signals import (
     Signal,
@@ -21,7 +22,9 @@ from clipdrift.analysis.signals import (
 Groups = list[NDArray[np.intp]]
 
 
-def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def rows(
+    frame: pd.DataFrame, *, reference: str | None = None, level: float = 0.95
+) -> list[dict[str, Any]]:
     """Spearman correlation of every signal with every final retention, per backbone.
 
     A drift counts twice: `drift.x` ranks runs by the value with its sign, `|drift.x|` by how far
@@ -34,17 +37,24 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     negative where the groups go against the overall direction. Groups in which rho is undefined
     (fewer than 3 runs, or nothing varies) are left out of the mean and not counted in `n_groups`.
 
+    p and interval of the overall rho are of this grid of targets, methods and rates, seeds being
+    the sample: t on Fisher's z = artanh(rho), its error found by leaving out one seed at a time.
+    `gap` is |rho| less that of a reference signal read at the same moment, over the runs in which
+    both are defined; its interval likewise, on rho.
+
     Args:
         frame: one row per finished run; columns as `runs_frame` makes them.
+        reference: name of a signal; default mean CKA, or the learning rate where there is none.
+        level: coverage.
 
     Returns:
         One dict per backbone, outcome, signal and moment, with keys `backbone, signal, when,
-        outcome, n, spearman_overall, p, within_target_mean_abs, n_targets,
-        within_group_mean_abs, within_group_mean_signed, n_groups, reason`. rho in [-1, 1].
-        `p` takes runs as independent, which seeds of a cell are not: the interval of
-        `predictor_bootstrap` does not.
+        outcome, n, n_seeds, spearman_overall, p, ci_low, ci_high, reference, gap, gap_ci_low,
+        gap_ci_high, within_target_mean_abs, n_targets, within_group_mean_abs,
+        within_group_mean_signed, n_groups, reason`. rho in [-1, 1].
 
-    Reference: Spearman (1904).
+    Reference: Spearman (1904), American Journal of Psychology 15(1); Fisher (1921), Metron 1, for
+        z; Tukey (1958), Annals of Mathematical Statistics 29(2), for the error.
     """
     out = []
     for (backbone,), runs in parts(matched_runs(frame), "backbone"):
@@ -52,10 +62,17 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         values = {name: column(runs, name) for s, o in pairs for name in (s.column, o)}
         targets = _positions(runs, ["target"])
         groups = _positions(runs, ["target", "method"])
+        group_of = np.empty(len(runs), dtype=np.intp)
+        for number, at in enumerate(groups):
+            group_of[at] = number
+        seeds = runs["seed"].to_numpy()
+        errors = Errors(pairs, values, seeds, group_of, reference, level)
         for signal, outcome in pairs:
             key = {"backbone": backbone, **_names(signal, outcome)}
-            x, y = values[signal.column], values[outcome]
-            out.append({**key, **_correlations(x, y, targets, groups)})
+            found = _correlations(values[signal.column], values[outcome], targets, groups)
+            sure = NOT_SURE if found["spearman_overall"] is None else errors.row(signal, outcome)
+            reasons = [found.pop("reason"), sure["reason"]]
+            out.append({**key, **found, **sure, "reason": "; ".join(filter(None, reasons)) or None})
     return out
 
 
@@ -78,7 +95,6 @@ def _correlations(x: Floats, y: Floats, targets: Groups, groups: Groups) -> dict
     return {
         "n": overall.n,
         "spearman_overall": overall.rho,
-        "p": overall.p,
         "within_target_mean_abs": _mean(np.abs(by_target)),
         "n_targets": len(by_target),
         "within_group_mean_abs": _mean(np.abs(by_group)),

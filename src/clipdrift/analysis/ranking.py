@@ -8,67 +8,71 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
 from clipdrift.analysis.curves import Curve
-from clipdrift.analysis.intervals import percentile_cis
-from clipdrift.analysis.matched_views import EQUAL_LR, MIN_SEEDS, N_RESAMPLES
+from clipdrift.analysis.intervals import jackknife
 from clipdrift.analysis.method_curves import VIEWS, MethodCurves, View
 from clipdrift.analysis.ranks import Floats
 from clipdrift.analysis.signals import LOG_LR, VAL_ACCURACY, matched_runs, outcome_columns, parts
 
-OWN_BEST = "own_best_rate"
+EQUAL_LR, OWN_BEST = "equal_learning_rate", "own_best_rate"
 TEST_ACCURACY = "test_accuracy"
 # Two methods are compared whole by the paired tests and the matched views.
 MIN_METHODS = 3
+MIN_SEEDS = 2
 
 
 class Standing(NamedTuple):
-    """What each method comes to in a view: (n_methods, n_metrics, n_draws), NaN where nothing."""
+    """What each method comes to in a view: (n_methods, n_metrics, n_draws), NaN where nothing.
+
+    seeds (n_methods, n_metrics): behind the least covered of the cells that it is made of.
+    """
 
     view: str
     at: float | None
     values: Floats
+    seeds: NDArray[np.intp]
     reasons: dict[str, str]
 
 
 def rows(
-    frame: pd.DataFrame,
-    *,
-    underfit_fraction: float,
-    n_resamples: int = N_RESAMPLES,
-    seed: int = 0,
-    level: float = 0.95,
+    frame: pd.DataFrame, *, underfit_fraction: float, level: float = 0.95
 ) -> list[dict[str, Any]]:
     """Three or more matched methods of a backbone and target, ranked in four views.
 
     `equal_learning_rate`: the mean over the rates that all methods share of their cell means.
     `own_best_rate`: the cell with the method's best mean validation accuracy (the lower rate of
-    equal ones), chosen anew in each resample. `equal_val_accuracy`: the method's curve
-    (`matched_views.rows`) at `underfit_fraction` of the best cell's validation accuracy.
-    `equal_weight_drift`: the curve where the weights have moved as far as those of the median
-    method at its own best rate. Nothing is extrapolated: a method whose curve does not reach the
-    place has no rank, and a reason.
+    equal ones). `equal_val_accuracy`: the method's curve (`matched_views.rows`) at
+    `underfit_fraction` of the best cell's validation accuracy. `equal_weight_drift`: the curve
+    where the weights have moved as far as those of the median method at its own best rate. Nothing
+    is extrapolated: a method whose curve does not reach the place has no rank, and a reason.
 
     Ranked are test accuracy (not at equal validation accuracy, where it is what is held equal) and
     retention on each transfer dataset. Rank 1 is the highest value; equal values share the better
     rank.
 
+    How sure: each two methods are compared by a paired t test over seeds (by leaving out one at a
+    time, in both methods) at level 1 - 0.05 / (n_ranked - 1). From `rank_low` = 1 + methods surely
+    above to `rank_high` = n_ranked - methods surely below are the ranks left open: they hold the
+    true one in at least 95 % of studies, in most of them in more (Bonferroni).
+
     Args:
         frame: one row per finished run.
         underfit_fraction: share of the target's best accuracy under which a cell underfits.
-        n_resamples, seed: of the bootstrap over seeds, the same draws for all methods.
-        level: coverage.
+        level: least probability that the ranks left open hold the true one.
 
     Returns:
         One dict per backbone, target, view, metric and method: `backbone, target, view, at, metric,
-        method, value, ci_low, ci_high, rank, rank_low, rank_high, n_ranked, lr,
-        n_seeds, n_resamples, seed, reason`. `lr` is where the method gets there
-        (interpolated in the curve views, null at equal rates). Intervals of value and rank over
-        the resamples in which the method has a value.
+        method, value, rank, rank_low, rank_high, n_ranked, lr, n_seeds, reason`. `lr` is where the
+        method gets there (interpolated in the curve views, null at equal rates).
+
+    Reference: Mogstad, Romano, Shaikh & Wilhelm (2024), Review of Economic Studies 91(1), for
+        ranks from simultaneous pairwise intervals.
     """
     out = []
-    for key, metrics, methods in _targets(frame, n_resamples, seed):
+    for key, metrics, methods in _targets(frame):
         for standing in _standings(methods, metrics, underfit_fraction):
             for row in _ranked(standing, metrics, methods, level):
                 out.append({**key, **row})
@@ -123,14 +127,12 @@ def _alike(a: dict[str, float], b: dict[str, float]) -> dict[str, Any]:
     return {**found, "kendall_tau": float(result.statistic), "p": float(result.pvalue)}
 
 
-def _targets(
-    frame: pd.DataFrame, n_resamples: int, seed: int
-) -> Iterator[tuple[dict[str, str], list[str], MethodCurves]]:
+def _targets(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[str], MethodCurves]]:
     runs = matched_runs(frame)
     for (backbone, target), part in parts(runs, "backbone", "target"):
         metrics = [TEST_ACCURACY] if TEST_ACCURACY in part else []
         metrics += outcome_columns(part)
-        methods = MethodCurves(part, [*metrics, LOG_LR], n_resamples, seed)
+        methods = MethodCurves(part, [*metrics, LOG_LR])
         if len(methods.values) >= MIN_METHODS:
             yield {"backbone": backbone, "target": target}, metrics, methods
 
@@ -139,19 +141,27 @@ def _standings(
     methods: MethodCurves, metrics: list[str], underfit_fraction: float
 ) -> Iterator[Standing]:
     wanted = [methods.columns.index(name) for name in [*metrics, LOG_LR]]
-    yield _at_equal_rates(methods, wanted)
-    best = _at_best_rates(methods)
+    least = {name: methods.least_seeds(name) for name in methods.values}
+    seeds = np.stack([least[name][wanted] for name in methods.values])
+    yield _at_equal_rates(methods, wanted, seeds)
+    best = _best_rates(methods)
     if best is None:
         return
-    yield Standing(OWN_BEST, None, np.stack([own[wanted] for own in best]), {})
+    own = [methods.cell_means[name][at] for name, at in best.items()]
+    there = [np.isfinite(methods.values[name][at]).sum(axis=0) for name, at in best.items()]
+    values, counts = (np.stack([one[wanted] for one in found]) for found in (own, there))
+    yield Standing(OWN_BEST, None, values, counts, {})
     for view in VIEWS:
         if view.metric in methods.columns:
-            held = np.array([own[methods.columns.index(view.metric), 0] for own in best])
+            column = methods.columns.index(view.metric)
+            held = np.array([values[column, 0] for values in own])
+            behind = np.array([least[name][column] for name in methods.values])
             if np.isfinite(held).any():
-                yield _along_curves(view, methods, wanted, held, underfit_fraction)
+                fewest = np.minimum(seeds, behind[:, None])
+                yield _along_curves(view, methods, wanted, held, fewest, underfit_fraction)
 
 
-def _at_equal_rates(methods: MethodCurves, wanted: list[int]) -> Standing:
+def _at_equal_rates(methods: MethodCurves, wanted: list[int], seeds: NDArray[np.intp]) -> Standing:
     means = methods.cell_means
     shared = set.intersection(*(set(rates) for rates in methods.rates.values()))
     places = {
@@ -161,26 +171,30 @@ def _at_equal_rates(methods: MethodCurves, wanted: list[int]) -> Standing:
     if not shared:
         nothing = np.full((len(means), len(wanted), methods.counts.shape[1]), np.nan)
         reasons = dict.fromkeys(means, "the methods share no learning rate")
-        return Standing(EQUAL_LR, None, nothing, reasons)
+        return Standing(EQUAL_LR, None, nothing, seeds, reasons)
     values = [means[name][places[name]].mean(axis=0)[wanted] for name in means]
-    return Standing(EQUAL_LR, None, np.stack(values), {})
+    return Standing(EQUAL_LR, None, np.stack(values), seeds, {})
 
 
-def _at_best_rates(methods: MethodCurves) -> list[Floats] | None:
-    """Each method's columns where validation accuracy is best, (n_columns, n_draws)."""
+def _best_rates(methods: MethodCurves) -> dict[str, int] | None:
+    """Method -> index of its rate with the best mean validation accuracy."""
     if VAL_ACCURACY not in methods.columns:
         return None
     at = methods.columns.index(VAL_ACCURACY)
-    found = []
-    for own in methods.cell_means.values():
-        # NaN never wins; the first of equal rates is the lowest.
-        best = np.where(np.isfinite(own[:, at]), own[:, at], -np.inf).argmax(axis=0)
-        found.append(np.take_along_axis(own, best[None, None, :], axis=0)[0])
-    return found
+    # NaN never wins; the first of equal rates is the lowest.
+    means = {name: own[:, at, 0] for name, own in methods.cell_means.items()}
+    return {
+        name: int(np.where(np.isfinite(own), own, -np.inf).argmax()) for name, own in means.items()
+    }
 
 
 def _along_curves(
-    view: View, methods: MethodCurves, wanted: list[int], held: Floats, underfit_fraction: float
+    view: View,
+    methods: MethodCurves,
+    wanted: list[int],
+    held: Floats,
+    seeds: NDArray[np.intp],
+    underfit_fraction: float,
 ) -> Standing:
     if view.in_log10:
         at = float(np.nanmedian(held))
@@ -190,7 +204,7 @@ def _along_curves(
     curves: dict[str, Curve] = {name: methods.curve(view, name) for name in methods.values}
     values = np.stack([curve.at(place)[wanted] for curve in curves.values()])
     reasons = {name: _why_not_there(curve, place) for name, curve in curves.items()}
-    return Standing(view.name, at, values, reasons)
+    return Standing(view.name, at, values, seeds, reasons)
 
 
 def _why_not_there(curve: Curve, place: float) -> str:
@@ -206,44 +220,55 @@ def _ranked(
     standing: Standing, metrics: list[str], methods: MethodCurves, level: float
 ) -> Iterator[dict[str, Any]]:
     """Rows of every metric that the view does not hold equal, methods in order of their rank."""
-    rates = standing.values[:, -1]
+    names = list(methods.values)
+    rates = standing.values[:, -1, 0]
     for i, metric in enumerate(metrics):
         if metric == TEST_ACCURACY and standing.view == VIEWS[0].name:
             continue
         values = standing.values[:, i]
-        ranks = rankdata(-values, method="min", axis=0, nan_policy="omit")
-        spread = percentile_cis(values[:, methods.inverse], level)
-        moved = percentile_cis(ranks[:, methods.inverse], level)
-        names = list(methods.values)
-        for m in sorted(range(len(names)), key=lambda m: (np.isnan(ranks[m, 0]), ranks[m, 0])):
+        ranks = rankdata(-values[:, 0], method="min", nan_policy="omit")
+        ends = _ranks_left_open(values, standing.seeds[:, i], level)
+        for m in sorted(range(len(names)), key=lambda m: (np.isnan(ranks[m]), ranks[m])):
             row = _row(standing, metric, names[m], methods)
             row["n_ranked"] = int(np.isfinite(values[:, 0]).sum())
             if not np.isfinite(values[m, 0]):
                 why = standing.reasons.get(names[m], "undefined in a cell")
                 yield {**row, "reason": why}
                 continue
-            row |= {"value": float(values[m, 0]), "rank": int(ranks[m, 0])}
+            row |= {"value": float(values[m, 0]), "rank": int(ranks[m])}
             if standing.view != EQUAL_LR:
-                row["lr"] = float(10 ** rates[m, 0])
+                row["lr"] = float(10 ** rates[m])
             if len(methods.seeds) < MIN_SEEDS:
-                yield {**row, "reason": "one seed: no interval"}
+                yield {**row, "reason": "one seed: nothing says how sure the rank is"}
                 continue
-            low, high = moved[m]
-            row |= {"ci_low": spread[m].low, "ci_high": spread[m].high}
-            yield {**row, "rank_low": low, "rank_high": high}
+            yield {**row, "rank_low": ends[m][0], "rank_high": ends[m][1]}
+
+
+def _ranks_left_open(
+    values: Floats, seeds: NDArray[np.intp], level: float
+) -> list[tuple[int, int]]:
+    """First and last rank of each method: values (n_methods, n_draws), seeds (n_methods,)."""
+    ranked = np.flatnonzero(np.isfinite(values[:, 0])).tolist()
+    alpha = (1 - level) / max(1, len(ranked) - 1)
+    above, below = np.zeros(len(values), dtype=int), np.zeros(len(values), dtype=int)
+    for a, b in combinations(ranked, 2):
+        scale = float(np.abs(values[[a, b], 0]).max())
+        test = jackknife(values[a] - values[b], int(min(seeds[a], seeds[b])), scale)
+        if test.p is not None and test.p < alpha:
+            first, second = (a, b) if test.value > 0 else (b, a)
+            below[first] += 1
+            above[second] += 1
+    return [(1 + int(up), len(ranked) - int(down)) for up, down in zip(above, below, strict=True)]
 
 
 def _row(standing: Standing, metric: str, method: str, methods: MethodCurves) -> dict[str, Any]:
-    empty = ["value", "ci_low", "ci_high", "rank", "rank_low", "rank_high", "n_ranked"]
     return {
         "view": standing.view,
         "at": standing.at,
         "metric": metric,
         "method": method,
-        **dict.fromkeys([*empty, "lr"]),
+        **dict.fromkeys(["value", "rank", "rank_low", "rank_high", "n_ranked", "lr"]),
         "n_seeds": len(methods.seeds),
-        "n_resamples": methods.n_resamples,
-        "seed": methods.seed,
         "reason": None,
     }
 

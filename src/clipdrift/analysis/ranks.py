@@ -1,4 +1,4 @@
-"""Spearman correlation, once on plain data and for many resamples at a time."""
+"""Spearman correlation: of plain data, of weighted runs, and within each seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr
 from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
@@ -14,20 +13,17 @@ MIN_POINTS = 3
 
 
 class Correlation(NamedTuple):
-    """A correlation with its p value; where it is undefined both are None and `reason` says why."""
+    """A correlation; None where it is undefined, and `reason` says why."""
 
     n: int
     rho: float | None
-    p: float | None
     reason: str | None
 
 
 def spearman(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) -> Correlation:
     """Spearman's rank correlation over the points where both are finite.
 
-    rho = Pearson correlation of average ranks; p two-sided from t = rho sqrt((n-2)/(1-rho^2)) on
-    n - 2 degrees of freedom. The p value takes points as independent, which seeds of one cell are
-    not; clustered intervals come from the bootstrap.
+    rho = Pearson correlation of average ranks.
 
     Args:
         x, y: shape (n,); NaN and infinities are left out pairwise.
@@ -43,12 +39,11 @@ def spearman(x: ArrayLike, y: ArrayLike, names: tuple[str, str] = ("x", "y")) ->
     a, b = a[usable], b[usable]
     n = int(a.size)
     if n < MIN_POINTS:
-        return Correlation(n, None, None, f"{n} points, at least {MIN_POINTS} needed")
+        return Correlation(n, None, f"{n} points, at least {MIN_POINTS} needed")
     for name, values in zip(names, (a, b), strict=True):
         if values.min() == values.max():
-            return Correlation(n, None, None, f"{name} does not vary")
-    rho = pearson(rankdata(a), rankdata(b))
-    return Correlation(n, rho, correlation_p(rho, n - 2), None)
+            return Correlation(n, None, f"{name} does not vary")
+    return Correlation(n, pearson(rankdata(a), rankdata(b)), None)
 
 
 def pearson(x: Floats, y: Floats) -> float:
@@ -56,19 +51,6 @@ def pearson(x: Floats, y: Floats) -> float:
     dx, dy = x - x.mean(), y - y.mean()
     value = float(dx @ dy / np.sqrt((dx @ dx) * (dy @ dy)))
     return min(1.0, max(-1.0, value))
-
-
-def correlation_p(rho: float, df: int) -> float | None:
-    """Two-sided p of a correlation with `df` residual degrees of freedom; None for df < 1.
-
-    >>> round(correlation_p(0.8, 2), 6)
-    0.2
-    """
-    if df < 1:
-        return None
-    if abs(rho) >= 1:
-        return 0.0
-    return float(2 * stdtr(df, -abs(rho) * np.sqrt(df / (1 - rho**2))))
 
 
 def centred_ranks(values: Floats, weights: Floats) -> Floats:
@@ -112,22 +94,33 @@ def sum_of_squares(ranks: Floats, weights: Floats) -> Floats:
     return np.asarray(np.einsum("ib,ib,ib->b", weights, ranks, ranks))
 
 
-def weighted_spearman(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Spearman correlation of every resample given by multiplicities.
+def within_seeds(x: Floats, y: Floats) -> Floats:
+    """Spearman's rho of x and y over the rates of each seed, for many y at a time.
+
+    The centred rank of a point is half the sum of sign(point - other) over the others.
 
     Args:
-        x, y: shape (n,), finite.
-        weights: multiplicities, shape (n, n_resamples).
+        x: shape (n_rates,), finite.
+        y: shape (n_rates, n_seeds, n_metrics); NaN where there is no value.
 
     Returns:
-        Shape (n_resamples,), in [-1, 1]; NaN where a resample holds one distinct x or y only.
+        Shape (n_seeds, n_metrics), in [-1, 1]; NaN for fewer than three values of a seed, or where
+        they do not vary.
 
-    >>> weighted_spearman(np.array([1.0, 2, 3]), np.array([1.0, 3, 2]), np.ones((3, 1))).tolist()
-    [0.5]
+    >>> y = np.array([1.0, 3.0, 2.0]).reshape(3, 1, 1)
+    >>> within_seeds(np.array([1.0, 2.0, 3.0]), y).tolist()
+    [[0.5]]
     """
-    rx, ry = centred_ranks(x, weights), centred_ranks(y, weights)
-    sxy = np.einsum("ib,ib,ib->b", weights, rx, ry)
-    return correlate_centred(sxy, sum_of_squares(rx, weights), sum_of_squares(ry, weights))
+    there = np.isfinite(y)
+    filled = np.where(there, y, 0.0)
+    rx, ry = np.zeros(y.shape), np.zeros(y.shape)
+    for k in range(len(x)):
+        both = there & there[k]
+        rx += both * (np.sign(x - x[k]) / 2)[:, None, None]
+        ry += both * np.sign(filled - filled[k]) / 2
+    sxy, sxx, syy = ((a * b).sum(axis=0) for a, b in ((rx, ry), (rx, rx), (ry, ry)))
+    rho = correlate_centred(sxy, sxx, syy)
+    return np.where(there.sum(axis=0) >= MIN_POINTS, rho, np.nan)
 
 
 def correlate_centred(sxy: Floats, sxx: Floats, syy: Floats) -> Floats:
@@ -146,9 +139,8 @@ __all__ = [
     "Correlation",
     "centred_ranks",
     "correlate_centred",
-    "correlation_p",
     "pearson",
     "spearman",
     "sum_of_squares",
-    "weighted_spearman",
+    "within_seeds",
 ]

@@ -29,7 +29,6 @@ from clipdrift.analysis import (
     operating,
     paired,
     power,
-    predictor_bootstrap,
     predictors,
     probe_sensitivity,
     ranking,
@@ -37,6 +36,7 @@ from clipdrift.analysis import (
     selection,
 )
 from clipdrift.analysis.choose import unfinished_cells
+from clipdrift.analysis.families import QUESTIONS
 from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.pairs import compared_with, without_conflicts
@@ -47,7 +47,7 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A spreadsheet runs a cell that starts with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -81,6 +81,7 @@ def analyze(
     varied = [] if spec is None else sorted(spec.varied)
     preset = published or _preset(records, spec)
     asked = None if spec is None else spec.compare_with
+    families = list(QUESTIONS) if spec is None else list(spec.families)
     # More threads would change the order of sums, and with it the last digits, from machine to
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
@@ -99,12 +100,21 @@ def analyze(
                 "varied": varied,
                 "preset": preset,
                 "compare_with": compared,
+                "families": families,
             },
             "warnings": caveats.rows(records, faults, varied, compared),
             "cells": cells.rows(runs, underfit_fraction=underfit),
-            "paired": paired.rows(runs, varied=varied, compare_with=compared),
+            "paired": paired.rows(
+                runs,
+                varied=varied,
+                compare_with=compared,
+                questions=families,
+                underfit_fraction=underfit,
+            ),
             "mixed": mixed.rows(runs),
-            "equivalence": equivalence.rows(runs, varied=varied, compare_with=compared),
+            "equivalence": equivalence.rows(
+                runs, varied=varied, compare_with=compared, underfit_fraction=underfit
+            ),
             "dose_response": dose.rows(runs),
             "matched_views": matched_views.rows(agreeing, compare_with=compared),
             "ranking": ranked,
@@ -112,7 +122,6 @@ def analyze(
             "operating_points": operating.rows(runs),
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),
-            "predictor_bootstrap": predictor_bootstrap.rows(runs),
             "mediation": mediation.rows(agreeing, compare_with=compared),
             "frontier": frontier.rows(runs, underfit_fraction=underfit),
             "choice": choice.rows(

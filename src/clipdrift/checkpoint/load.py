@@ -135,30 +135,28 @@ def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
     live = replace(
         baseline,
         name=folder.name,
-        model=loaded.made.clip,
+        model=loaded.clip,
         sha256=folder_hash(folder),
         precision_on_disk=", ".join(loaded.precisions),
     )
     beside = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
     projection = _take_projection(loaded, baseline, beside, folder)
     changed = any(part.startswith("text_") for part in loaded.parts)
-    others = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
+    head = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
     findings = [
-        *adapter_findings(loaded, baseline),
-        *beside_findings(projection, others),
+        *adapter_findings(loaded, live),
+        *beside_findings(projection, head),
         *preprocessing_findings(live, baseline),
         text_finding(changed),
         _base_finding(folder, baseline, loaded.config),
     ]
-    return Checkpoint(
-        "adapter", live, dict(loaded.made.merged.named_parameters()), changed, findings
-    )
+    return Checkpoint("adapter", live, dict(loaded.merged.named_parameters()), changed, findings)
 
 
 def _take_projection(
     loaded: LoadedAdapter, baseline: Backbone, beside: Mapping[str, Tensor], folder: Path
 ) -> str | None:
-    """Where the projection comes from; a file beside the adapter is read into the model."""
+    """Where the projection comes from; a file beside the adapter is read into the live model."""
     if "visual_projection" in loaded.parts:
         return "in the adapter"
     if none := _none(baseline):
@@ -166,9 +164,8 @@ def _take_projection(
     saved = _under("projection.", beside)
     if not saved:
         return None
-    for model in (loaded.made.clip, loaded.made.merged):
-        own = dict(model.visual_projection.named_parameters())
-        assign(own, saved, where=str(folder / HEAD_FILE))
+    own = dict(loaded.clip.visual_projection.named_parameters())
+    assign(own, saved, where=str(folder / HEAD_FILE))
     return f"read from {HEAD_FILE}"
 
 

@@ -25,7 +25,7 @@ targets:
     test_fraction: 0.2
     max_bad_images: 0        # unreadable images to tolerate; each is named and counted
     horizontal_flip: true    # false where left and right mean something, as in text
-    # class_names: [first, second]     # as CLIP should read them; default: the folder names
+    # class_names: {{folder: name}}    # as CLIP should read them; default: the folder names
     # templates: ["a photo of a {{}}"]   # prompts for the classes
 
 # What zero-shot ability to watch: any dataset with class names that the backbone knows.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from clipdrift import plugins
 from clipdrift.data import digits, landcover, shapes, textures, world
 from clipdrift.data.catalogue import catalogue, open_entry
+from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, brief, nearest
 from clipdrift.spec.datasets import DatasetSpec
 
 WORLD_SEED = 20_000_003
@@ -84,11 +85,11 @@ def known_names() -> tuple[str, ...]:
 
 
 def _unknown(name: str, where: str) -> Fault:
-    close = difflib.get_close_matches(name.casefold(), known_names(), n=1)
+    close = nearest(name.casefold(), known_names())
     return Fault(
         f"{where}.builtin",
         f"one of {', '.join(known_names())}",
-        repr(name),
+        brief(name),
         f"Did you mean {close[0]!r}?" if close else "Use folder, files or hub for other data",
     )
 
@@ -105,17 +106,7 @@ def _folder_too_much(name: str, spec: DatasetSpec) -> Fault:
 
 
 def _renamed(part: ImagePart, spec: DatasetSpec) -> ImagePart:
-    given = tuple(spec.class_names or ())
-    if len(given) != len(part.class_names):
-        raise DataError(
-            Fault(
-                f"{spec.name}.class_names",
-                f"{len(part.class_names)} names, in the order {', '.join(part.class_names[:12])}",
-                f"{len(given)}",
-                "Give one name per class, or leave class_names out",
-            )
-        )
-    return ImagePart(part.labels, part.names, given, part.load, part.identity)
+    return replace(part, class_names=renamed(spec.class_names or (), part.class_names, spec.name))
 
 
 def _world() -> dict[str, ImagePart]:

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from clipdrift.data.folder import open_folder
 from clipdrift.data.hub import open_hub
+from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts
 from clipdrift.data.prompts import DEFAULT_TEMPLATES
 from clipdrift.errors import DataError, Fault
@@ -126,6 +127,8 @@ def open_entry(spec: DatasetSpec) -> DatasetParts:
     entry = catalogue()[str(spec.builtin)]
     pinned = entry.folder_names if spec.spelling == "data" else entry.class_names
     names = spec.class_names or pinned
+    if isinstance(names, dict):
+        names = list(renamed(names, entry.class_names, spec.name))
     if entry.folder_names is not None:
         return _open_copy(spec, entry, entry.folder_names, names or entry.folder_names)
     source = {

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clipdrift.data.decode import UnreadableImageError
 from clipdrift.data.labels import WrittenLabels
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, brief
 from clipdrift.paths import leads_out
+
+FEWEST_CAPTIONS, CAPTION_WORDS = 8, 3
+"""Rows from which on a column may be one of captions, and the words of a usual one."""
 
 
 def require_columns(have: Sequence[str], image: str, label: str, *, where: str) -> None:
@@ -74,19 +78,22 @@ def _leaves(path: str, root: Path, folders: dict[str, bool]) -> bool:
 def written_labels(
     values: Sequence[Any], schema_names: tuple[str, ...] | None, *, where: str
 ) -> WrittenLabels:
-    """Labels of one column: all whole numbers or all text.
+    """Labels of one column: all whole numbers (`1.0` is one), or all text.
 
     Raises:
-        DataError: empty cells, fractions, or anything else, with the first rows named.
+        DataError: empty cells, fractions, or anything else, with the first rows named; several
+            labels in a cell, or captions.
     """
     kind = str if any(isinstance(value, str) for value in values) else int
+    if kind is int:
+        values = [_whole(value) for value in values]
     wrong = [
         (row, value)
         for row, value in enumerate(values)
         if not isinstance(value, kind) or isinstance(value, bool) or value == ""
     ]
     if wrong:
-        shown = ", ".join(f"{value!r} in row {row}" for row, value in wrong[:5])
+        shown = ", ".join(f"{brief(value)} in row {row}" for row, value in wrong[:5])
         raise DataError(
             Fault(
                 where,
@@ -95,4 +102,28 @@ def written_labels(
                 "Correct or remove these rows",
             )
         )
+    if kind is str:
+        _require_one_class_each(values, where)
     return WrittenLabels(list(values), schema_names)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _require_one_class_each(labels: Sequence[str], where: str) -> None:
+    """Raises DataError for a column of several labels a row, or of captions."""
+    counts = Counter(labels)
+    for mark in "|;,":
+        lists = [label for label in counts if mark in label]
+        pieces = Counter(piece.strip() for label in counts for piece in set(label.split(mark)))
+        joined = [one for one in lists if all(pieces[part.strip()] > 1 for part in one.split(mark))]
+        if joined:
+            got = f"several, joined by {mark!r}: {', '.join(map(brief, joined[:5]))}"
+            step = "Images of several classes are not supported: keep one class a row"
+            raise DataError(Fault(where, "one class name in every row", got, step))
+    words = sorted(label.count(" ") + 1 for label in counts)[len(counts) // 2]
+    if len(labels) >= FEWEST_CAPTIONS and 2 * len(counts) > len(labels) and words >= CAPTION_WORDS:
+        got = f"{len(counts):,} texts in {len(labels):,} rows, as captions are, such as "
+        step = "Name the column of class names; captions are not supported"
+        raise DataError(Fault(where, "class names that images share", got + brief(labels[0]), step))

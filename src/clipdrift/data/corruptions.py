@@ -2,10 +2,11 @@
 
 The kinds and strengths are those of ImageNet-C, written anew. What differs: results are rounded,
 not cut, to 8 bits; the reach of motion blur scales with the side of the image, so that small
-images are not wiped out; motion blur is symmetric, theirs trails to one side.
+images are not wiped out.
 
-Reference: Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019, section 3 and appendix B.
+References: Hendrycks & Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
+Perturbations, ICLR 2019, section 3 and appendix B; for motion blur ImageMagick's `MotionBlurImage`,
+which their code calls.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ SEVERITIES: dict[str, tuple[Any, ...]] = {
     "pixelate": (0.6, 0.5, 0.4, 0.3, 0.25),
 }
 """Strength at severity 1 to 5: share of contrast kept; noise SD as a share of 255; share of values
-set to 0 or 255; JPEG quality; radius and SD of the blur in pixels of a 224 px image; share of the
-side that is left."""
+set to 0 or 255; JPEG quality; radius, half of what the blur reaches, and SD in pixels of a 224 px
+image; share of the side that is left."""
 
 MAX_ANGLE_DEGREES = 45
 """Motion blur runs within this angle of the horizontal."""
@@ -121,12 +122,14 @@ def _pixelate(image: Pixels, share: float, rng: _Rng) -> Pixels:
 
 
 def _motion_blur(image: Pixels, reach: tuple[int, int], rng: _Rng) -> Pixels:
-    """Gaussian weights along a line through each pixel; the image is mirrored at its edges."""
-    scale = image.shape[0] / 224
+    """Weights of half a Gaussian along a line from each pixel; beyond its edges the image goes on.
+
+    As if pixels had moved one way while the shutter was open.
+    """
     angle = np.deg2rad(rng.uniform(-MAX_ANGLE_DEGREES, MAX_ANGLE_DEGREES))
-    kernel = line_kernel(reach[0] * scale, reach[1] * scale, float(angle))
+    kernel = line_kernel(*reach, float(angle), scale=image.shape[0] / 224)
     margin, side = kernel.shape[0] // 2, image.shape[0]
-    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
     blurred = np.zeros(image.shape, dtype=np.float64)
     for row, column in zip(*np.nonzero(kernel), strict=True):
         window = padded[row : row + side, column : column + side]
@@ -134,34 +137,34 @@ def _motion_blur(image: Pixels, reach: tuple[int, int], rng: _Rng) -> Pixels:
     return _rounded(blurred)
 
 
-def line_kernel(radius: float, sd: float, angle: float) -> NDArray[np.float64]:
-    """Weights [2 M + 1, 2 M + 1] of a line through the centre; they sum to 1.
+def line_kernel(
+    radius: float, sd: float, angle: float, *, scale: float = 1.0
+) -> NDArray[np.float64]:
+    """Weights [2 M + 1, 2 M + 1] of a line from the centre outwards; they sum to 1.
 
-    Points lie half a pixel apart, from -radius to radius; each is shared among the four pixels
-    around it in proportion to nearness.
+    Points lie 0, 1, ..., 2 radius pixels from the centre, twice the radius as in ImageMagick, with
+    weights exp(-i^2 / (2 sd^2)), and each counts for the pixel that it is nearest to.
 
     Args:
-        radius: half the length, in pixels. sd: of the Gaussian weight along the line, in pixels.
-        angle: in radians from the horizontal.
+        radius, sd: in pixels of an image at scale 1.
+        angle: in radians from the horizontal, downwards.
+        scale: distances are this many times as long.
 
-    >>> line_kernel(0.4, 1.0, 0.0)
-    array([[0., 0., 0.],
-           [0., 1., 0.],
-           [0., 0., 0.]])
+    >>> line_kernel(1, 1.0, 0.0).round(2)
+    array([[0.  , 0.  , 0.  , 0.  , 0.  ],
+           [0.  , 0.  , 0.  , 0.  , 0.  ],
+           [0.  , 0.  , 0.57, 0.35, 0.08],
+           [0.  , 0.  , 0.  , 0.  , 0.  ],
+           [0.  , 0.  , 0.  , 0.  , 0.  ]])
     """
-    steps = np.arange(-int(2 * radius), int(2 * radius) + 1) / 2
+    steps = np.arange(2 * int(np.ceil(radius)) + 1)
     weights = np.exp(-0.5 * (steps / sd) ** 2)
-    margin = int(np.ceil(radius))
+    margin = int(np.ceil(steps[-1] * scale))
+    right, down = (
+        np.ceil(steps * scale * part - 0.5).astype(int) for part in (np.cos(angle), np.sin(angle))
+    )
     kernel = np.zeros((2 * margin + 1, 2 * margin + 1))
-    x, y = margin + steps * np.cos(angle), margin + steps * np.sin(angle)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    for down in (0, 1):
-        for right in (0, 1):
-            near = (1 - np.abs(x - left - right)) * (1 - np.abs(y - top - down))
-            inside = near > 0
-            np.add.at(
-                kernel, ((top + down)[inside], (left + right)[inside]), (weights * near)[inside]
-            )
+    np.add.at(kernel, (margin + down, margin + right), weights)
     normalised: NDArray[np.float64] = kernel / kernel.sum()
     return normalised
 

@@ -13,7 +13,7 @@ from clipdrift.data.decode import open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault
-from clipdrift.hub import answers
+from clipdrift.hub import Unfit, answers, watched
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
 if TYPE_CHECKING:
@@ -74,11 +74,15 @@ def _load(spec: DatasetSpec, split: str) -> Dataset:
     import datasets
 
     try:
-        reached = answers(str(spec.hub), spec.revision, "dataset")
-        with _from_cache_alone(not reached):
-            table = datasets.load_dataset(
-                spec.hub, spec.hub_config, split=split, revision=spec.revision
-            )
+        with watched():
+            reached = answers(str(spec.hub), spec.revision, "dataset")
+            with _from_cache_alone(not reached):
+                table = datasets.load_dataset(
+                    spec.hub, spec.hub_config, split=split, revision=spec.revision
+                )
+    except Unfit as unfit:
+        step = "Try again later, or download it from a hub that you trust and use files:"
+        raise DataError(Fault(f"{spec.name}.hub", unfit.expected, unfit.got, step)) from None
     except Exception as error:  # HTTP clients and file systems have many more
         raise DataError(_fault(spec, error)) from error
     if spec.revision and not reached:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.data.naming import GivenNames, composed, places, renamed, whole_number
 from clipdrift.errors import DataError, Fault
 
 Numbered = tuple[dict[str, NDArray[np.int64]], tuple[str, ...]]
@@ -26,14 +28,14 @@ class WrittenLabels:
 
 
 def number_labels(
-    parts: dict[str, WrittenLabels], class_names: Sequence[str] | None, *, where: str
+    parts: dict[str, WrittenLabels], class_names: GivenNames | None, *, where: str
 ) -> Numbered:
     """Labels int64 per part, and the class names in label order.
 
-    Numbers index the given `class_names`, else the names in the file. Names are sorted (as numbers
-    where all are decimal) and numbered in that order; `class_names` may then list the same names
-    in another order, or rename the sorted ones. Names are compared without case, spaces and
-    punctuation, so that `annual_crop` and `Annual Crop` are the same.
+    Numbers index the given `class_names`, else the names in the file. Names are sorted and numbered
+    in that order; `class_names` may list the same names in another order, rename each by a mapping,
+    or name classes that the data only numbers. `naming` says when two names are the same; what
+    could only be matched by a guess is refused.
 
     Raises:
         DataError: no image, no names, one class, a label out of range, classes that differ between
@@ -62,7 +64,7 @@ def number_labels(
 
 
 def _from_numbers(
-    parts: dict[str, WrittenLabels], given: Sequence[str] | None, where: str
+    parts: dict[str, WrittenLabels], given: GivenNames | None, where: str
 ) -> Numbered:
     in_file = {part: written.schema_names for part, written in parts.items()}
     known = [names for names in in_file.values() if names is not None]
@@ -70,7 +72,7 @@ def _from_numbers(
         raise DataError(
             Fault(where, "the same class names in train and test", str(in_file), "Make them agree")
         )
-    names = _names_for_numbers(tuple(given) if given else None, known[0] if known else None, where)
+    names = _names_for_numbers(given, known[0] if known else None, where)
     faults: list[Fault] = []
     labels: dict[str, NDArray[np.int64]] = {}
     for part, written in parts.items():
@@ -93,9 +95,11 @@ def _from_numbers(
 
 
 def _names_for_numbers(
-    given: tuple[str, ...] | None, in_file: tuple[str, ...] | None, where: str
+    given: GivenNames | None, in_file: tuple[str, ...] | None, where: str
 ) -> tuple[str, ...]:
-    if given is None and in_file is None:
+    if in_file is not None:
+        return renamed(given or in_file, in_file, where)
+    if given is None:
         raise DataError(
             Fault(
                 where,
@@ -104,69 +108,52 @@ def _names_for_numbers(
                 "Give class_names: [...] in label order",
             )
         )
-    if given is None or in_file is None:
-        return given or in_file or ()
-    _require_right_places(given, in_file, where)
-    return given
+    if isinstance(given, Mapping):
+        return renamed(given, [str(label) for label in range(len(given))], where)
+    return tuple(map(composed, given))
 
 
-def _from_names(
-    parts: dict[str, WrittenLabels], given: Sequence[str] | None, where: str
-) -> Numbered:
-    found = {str(label) for written in parts.values() for label in written.values}
-    decimal = all(label.isdecimal() for label in found)
-    if decimal and given is None:
-        raise DataError(
-            Fault(
-                where,
-                "class names that can be written into a prompt",
-                f"only numbers: {', '.join(sorted(found, key=int)[:5])}",
-                "Give class_names: [...] in the order of these numbers",
-            )
-        )
-    written = sorted(found, key=int) if decimal else sorted(found)
-    names = tuple(given) if given else tuple(written)
-    if given and sorted(map(_plain, names)) == sorted(map(_plain, written)):
-        place = {_plain(name): label for label, name in enumerate(names)}
-        index = {label: place[_plain(label)] for label in written}
+def _from_names(parts: dict[str, WrittenLabels], given: GivenNames | None, where: str) -> Numbered:
+    written = {str(label) for part in parts.values() for label in part.values}
+    found = sorted({composed(name) for name in written})
+    if len(found) < len(written):
+        raise DataError(_look_alike(written, where))
+    if given is None:
+        _require_words(found, where)
+        label, names = {name: number for number, name in enumerate(found)}, tuple(found)
     else:
-        _require_right_places(names, tuple(written), where)
-        index = {label: number for number, label in enumerate(written)}
+        label = places(given, found, where)
+        names = tuple(map(composed, given.values() if isinstance(given, Mapping) else given))
     labels = {
-        part: np.array([index[str(label)] for label in those.values], dtype=np.int64)
+        part: np.array([label[composed(str(one))] for one in those.values], dtype=np.int64)
         for part, those in parts.items()
     }
     return labels, names
 
 
-def _plain(name: str) -> str:
-    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
-
-
-def _require_right_places(given: Sequence[str], found: Sequence[str], where: str) -> None:
-    """Given names may rename the found ones in place, but not carry one to another's label."""
-    if len(given) != len(found):
+def _require_words(found: Sequence[str], where: str) -> None:
+    numbers = [whole_number(name) for name in found]
+    if None not in numbers:
         raise DataError(
             Fault(
-                f"{where}.class_names",
-                f"{len(found)} names, one per class",
-                f"{len(given)}",
-                f"The data has, in label order: {', '.join(found[:40])}",
+                where,
+                "class names that can be written into a prompt",
+                f"only numbers: {', '.join(sorted(found, key=lambda n: whole_number(n) or 0)[:5])}",
+                "Give class_names: [...] in the order of these numbers",
             )
         )
-    place = {_plain(name): label for label, name in enumerate(found)}
-    swapped = [
-        Fault(
-            f"{where}.class_names",
-            f"names in label order, where {found[label]!r} is label {label}",
-            f"{name!r}, the name of label {place[_plain(name)]}",
-            f"The data has, in label order: {', '.join(found[:40])}",
-        )
-        for label, name in enumerate(given)
-        if place.get(_plain(name), label) != label
-    ]
-    if swapped:
-        raise DataError(swapped)
+
+
+def _look_alike(written: set[str], where: str) -> Fault:
+    """Written out by code point, because they cannot be told apart by eye."""
+    counts = Counter(map(composed, written))
+    alike = sorted(name for name in written if counts[composed(name)] > 1)
+    return Fault(
+        where,
+        "class names that differ when they are read",
+        f"{', '.join(map(ascii, alike[:6]))}, one name in two spellings of Unicode",
+        "Give both classes one name, or merge their images",
+    )
 
 
 def _require_same_classes(

@@ -26,6 +26,7 @@ from clipdrift.data.cells import (
 )
 from clipdrift.data.decode import open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
+from clipdrift.data.naming import whole_number
 from clipdrift.data.parts import DatasetParts, ImagePart, Loaded, file_stamp, identity_of
 from clipdrift.errors import ClipdriftError, DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec
@@ -89,8 +90,9 @@ def _read_csv(path: Path, spec: DatasetSpec, where: str) -> _Table:
     require_columns(header, spec.image_column, spec.label_column, where=spec.name)
     images = [row[header.index(spec.image_column)].strip() for row in rows]
     labels: list[Any] = [row[header.index(spec.label_column)].strip() for row in rows]
-    if all(_is_whole(label) for label in labels):
-        labels = [int(label) for label in labels]
+    numbers = [whole_number(label) for label in labels]
+    if None not in numbers:
+        labels = numbers
     root = path.parent
     require_inside(images, root, where=where)
     return _Table(
@@ -103,10 +105,6 @@ def _read_csv(path: Path, spec: DatasetSpec, where: str) -> _Table:
             [file_stamp(root / image) for image in images],
         ),
     )
-
-
-def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
 
 
 def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,18 @@ class TransferBaseline:
     text_features: Tensor
     correct: Correct
     epoch_correct: Correct | None
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The untouched backbone on a probe set and on every transfer set.
+
+    target: on the test part of the target, zero-shot; None where there is no target.
+    """
+
+    probe: ProbeReading
+    target: TransferBaseline | None
+    transfers: Mapping[str, TransferBaseline]
 
 
 def score(

@@ -14,19 +14,11 @@ import numpy as np
 
 from clipdrift.data.corruptions import corrupt
 from clipdrift.data.images import Images
-from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
-from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
-from clipdrift.reading.model import (
-    Baselines,
-    Readable,
-    classified,
-    main_numbers,
-    read_transfers,
-    read_val,
-)
-from clipdrift.reading.screening import Predictor
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model import Readable, main_numbers
+from clipdrift.reading.target import classified, read_val
 from clipdrift.records.correct import Correct
 from clipdrift.spec.parts import EvaluationSpec
 
@@ -44,14 +36,7 @@ CORRUPTED_AT_ONCE = 1024
 """Damaged copies that exist at a time: 150 MB at 224 pixels."""
 
 
-def read_post_hoc(
-    model: AdaptedModel,
-    materials: Materials,
-    target: TargetMaterial,
-    baselines: Baselines,
-    asked: EvaluationSpec,
-    predict: Predictor,
-) -> PostHoc:
+def read_post_hoc(gauge: Gauge, model: AdaptedModel, asked: EvaluationSpec) -> PostHoc:
     """All that the study asks for; the model is left as it was.
 
     Raises:
@@ -61,61 +46,50 @@ def read_post_hoc(
     correct: dict[str, Correct] = {}
     plain = model.vision_state() is not None
     for alpha in asked.interpolation:
-        at = PostHoc(dict.fromkeys(_names(materials, target)), {})
-        if plain:
-            at = _at(model, materials, target, baselines, alpha, predict)
+        at = _at(gauge, model, alpha) if plain else PostHoc(dict.fromkeys(_names(gauge)), {})
         name = f"interpolation.{alpha:g}"
         found.update({f"{name}.{key}": value for key, value in at.numbers.items()})
         correct.update({f"extra.{name}.{key}": value for key, value in at.correct.items()})
     for kind in asked.corruptions:
         for severity in asked.corruption_severities:
             found[f"corruption.{kind}.{severity}.accuracy"] = corrupted_accuracy(
-                model, target.test, kind, severity, predict
+                gauge, model, kind, severity
             )
-    for name, images in target.corrupted.items():
-        found[f"corruption.{name}.accuracy"] = classified(model, images, predict).accuracy
+    for name, images in gauge.target.corrupted.items():
+        found[f"corruption.{name}.accuracy"] = classified(gauge, model, images).accuracy
     return PostHoc(found, correct)
 
 
-def _at(
-    model: AdaptedModel,
-    materials: Materials,
-    target: TargetMaterial,
-    baselines: Baselines,
-    alpha: float,
-    predict: Predictor,
-) -> PostHoc:
+def _at(gauge: Gauge, model: AdaptedModel, alpha: float) -> PostHoc:
     """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
-    few = target.guard_pixels(model.encoder.mean.device)
-    with interpolated(model, materials.backbone, alpha) as (there, trained):
-        assert_adapted(there, materials.backbone, few, trained=trained)
-        val = read_val(there, target, predict)
-        test = classified(there, target.test, predict)
-        transfers = read_transfers(there, materials, baselines.transfers, predict, whole=True)
+    with interpolated(model, gauge.backbone, alpha) as (there, trained):
+        gauge.require_adapted(there, trained)
+        val = read_val(gauge, there)
+        test = classified(gauge, there, gauge.target.test)
+        transfers = gauge.zero_shot(there, whole=True)
     found: Numbers = {"test_accuracy": test.accuracy, **main_numbers(transfers.readings)}
     correct = {**val["correct"], "test_accuracy": test}
-    if len(target.val):
+    if val["val_accuracy"] is not None:
         found = {"val_accuracy": val["val_accuracy"], **found}
     now = {k: v for k, v in transfers.correct.items() if not k.endswith(".baseline_accuracy")}
     return PostHoc(found, {**correct, **now})
 
 
-def _names(materials: Materials, target: TargetMaterial) -> list[str]:
+def _names(gauge: Gauge) -> list[str]:
     """What `_at` reads."""
     transfers = [
         f"transfer.{name}.{field}"
-        for name in materials.transfers
+        for name in gauge.transfers
         for field in ("accuracy", "retention_pct")
     ]
-    return [*(["val_accuracy"] if len(target.val) else []), "test_accuracy", *transfers]
+    return [*(["val_accuracy"] if len(gauge.target.val) else []), "test_accuracy", *transfers]
 
 
-def corrupted_accuracy(
-    model: AdaptedModel, images: Images, kind: str, severity: int, predict: Predictor
-) -> float:
-    """Target accuracy (fraction) on corrupted copies of some images, made a part at a time."""
+def corrupted_accuracy(gauge: Gauge, model: AdaptedModel, kind: str, severity: int) -> float:
+    """Accuracy (fraction) on corrupted copies of the test part, made a part at a time."""
+    images = gauge.target.test
     hits = sum(
-        int(classified(model, part, predict).hits.sum())
+        int(classified(gauge, model, part).hits.sum())
         for part in _corrupted(images, kind, severity, CORRUPTED_AT_ONCE)
     )
     return hits / len(images)

@@ -20,6 +20,13 @@ from clipdrift.spec import RunConfig, content_hash
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
+TRANSFER_NUMBERS = (
+    "accuracy",
+    "baseline_accuracy",
+    "retention_pct",
+    "chance_corrected_retention_pct",
+    "delta_accuracy_pp",
+)
 Number = float | None
 TARGET_ZERO_SHOT = "target_zero_shot"
 Status = Literal["finished", "diverged", "stopped", "failed"]
@@ -74,6 +81,16 @@ class Reading(BaseModel):
                 raise ValueError(f"{name} is {value}, its images say {correct.accuracy}")
         return self
 
+    def numbers(self) -> dict[str, Number]:
+        """The scalars by dotted name: `val_accuracy`, `transfer.<set>.<field>`, `drift.<name>`."""
+        out = {"val_accuracy": self.val_accuracy}
+        for name, reading in sorted(self.transfer.items()):
+            out |= {f"transfer.{name}.{f}": getattr(reading, f) for f in TRANSFER_NUMBERS}
+        for group in ("levels", "drift"):
+            found = sorted(getattr(self, group).items())
+            out |= {f"{group}.{name}": value for name, value in found}
+        return out
+
     def accuracies(self) -> Iterator[tuple[str, Number]]:
         """Every accuracy that single images can stand behind, by its dotted name."""
         yield "val_accuracy", self.val_accuracy
@@ -118,6 +135,11 @@ class Result(Reading):
     extra: dict[str, Number] = Field(
         default_factory=dict, description="signals of imported records, readings beside the result"
     )
+
+    def numbers(self) -> dict[str, Number]:
+        """As of a reading, with those of the test part and of `extra`."""
+        out = {**super().numbers(), "test_accuracy": self.test_accuracy}
+        return out | {f"extra.{name}": value for name, value in sorted(self.extra.items())}
 
     def accuracies(self) -> Iterator[tuple[str, Number]]:
         """As of a reading, with those of the test part and of `extra`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
 from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, Sentence, of_cell, of_row
@@ -26,7 +27,7 @@ def answers(study: Study) -> list[Answer]:
     return [
         Answer(
             study.title(place),
-            [*_reached(study, place), *_compared(study, place), *_unbeaten(study, place)],
+            [*compared(study, place), *_reached(study, place), *_unbeaten(study, place)],
             headline_table(study, place, i) or _all_rates(study, place, i),
             limits(study, place),
         )
@@ -170,46 +171,6 @@ def baseline(study: Study, place: Place, dataset: str) -> Printed | None:
     value = float(runs[name].mean())
     positions = study.index.encode(runs["run_id"])
     return Printed(metric(name).with_unit(value), name, MEAN, positions, value, metric(name).label)
-
-
-def _compared(study: Study, place: Place) -> Iterable[Sentence]:
-    """Matched runs, pooled over rates, and at how many rates the sign is the same."""
-    where = {"backbone": place.backbone, "target": place.target}
-    per_lr = [row for _, row in study.rows("paired", **where, scope="per_lr")]
-    for position, row in study.rows("paired", **where, scope="pooled"):
-        if row["metric"] not in study.outcomes or row["mean_diff"] is None:
-            continue
-        runs = study.runs_of(row)
-        sentence: Sentence = [
-            f"At equal learning rate and seed, {_verdict(row)}: ",
-            of_row("paired", position, row, "mean_diff", runs, unit=True),
-            " on average over ",
-            of_row("paired", position, row, "n_pairs", runs),
-            " pairs",
-        ]
-        if row["ci_low"] is not None:
-            sentence += [" (95 % CI ", of_row("paired", position, row, "ci", runs), ")"]
-        own = [
-            other["mean_diff"]
-            for other in per_lr
-            if all(other[key] == row[key] for key in ("method_a", "method_b", "metric"))
-            and other["mean_diff"] is not None
-        ]
-        same = sum(diff * row["mean_diff"] > 0 for diff in own)
-        count = Printed(f"{same}{NBSP}of{NBSP}{len(own)}", row["metric"], DERIVED, runs)
-        yield [*sentence, "; the sign is the same at ", count, " rates."]
-
-
-def _verdict(row: Row) -> str:
-    """Which of two methods keeps more, if the interval leaves it open or not."""
-    a, b = row["method_a"], row["method_b"]
-    dataset = row["metric"].split(".", 1)[1].rsplit(".", 1)[0]
-    what = "of" if row["metric"].endswith("retention_pct") else "accuracy on"
-    low, high = row["ci_low"], row["ci_high"]
-    if low is None or low <= 0 <= high:
-        return f"{a} and {b} are not told apart in what they keep {what} {dataset}"
-    side = "more" if row["mean_diff"] > 0 else "less"
-    return f"{a} keeps {side} {what} {dataset} than {b}"
 
 
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from clipdrift.report.printed import DERIVED, Printed, Sentence
-from clipdrift.report.study import Study
+from clipdrift.report.metrics import UNDEFINED, rate_text
+from clipdrift.report.study import Row, Study
 from clipdrift.report.tables import (
     Shown,
     Table,
@@ -21,18 +21,34 @@ PAIR = Shown(
     "which method is subtracted from which",
     words=lambda row: f"{row['method_a']} − {row['method_b']}",
 )
+OVER = {
+    "per_lr": "at each learning rate",
+    "grid_mean": "mean over the grid of learning rates",
+    "both_fit": "mean over the rates at which both methods fit",
+    "all_pairs": "every rate and seed as a replicate",
+}
 TESTS = [
     Shown("n_pairs", "Pairs", "matched runs; equal seeds at equal rates"),
+    Shown("n_seeds", "Seeds", "of the pairs; they are the sample"),
     Shown("mean_diff", "Mean diff.", "in the metric's unit; accuracies in percentage points"),
-    Shown("ci", "95 % CI", "t interval of the mean difference"),
+    Shown("ci", "95 % CI", "t interval of the mean difference, over seeds"),
     Shown("cohen_dz", "dz", "Cohen's dz: mean / SD of the differences"),
     Shown("hedges_gz", "gz", "dz corrected for few pairs (Hedges)"),
     Shown("t", "t"),
-    Shown("p_t", "p (t)", "paired t test, two-sided"),
+    Shown("p_t", "p (t)", "paired t test, two-sided, uncorrected"),
     Shown("p_holm", "p (Holm)", "p (t) corrected over the family of tests"),
-    Shown("p_wilcoxon", "p (Wilc.)", "signed-rank test, two-sided"),
+    Shown("p_wilcoxon", "p (Wilc.)", "signed-rank test, two-sided, uncorrected"),
     Shown("wilcoxon_floor", "floor", "the smallest p an exact signed-rank test can reach here"),
+    Shown("family", "Family", "what p (Holm) is corrected over", words=name_of("family")),
+    Shown("reason", "Remark", words=name_of("reason", "")),
 ]
+NOTES = {
+    "grid_mean": "Each seed is one value, its mean over the rates that all seeds used have.",
+    "both_fit": "Each seed is one value, its mean over the rates at which neither method underfits "
+    "or is damaged.",
+    "all_pairs": "Learning rates are no replicates: p is too small, or too large, and there is no "
+    "interval. The means over the grid and the model of the whole grid are what to read.",
+}
 
 
 def main_metrics(study: Study) -> list[str]:
@@ -40,44 +56,42 @@ def main_metrics(study: Study) -> list[str]:
 
 
 def paired_table(study: Study, scope: str, *, every_metric: bool) -> Table | None:
-    """Paired tests at each learning rate, or pooled over them."""
+    """Paired tests of one scope, of the main metrics or of all others."""
     main = main_metrics(study)
     rows = [
         (i, row)
         for i, row in study.rows("paired", scope=scope)
         if (row["metric"] in main) != every_metric
     ]
-    per_lr = scope == "per_lr"
-    keys = [*place_columns(study), METRIC, PAIR, *([LR] if per_lr else [])]
-    what = "at each learning rate" if per_lr else "pooled over learning rates"
-    note = _holm_over(study, scope)
-    if not per_lr:
-        note.append(" Pooling counts each learning rate as a replicate; see the mixed model.")
+    rates = LR if scope == "per_lr" else Shown("lrs", "LRs", "learning rates", words=_rates)
+    keys = [*place_columns(study), METRIC, PAIR, rates]
     return analysis_table(
         study,
         "paired",
-        f"Matched runs, {what}" + (": all other metrics" if every_metric else ""),
+        f"Matched runs, {OVER[scope]}" + (": all other metrics" if every_metric else ""),
         [*keys, *TESTS],
         rows=rows,
         n_keys=len(keys),
         table_id=f"paired-{scope.replace('_', '-')}" + ("-all" if every_metric else ""),
-        note=note,
+        note=NOTES.get(scope, ""),
     )
 
 
-def _holm_over(study: Study, scope: str) -> Sentence:
-    """How many tests the correction is over; tables of a part of the metrics share it."""
-    tested = [row for _, row in study.rows("paired", scope=scope) if row["p_holm"] is not None]
-    runs = study.index.encode(run_id for row in tested for run_id in row["run_ids"])
-    count = Printed(str(len(tested)), "", DERIVED, runs)
-    return ["Holm over p (t) of all ", count, " tests, those of all metrics."] if tested else []
+def _rates(row: Row) -> str:
+    return ", ".join(map(rate_text, row["lrs"])) or UNDEFINED
+
+
+def _over_rates(row: Row) -> str:
+    """The rate of a test, or over which rates it is."""
+    words = {"grid_mean": "grid", "both_fit": "where both fit"}
+    return words.get(row["scope"]) or rate_text(row["lr"])
 
 
 def equivalence_table(study: Study) -> Table | None:
-    keys = [*place_columns(study), METRIC, PAIR, LR]
+    keys = [*place_columns(study), METRIC, PAIR, AT]
     shown = [
         *keys,
-        Shown("n_pairs", "Pairs"),
+        Shown("n_seeds", "Seeds"),
         Shown("margin", "Margin", "differences below this count as none"),
         Shown("mean_diff", "Mean diff."),
         Shown("ci", "90 % CI"),
@@ -119,6 +133,9 @@ def mixed_table(study: Study) -> Table | None:
     )
 
 
+AT = Shown("lr", "LR", "learning rate, or what rates the mean is over", words=_over_rates)
+
+
 def dose_table(study: Study) -> Table | None:
     wanted = [*main_metrics(study), "val_accuracy"]
     rows = [(i, r) for i, r in study.rows("dose_response") if r["metric"] in wanted]
@@ -127,9 +144,10 @@ def dose_table(study: Study) -> Table | None:
         *keys,
         Shown("n", "Runs"),
         Shown("n_lrs", "Rates"),
-        Shown("spearman_rho", "ρ", "Spearman correlation with log₁₀ learning rate"),
-        Shown("ci", "95 % CI", "seeds resampled"),
-        Shown("p", "p"),
+        Shown("n_seeds", "Seeds"),
+        Shown("spearman_rho", "ρ", "Spearman correlation with learning rate in a seed; mean"),
+        Shown("ci", "95 % CI", "t interval over seeds"),
+        Shown("p", "p", "t test over seeds"),
     ]
     caption = "Does the metric rise or fall with the learning rate?"
     return analysis_table(study, "dose_response", caption, shown, rows=rows, n_keys=len(keys))
@@ -145,14 +163,14 @@ def matched_table(study: Study) -> Table | None:
         Shown("value_a", "First"),
         Shown("value_b", "Second"),
         Shown("diff", "Diff."),
-        Shown("ci", "95 % CI", "seeds resampled"),
-        Shown("share_defined", "Defined", "share of resamples in which both curves reach here"),
+        Shown("ci", "95 % CI", "t over seeds, one left out at a time"),
     ]
     caption = "Matched views"
     return analysis_table(study, "matched_views", caption, shown, rows=rows, n_keys=len(keys))
 
 
 __all__ = [
+    "AT",
     "LR",
     "METRIC",
     "PAIR",

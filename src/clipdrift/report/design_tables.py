@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipdrift.report.comparison_tables import LR, METRIC, PAIR, main_metrics
+from clipdrift.report.comparison_tables import AT, LR, METRIC, PAIR, main_metrics
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
 from clipdrift.report.study import Row, Study
 from clipdrift.report.tables import (
@@ -49,10 +49,10 @@ def _remark(row: Row) -> str:
 def power_table(study: Study) -> Table | None:
     wanted = main_metrics(study)
     rows = [(i, row) for i, row in study.rows("power") if row["metric"] in wanted]
-    keys = [*place_columns(study), METRIC, PAIR, LR]
+    keys = [*place_columns(study), METRIC, PAIR, AT]
     shown = [
         *keys,
-        Shown("n_pairs", "Pairs"),
+        Shown("n_seeds", "Seeds"),
         Shown("sd_diff", "SD of diff."),
         Shown("detectable_diff", "Detectable", "smallest true difference found in 80 % of studies"),
         Shown("seeds_for_1pp", "Seeds for 1 pp"),

@@ -57,8 +57,9 @@ def latex_tables(study: Study) -> dict[str, str]:
     found: dict[str, Table | None] = {
         "cells.tex": cell_table(study, metrics, table_id="cells", caption="All cells"),
         "paired.tex": paired_table(study, "per_lr", every_metric=False),
-        "paired_pooled.tex": paired_table(study, "pooled", every_metric=False),
-        "predictors.tex": predictor_table(study, "predictors"),
+        "paired_grid_mean.tex": paired_table(study, "grid_mean", every_metric=False),
+        "paired_both_fit.tex": paired_table(study, "both_fit", every_metric=False),
+        "predictors.tex": predictor_table(study),
         "grid_adequacy.tex": grid_table(study),
         "operating_points.tex": _operating(study),
     }

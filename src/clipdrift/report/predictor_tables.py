@@ -24,33 +24,30 @@ def moment(row: Row) -> str:
     return MOMENTS.get(str(row["when"]), UNDEFINED)
 
 
-def predictor_table(study: Study, name: str) -> Table | None:
-    """`predictors` or `predictor_bootstrap`."""
-    signal = Shown("signal", "Signal", words=metric_of("signal"))
-    outcome = Shown("outcome", "Outcome", words=metric_of("outcome"))
-    keys = [outcome, signal, Shown("when", "Read at", words=moment)]
-    if name == "predictors":
-        columns = [
-            Shown("n", "Runs"),
-            Shown("spearman_overall", "ρ overall"),
-            Shown("p", "p", "takes runs as independent, which seeds of a cell are not"),
-            Shown("within_target_mean_abs", "mean |ρ| in target"),
-            Shown("within_group_mean_abs", "mean |ρ| in target × method"),
-            Shown("within_group_mean_signed", "with one sign", "negative: groups go against it"),
-        ]
-        caption = "Signals against final retention"
-    else:
-        columns = [
-            Shown("n_cells", "Cells"),
-            Shown("abs_rho", "|ρ|"),
-            Shown("ci", "95 % CI", "cells resampled"),
-            Shown("reference", "Reference", words=lambda row: metric(str(row["reference"])).label),
-            Shown("gap", "Gap to reference"),
-            Shown("gap_ci", "95 % CI of gap"),
-        ]
-        caption = "How sure are the correlations?"
-    rows = study.rows(name)
-    return analysis_table(study, name, caption, [*keys, *columns], rows=rows, n_keys=3, note=FORMS)
+def predictor_table(study: Study) -> Table | None:
+    rows = list(study.rows("predictors"))
+    keys = [
+        Shown("outcome", "Outcome", words=metric_of("outcome")),
+        Shown("signal", "Signal", words=metric_of("signal")),
+        Shown("when", "Read at", words=moment),
+    ]
+    shown = [
+        *keys,
+        Shown("n", "Runs"),
+        Shown("spearman_overall", "ρ overall"),
+        Shown("ci", "95 % CI", "t over seeds on Fisher's z, one seed left out at a time"),
+        Shown("p", "p", "of no correlation, from the same t"),
+        Shown("gap", "Gap", "|ρ| less that of the reference signal"),
+        Shown("gap_ci", "95 % CI of gap"),
+        Shown("within_target_mean_abs", "mean |ρ| in target"),
+        Shown("within_group_mean_abs", "mean |ρ| in target × method"),
+        Shown("within_group_mean_signed", "with one sign", "negative: groups go against it"),
+    ]
+    caption = "Signals against final retention"
+    names = dict.fromkeys(row["reference"] for _, row in rows if row["reference"])
+    reference = ", ".join(metric(name).label for name in names)
+    note = f"{FORMS} Gaps are to {reference}." if reference else FORMS
+    return analysis_table(study, "predictors", caption, shown, rows=rows, n_keys=3, note=note)
 
 
 def _picked(row: Row) -> str:
@@ -100,7 +97,7 @@ def mediation_table(study: Study) -> Table | None:
         PAIR,
         Shown("total", "Total"),
         Shown("indirect", "Along drift"),
-        Shown("indirect_ci", "95 % CI"),
+        Shown("indirect_ci", "95 % CI", "t over seeds, one left out at a time"),
         Shown("direct", "Remaining"),
         Shown("vanishing_rho", "Vanishes at", "error correlation at which the share vanishes"),
     ]

@@ -44,10 +44,10 @@ HELD_EQUAL = {
 }
 TWO_DECIMALS = (
     "kendall_tau",
-    *("cohen_dz", "hedges_gz", "t", "statistic", "df", "share_defined"),
+    *("cohen_dz", "hedges_gz", "t", "statistic", "df"),
     *("p_meets", "p_chosen", "p_none", "spearman", "spearman_within", "coverage"),
 )
-CORRELATIONS = ("dose_response", "predictors", "predictor_bootstrap")
+CORRELATIONS = ("dose_response", "predictors")
 DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
 UNSIGNED = ("sd_diff", "detectable_diff", "margin", "tolerance", "se")
 
@@ -167,7 +167,7 @@ def of_row(
 
 
 def row_unit(table: str, row: Mapping[str, Any], key: str) -> str:
-    if key in ("seeds_for_1pp", "n", "n_pairs") or key in P_VALUES:
+    if key in ("seeds_for_1pp", "n", "n_pairs", "n_seeds") or key in P_VALUES:
         return ""
     shown = metric(str(row.get("metric") or row.get("outcome") or ""))
     return shown.difference_unit if table in DIFFERENCE_TABLES else shown.unit
@@ -187,7 +187,7 @@ def _field_text(table: str, row: Mapping[str, Any], key: str, *, interval: bool 
         return UNDEFINED
     if isinstance(value, (str, bool)):
         return str(value)
-    if key in RATES or (key == "at" and row.get("view") == "equal_learning_rate"):
+    if key in RATES:
         return rate_text(value)
     if key in P_VALUES:
         return p_text(value)
@@ -195,8 +195,6 @@ def _field_text(table: str, row: Mapping[str, Any], key: str, *, interval: bool 
         return str(value)
     if key == "at":
         return metric(HELD_EQUAL[row["view"]]).number(value)
-    if key in INTERVALS["rank_ci"]:
-        return f"{value:g}"
     if key in PERCENTAGES:
         return fixed(value, 1)
     if key in IN_METRIC_UNIT or (interval and table not in CORRELATIONS):
@@ -213,6 +211,7 @@ def _in_unit(table: str, row: Mapping[str, Any], key: str, value: float) -> str:
 __all__ = [
     "COUNT",
     "DERIVED",
+    "INTERVALS",
     "MEAN",
     "MEAN_SD",
     "ROW",

@@ -32,9 +32,9 @@ VIEWS = {
     ),
 }
 NOTE = (
-    "Rank 1 is the highest value; in a rank's tip its 95 % interval over resampled seeds. A method "
-    "whose curve does not reach what is held equal has no rank there; why is in its tip. "
-    "tables/ranking.csv has intervals of the values and the learning rate at which each gets there."
+    "Rank 1 is the highest value; in a rank's tip the ranks that paired t tests against the other "
+    "methods leave open. A method whose curve does not reach what is held equal has no rank there; "
+    "why is in its tip. tables/ranking.csv has the learning rate at which each gets there."
 )
 Line = dict[str, tuple[int, Row]]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from clipdrift.records import RunRecord
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
-from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row
+from clipdrift.report.printed import COUNT, DERIVED, INTERVALS, Printed, Sentence, of_cell, of_row
 from clipdrift.report.study import CellId, Place, Row, Study
 
 MAX_ROWS = 400
@@ -79,10 +79,14 @@ def analysis_table(
     table_id: str = "",
     note: str | Sentence = "",
 ) -> Table | None:
-    """A table from rows of the analysis; None where there are none."""
+    """A table from rows of the analysis; None where there are none.
+
+    An interval that no row has is left out, and so its column.
+    """
     found = list(rows)
     if not found:
         return None
+    shown = [c for c in shown if c.key not in INTERVALS or _somewhere(found, INTERVALS[c.key][0])]
     lines = []
     for position, row in found[:MAX_ROWS]:
         lines.append(
@@ -102,6 +106,10 @@ def analysis_table(
         omitted=max(0, len(found) - MAX_ROWS),
         file=f"tables/{name}.csv",
     )
+
+
+def _somewhere(rows: Sequence[tuple[int, Row]], key: str) -> bool:
+    return any(row[key] is not None for _, row in rows)
 
 
 def _printed(

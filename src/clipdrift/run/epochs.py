@@ -12,20 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clipdrift.materials import Materials, TargetMaterial
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.methods.guard import assert_adapted
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.reading.model import (
-    Baselines,
-    classified,
-    read_drift,
-    read_transfers,
-    read_val,
-    transfer_reading,
-)
-from clipdrift.reading.screening import Predictor, worth_screening
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.target import classified, read_val
 from clipdrift.records import EpochReading
 from clipdrift.records.schema import EarlyStop
 from clipdrift.run.head_first import probe_head
@@ -64,22 +55,15 @@ class Epochs:
     def __init__(
         self,
         config: RunConfig,
-        materials: Materials,
-        baselines: Baselines,
+        gauge: Gauge,
         file: StateFile,
         *,
-        device: str,
         on_epoch: OnEpoch,
         stop: Stop,
         forewarn: Forewarn,
     ) -> None:
-        self.config, self.materials, self.baselines, self.file = config, materials, baselines, file
-        self.device, self.on_epoch, self.stop = device, on_epoch, stop
-        self.forewarn = forewarn
-        self.target: TargetMaterial = materials.targets[config.target.name]
-        self.predict = Predictor(
-            config.evaluation.batch_size, worth_screening(materials.backbone, config.precision)
-        )
+        self.config, self.gauge, self.file = config, gauge, file
+        self.on_epoch, self.stop, self.forewarn = on_epoch, stop, forewarn
         self.history: list[EpochReading] = []
         self.selected: Selected | None = None
         self.train_seconds, self.images_seen, self.interruptions = 0.0, 0, 0
@@ -141,8 +125,8 @@ class Epochs:
         self.train_seconds = state.spent["train_seconds"]
         self.images_seen = int(state.spent["images"])
         self.interruptions = int(state.spent["interruptions"]) + 1
-        self.predict.images = int(state.spent["screened"])
-        self.predict.settled = int(state.spent["settled"])
+        self.gauge.predict.images = int(state.spent["screened"])
+        self.gauge.predict.settled = int(state.spent["settled"])
         self.micro_batch = int(state.spent["micro_batch"]) or None
         self._started -= state.spent["wall_seconds"]
 
@@ -152,8 +136,8 @@ class Epochs:
             "train_seconds": self.train_seconds,
             "images": float(self.images_seen),
             "interruptions": float(self.interruptions),
-            "screened": float(self.predict.images),
-            "settled": float(self.predict.settled),
+            "screened": float(self.gauge.predict.images),
+            "settled": float(self.gauge.predict.settled),
             "micro_batch": float(self.micro_batch or 0),
         }
         self.file.save(RunState(at, self.history, self.selected, spent))
@@ -162,7 +146,7 @@ class Epochs:
         config = self.config
         for done in probe_head(
             model,
-            self.target.train,
+            self.gauge.target.train,
             spec,
             schedule=config.schedule,
             seed=config.seed,
@@ -177,13 +161,13 @@ class Epochs:
         own = config.method.head_lr
         return train(
             model,
-            self.target.train,
+            self.gauge.target.train,
             schedule=config.schedule,
             learning_rate=config.learning_rate,
             head_rate=config.learning_rate if own == "matched" else own,
             seed=config.seed,
             precision=config.precision,
-            held=held_near(config.method, model, self.materials.backbone),
+            held=held_near(config.method, model, self.gauge.backbone),
             resume=resume,
             stop=self.stop,
         )
@@ -194,20 +178,14 @@ class Epochs:
         None: before training.
         """
         epoch = done.epoch if done else 0
-        drift, probe = read_drift(
-            model,
-            self.materials.backbone,
-            self.target.probe,
-            self.baselines.probe,
-            self.config.evaluation.probes,
-        )
+        drift, probe = self.gauge.drift(model)
         reading = EpochReading(
             epoch=epoch,
             step=done.step if done else 0,
             train_loss=done.train_loss if done else None,
             penalties=_finite(done.penalties) if done else {},
             train_seconds=done.seconds if done else 0.0,
-            **read_val(model, self.target, self.predict),
+            **read_val(self.gauge, model),
             transfer=self._epoch_transfers(model, epoch),
             **drift.model_dump(exclude={"val_accuracy", "transfer", "correct"}),
         )
@@ -217,18 +195,12 @@ class Epochs:
         self.on_epoch(EpochEvent(epoch, self.config.schedule.epochs))
 
     def _epoch_transfers(self, model: AdaptedModel, epoch: int) -> dict[str, Any]:
-        before = self.baselines.transfers
         if epoch == 0:
-            pixels = self.target.guard_pixels(self.device)
-            assert_adapted(model, self.materials.backbone, pixels)
+            self.gauge.require_adapted(model)
         if epoch or model.family.moves_at_start:
-            return read_transfers(model, self.materials, before, self.predict, whole=False).readings
-        # Before training the encoder is the baseline, and its accuracies are already known.
-        return {
-            name: transfer_reading(known, known, t.epoch_images.labels, len(t.prompts))
-            for name, t in self.materials.transfers.items()
-            if t.epoch_images is not None and (known := before[name].epoch_correct) is not None
-        }
+            return self.gauge.zero_shot(model, whole=False).readings
+        # Before training the encoder is the baseline, and what it reads is already known.
+        return self.gauge.untouched(whole=False).readings
 
     def _select(self, model: AdaptedModel, reading: EpochReading, probe: ProbeReading) -> None:
         """Keep this epoch if the checkpoint rule prefers it; ties go to the earlier one."""
@@ -240,7 +212,7 @@ class Epochs:
         if self.config.checkpoint == "last":
             return float(reading.epoch)
         if self.config.checkpoint == "paper_test_selected":
-            return classified(model, self.target.test, self.predict).accuracy
+            return classified(self.gauge, model, self.gauge.target.test).accuracy
         if reading.val_accuracy is None:
             raise ValueError("best_validation needs validation images")
         return reading.val_accuracy

@@ -10,13 +10,14 @@ import torch
 
 from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.early_warning.rule import StopRule
-from clipdrift.materials import Materials, TargetMaterial
+from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel, build
-from clipdrift.methods.guard import assert_adapted
 from clipdrift.provenance import peak_memory_bytes, provenance
-from clipdrift.reading.model import Baselines, not_read, read_test, undefined_reasons
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model import not_read, undefined_reasons
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
+from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, Result
 from clipdrift.records.writing import writing_to
@@ -37,7 +38,7 @@ class Run:
         self,
         config: RunConfig,
         materials: Materials,
-        baselines: Baselines,
+        gauge: Gauge,
         *,
         study: str,
         identity: str,
@@ -49,19 +50,16 @@ class Run:
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
         self.stop_rule = stop_rule
-        self.config, self.materials, self.baselines = config, materials, baselines
+        self.config, self.materials, self.gauge = config, materials, gauge
         self.study, self.identity, self.device = study, identity, device
         self.run_id = config.run_id(identity)
         self.path = folder.run_path(self.run_id)
         self.record_path = folder.record_path(self.run_id)
-        self.target: TargetMaterial = materials.targets[config.target.name]
         self.state_file = StateFile(self.path, identity, checkpoint_seconds)
         self.epochs = Epochs(
             config,
-            materials,
-            baselines,
+            gauge,
             self.state_file,
-            device=device,
             on_epoch=on_epoch,
             stop=stop,
             forewarn=self._forewarned,
@@ -81,7 +79,7 @@ class Run:
             self.config,
             self.identity,
             study=self.study,
-            backbone=self.materials.backbone.name,
+            backbone=self.gauge.backbone.name,
             status="finished",
         )
         head = model.head.state_dict()
@@ -102,7 +100,7 @@ class Run:
             record.selected_epoch = kept.reading.epoch
             record.result = self._finish(model, kept)
             record.undefined = {
-                **undefined_reasons(record.result, not_read(self.materials.backbone, model)),
+                **undefined_reasons(record.result, not_read(self.gauge.backbone, model)),
                 **undefined_extra(record.result.extra, model),
             }
             record.files = file_hashes(self.path)
@@ -120,38 +118,35 @@ class Run:
     def _forewarned(self, history: list[EpochReading]) -> EarlyStop | None:
         if self.stop_rule is None:
             return None
-        return self.stop_rule.verdict(self.config, self.materials.backbone.name, history)
+        return self.stop_rule.verdict(self.config, self.gauge.backbone.name, history)
 
     def _build(self) -> AdaptedModel:
         text = None
         if self.config.method.head_init == "text":
-            text = self.materials.backbone.text_features(self.target.prompts)
+            text = self.gauge.backbone.text_features(self.gauge.target.prompts)
         model = build(
-            self.materials.backbone,
+            self.gauge.backbone,
             self.config.method,
-            len(self.target.prompts),
+            len(self.gauge.target.prompts),
             seed=self.config.seed,
             text_features=text,
-            prompts=self.target.prompts,
+            prompts=self.gauge.target.prompts,
         )
         return model.to(self.device)
 
     def _finish(self, model: AdaptedModel, kept: Selected) -> Result:
         """Back to the selected epoch: prove the path, read test and transfers, keep the weights."""
         model.rewind(kept.weights)
-        pixels = self.target.guard_pixels(self.device)
-        assert_adapted(model, self.materials.backbone, pixels, trained=kept.weights)
-        predict = self.epochs.predict
-        test = read_test(model, self.materials, self.target, self.baselines, predict)
+        self.gauge.require_adapted(model, kept.weights)
+        test = read_test(self.gauge, model)
         with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         model.save(self.path)
-        write_probe_table(self.path, kept.probe, self.baselines.probe, self.target.probe)
+        write_probe_table(self.path, kept.probe, self.gauge.baselines.probe, self.gauge.probe)
         save_attention_pictures(
-            model.encoder, self.materials.backbone, self.target.probe, self.path / "attention"
+            model.encoder, self.gauge.backbone, self.gauge.probe, self.path / "attention"
         )
-        asked = self.config.evaluation
-        extra = read_post_hoc(model, self.materials, self.target, self.baselines, asked, predict)
+        extra = read_post_hoc(self.gauge, model, self.config.evaluation)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),
@@ -170,7 +165,7 @@ class Run:
             "train_images_per_second": images / seconds if seconds else None,
             "peak_memory_bytes": float(peak_memory_bytes(self.device)),
             "interruptions": float(self.epochs.interruptions),
-            "settled_in_float32_fraction": self.epochs.predict.settled_fraction,
+            "settled_in_float32_fraction": self.gauge.predict.settled_fraction,
         }
 
 

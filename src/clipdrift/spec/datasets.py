@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -16,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from clipdrift.errors import brief
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """Letters, digits, dot, underscore, hyphen; starts with a letter or digit: safe as a file name."""
@@ -81,7 +84,9 @@ class DatasetSpec(Part):
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="carved when the data has no test part"
     )
-    class_names: list[str] | None = Field(None, description="in label order; default: from data")
+    class_names: list[str] | dict[str, str] | None = Field(
+        None, description="in label order, or name in the data: name to read; default: from data"
+    )
     templates: list[str] | Literal["single", "ensemble"] | None = Field(
         None,
         description="prompts, each with one {}; or those published with CLIP for a builtin: one, "
@@ -120,26 +125,52 @@ class DatasetSpec(Part):
         if not isinstance(value, list) or not value:
             raise broken_rule(
                 f"a list of prompts, or one of {', '.join(PUBLISHED)}",
-                repr(value),
+                brief(value),
                 "Write for example ['a photo of a {}']",
             )
         for template in value:
             if not isinstance(template, str) or template.count("{}") != 1:
                 raise broken_rule(
                     "templates with exactly one {}",
-                    repr(template),
+                    brief(template),
                     "Write for example 'a photo of a {}'",
                 )
         return value
 
-    @model_validator(mode="after")
-    def _class_names_distinct(self) -> Self:
-        names = self.class_names
-        if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
-            raise broken_rule(
-                "two or more distinct class_names", names, "Give one distinct name per label"
-            )
-        return self
+    @field_validator("class_names", mode="before")
+    @classmethod
+    def _names_are_text(cls, value: Any) -> Any:
+        """Before pydantic tries a list and a mapping in turn, and tells of both."""
+        if value is None:
+            return None
+        if isinstance(value, dict):
+            pairs = {_plain_key(key): name for key, name in value.items()}
+            texts: list[Any] = [*pairs, *pairs.values()]
+        elif isinstance(value, list):
+            pairs, texts = {}, value
+        else:
+            expected = "a list of names, or a mapping {name in the data: name to read}"
+            raise broken_rule(expected, brief(value), "Write for example [cat, dog]")
+        for text in texts:
+            if not isinstance(text, str):
+                raise broken_rule("names that are text", _as_read(text), "Put it in quotes")
+        names = [unicodedata.normalize("NFC", name) for name in pairs.values() or texts]
+        if len(names) < 2 or len(set(names)) < len(names):
+            expected, step = "two or more distinct class_names", "Give one distinct name per label"
+            raise broken_rule(expected, brief(names), step)
+        return pairs or value
+
+
+def _plain_key(key: Any) -> Any:
+    """Class folders and labels are often numbers, which YAML reads as such."""
+    return str(key) if isinstance(key, int) and not isinstance(key, bool) else key
+
+
+def _as_read(value: Any) -> str:
+    if not isinstance(value, bool):
+        return brief(value)
+    words = "yes, on or true" if value else "no, off or false"
+    return f"{value}, as YAML reads an unquoted {words}"
 
 
 class SplitSpec(Part):

@@ -14,6 +14,10 @@ from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, Stu
 PROTOCOL_VERSION = 2
 """Raised whenever a change of code changes the numbers of a run; part of every identity."""
 
+DRAWN_ANEW = {"motion_blur": 2}
+"""Kinds of damage that are drawn otherwise than in earlier records: a part of the identity of the
+runs that ask for them, and of no other."""
+
 
 class RunConfig(Part):
     """Everything that determines one run, resolved: no defaults left open, no overrides."""
@@ -128,7 +132,9 @@ def _asked(evaluation: dict[str, Any]) -> dict[str, Any]:
     dropped = [key for key in ("interpolation", "corruptions", "probes") if not evaluation[key]]
     if "corruptions" in dropped:
         dropped.append("corruption_severities")
-    return {key: value for key, value in evaluation.items() if key not in dropped}
+    kept = {key: value for key, value in evaluation.items() if key not in dropped}
+    drawn = {kind: DRAWN_ANEW[kind] for kind in evaluation["corruptions"] if kind in DRAWN_ANEW}
+    return {**kept, "drawn_anew": drawn} if drawn else kept
 
 
 def canonical_json(value: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -78,6 +78,25 @@ def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) ->
     if faults:
         raise SpecError(dict.fromkeys(faults))
     return spec
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse_part(model: type[Model], value: Mapping[str, Any], name: str) -> Model:
+    """Validate one part of a study, such as a dataset, given as a mapping.
+
+    Args:
+        name: what error messages call it.
+
+    Raises:
+        SpecError: with every fault.
+    """
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        found = [fault for detail in error.errors() for fault in _faults(detail, name, {})]
+        raise SpecError(dict.fromkeys(found)) from None
 
 
 def dump_spec(spec: StudySpec) -> str:

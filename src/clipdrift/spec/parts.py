@@ -127,6 +127,11 @@ class StudySpec(Part):
         description="methods that pairs are compared with; default every pair of up to 6 matched "
         "methods, of more those with full_ft, or with the first by name",
     )
+    families: list[Literal["target_accuracy", "retention", "drift"]] = Field(
+        ["target_accuracy", "retention", "drift"],
+        description="questions whose paired tests are corrected by Holm's method, each metric on "
+        "each target by itself; p of the others is printed as uncorrected",
+    )
     varied: list[Literal["projection", "head_init", "head", "head_lr"]] = Field(
         [], description="factors that matched methods may differ in, because they are studied"
     )

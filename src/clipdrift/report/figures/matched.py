@@ -1,15 +1,19 @@
-"""Two methods at equal learning rate, equal validation accuracy and equal weight movement."""
+"""Two methods at equal learning rate, equal validation accuracy and equal weight movement.
+
+The first is the paired test at each rate, the others are matched views.
+"""
 
 from __future__ import annotations
 
 from clipdrift.analysis.method_curves import WEIGHT_DRIFT
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
-from clipdrift.report.metrics import fixed, metric, rate_text, significant
+from clipdrift.report.metrics import metric, rate_text, significant
 from clipdrift.report.study import Place, Row, Study
 
 HEIGHT = 280
+EQUAL_LR = "equal_learning_rate"
 VIEWS = {
-    "equal_learning_rate": "Equal learning rate",
+    EQUAL_LR: "Equal learning rate",
     "equal_val_accuracy": "Equal validation accuracy",
     "equal_weight_drift": "Equal weight movement",
 }
@@ -24,13 +28,8 @@ def matched_pairs_of(study: Study, place: Place) -> list[tuple[str, str]]:
 def matched_chart(
     study: Study, place: Place, pair: tuple[str, str], view: str, name: str, chart_id: str
 ) -> Chart | None:
-    """Difference of a metric with its bootstrap band, where the two curves overlap."""
-    where = {"backbone": place.backbone, "target": place.target, "view": view, "metric": name}
-    rows = [
-        row
-        for _, row in study.rows("matched_views", **where)
-        if (row["method_a"], row["method_b"]) == pair and row["diff"] is not None
-    ]
+    """Difference of a metric with the band of its intervals, where both methods get to."""
+    rows = _rows(study, place, pair, view, name)
     if not rows:
         return None
     rows.sort(key=lambda row: row["at"])
@@ -51,8 +50,22 @@ def matched_chart(
     )
 
 
+def _rows(study: Study, place: Place, pair: tuple[str, str], view: str, name: str) -> list[Row]:
+    """Rows with `view, at, diff, ci_low, ci_high`, those of paired tests among them."""
+    where = {"backbone": place.backbone, "target": place.target, "metric": name}
+    where |= {"method_a": pair[0], "method_b": pair[1]}
+    if view == EQUAL_LR:
+        tests = study.rows("paired", **where, scope="per_lr")
+        rows = [
+            {**row, "view": view, "at": row["lr"], "diff": row["mean_diff"]} for _, row in tests
+        ]
+    else:
+        rows = [row for _, row in study.rows("matched_views", **where, view=view)]
+    return [row for row in rows if row["diff"] is not None]
+
+
 def _x_axis(view: str, rows: list[Row]) -> dict[str, object]:
-    if view == "equal_learning_rate":
+    if view == EQUAL_LR:
         return rate_axis([row["at"] for row in rows])
     if view == "equal_val_accuracy":
         return axis("Validation accuracy (%)")
@@ -103,17 +116,16 @@ def _line(rows: list[Row], runs: str) -> Trace:
 
 def _hover(row: Row) -> str:
     shown = metric(row["metric"])
-    at = rate_text(row["at"]) if row["view"] == "equal_learning_rate" else significant(_at(row))
+    at = rate_text(row["at"]) if row["view"] == EQUAL_LR else significant(_at(row))
     sides = [
         f"{text(row[f'method_{side}'])}: {shown.number(row[f'value_{side}'])} {text(shown.unit)}"
         for side in "ab"
+        if f"value_{side}" in row
     ]
     found = f"difference {shown.number(row['diff'], signed=True)}"
     if row["ci_low"] is not None:
         ends = (shown.number(row[end], signed=True) for end in ("ci_low", "ci_high"))
         found += " (95 % interval {} to {})".format(*ends)
-    if row["share_defined"] is not None and row["share_defined"] < 1:
-        found += f"<br>defined in {fixed(100 * row['share_defined'], 0)} % of resamples"
     return "<br>".join([f"at {at}", *sides, found])
 
 

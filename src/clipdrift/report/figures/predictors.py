@@ -17,8 +17,8 @@ NAMES = {"final": "at the end", "epoch1": "after epoch 1"}
 
 def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) -> Chart | None:
     """|Spearman rho| of every signal with the final outcome; None where none is defined."""
-    found = study.rows("predictor_bootstrap", backbone=backbone, outcome=outcome)
-    rows = once([row for _, row in found if row["abs_rho"] is not None])
+    found = study.rows("predictors", backbone=backbone, outcome=outcome)
+    rows = once([row for _, row in found if row["spearman_overall"] is not None])
     if not rows:
         return None
     order = signal_order(rows)[:MAX_SIGNALS]
@@ -44,7 +44,7 @@ def once(rows: list[Row]) -> list[Row]:
 
     The tables hold both forms of every drift.
     """
-    known = {(row["signal"], row["when"]): row["abs_rho"] for row in rows}
+    known = {(row["signal"], row["when"]): _size(row) for row in rows}
     alike = {
         name
         for name in (row["signal"] for row in rows if is_size(row["signal"]))
@@ -59,8 +59,8 @@ def once(rows: list[Row]) -> list[Row]:
 
 def signal_order(rows: list[Row]) -> list[str]:
     """Signals by falling |rho| at the end, those read only after epoch 1 last."""
-    final = {row["signal"]: row["abs_rho"] for row in rows if row["when"] == "final"}
-    early = {row["signal"]: row["abs_rho"] for row in rows if row["when"] == "epoch1"}
+    final = {row["signal"]: _size(row) for row in rows if row["when"] == "final"}
+    early = {row["signal"]: _size(row) for row in rows if row["when"] == "epoch1"}
     names = dict.fromkeys([*final, *early])
     return sorted(
         names, key=lambda name: (name not in final, -final.get(name, early.get(name, 0.0)), name)
@@ -82,13 +82,13 @@ def _moment(
         "type": "scatter",
         "mode": "markers",
         "name": NAMES[when],
-        "x": [row["abs_rho"] for row in own],
+        "x": [_size(row) for row in own],
         "y": [order.index(row["signal"]) + shift for row in own],
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": [_reach(row, "ci_high") for row in own],
-            "arrayminus": [_reach(row, "ci_low") for row in own],
+            "array": [_reach(row, outwards=True) for row in own],
+            "arrayminus": [_reach(row, outwards=False) for row in own],
             "thickness": 1.5,
             "width": 0,
             "color": f"{colour}/0.7",
@@ -100,8 +100,17 @@ def _moment(
     }
 
 
-def _reach(row: Row, end: str) -> float | None:
-    return None if row[end] is None else max(0.0, abs(row[end] - row["abs_rho"]))
+def _size(row: Row) -> float:
+    return abs(float(row["spearman_overall"]))
+
+
+def _reach(row: Row, *, outwards: bool) -> float | None:
+    """From |rho| to an end of the interval; inwards no further than 0, where rho changes sign."""
+    if row["ci_low"] is None:
+        return None
+    end = row["ci_high" if outwards == (row["spearman_overall"] >= 0) else "ci_low"]
+    reach = abs(float(end) - float(row["spearman_overall"]))
+    return reach if outwards else min(reach, _size(row))
 
 
 def _hover(row: Row) -> str:
@@ -109,9 +118,9 @@ def _hover(row: Row) -> str:
     if row["ci_low"] is not None:
         interval = f"95 % interval {fixed(row['ci_low'], 2)} to {fixed(row['ci_high'], 2)}"
     name = text(metric(row["signal"]).label)
-    where = f"{row['n']} runs, {row['n_cells']} cells"
+    where = f"{row['n']} runs, {row['n_seeds']} seeds"
     head = f"<b>{name}</b>, {NAMES[row['when']]}"
-    return f"{head}<br>|ρ| {fixed(row['abs_rho'], 2)}, {interval}<br>{where}"
+    return f"{head}<br>ρ {fixed(row['spearman_overall'], 2)}, {interval}<br>{where}"
 
 
 __all__ = ["once", "predictor_chart", "signal_order"]

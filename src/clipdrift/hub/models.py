@@ -1,4 +1,4 @@
-"""Asking a hub, and fetching a model from it; its refusals in plain words."""
+"""Fetching a model from a hub; its refusals in plain words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from clipdrift.errors import BackboneError, Fault
+from clipdrift.hub.watch import Unfit, answers, watched
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "spiece.model"]
 """Configuration, weights, tokenizer. Pickled weights are never fetched."""
@@ -13,12 +14,15 @@ WANTED = ["*.json", "*.safetensors", "*.txt", "spiece.model"]
 NOT_WANTED = ["open_clip*"]
 """The same weights once more, as LAION and others keep them beside those for transformers."""
 
+NOT_TO_BE_USED = "Try again later, or take it from a hub that you trust"
+
 
 def snapshot(repo_id: str, revision: str | None) -> Path:
     """Local folder of a hub repository at a revision, downloaded if it is not cached.
 
     Raises:
-        BackboneError: offline, unreachable, unknown, gated, or without safetensors.
+        BackboneError: offline, unreachable, unknown, gated, without safetensors, or of a hub that
+            sends what would be written elsewhere, or hardly anything.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -30,15 +34,18 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
     )
 
     try:
-        folder = Path(
-            snapshot_download(
-                repo_id,
-                revision=revision,
-                allow_patterns=WANTED,
-                ignore_patterns=NOT_WANTED,
-                local_files_only=not answers(repo_id, revision, "model"),
+        with watched():
+            folder = Path(
+                snapshot_download(
+                    repo_id,
+                    revision=revision,
+                    allow_patterns=WANTED,
+                    ignore_patterns=NOT_WANTED,
+                    local_files_only=not answers(repo_id, revision, "model"),
+                )
             )
-        )
+    except Unfit as unfit:
+        raise _fault(repo_id, unfit.expected, unfit.got, NOT_TO_BE_USED) from None
     except HFValidationError:
         raise _fault(repo_id, "a folder or a hub id", repr(repo_id), "Check the spelling") from None
     except GatedRepoError:
@@ -78,25 +85,6 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
             "Name a revision that has them, or convert the model",
         )
     return folder
-
-
-def answers(repo_id: str, revision: str | None, repo_type: str) -> bool:
-    """Whether the hub says anything about a repository within HF_HUB_ETAG_TIMEOUT seconds.
-
-    Asked before every download, because the first request of a download has no time limit of its
-    own: behind a firewall that drops packets it would wait for ever.
-    """
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    wait = constants.HF_HUB_ETAG_TIMEOUT
-    try:
-        HfApi().repo_info(repo_id, repo_type=repo_type, revision=revision, timeout=wait)
-    except (HfHubHTTPError, HFValidationError):
-        return True  # a refusal is an answer; the download meets it again, and it is told there
-    except Exception:  # no connection, a timeout, offline: HTTP clients have names of their own
-        return False
-    return True
 
 
 def _why_unreachable() -> str:

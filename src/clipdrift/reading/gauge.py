@@ -1,0 +1,292 @@
+"""The gauge: the one object that reads models, anyone's, against their untouched backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from clipdrift.backbone import Backbone, load_backbone
+from clipdrift.data.cache import default_cache_dir
+from clipdrift.data.images import Images
+from clipdrift.devices import choose_device
+from clipdrift.errors import Fault, SpecError
+from clipdrift.materials import Materials, TargetMaterial, TransferMaterial, load_materials
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.guard import assert_adapted
+from clipdrift.probes.capture import ProbeReading
+from clipdrift.reading.baseline import Baselines, score
+from clipdrift.reading.baseline_files import BaselineFiles
+from clipdrift.reading.live import LiveModel, live_model
+from clipdrift.reading.model import (
+    Readable,
+    ZeroShot,
+    both,
+    drift_of,
+    not_read,
+    read_drift,
+    transfer_reading,
+    undefined_reasons,
+)
+from clipdrift.reading.screening import Predictor
+from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
+from clipdrift.records import StudyFolder
+from clipdrift.records.correct import Correct
+from clipdrift.records.schema import Reading
+from clipdrift.spec import RunConfig, StudySpec
+from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GUARD_IMAGES = 8
+
+
+class ModelReading(Reading):
+    """All numbers of one model. `undefined`: dotted name of what is null -> why."""
+
+    undefined: dict[str, str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per number: `name`, `block` (from 1; null for a mean), `value`, `reason`."""
+        import pandas as pd
+
+        rows: list[tuple[str, int | None, float | None]] = []
+        rows += [(name, None, value) for name, value in self.numbers().items()]
+        for group in ("levels", "drift"):
+            for name, blocks in getattr(self, f"{group}_per_block").items():
+                rows += [(f"{group}.{name}", i + 1, value) for i, value in enumerate(blocks)]
+        frame = pd.DataFrame(rows, columns=["name", "block", "value"])
+        frame["block"] = frame["block"].astype("Int64")
+        return frame.assign(reason=frame["name"].map(self.undefined))
+
+
+class Gauge:
+    """Reads drift and retained zero-shot accuracy of any model made from one backbone.
+
+    It holds the untouched backbone, the probe images on which drift is read, the transfer sets and
+    what the backbone reads on them. The runner of studies, `evaluate` and `after` read through it,
+    and so can a training loop of one's own:
+
+        gauge = clipdrift.Gauge("openai/clip-vit-base-patch32", probe="photos/",
+                                transfers=["cifar100"])
+        reading = gauge.read(model)
+        reading.drift["cls_entropy_pct"], reading.transfer["cifar100"].retention_pct
+    """
+
+    backbone: Backbone
+    probe: Images
+    transfers: Mapping[str, TransferMaterial]
+    predict: Predictor
+    probes: Sequence[str]
+    _target: TargetMaterial | None
+    _baselines: Baselines
+
+    def __init__(
+        self,
+        backbone: str | Path = "mini-clip",
+        *,
+        probe: Probe,
+        transfers: Transfers = (),
+        device: str = "auto",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        """Load the backbone, prepare the images, read the backbone on them; all is cached.
+
+        Args:
+            backbone: name or folder, as `backbone.id` of a study file.
+            probe: a folder of class sub-folders, a dataset as a study file describes one, or PIL
+                images. Of more than 200 images a class-balanced part is taken.
+            transfers: names that `clipdrift datasets` lists and folders; or name -> dataset as a
+                study file describes one.
+            device: "auto", "cpu", "cuda", "cuda:1", ...; models are read there.
+            cache_dir: default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
+
+        Raises:
+            ClipdriftError: with the faults of all parts together.
+        """
+        cache = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.backbone = load_backbone(BackboneSpec(id=str(backbone)), device=choose_device(device))
+        self.probe = open_probe(probe, self.backbone, cache)
+        self.transfers = open_transfers(transfers, self.backbone, cache)
+        self.predict, self.probes = Predictor(EvaluationSpec().batch_size), ()
+        self._target = None
+        self._baselines = self._measured("probe", cache)
+
+    @classmethod
+    def of(
+        cls,
+        spec: StudySpec,
+        target: str | None = None,
+        *,
+        device: str = "auto",
+        cache_dir: str | Path | None = None,
+    ) -> Gauge:
+        """The gauge that a study uses for one of its targets; it may be left out if there is one.
+
+        Raises:
+            ClipdriftError: if there is no such target, or backbone or data cannot be used.
+        """
+        names = [one.name for one in spec.targets]
+        if target is None and len(names) == 1:
+            target = names[0]
+        if target not in names:
+            step = "Name the target whose probe set is to be read"
+            raise SpecError(Fault("target", f"one of {', '.join(names)}", str(target), step))
+        cache = Path(cache_dir) if cache_dir else default_cache_dir()
+        materials = load_materials(spec, cache_dir=cache, device=choose_device(device))
+        gauge = cls.__new__(cls)
+        gauge._take(materials, target, Predictor(spec.evaluation.batch_size))
+        gauge.probes = spec.evaluation.probes
+        gauge._baselines = gauge._measured(target, cache)
+        return gauge
+
+    @classmethod
+    def of_run(
+        cls,
+        config: RunConfig,
+        materials: Materials,
+        folder: StudyFolder,
+        *,
+        predict: Predictor | None = None,
+    ) -> Gauge:
+        """The gauge of a run, with the backbone's readings as its study folder has them.
+
+        Args:
+            predict: default: all in float32, in batches as the study says.
+
+        Raises:
+            RecordError: if one of these readings is missing or damaged.
+        """
+        batch = config.evaluation.batch_size
+        gauge = cls.__new__(cls)
+        gauge._take(materials, config.target.name, predict or Predictor(batch))
+        gauge.probes = config.evaluation.probes
+        files, own = BaselineFiles.of_study(folder, gauge.backbone, batch), gauge.target
+        gauge._baselines = files.read(own.name, own.probe, own.zero_shot, gauge.transfers)
+        return gauge
+
+    def _take(self, materials: Materials, target: str, predict: Predictor) -> None:
+        self._target = materials.targets[target]
+        self.backbone, self.transfers = materials.backbone, materials.transfers
+        self.probe, self.predict = self._target.probe, predict
+
+    def _measured(self, name: str, cache: Path) -> Baselines:
+        files = BaselineFiles(cache / "baselines", self.backbone, self.predict.batch_size)
+        target = self._target.zero_shot if self._target else None
+        sets = [*self.transfers.values(), *([target] if target else [])]
+        files.ensure({name: self.probe}, sets, lambda text: None)
+        return files.read(name, self.probe, target, self.transfers)
+
+    @property
+    def target(self) -> TargetMaterial:
+        """The target whose probe set is read; only a study's gauge has one."""
+        if self._target is None:
+            raise ValueError("target: expected the gauge of a study, got one without. Use Gauge.of")
+        return self._target
+
+    @property
+    def baselines(self) -> Baselines:
+        """What the untouched backbone reads, image by image."""
+        return self._baselines
+
+    @cached_property
+    def baseline(self) -> ModelReading:
+        """The reading of the untouched backbone: every drift 0, all of its accuracy kept."""
+        backbone, probe = self.backbone, self.baselines.probe
+        model = LiveModel(backbone.live_encoder(), None, None, backbone.vision_state())
+        reading = drift_of(model, probe, backbone, probe, self.probes)
+        return self._named(reading, self.untouched(whole=True), model)
+
+    def read(self, model: Any) -> ModelReading:
+        """Every number of a live model, which stays exactly as it is.
+
+        Args:
+            model: transformers' CLIP or SigLIP, or its vision tower with or without projection;
+                peft, DistributedDataParallel and torch.compile may be around it or inside it.
+
+        Raises:
+            BackboneError: if the model cannot be read; it says what is missing and what to pass.
+            AdapterInactiveError: if adapters are switched off.
+        """
+        live = live_model(model, self.backbone, self.guard_pixels)
+        drift, _ = self.drift(live)
+        return self._named(drift, self.zero_shot(live, whole=True), live)
+
+    def drift(self, model: Readable) -> tuple[Reading, ProbeReading]:
+        """Levels and drift on the probe set, weight movement included; and image by image."""
+        return read_drift(model, self.backbone, self.probe, self.baselines.probe, self.probes)
+
+    def zero_shot(self, model: Readable, *, whole: bool) -> ZeroShot:
+        """Accuracy and retention on every transfer set, or on its part for epochs.
+
+        Classes are read by the model's own text tower where it has one that moved.
+        """
+        known = {}
+        for name, transfer in self.transfers.items():
+            images = transfer.images if whole else transfer.epoch_images
+            if images is not None:
+                text = self.baselines.transfers[name].text_features
+                known[name] = self.right(model, images, transfer.prompts, text)
+        return self._compared(known, whole=whole)
+
+    def untouched(self, *, whole: bool) -> ZeroShot:
+        """What `zero_shot` gives of the backbone itself, which is known."""
+        known = {
+            name: found
+            for name, one in self.baselines.transfers.items()
+            if (found := one.correct if whole else one.epoch_correct) is not None
+        }
+        return self._compared(known, whole=whole)
+
+    def right(
+        self, model: Readable, images: Images, prompts: list[list[str]], untouched: Tensor
+    ) -> Correct:
+        """Images that the model classifies rightly by class texts.
+
+        Args:
+            untouched: class embeddings [C, E] of the baseline, for a model without its own.
+        """
+        text = untouched if model.text is None else model.text.class_features(prompts)
+        return score(model.encoder, images, text, self.predict)
+
+    def require_adapted(
+        self, model: AdaptedModel, trained: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """The guard: see `assert_adapted`."""
+        assert_adapted(model, self.backbone, self.guard_pixels, trained=trained)
+
+    @property
+    def guard_pixels(self) -> Tensor:
+        """The few images that the guard looks at: uint8 [B, S, S, 3], on the backbone's device."""
+        few = torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES)))
+        return few.to(next(self.backbone.model.parameters()).device)
+
+    def _compared(self, now: Mapping[str, Correct], *, whole: bool) -> ZeroShot:
+        found = ZeroShot({}, {})
+        for name, correct in now.items():
+            transfer, known = self.transfers[name], self.baselines.transfers[name]
+            before = known.correct if whole else known.epoch_correct
+            images = transfer.images if whole else transfer.epoch_images
+            if before is not None and images is not None:
+                found.correct.update(both(f"transfer.{name}", correct, before))
+                n_classes = len(transfer.prompts)
+                read = transfer_reading(correct, before, images.labels, n_classes)
+                found.readings[name] = read
+        return found
+
+    def _named(self, drift: Reading, zero_shot: ZeroShot, model: Readable) -> ModelReading:
+        fields = drift.model_dump(exclude={"transfer", "correct"})
+        reading = ModelReading(
+            **fields, transfer=zero_shot.readings, correct=zero_shot.correct, undefined={}
+        )
+        why = undefined_reasons(reading, not_read(self.backbone, model))
+        why.pop("val_accuracy", None)
+        return reading.model_copy(update={"undefined": why})
+
+
+__all__ = ["Gauge", "ModelReading"]

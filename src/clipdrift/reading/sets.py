@@ -1,0 +1,110 @@
+"""Images that a user names in a call: the probe set of a gauge, and its transfer sets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image as Picture
+
+from clipdrift.backbone import Backbone
+from clipdrift.data.builtin import known_names
+from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.decode import UnreadableImageError, to_square
+from clipdrift.data.images import Images
+from clipdrift.data.splits import balanced_subset
+from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.materials import TransferMaterial, transfer_material
+from clipdrift.spec.datasets import TransferSpec
+from clipdrift.spec.load import parse_part
+
+Named = str | Path | Mapping[str, Any]
+"""A catalogue name, a folder of class sub-folders, or a dataset as a study file describes one."""
+Probe = Named | Sequence[Picture]
+Transfers = Sequence[str | Path] | Mapping[str, Named]
+
+MAX_PROBE_IMAGES = 200
+
+
+def open_probe(probe: Probe, backbone: Backbone, cache_dir: Path) -> Images:
+    """The images on which drift is read: all, or a class-balanced part of 200.
+
+    Raises:
+        DataError, SpecError: if they cannot be read.
+    """
+    if not isinstance(probe, (str, Path, Mapping)):
+        return _pictures(probe, backbone)
+    part = _prepared(_spec("probe", probe), backbone, cache_dir)
+    images = Images(part.pixels, np.arange(len(part.labels)), part.labels)
+    n = min(MAX_PROBE_IMAGES, len(images))
+    return images.select(balanced_subset(images.labels, n, seed=0))
+
+
+def open_transfers(
+    transfers: Transfers, backbone: Backbone, cache_dir: Path
+) -> dict[str, TransferMaterial]:
+    """The sets that are scored zero-shot, by name.
+
+    Raises:
+        ClipdriftError: with the faults of all of them together.
+    """
+    if not isinstance(transfers, Mapping):
+        transfers = {_name_of(one): one for one in transfers}
+    found, faults = {}, []
+    for name, named in transfers.items():
+        try:
+            spec = _spec(name, named)
+            part = _prepared(spec, backbone, cache_dir)
+            found[name] = transfer_material(spec, part, epoch_images=0)
+        except ClipdriftError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return found
+
+
+def _name_of(named: str | Path) -> str:
+    """A folder's own name, made safe for a file; a catalogue name as it is."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(named).resolve().name).strip("-._")
+    return str(named) if named in known_names() else plain or "transfer"
+
+
+def _spec(name: str, named: Named) -> TransferSpec:
+    if isinstance(named, Mapping):
+        return parse_part(TransferSpec, {"name": name, **named}, name)
+    source = "builtin" if named in known_names() else "folder"
+    return parse_part(TransferSpec, {"name": name, source: str(named)}, name)
+
+
+def _prepared(spec: TransferSpec, backbone: Backbone, cache_dir: Path) -> PreparedPart:
+    parts = prepare(
+        spec,
+        image_size=backbone.image_size,
+        interpolation="bicubic",
+        resize_mode=backbone.resize_mode,
+        cache_dir=cache_dir,
+    )
+    return parts["test"]
+
+
+def _pictures(pictures: Sequence[Picture], backbone: Backbone) -> Images:
+    squares, faults = [], []
+    for number, picture in enumerate(pictures):
+        try:
+            size, mode = backbone.image_size, backbone.resize_mode
+            squares.append(to_square(picture, size, "bicubic", mode))
+        except (UnreadableImageError, AttributeError) as error:
+            step = "Pass PIL images, or the folder that they lie in"
+            faults.append(Fault(f"probe[{number}]", "a PIL image", str(error), step))
+    if len(squares) < 2 and not faults:
+        got, step = str(len(squares)), "Pass more images"
+        faults.append(Fault("probe", "two or more images", got, step))
+    if faults:
+        raise DataError(faults)
+    return Images(np.stack(squares), np.arange(len(squares)), np.zeros(len(squares), np.int64))
+
+
+__all__ = ["Named", "Probe", "Transfers", "open_probe", "open_transfers"]
