@@ -37,7 +37,6 @@ from clipdrift.spec.parts import BackboneSpec
 COPIED = {".json", ".txt", ".jinja", ".model"}
 """Tokenizer and preprocessing files, and none that could hold weights."""
 NOT_COPIED = {"config.json", "adapter_config.json", ORIGIN_FILE}
-TRIED_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def export_merged(run_dir: Path, out: Path) -> None:
         save_tensors(head, folder / HEAD_FILE)
         _write_origin(saved, folder)
         written = load_backbone(BackboneSpec(id=str(folder)))
-        images = _images(saved.backbone)
+        images = saved.backbone.trial_images()
         with torch.inference_mode():
             _require_equal(written.live_encoder()(images), saved.model.encoder(images), out)
             if saved.model.text is not None:
@@ -105,7 +104,7 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         read_back = saved.backbone.encoder()
         read_back.projection.load_state_dict(saved.model.encoder.projection.state_dict())
         _wrap(read_back.tower, folder)
-        images = _images(saved.backbone)
+        images = saved.backbone.trial_images()
         with torch.inference_mode():
             _require_equal(read_back(images), saved.model.encoder(images), out)
 
@@ -125,7 +124,7 @@ def _reloaded(run_dir: Path) -> _Saved:
         )
     n_classes = len(load_tensors(run_dir / HEAD_FILE)["head.weight"])
     model = reload(backbone, config.method, n_classes, run_dir)
-    assert_adapted(model, backbone, _images(backbone))
+    assert_adapted(model, backbone, backbone.trial_images())
     return _Saved(run_dir, record, config, backbone, model)
 
 
@@ -163,14 +162,6 @@ def _wrap(tower: Any, folder: Path) -> None:
 def _is_beside_the_model(path: Path) -> bool:
     own = path.name in NOT_COPIED or path.name.endswith(".index.json")
     return path.suffix in COPIED and not own and path.is_file()
-
-
-def _images(backbone: Backbone) -> Tensor:
-    """uint8 [4, S, S, 3] of noise: a difference of weights shows on any image."""
-    size = backbone.image_size
-    draw = torch.Generator().manual_seed(0)
-    shape = (TRIED_IMAGES, size, size, 3)
-    return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
 
 
 def _require_equal(read_back: Tensor, live: Tensor, out: Path) -> None:

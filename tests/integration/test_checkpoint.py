@@ -14,7 +14,8 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import EMBEDDED, METHODS, mini_clip, pixels, write_random_clip
+from small_models import EMBEDDED, METHODS, land_cover, mini_clip, pixels, write_random_clip
+from small_siglip import write_random_siglip
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -26,6 +27,8 @@ from clipdrift.checkpoint.measure import evaluate_checkpoint
 from clipdrift.cli import main
 from clipdrift.errors import ClipdriftError, RecordError
 from clipdrift.export import export_adapter, export_merged
+from clipdrift.reading.baseline import probe
+from clipdrift.reading.model import read_drift
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
@@ -46,6 +49,13 @@ def pixel_values() -> Tensor:
 def features(clip: Any) -> Tensor:
     with torch.no_grad():
         found: Tensor = clip.get_image_features(pixel_values=pixel_values()).pooler_output
+    return found
+
+
+def text_features(clip: Any, text: str) -> Tensor:
+    tokens = mini_clip().tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        found: Tensor = clip.get_text_features(**tokens).pooler_output
     return found
 
 
@@ -102,6 +112,28 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     },
     "projection adapted": {"target_modules": r".*(vision_model.*q_proj|visual_projection)"},
     "projection saved": {"target_modules": VISION, "modules_to_save": ["visual_projection"]},
+    "norm saved": {
+        "part": "vision_model",
+        "target_modules": ["q_proj", "v_proj"],
+        "modules_to_save": ["post_layernorm"],
+    },
+    "embeddings saved": {
+        "part": "vision_model",
+        "target_modules": ["q_proj"],
+        "modules_to_save": ["embeddings"],
+    },
+    "encoder saved": {
+        "part": "vision_model",
+        "target_modules": ["patch_embedding"],
+        "modules_to_save": ["encoder"],
+    },
+    "attention saved": {
+        "part": "vision_model",
+        "target_modules": ["fc1"],
+        "modules_to_save": ["self_attn"],
+    },
+    "positions": {"part": "vision_model", "target_modules": ["position_embedding", "q_proj"]},
+    "PiSSA": {"target_modules": VISION, "init_lora_weights": "pissa"},
 }
 
 
@@ -130,6 +162,37 @@ def test_plain_weights_of_an_adapter_are_the_live_ones(name: str, tmp_path: Path
     torch.testing.assert_close(features(plain), features(clip), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["attention saved", "encoder saved", "positions"])
+def test_drift_is_read_through_whatever_peft_put_in_place(name: str, tmp_path: Path) -> None:
+    """Live, as of a plain CLIP that holds the same weights."""
+    folder, _ = made_by_peft(tmp_path / "adapter", **ADAPTERS[name])
+    checkpoint, plain = loaded(folder), plain_clip()
+    plain.vision_model.load_state_dict(checkpoint.vision_state(), strict=False)
+    merged = replace(checkpoint, live=replace(mini_clip(), model=plain))
+    images, before = land_cover(6), probe(mini_clip().encoder(), land_cover(6))
+    live, own = (read_drift(m, mini_clip(), images, before)[0] for m in (checkpoint, merged))
+    assert live.drift["weight_drift_rel"]
+    for signal, value in own.drift.items():
+        assert live.drift[signal] == pytest.approx(value, rel=1e-3, abs=1e-5), signal
+
+
+def test_the_pooling_head_of_a_siglip_is_no_classifier(tmp_path: Path) -> None:
+    baseline = load_backbone(BackboneSpec(id=str(write_random_siglip(tmp_path / "siglip"))))
+    tower = copy.deepcopy(baseline.model.vision_model)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["head"])
+    wrapped = peft.get_peft_model(tower, config)
+    train_by_noise(wrapped)
+    wrapped.eval().save_pretrained(tmp_path / "adapter")
+    checkpoint = load_checkpoint(tmp_path / "adapter", baseline)
+    encoder = baseline.encoder()
+    encoder.tower = tower
+    images = baseline.trial_images()
+    with torch.no_grad():
+        torch.testing.assert_close(checkpoint.encoder(images), encoder(images))
+        assert not torch.allclose(encoder(images), baseline.encoder()(images), rtol=1e-2)
+    assert text_of(checkpoint, "classifier").startswith("none")
+
+
 def test_the_baseline_is_never_touched(tmp_path: Path) -> None:
     before = copy.deepcopy(mini_clip().model.state_dict())
     folder, _ = made_by_peft(tmp_path / "adapter", target_modules=["q_proj"])
@@ -143,30 +206,90 @@ def test_an_adapter_that_does_nothing_is_told(tmp_path: Path) -> None:
     folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION, size=0.0)
     checkpoint = loaded(folder)
     assert statuses(checkpoint)["adapters active"] == "wrong"
-    assert "switched off" in text_of(checkpoint, "adapters active")
+    assert "embeddings of images are the baseline's" in text_of(checkpoint, "adapters active")
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_start_that_moves_base_weights_is_no_movement(start: str, tmp_path: Path) -> None:
+    options = {"target_modules": VISION, "init_lora_weights": start}
+    folder, clip = made_by_peft(tmp_path / "adapter", size=0.0, **options)
+    torch.testing.assert_close(features(clip), features(plain_clip()), rtol=1e-4, atol=1e-5)
+    assert statuses(loaded(folder))["adapters active"] == "wrong"
+
+
+def test_a_start_that_is_drawn_at_each_load_is_refused(tmp_path: Path) -> None:
+    options = {"target_modules": VISION, "init_lora_weights": "pissa_niter_4"}
+    folder, _ = made_by_peft(tmp_path / "adapter", **options)
+    with pytest.raises(RecordError, match=r"the same model each time.*pissa_niter_4"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("part", ["", "text_model"])
+def test_an_adapter_of_texts_alone_is_read_as_in_peft(
+    part: str, noted: bool, tmp_path: Path
+) -> None:
+    """Of a whole CLIP or of its text tower, also where peft did not note of which model."""
+    target = ["q_proj"] if part else r".*text_model.*q_proj"
+    folder, clip = made_by_peft(tmp_path / "adapter", part=part, target_modules=target)
+    if not noted:
+        edit(folder / "adapter_config.json", auto_mapping=None)
+    checkpoint = loaded(folder)
+    assert "wrong" not in statuses(checkpoint).values(), checkpoint.findings
+    assert text_of(checkpoint, "adapters active").startswith("yes: embeddings of texts move by")
+    assert torch.equal(embeddings(checkpoint), mini_clip().encoder()(pixels()))
+    assert checkpoint.own_text
+    found = checkpoint.live.live_text_encoder()(["a red circle"])
+    torch.testing.assert_close(found, text_features(clip, "a red circle"), rtol=1e-4, atol=1e-5)
+
+
+def test_a_tower_that_only_fits_are_guessed_by_is_told(tmp_path: Path) -> None:
+    """Towers of one shape, and an adapter of which peft did not note the model."""
+    baseline = load_backbone(BackboneSpec(id=str(write_random_clip(tmp_path / "twins"))))
+    tower = copy.deepcopy(baseline.model.vision_model)
+    wrapped = peft.get_peft_model(tower, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    train_by_noise(wrapped)
+    folder = tmp_path / "adapter"
+    wrapped.save_pretrained(folder)
+    assert "tower" not in statuses(load_checkpoint(folder, baseline))
+    edit(folder / "adapter_config.json", auto_mapping=None)
+    assert statuses(load_checkpoint(folder, baseline))["tower"] == "note"
+
+
+@pytest.mark.parametrize("prefix", ["visual.transformer.", "backbone.vision_model.", ""])
+def test_keys_of_foreign_modules_are_named(prefix: str, tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    path = folder / "adapter_model.safetensors"
+    plain = "base_model.model.vision_model."
+    renamed = {k.replace(plain, f"base_model.model.{prefix}") if prefix
+               else k.replace("base_model.model.", "clip."): v
+               for k, v in load_file(path).items()}  # fmt: skip
+    save_file(renamed, path)
+    with pytest.raises(RecordError, match=f"named otherwise, first '{min(renamed)}'"):
+        loaded(folder)
 
 
 def test_merged_weights_that_are_not_the_live_ones_are_told(tmp_path: Path) -> None:
     folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
     adapter = load_adapter(folder, mini_clip())
-    live = replace(mini_clip(), model=adapter.clip)
-    assert [f.status for f in adapter_findings(adapter, live)] == ["ok", "ok"]
-    adapter.merged.vision_model.load_state_dict(plain_clip().vision_model.state_dict())
-    assert [f.status for f in adapter_findings(adapter, live)] == ["ok", "wrong"]
+    assert [f.status for f in adapter_findings(adapter, mini_clip())] == ["ok", "ok"]
+    adapter.made.merged.vision_model.load_state_dict(plain_clip().vision_model.state_dict())
+    assert [f.status for f in adapter_findings(adapter, mini_clip())] == ["ok", "wrong"]
 
 
 def test_names_in_other_modules_than_a_clips_are_its_head(tmp_path: Path) -> None:
     """As `modules_to_save=["classifier"]` leaves them for a model with a classifier."""
     folder, clip = made_by_peft(tmp_path / "adapter", target_modules=VISION)
     path = folder / "adapter_model.safetensors"
-    head = {"base_model.model.classifier.weight": torch.ones(10, 64)}
-    save_file({**load_file(path), **head}, path)
+    head = {"classifier.weight": torch.ones(10, 64), "gate.bias": torch.ones(1)}
+    save_file({**load_file(path), **{f"base_model.model.{k}": v for k, v in head.items()}}, path)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(
-        json.dumps({**config, "modules_to_save": ["classifier"]})
+        json.dumps({**config, "modules_to_save": ["classifier", "gate"]})
     )
     checkpoint = loaded(folder)
     assert "classifier.weight" in text_of(checkpoint, "classifier")
+    assert "gate.bias" in text_of(checkpoint, "other modules")
     torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
 
 
@@ -176,9 +299,7 @@ def test_an_adapter_that_reaches_the_text_tower_is_told_and_read_with_it(tmp_pat
     assert statuses(checkpoint)["text tower"] == "note"
     assert checkpoint.own_text
     torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
-    tokens = mini_clip().tokenizer("a red circle", return_tensors="pt")
-    with torch.no_grad():
-        expected = clip.get_text_features(**tokens).pooler_output
+    expected = text_features(clip, "a red circle")
     expected = expected / expected.norm(dim=-1, keepdim=True)
     found = checkpoint.live.text_features([["a red circle"]])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,7 @@
 use.
 """
 
-from clipdrift.backbone.encoder import ImageEncoder, weights_of
+from clipdrift.backbone.encoder import ImageEncoder, n_tokens, weights_of
 from clipdrift.backbone.loading import (
     EMBEDDED,
     backbone_folder,
@@ -31,6 +31,7 @@ __all__ = [
     "load_backbone",
     "load_model",
     "load_tokenizer",
+    "n_tokens",
     "precision_on_disk",
     "preprocessing",
     "weights_of",

@@ -17,6 +17,12 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters()}
 
 
+def n_tokens(tower: nn.Module) -> int:
+    """T of a vision tower, by the numbers of its positions: their embedding may be adapted."""
+    positions: Tensor = tower.embeddings.position_ids  # type: ignore[union-attr, assignment]
+    return positions.shape[-1]
+
+
 class ImageEncoder(nn.Module):
     """uint8 images -> un-normalised image embeddings, through the vision tower as it is now.
 
@@ -56,8 +62,7 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if torch.is_grad_enabled() or pixels.is_cuda:
             return self.encode(self.normalise(pixels))
-        tokens: int = self.tower.embeddings.position_embedding.num_embeddings  # type: ignore[union-attr, assignment]
-        parts = torch.split(pixels, max(1, CPU_TOKENS // tokens))
+        parts = torch.split(pixels, max(1, CPU_TOKENS // n_tokens(self.tower)))
         # One projection of them all: the bits of a product can depend on its rows being very few.
         pooled = [self.tower(pixel_values=self.normalise(part)).pooler_output for part in parts]
         embeddings: Tensor = self.projection(torch.cat(pooled))

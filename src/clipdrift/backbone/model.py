@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipdrift.backbone.architecture import Architecture
@@ -16,6 +17,7 @@ from clipdrift.data.decode import ResizeMode
 from clipdrift.errors import BackboneError, Fault, is_failure
 
 RESTORE = "Restore the tokenizer files of this model"
+TRIED_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,13 @@ class Backbone:
         projection = self.architecture.projection(self.model)
         encoder = ImageEncoder(self.model.vision_model, projection, self.mean, self.std)
         return encoder.to(next(encoder.tower.parameters()).device).eval()
+
+    def trial_images(self) -> Tensor:
+        """uint8 [4, S, S, 3] of noise: a difference of weights shows on any image."""
+        shape = (TRIED_IMAGES, self.image_size, self.image_size, 3)
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+        return images.to(self.model.device)
 
     def text_encoder(self) -> TextEncoder:
         """A fresh copy of the text encoder, frozen, in eval mode."""

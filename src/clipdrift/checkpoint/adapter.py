@@ -1,125 +1,137 @@
-"""A peft adapter on a copy of the baseline: key by key, live, merged and switched off.
-
-Keys may be those of a whole CLIP (`vision_model.encoder...`) or of its vision tower alone
-(`encoder...`). Only the parts that the file has keys for are wrapped: a plain `q_proj` of an
-adapter made on the vision tower would otherwise match the text tower too.
-"""
+"""A peft adapter on a copy of the baseline: key by key, live and merged."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone
+from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, read_tensors
+from clipdrift.checkpoint.host import Host, find_hosts
 from clipdrift.errors import Fault, RecordError
 
-PREFIX = "base_model.model."
 OTHER_BASE = "Name the base it was made for with --baseline"
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class Made:
+    """clip: the live model. merged: the same as plain weights. start_moved: whether the adapter's
+    start moved base weights, as that of PiSSA does: then they come back up to rounding only.
+    """
+
+    clip: Any
+    merged: Any
+    start_moved: bool
 
 
 @dataclass(frozen=True)
 class LoadedAdapter:
     """The baseline's CLIP with an adapter in it.
 
-    clip: the live model. merged: its vision tower and projection as plain weights. parts: what of
-    the CLIP the adapter reaches. beside: tensors of modules that a CLIP does not have, its head.
+    made: the model. parts: what of the CLIP the adapter reaches. unsure: whether the adapter would
+    fit another tower as well. beside: tensors of modules that a CLIP does not have, its head.
     """
 
-    clip: Any
-    merged: Any
-    wrapped: Any
+    made: Made
     parts: tuple[str, ...]
+    unsure: bool
     beside: dict[str, Tensor]
     config: dict[str, Any]
     precisions: tuple[str, ...]
-
-    @contextmanager
-    def switched_off(self) -> Iterator[None]:
-        """The same live model with its adapters disabled."""
-        with self.wrapped.disable_adapter():
-            yield
 
 
 def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
     """Load an adapter with peft onto a copy of the baseline.
 
     Raises:
-        RecordError: if the file is damaged, or does not fit the baseline key by key.
+        RecordError: if the file is damaged, does not fit the baseline key by key, or makes another
+            model each time that it is loaded.
     """
     where = folder / ADAPTER_WEIGHTS
     tensors, config = read_tensors(where), read_json(folder / ADAPTER_CONFIG)
     precisions = tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
-    known = (*baseline.architecture.image_path, *baseline.architecture.text_path)
-    tensors, beside = _apart(tensors, config, known)
-    parts = _parts(tensors, known)
-    clip = copy.deepcopy(baseline.model)
-    host = _Host({name: getattr(clip, name) for name in parts}) if parts else clip.vision_model
-    with _peft(where):
-        wrapped = _wrap(host, folder, set(beside))
-    _require_fit(wrapped, tensors, where)
+    hosts, beside = find_hosts(tensors, config, baseline, where)
+    fitting, refusals = [], []
+    for host in hosts:
+        try:
+            fitting.append((host, _put_onto(host, folder, baseline, seed=0)))
+        except RecordError as error:
+            refusals.append(error)
+    if not fitting:
+        raise refusals[0]
+    host, made = fitting[0]
+    again = _put_onto(host, folder, baseline, seed=1)
+    if not all(map(torch.equal, trial(baseline, made.clip), trial(baseline, again.clip))):
+        raise RecordError(_drawn(folder, config))
+    return LoadedAdapter(made, host.parts, len(fitting) > 1, beside, config, precisions)
+
+
+@torch.inference_mode()
+def trial(baseline: Backbone, model: Any) -> tuple[Tensor, Tensor]:
+    """Embeddings of images of noise [4, E] and of a few texts [N, E], by a CLIP of this kind."""
+    shown = replace(baseline, model=model)
+    return shown.live_encoder()(shown.trial_images()), shown.live_text_encoder()(TRIAL)
+
+
+def _put_onto(host: Host, folder: Path, baseline: Backbone, *, seed: int) -> Made:
+    """The adapter on a copy of the baseline. Whatever peft draws is the seed's."""
+    where = folder / ADAPTER_WEIGHTS
+    clip, plain = copy.deepcopy(baseline.model), copy.deepcopy(baseline.model)
+    module = host.module(clip)
+    with _peft(where), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wrapped = _wrap(module, folder, host.saved)
+        start_moved = _differs(module, host.module(baseline.model))
+    _require_fit(wrapped, host.tensors, where)
     with _peft(where):
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(wrapped, dict(tensors))
-        merged = copy.deepcopy(wrapped).merge_and_unload().eval()
-    for name in parts:  # modules that the adapter replaced rather than wrapped
-        setattr(clip, name, getattr(host, name))
-    clip.requires_grad_(False).eval()
-    unwrapped = merged if parts else _Host({"vision_model": merged})
-    # What the adapter does not reach is the live model's own.
-    image_path = baseline.architecture.image_path
-    plain = _Host({name: getattr(unwrapped, name, getattr(clip, name)) for name in image_path})
-    reached = parts or ("vision_model",)
-    return LoadedAdapter(clip, plain, wrapped.eval(), reached, beside, config, precisions)
+        set_peft_model_state_dict(wrapped, dict(host.tensors))
+        host.put_back(copy.deepcopy(wrapped).merge_and_unload(), plain)
+        _unwrap_saved(module)
+    host.put_back(module, clip)
+    clip, plain = (model.requires_grad_(False).eval() for model in (clip, plain))
+    return Made(clip, plain, start_moved)
 
 
-class _Host(nn.Module):
-    """Parts of a CLIP under the names that they have in it."""
-
-    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        for name, module in parts.items():
-            self.add_module(name, module)
-
-
-def _wrap(host: nn.Module, folder: Path, beside: Iterable[str]) -> Any:
+def _wrap(module: nn.Module, folder: Path, saved: tuple[str, ...]) -> Any:
     from peft import PeftConfig, PeftModel
 
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
-    outside = {name.split(".")[0] for name in beside}
-    if saved := getattr(config, "modules_to_save", None):
-        config.modules_to_save = [name for name in saved if name not in outside] or None
-    return PeftModel(host, config).float()
+    if getattr(config, "modules_to_save", None):
+        config.modules_to_save = list(saved) or None
+    return PeftModel(module, config, ADAPTER).float()
 
 
-def _apart(
-    tensors: Mapping[str, Tensor], config: Mapping[str, Any], known: Iterable[str]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tensors of known parts, and those of other modules saved whole, such as a classifier."""
-    saved = config.get("modules_to_save")
-    saved = saved if isinstance(saved, list) else []  # anything else is for peft to refuse
-    outside = tuple(f"{name}." for name in saved if isinstance(name, str) and name not in known)
-    beside = {
-        plain: value
-        for key, value in tensors.items()
-        if outside and (plain := key.removeprefix(PREFIX)).startswith(outside)
-    }
-    kept = {k: v for k, v in tensors.items() if k.removeprefix(PREFIX) not in beside}
-    return kept, beside
+def _differs(module: nn.Module, untouched: nn.Module) -> bool:
+    """Whether a weight of the untouched module is another one under peft's layers."""
+    now = {n.replace(".base_layer.", "."): value for n, value in module.named_parameters()}
+    was = untouched.named_parameters()
+    return any(name in now and not torch.equal(now[name], value) for name, value in was)
 
 
-def _parts(tensors: Mapping[str, Tensor], known: Iterable[str]) -> tuple[str, ...]:
-    roots = {key.removeprefix(PREFIX).split(".")[0] for key in tensors}
-    return tuple(name for name in known if name in roots)
+def _unwrap_saved(module: nn.Module) -> None:
+    """Put modules that were saved whole in the place of peft's wrappers around them.
+
+    What reads a tower looks for its own modules, and a wrapper does nothing but call one of two.
+    """
+    from peft.utils.other import ModulesToSaveWrapper
+
+    for name, child in list(module.named_modules()):
+        if isinstance(child, ModulesToSaveWrapper):
+            parent, _, own = name.rpartition(".")
+            setattr(module.get_submodule(parent), own, child.modules_to_save[ADAPTER])
 
 
 def _require_fit(wrapped: Any, tensors: Mapping[str, Tensor], where: Path) -> None:
@@ -143,6 +155,17 @@ def _require_fit(wrapped: Any, tensors: Mapping[str, Tensor], where: Path) -> No
         )
 
 
+def _drawn(folder: Path, config: Mapping[str, Any]) -> Fault:
+    start = config.get("init_lora_weights")
+    got = f" (init_lora_weights: {str(start)[:60]})" if isinstance(start, str) else ""
+    return Fault(
+        str(folder / ADAPTER_CONFIG),
+        "an adapter that makes the same model each time it is loaded",
+        f"one whose start is drawn anew each time{got}",
+        "Save the merged model, or the adapter with path_initial_model_for_weight_conversion",
+    )
+
+
 @contextmanager
 def _peft(where: Path) -> Iterator[None]:
     """peft's many errors of configurations that do not fit, as one that a user can mend."""
@@ -161,4 +184,4 @@ def _peft(where: Path) -> Iterator[None]:
         ) from None
 
 
-__all__ = ["LoadedAdapter", "load_adapter"]
+__all__ = ["LoadedAdapter", "load_adapter", "trial"]

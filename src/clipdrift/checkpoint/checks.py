@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from clipdrift.backbone import Backbone
-from clipdrift.checkpoint.adapter import LoadedAdapter
+from clipdrift.checkpoint.adapter import LoadedAdapter, trial
 from clipdrift.errors import Fault, RecordError
 from clipdrift.methods.guard import ROUNDING, SHARE, relative
 
@@ -22,7 +21,13 @@ ARCHITECTURE = (
     "num_attention_heads",
     "intermediate_size",
 )
-TRIED_IMAGES = 4
+HEADS = {"classifier", "head"}
+"""Modules that classify, by the names they go by."""
+
+UNSURE = (
+    "taken for the vision tower; its tensors would fit the text tower as well, and peft did not "
+    "note what it was made on (auto_mapping)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,6 @@ class Finding:
     check: str
     status: Literal["ok", "note", "wrong"]
     text: str
-
-
-def noise(size: int, device: torch.device) -> Tensor:
-    """uint8 [4, S, S, 3]: a difference of weights shows on any image."""
-    draw = torch.Generator().manual_seed(0)
-    shape = (TRIED_IMAGES, size, size, 3)
-    return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8).to(device)
 
 
 def require_same_architecture(found: Backbone, baseline: Backbone, where: str) -> None:
@@ -65,27 +63,48 @@ def require_same_architecture(found: Backbone, baseline: Backbone, where: str) -
 
 
 @torch.inference_mode()
-def adapter_findings(loaded: LoadedAdapter, live: Backbone) -> list[Finding]:
-    """Whether the adapters act on the image path, and act as their merged weights do."""
-    images = noise(live.image_size, live.model.device)
-    encoder = live.live_encoder()
-    now = encoder(images)
-    with loaded.switched_off():
-        off = encoder(images)
-    merged = replace(live, model=loaded.merged).live_encoder()(images)
-    moved, apart = relative(now, off), relative(now, merged)
-    active = not torch.equal(now, off)
-    same = apart <= ROUNDING + SHARE * min(moved, 0.02)
+def adapter_findings(loaded: LoadedAdapter, baseline: Backbone) -> list[Finding]:
+    """Whether the adapters act on what they reach, and act as their merged weights do.
+
+    They are held against the baseline and not against the same model with its adapters switched
+    off: some starts move base weights, and what is left of those is no model that anybody had.
+    """
+    kinds = ("images", "texts")
+    before, now, merged = (
+        dict(zip(kinds, trial(baseline, model), strict=True))
+        for model in (baseline.model, loaded.made.clip, loaded.made.merged)
+    )
+    reached = [kind for kind in kinds if _paths(baseline)[kind] & set(loaded.parts)]
+    moved = {kind: relative(now[kind], before[kind]) for kind in reached}
+    apart = {kind: relative(now[kind], merged[kind]) for kind in kinds}
+    same = all(apart[k] <= ROUNDING + SHARE * min(moved.get(k, 0.0), 0.02) for k in kinds)
+    furthest = max(apart.values())
+    rounded = ROUNDING if loaded.made.start_moved else 0.0
+    at_rest = [k for k in reached if moved[k] <= rounded or torch.equal(now[k], before[k])]
     return [
-        Finding("adapters active", "ok", f"yes: embeddings move by {moved:.2%}")
-        if active
-        else Finding(
-            "adapters active", "wrong", "no: embeddings are those with the adapters switched off"
-        ),
-        Finding("live = merged", "ok", f"yes, within {apart:.1e}")
+        _active(moved, at_rest),
+        *([Finding("tower", "note", UNSURE)] if loaded.unsure else []),
+        Finding("live = merged", "ok", f"yes, within {furthest:.1e}")
         if same
-        else Finding("live = merged", "wrong", f"no: embeddings differ by {apart:.1e}"),
+        else Finding("live = merged", "wrong", f"no: embeddings differ by {furthest:.1e}"),
     ]
+
+
+def _paths(baseline: Backbone) -> dict[str, set[str]]:
+    """What embeds -> the modules that do it."""
+    kind = baseline.architecture
+    return {"images": set(kind.image_path), "texts": set(kind.text_path)}
+
+
+def _active(moved: Mapping[str, float], at_rest: Collection[str]) -> Finding:
+    said = ", ".join(
+        f"embeddings of {k} are the baseline's" if k in at_rest
+        else f"embeddings of {k} move by {size:.2%}"
+        for k, size in moved.items()
+    )  # fmt: skip
+    if len(at_rest) == len(moved):
+        return Finding("adapters active", "wrong", f"no: {said}")
+    return Finding("adapters active", "note" if at_rest else "ok", f"yes: {said}")
 
 
 def movement_finding(found: Backbone, baseline: Backbone) -> Finding:
@@ -130,24 +149,31 @@ def preprocessing_findings(
     ]
 
 
-def beside_findings(projection: str | None, head: Iterable[str]) -> list[Finding]:
+def beside_findings(projection: str | None, others: Iterable[str]) -> list[Finding]:
     """What lies outside an adapter and may have been trained with it.
 
     Args:
         projection: where it comes from, in words; None if it is not in the folder.
+        others: names of tensors of modules that a CLIP does not have.
     """
-    names = ", ".join(sorted(head))
-    return [
+    head = sorted(name for name in others if HEADS & set(name.split(".")[:-1]))
+    unknown = sorted(set(others) - set(head))
+    findings = [
         Finding("projection", "ok", projection)
         if projection
         else Finding(
             "projection", "note", "none in the folder: the baseline's is used. If it was trained, "
             "these are not that model's numbers"
         ),
-        Finding("classifier", "ok", f"there ({names}); zero-shot readings do not use it")
-        if names
+        Finding("classifier", "ok", f"there ({', '.join(head)}); zero-shot readings do not use it")
+        if head
         else Finding("classifier", "note", "none in the folder: zero-shot readings need none"),
     ]  # fmt: skip
+    if unknown:
+        left = f"left aside, a CLIP has none such: {', '.join(unknown)}. If images or texts pass "
+        said = f"{left}through them, these are not that model's numbers"
+        findings.append(Finding("other modules", "note", said))
+    return findings
 
 
 def _alike(check: str, own: str, base: str, *, wrong: bool = False) -> Finding:

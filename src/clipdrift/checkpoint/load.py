@@ -135,28 +135,30 @@ def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
     live = replace(
         baseline,
         name=folder.name,
-        model=loaded.clip,
+        model=loaded.made.clip,
         sha256=folder_hash(folder),
         precision_on_disk=", ".join(loaded.precisions),
     )
     beside = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
     projection = _take_projection(loaded, baseline, beside, folder)
     changed = any(part.startswith("text_") for part in loaded.parts)
-    head = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
+    others = [name for name in (*beside, *loaded.beside) if not name.startswith("projection.")]
     findings = [
-        *adapter_findings(loaded, live),
-        *beside_findings(projection, head),
+        *adapter_findings(loaded, baseline),
+        *beside_findings(projection, others),
         *preprocessing_findings(live, baseline),
         text_finding(changed),
         _base_finding(folder, baseline, loaded.config),
     ]
-    return Checkpoint("adapter", live, dict(loaded.merged.named_parameters()), changed, findings)
+    return Checkpoint(
+        "adapter", live, dict(loaded.made.merged.named_parameters()), changed, findings
+    )
 
 
 def _take_projection(
     loaded: LoadedAdapter, baseline: Backbone, beside: Mapping[str, Tensor], folder: Path
 ) -> str | None:
-    """Where the projection comes from; a file beside the adapter is read into the live model."""
+    """Where the projection comes from; a file beside the adapter is read into the model."""
     if "visual_projection" in loaded.parts:
         return "in the adapter"
     if none := _none(baseline):
@@ -164,8 +166,9 @@ def _take_projection(
     saved = _under("projection.", beside)
     if not saved:
         return None
-    own = dict(loaded.clip.visual_projection.named_parameters())
-    assign(own, saved, where=str(folder / HEAD_FILE))
+    for model in (loaded.made.clip, loaded.made.merged):
+        own = dict(model.visual_projection.named_parameters())
+        assign(own, saved, where=str(folder / HEAD_FILE))
     return f"read from {HEAD_FILE}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import Backbone
+from clipdrift.backbone import Backbone, n_tokens
 from clipdrift.data.images import Images
 from clipdrift.probes.attention_maps import tower_blocks
 from clipdrift.probes.zero_shot import largest
@@ -110,8 +110,7 @@ def worth_screening(backbone: Backbone, precision: str) -> bool:
     """Whether a run in this precision should screen: bfloat16, and enough work per image."""
     tower: Any = backbone.model.vision_model
     weights = sum(p.numel() for block in tower_blocks(tower) for p in block.parameters())
-    tokens = int(tower.embeddings.position_embedding.num_embeddings)
-    return precision == "bfloat16" and weights * tokens >= WORTH_SCREENING
+    return precision == "bfloat16" and weights * n_tokens(tower) >= WORTH_SCREENING
 
 
 __all__ = ["Predictor", "worth_screening"]

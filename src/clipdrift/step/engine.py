@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipdrift.backbone import n_tokens
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties.held import HeldNear
@@ -56,12 +57,11 @@ class Engine:
                 autocast=cast,
             )
         self._network = _network(model, kept=self._kept is not None)
-        tokens = tower.embeddings.position_embedding.num_embeddings
         if (
             precision == "bfloat16"
             and not self._kept
             and not (held and held.sees_attention)  # read by hooks, which a compiler breaks at
-            and pays_to_compile(self._blocks, tokens, to_see)
+            and pays_to_compile(self._blocks, n_tokens(tower), to_see)
         ):
             self._compiled = compile_blocks(self._blocks, schedule.batch_size)
 
