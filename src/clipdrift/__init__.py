@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
     from clipdrift.analysis.summary import analyze_folder, write_analysis
+    from clipdrift.callback import DriftCallback
     from clipdrift.errors import ClipdriftError
     from clipdrift.evaluate import evaluate_run
     from clipdrift.reading.gauge import Gauge, ModelReading
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClipdriftError": "clipdrift.errors",
+    "DriftCallback": "clipdrift.callback",
     "Gauge": "clipdrift.reading.gauge",
     "ModelReading": "clipdrift.reading.gauge",
     "StudyFolder": "clipdrift.records",
@@ -42,6 +44,7 @@ _HOMES = {
 
 __all__ = [
     "ClipdriftError",
+    "DriftCallback",
     "Gauge",
     "ModelReading",
     "StudyFolder",

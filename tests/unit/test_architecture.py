@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "missing_runs": ONE_RUN | {"executors"},
     "study": ONE_RUN | {"devices", "executors", "missing_runs"},
     "estimate": WHOLE_STUDY,
+    "callback": {"reading"},
     "evaluate": WHOLE_STUDY,
     "checkpoint": WHOLE_STUDY,
     "after": WHOLE_STUDY | {"evaluate"},

@@ -51,6 +51,11 @@ class ModelReading(Reading):
 
     undefined: dict[str, str]
 
+    def scalars(self) -> dict[str, float]:
+        """Every number that is defined, as trackers take it: `clipdrift/<dotted name>` -> value."""
+        found = self.numbers().items()
+        return {f"clipdrift/{name}": value for name, value in found if value is not None}
+
     def to_frame(self) -> pd.DataFrame:
         """One row per number: `name`, `block` (from 1; null for a mean), `value`, `reason`."""
         import pandas as pd

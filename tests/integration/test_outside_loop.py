@@ -1,0 +1,191 @@
+"""A training loop of one's own is read like a run: by the Trainer's callback, or a line of code."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from small_models import EMBEDDED, land_cover
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import AutoModel, Trainer, TrainingArguments
+
+from clipdrift import DriftCallback, Gauge
+
+
+class Photos(Dataset[dict[str, Tensor]]):
+    def __init__(self) -> None:
+        images = land_cover(24)
+        self.values = torch.from_numpy(images.pixels).permute(0, 3, 1, 2) / 127.5 - 1
+        self.labels = torch.from_numpy(images.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {"pixel_values": self.values[i], "labels": self.labels[i]}
+
+
+class Classifier(nn.Module):
+    """What people write: a CLIP with LoRA, and a head on its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        clip = AutoModel.from_pretrained(EMBEDDED, dtype=torch.float32)
+        config = peft.LoraConfig(r=4, target_modules=r".*vision_model.*(q_proj|v_proj)")
+        self.clip = peft.get_peft_model(clip, config)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = self.clip.get_image_features(pixel_values=pixel_values).pooler_output
+        logits = self.head(features)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class OfPart(Gauge):
+    """Reads the part of the model that is a CLIP."""
+
+    def read(self, model: Any) -> Any:
+        return super().read(model.clip)
+
+
+@pytest.fixture(scope="module")
+def gauge(cache_dir: Path) -> Gauge:
+    from PIL import Image
+
+    pictures = [Image.fromarray(one) for one in land_cover(12, seed=9).pixels]
+    world = {"builtin": "world", "n_images": 60}
+    return OfPart(EMBEDDED, probe=pictures, transfers={"world": world}, cache_dir=cache_dir)
+
+
+def trained(gauge: Gauge, out: Path, *, report_to: list[str], every: Any = "epoch") -> Any:
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        num_train_epochs=2,
+        per_device_train_batch_size=8,
+        learning_rate=1e-2,
+        report_to=report_to,
+        logging_steps=1,
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=3,
+    )
+    torch.manual_seed(3)
+    callback = DriftCallback(gauge, every=every)
+    trainer = Trainer(
+        model=Classifier(), args=arguments, train_dataset=Photos(), callbacks=[callback]
+    )
+    trainer.train()
+    return trainer, callback
+
+
+def test_the_trainers_callback_reads_and_logs(gauge: Gauge, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer, callback = trained(gauge, tmp_path, report_to=["tensorboard"])
+    assert list(callback.readings) == [0, 3, 6]
+    first, *_, last = callback.readings.values()
+    assert first == gauge.baseline
+    assert last == gauge.read(trainer.model)  # the numbers of these very weights
+    assert last.drift["weight_drift_rel"] > 0
+    name = "clipdrift/drift.weight_drift_rel"
+    logged = [row[name] for row in trainer.state.log_history if name in row]
+    assert logged == [one.drift["weight_drift_rel"] for one in callback.readings.values()]
+    (events,) = [
+        found
+        for folder in {path.parent for path in tmp_path.rglob("events.*")}
+        if f"train/{name}" in (found := EventAccumulator(str(folder)).Reload()).Tags()["scalars"]
+    ]
+    written = events.Scalars(f"train/{name}")
+    assert [one.step for one in written] == [0, 3, 6]
+    assert [one.value for one in written] == pytest.approx(logged)
+
+
+def test_reading_changes_nothing_of_a_training(gauge: Gauge, tmp_path: Path) -> None:
+    with_reading, _ = trained(gauge, tmp_path / "a", report_to=[], every=1)
+    without, _ = trained(gauge, tmp_path / "b", report_to=[], every=10**6)
+    pairs = zip(with_reading.model.parameters(), without.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def leveldb_log(data: bytes, *, first: int) -> Iterator[bytes]:
+    """Entries of a log in LevelDB's format: blocks of 32 kB; CRC, length and kind before a piece.
+
+    first: bytes of the first block that come before the data.
+    """
+    at, entry = 0, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - (at + first) % 32768) < 7:
+            at += left  # padding at the end of a block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        entry += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last piece
+            yield entry
+            entry = b""
+
+
+def test_weights_and_biases_gets_the_scalars_offline(
+    gauge: Gauge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _, callback = trained(gauge, tmp_path, report_to=["wandb"])
+    wandb.finish()
+    (path,) = tmp_path.rglob("*.wandb")
+    logged = []
+    for data in leveldb_log(path.read_bytes()[7:], first=7):
+        for item in Record.FromString(data).history.item:
+            if (item.key or "/".join(item.nested_key)).endswith("drift.weight_drift_rel"):
+                logged.append(float(item.value_json))
+    expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
+    assert logged == pytest.approx(expected)
+    assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_mlflow_gets_the_scalars(
+    gauge: Gauge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
+    _, callback = trained(gauge, tmp_path, report_to=["mlflow"])
+    client = mlflow.MlflowClient()
+    (run,) = [r for e in client.search_experiments() for r in client.search_runs(e.experiment_id)]
+    history = client.get_metric_history(run.info.run_id, "clipdrift/drift.weight_drift_rel")
+    expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
+    assert [one.value for one in history] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("every", [0, -1, True, "step", 1.5])
+def test_a_period_that_is_none_is_refused(gauge: Gauge, every: Any) -> None:
+    with pytest.raises(ValueError, match="expected 'epoch' or a number of steps"):
+        DriftCallback(gauge, every=every)
+
+
+def test_a_plain_loop_takes_three_lines(gauge: Gauge) -> None:
+    model = Classifier()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    photos = Photos()
+    kept = []
+    for _ in range(2):
+        model(photos.values, photos.labels)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        kept.append(gauge.read(model).transfer["world"].retention_pct)
+    assert len(kept) == 2
+    assert model.training
