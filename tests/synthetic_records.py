@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipdrift.records import EpochReading, RunRecord
+from clipdrift.records.correct import Correct
 from clipdrift.records.schema import Result, TransferReading
 from clipdrift.spec import content_hash
 
@@ -147,6 +148,46 @@ def _transfer(rng: np.random.Generator, name: str, moved: float) -> TransferRead
     )
 
 
+def with_images(record: RunRecord, n: int) -> RunRecord:
+    """The same run, each accuracy of its result rounded to `n` images of which it keeps the bits.
+
+    Some images are harder than others in all runs; the baseline of a set is the same in all.
+    """
+    result = record.result
+    transfer, correct = {}, {}
+    for name, reading in result.transfer.items():
+        assert reading.accuracy is not None
+        assert reading.baseline_accuracy is not None
+        now = _right(reading.accuracy, n, name, record.run_id)
+        before = _right(reading.baseline_accuracy, n, name, "untouched")
+        a, b, c = now.accuracy, before.accuracy, 1 / (reading.n_classes or 1)
+        transfer[name] = TransferReading(
+            accuracy=a,
+            baseline_accuracy=b,
+            retention_pct=100 * a / b,
+            chance_corrected_retention_pct=100 * (a - c) / (b - c),
+            delta_accuracy_pp=100 * (a - b),
+            n_images=n,
+            n_classes=reading.n_classes,
+            chance=c,
+        )
+        correct |= {f"transfer.{name}.accuracy": now, f"transfer.{name}.baseline_accuracy": before}
+    for name in ("val_accuracy", "test_accuracy"):
+        correct[name] = _right(getattr(result, name), n, name + record.target, record.run_id)
+    own = {name: correct[name].accuracy for name in ("val_accuracy", "test_accuracy")}
+    body = {**dict(result), **own, "test_n_images": n, "transfer": transfer, "correct": correct}
+    return record.model_copy(update={"result": Result(**body)})
+
+
+def _right(accuracy: float, n: int, images: str, run: str) -> Correct:
+    hard, own = (
+        np.random.default_rng(int(content_hash(key)[:8], 16)).normal(size=n)
+        for key in ([images], [images, run])
+    )
+    rank = np.argsort(np.argsort(hard + 0.5 * own))
+    return Correct.of(rank < round(accuracy * n))
+
+
 def _stem(name: str) -> str:
     return name.removesuffix("_nats").removesuffix("_bits")
 
@@ -155,4 +196,7 @@ def _fraction(value: float) -> float:
     return float(np.clip(value, 0.0, 1.0))
 
 
-__all__ = ["FACTORS", "METHODS", "RATES", "SEEDS", "TARGETS", "TRANSFERS", "synthetic_records"]
+__all__ = [
+    *("FACTORS", "METHODS", "RATES", "SEEDS", "TARGETS", "TRANSFERS"),
+    *("synthetic_records", "with_images"),
+]

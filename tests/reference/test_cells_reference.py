@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 from run_frames import RATES, made_up_runs, shuffled
 from scipy import stats
+from synthetic_records import synthetic_records, with_images
 
 from clipdrift.analysis import cells, dose, frontier, grid, operating
-from clipdrift.analysis.frame import metric_columns
+from clipdrift.analysis.crossed import binomial
+from clipdrift.analysis.frame import metric_columns, runs_frame
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.intervals import t_ci
 
 RETENTION = "transfer.cifar100.retention_pct"
@@ -65,6 +68,43 @@ def test_values_equal_but_for_rounding_have_no_interval() -> None:
     found = cells.summarise(x[:, None])
     assert (float(found.sd[0]), np.isnan(found.ci_low[0])) == (0.0, True)
     assert t_ci(x) == (None, None)
+
+
+def test_intervals_of_accuracy_and_retention_draw_images_too() -> None:
+    records = [with_images(record, 300) for record in synthetic_records(rates=(1e-5, 1e-4))]
+    images, runs = Images(records), runs_frame(records)
+    rows = cells.rows(runs, images=images)
+    for row in rows:
+        influence = images.influence(row["run_ids"], row["metric"])
+        assert (influence is None) == row["metric"].startswith(("drift.", "levels.", "epoch1."))
+        if influence is None:
+            assert (row["n_images"], row["interval_over"]) == (None, "seeds")
+            continue
+        found = influence.crossed()
+        assert found.mean == pytest.approx(row["mean"], rel=1e-9)
+        assert (row["n_images"], row["image_se"]) == (300, found.image_se)
+        assert (row["ci_low"], row["ci_high"]) == tuple(found.ci)
+        assert row["interval_over"] == "seeds and images"
+    by_cell = {(r["target"], r["method"], r["lr"], r["metric"]): r for r in rows}
+    for row in operating.rows(runs, images=images):
+        same = by_cell[row["target"], row["method"], row["lr"], row["metric"]]
+        assert {key: same[key] for key in row if key in same} == {
+            key: value for key, value in row.items() if key in same
+        }
+
+
+def test_counts_alone_give_accuracies_their_error_and_retention_a_reason() -> None:
+    runs = runs_frame(records := synthetic_records(rates=(1e-5,)))
+    rows = cells.rows(runs, images=Images(records))
+    for row in rows:
+        if row["metric"] == "transfer.cifar10.accuracy":
+            own = runs.set_index("run_id").loc[row["run_ids"], row["metric"]].to_numpy()
+            assert (row["n_images"], row["image_se"]) == (1000, binomial(own, 1000).image_se)
+            assert row["interval_over"] == "seeds and images"
+        if row["metric"] == "transfer.cifar10.retention_pct":
+            assert (row["n_images"], row["image_se"]) == (1000, None)
+            assert row["interval_over"] == "seeds"
+            assert row["reason"] == "single images are not recorded: no error from images"
 
 
 def fit_by_rate(frame: pd.DataFrame) -> dict[float, str]:

@@ -124,10 +124,10 @@ def nulls_are_explained(result: dict[str, Any]) -> None:
     free = {
         *("reason", "lr", "seed", "family", "dropped_reason", "model_reason", "df"),
         *("seed_sd", "edge", "target", "t_floor", "run_id", "method", "words", "detail", "when"),
-        *("proportion_mediated", "detectable_pp", "wilcoxon_method", "fit"),
+        *("proportion_mediated", "detectable_pp", "wilcoxon_method", "fit", "n_images"),
         *("seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp", "at", "val_accuracy", "kind"),
         *("min_accuracy", "within_pp", "min_retention_pct", "would_change"),
-        *("lead_pp", "lead_ci_low", "lead_ci_high"),
+        *("lead_pp", "lead_ci_low", "lead_ci_high", "image_se"),
     }
     for key in row_keys():
         for row in result[key]:

@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.cells import (
-    CellKey,
-    Positions,
-    cells,
-    matrix,
-    number,
-    summarise,
-    why_incomplete,
-)
+from clipdrift.analysis.cells import CellKey, Positions, cells, reached, summarise
 from clipdrift.analysis.frame import in_order
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.paired import default_metrics
 from clipdrift.analysis.signals import VAL_ACCURACY, column
 
@@ -31,47 +24,40 @@ class OperatingPoint(NamedTuple):
     rates: list[float]
 
 
-def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[dict[str, Any]]:
+def rows(
+    frame: pd.DataFrame, *, images: Images | None = None, level: float = 0.95
+) -> list[dict[str, Any]]:
     """What each method reaches and keeps at its best mean validation accuracy over seeds.
 
     The test part has no say in the choice. Equal means: the lower learning rate.
 
+    Args:
+        frame: one row per finished run.
+        images: which images each of these runs was right on.
+        level: coverage.
+
     Returns:
         One dict per backbone, target, method and metric: `backbone, target, role, method, lr,
-        val_accuracy (mean, what was chosen by), metric, n, mean, sd, ci_low, ci_high, run_ids,
-        reason`. Without any validation accuracy one row with nulls and the reason.
+        val_accuracy (mean, what was chosen by)`, and the fields of a row of `cells` but for `fit`.
+        Without any validation accuracy one row with nulls and the reason.
     """
     runs = in_order(frame)
     metrics = default_metrics(runs)
-    values = matrix(runs, metrics)
-    ids = runs["run_id"].to_numpy(dtype=object)
     out: list[dict[str, Any]] = []
     for point in operating_points(runs):
         head = {**point.key._asdict(), "val_accuracy": point.val_accuracy}
         if point.val_accuracy is None:
             out.append({**head, **_EMPTY, "reason": "no validation accuracy in these records"})
             continue
-        own = values[point.runs]
-        found = summarise(own, level)
-        for i, metric in enumerate(metrics):
-            defined = np.isfinite(own[:, i])
-            row = {
-                "metric": metric,
-                "n": int(found.n[i]),
-                "mean": number(found.mean[i]),
-                "sd": number(found.sd[i]),
-                "ci_low": number(found.ci_low[i]),
-                "ci_high": number(found.ci_high[i]),
-                "run_ids": ids[point.runs][defined].tolist(),
-                "reason": why_incomplete(int(found.n[i]), len(own), float(found.sd[i])),
-            }
-            out.append({**head, **row})
+        own = reached(runs.iloc[point.runs], metrics, images or Images(), level)
+        out += [{**head, **row} for row in own]
     return out
 
 
 _EMPTY: dict[str, Any] = {
     "lr": None,
-    **dict.fromkeys(["metric", "n", "mean", "sd", "ci_low", "ci_high"]),
+    **dict.fromkeys(["metric", "n", "mean", "sd", "n_images", "image_se"]),
+    **dict.fromkeys(["ci_low", "ci_high", "interval_over"]),
     "run_ids": [],
 }
 

@@ -39,6 +39,7 @@ from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.families import QUESTIONS
 from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.pairs import compared_with, without_conflicts
 from clipdrift.analysis.signals import matched_runs
 from clipdrift.analysis.supporting import with_supporting
@@ -86,6 +87,7 @@ def analyze(
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
         runs = runs_frame(records)
+        images = Images(records)
         agreeing = without_conflicts(runs, varied)
         compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
@@ -103,7 +105,7 @@ def analyze(
                 "families": families,
             },
             "warnings": caveats.rows(records, faults, varied, compared),
-            "cells": cells.rows(runs, underfit_fraction=underfit),
+            "cells": cells.rows(runs, images=images, underfit_fraction=underfit),
             "paired": paired.rows(
                 runs,
                 varied=varied,
@@ -119,7 +121,7 @@ def analyze(
             "matched_views": matched_views.rows(agreeing, compare_with=compared),
             "ranking": ranked,
             "ranking_agreement": ranking.agreement(ranked),
-            "operating_points": operating.rows(runs),
+            "operating_points": operating.rows(runs, images=images),
             "selection": selection.rows(runs),
             "predictors": predictors.rows(runs),
             "mediation": mediation.rows(agreeing, compare_with=compared),
