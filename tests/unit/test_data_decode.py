@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +181,79 @@ def test_bilinear_with_antialias_is_a_triangle_filter(side: int) -> None:
     expected = np.einsum("rh,hwk,cw->rck", weights, pixels, weights)
     # Pillow rounds after each of its two passes.
     assert np.abs(to_square(pixels, 28, "bilinear") - expected).max() <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_twelve_bits_in_a_file_of_sixteen_are_refused_and_not_shown_black(kind: str) -> None:
+    """Grey is read as it is; of 16-bit colour Pillow keeps the upper bits alone."""
+    scene = picture(40, 30)[..., 0].astype(np.uint16)
+
+    def read(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        out = io.BytesIO()
+        Image.fromarray(values).save(out, kind)
+        return to_square(open_image(out.getvalue()), 28, "bicubic")
+
+    with pytest.raises(UnreadableImageError, match=r"below 4,096 in a 16-bit file.*scale"):
+        read(scene * 16)
+    eight = to_square(Image.fromarray(scene.astype(np.uint8)), 28, "bicubic")
+    assert np.array_equal(read(scene * 257), eight)
+    assert read(np.zeros_like(scene)).max() == 0  # black is black
+    assert read(np.full_like(scene, 4096)).max() == 16
+
+
+def png_of_16_bit_colour(values: NDArray[np.uint16]) -> bytes:
+    """Pillow writes none: an RGB PNG of 16 bits, by the format's own definition."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+
+
+def test_twelve_bits_of_colour_are_refused_too() -> None:
+    scene = picture(40, 30).astype(np.uint16)
+    with pytest.raises(UnreadableImageError, match=r"below 4,096 in a 16-bit file"):
+        to_square(open_image(png_of_16_bit_colour(scene * 16)), 28, "bicubic")
+    whole = to_square(open_image(png_of_16_bit_colour(scene * 257)), 28, "bicubic")
+    assert np.array_equal(whole, to_square(picture(40, 30), 28, "bicubic"))
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("AVIF", ".avif"), ("HEIF", ".heic")])
+def test_avif_and_heic_are_read_where_pillow_can(kind: str, suffix: str, tmp_path: Path) -> None:
+    assert {kind} <= set(decode.formats())
+    assert suffix in decode.suffixes()
+    scene = Image.fromarray(picture(64, 48))
+    scene.save(tmp_path / f"x{suffix}", kind, quality=100)
+    read = to_square(open_image(tmp_path / f"x{suffix}"), 28, "bicubic").astype(int)
+    assert np.abs(read - to_square(scene, 28, "bicubic")).mean() < 4  # both formats lose a little
+
+
+@pytest.mark.parametrize(
+    ("brand", "needed"), [(b"heic", "HEIF.*pillow-heif"), (b"avif", "AVIF.*Pillow 11")]
+)
+def test_formats_that_are_not_installed_are_named(
+    brand: bytes, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "formats", lambda: decode.FORMATS)
+    with pytest.raises(UnreadableImageError, match=needed):
+        open_image(b"\0\0\0\x18ftyp" + brand + b"\0" * 40)
+
+
+def test_a_pipe_and_a_sparse_file_are_unreadable_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match="no plain file"):
+        open_image(tmp_path / "x.png")
+    with (tmp_path / "y.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(3_000_000_000)
+    with pytest.raises(UnreadableImageError, match="at most 250 MB are read"):
+        open_image(tmp_path / "y.png")
+
+
+def test_a_file_under_a_name_that_only_looks_the_same_is_told(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 30)).save(tmp_path / "Ba\u0308r.png")
+    with pytest.raises(UnreadableImageError, match=r"no such file.*Unicode's form NFD"):
+        open_image(tmp_path / "B\u00e4r.png")

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clipdrift.data import builtin
+from clipdrift.data import builtin, hub
 from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.decode import UnreadableImageError
 from clipdrift.data.landcover import LAND_COVER_CLASSES
 from clipdrift.data.sources import open_dataset
 from clipdrift.data.world import WORLD_CLASSES, render_world
@@ -220,3 +221,20 @@ def test_real_images_are_read_in_full(name: str, tmp_path: Path) -> None:
         if last.width == last.height:
             shown = np.asarray(last.resize((28, 28), Image.Resampling.BICUBIC))
             assert np.array_equal(parts[part].pixels[-1], shown)
+
+
+def test_a_path_that_a_hub_sends_is_followed_in_its_cache_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    inside, outside = tmp_path / "hub" / "x.png", tmp_path / "x.png"
+    (tmp_path / "hub" / "link.png").symlink_to(outside)
+    assert hub._source({"bytes": None, "path": str(inside)}) == inside
+    assert hub._source({"bytes": b"x", "path": str(outside)}) == b"x"
+    for path in (outside, tmp_path / "hub" / "link.png", "/etc/passwd", "../x.png"):
+        for cell in (str(path), {"bytes": None, "path": str(path)}):
+            with pytest.raises(UnreadableImageError, match="outside of the hub's cache"):
+                hub._source(cell)

@@ -106,6 +106,51 @@ def test_parquet_with_paths(tmp_path: Path) -> None:
         assert [level_of(part.load(i)) for i in (0, 1)] == [9, 9]
 
 
+TEXT_TYPES = {
+    "string": pa.string(),
+    "large_string": pa.large_string(),
+    "string_view": pa.string_view(),
+    "category": pa.dictionary(pa.int32(), pa.string()),
+    "large_category": pa.dictionary(pa.int8(), pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "struct"])
+@pytest.mark.parametrize("kind", TEXT_TYPES)
+def test_paths_and_labels_of_every_text_type_are_checked_and_stamped(
+    tmp_path: Path, kind: str, wrapped: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.png").write_bytes(encoded(99))
+    for i in (1, 2):
+        (tmp_path / "in" / f"{i}.png").write_bytes(encoded(i))
+
+    def written(*names: str) -> str:
+        texts = pa.array(names).cast(TEXT_TYPES[kind])
+        labels = pa.array(["a", "b"]).cast(TEXT_TYPES[kind])
+        empty = pa.nulls(2, pa.binary())
+        images = pa.StructArray.from_arrays([empty, texts], ["bytes", "path"]) if wrapped else texts
+        return write_parquet(tmp_path / "in" / "t.parquet", images, labels)
+
+    (line,) = faults_of(written("../secret.png", "2.png"))
+    assert "got ../secret.png (1 in all)" in line
+    file = written("1.png", "2.png")
+    part = opened(file)
+    assert [level_of(part.load(i)) for i in (0, 1)] == [1, 2]
+    assert part.class_names == ("a", "b")
+    (tmp_path / "in" / "2.png").write_bytes(encoded(7) + b" ")
+    assert opened(file).identity != part.identity
+
+
+def test_a_path_beside_empty_bytes_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.png").write_bytes(encoded(99))
+    images = pa.array([{"bytes": b"", "path": "../secret.png"}, {"bytes": encoded(1)}], IMAGE)
+    part = opened(write_parquet(tmp_path / "in" / "t.parquet", images, ["a", "b"]))
+    with pytest.raises(UnreadableImageError, match="0 bytes"):
+        part.load(0)
+
+
 def test_an_empty_cell_is_an_unreadable_image(tmp_path: Path) -> None:
     images = pa.array([None, {"bytes": None, "path": None}], IMAGE)
     part = opened(write_parquet(tmp_path / "a.parquet", images, ["a", "b"]))

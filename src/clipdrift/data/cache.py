@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.decode import Interpolation, ResizeMode, Square
+from clipdrift.data.decode import Interpolation, ResizeMode, Square, formats
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.parts import ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
@@ -28,7 +28,7 @@ from clipdrift.errors import DataError, Fault
 from clipdrift.spec import content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """To be raised when the same source is decoded to other pixels than before."""
 
 Report = Callable[[str], None]
@@ -110,7 +110,7 @@ def _prepared(
     where: str,
     tell: Report,
 ) -> PreparedPart:
-    key = identity_of(CACHE_VERSION, part.identity, len(part), *square)[:32]
+    key = identity_of(CACHE_VERSION, formats(), part.identity, len(part), *square)[:32]
     entry, size = cache_dir / key, square.size
     written = _read_entry(entry, key, len(part), size)
     if written is not None and not _intact(entry, written):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,17 @@ def require_columns(have: Sequence[str], image: str, label: str, *, where: str) 
         raise DataError(faults)
 
 
-def image_source(cell: Any, root: Path) -> bytes | Path:
-    """Encoded bytes or a file from raw bytes, a path, or a {bytes, path} struct.
+def image_source(held: bytes | None, path: str | None, root: Path) -> bytes | Path:
+    """The encoded bytes of a row, or else the file that its path leads to from a folder.
 
     Raises:
-        UnreadableImageError: the cell is empty or of another kind.
+        UnreadableImageError: the row has neither.
     """
-    if isinstance(cell, Mapping):
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, bytes):
-        return cell
-    if isinstance(cell, str) and cell:
-        return root / cell
-    raise UnreadableImageError("no image in this row" if not cell else f"a {type(cell).__name__}")
+    if held is not None:
+        return held
+    if path:
+        return root / path
+    raise UnreadableImageError("no image in this row")
 
 
 def require_inside(written: Sequence[str], root: Path, *, where: str) -> None:

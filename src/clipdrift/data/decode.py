@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from clipdrift.data.parts import Loaded
 from clipdrift.paths import read_file
@@ -27,12 +30,24 @@ MAX_BYTES = 250_000_000
 _STRIP_PIXELS = 4_000_000
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""Only these are tried: some other formats of Pillow start outside programs."""
+"""Only these are tried, and those of `MORE`: some formats of Pillow start outside programs."""
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 _PPM = (".ppm", ".pgm", ".pbm", ".pnm")
 SUFFIXES = frozenset((*_JPEG, ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", *_PPM))
 """Of files with images, in any case of letters."""
+
+MORE = {
+    "AVIF": ((".avif",), "Pillow 11.3 or newer"),
+    "HEIF": ((".heic", ".heif"), "pillow-heif"),
+}
+"""Formats that are read where the installed packages can: their suffixes, and what reads them."""
+
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"), "HEIF"
+)
+FEWEST_LEVELS = 4096
+"""Of 65,536: a 16-bit image without a value from here on is one of 12 bits or fewer, and black."""
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -43,6 +58,26 @@ class Square(NamedTuple):
     size: int
     interpolation: Interpolation
     resize_mode: ResizeMode = "shortest"
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """What Pillow reads here and may be asked to."""
+    known = list(FORMATS)
+    if features.check("avif"):
+        known.append("AVIF")
+    try:
+        import pillow_heif
+    except ImportError:
+        return tuple(known)
+    pillow_heif.register_heif_opener()
+    return (*known, "HEIF")
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Of files with images of `formats`, in any case of letters."""
+    return SUFFIXES.union(*(own for kind, (own, _) in MORE.items() if kind in formats()))
 
 
 class UnreadableImageError(Exception):
@@ -60,18 +95,35 @@ def open_image(source: bytes | Path) -> Image.Image:
         data = source if isinstance(source, bytes) else read_file(source, MAX_BYTES)
     except OSError as error:
         text = error.strerror or "cannot be read"
-        raise UnreadableImageError(text[0].lower() + text[1:]) from error
+        raise UnreadableImageError(text[0].lower() + text[1:] + _spelt_otherwise(source)) from error
     if not data:
         raise UnreadableImageError("0 bytes")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats())
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("not an image of a known format") from error
+        raise UnreadableImageError(_unknown(data)) from error
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(_too_many("more")) from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableImageError(_too_many(f"{image.width} x {image.height}"))
     return image
+
+
+def _unknown(data: bytes) -> str:
+    kind = _BRANDS.get(data[8:12], "") if data[4:8] == b"ftyp" else ""
+    if not kind or kind in formats():
+        return "not an image of a known format"
+    return f"{kind}, which is read with {MORE[kind][1]} installed"
+
+
+def _spelt_otherwise(source: bytes | Path) -> str:
+    """A file may be there under a name that looks the same: `é` as one character, or as two."""
+    if isinstance(source, Path):
+        for form in ("NFC", "NFD"):
+            other = source.with_name(unicodedata.normalize(form, source.name))
+            if other.name != source.name and os.path.exists(other):
+                return f" (one is there whose name is in Unicode's form {form})"
+    return ""
 
 
 def to_square(
@@ -84,14 +136,16 @@ def to_square(
     sees what its own processor would show it.
 
     Raises:
-        UnreadableImageError: a pixel format without a fixed range, or a side ratio so extreme
-            that the resized image would exceed `MAX_PIXELS`. Pillow's own errors pass through.
+        UnreadableImageError: a pixel format without a fixed range, 16-bit values that would come
+            out black, or a side ratio so extreme that the resized image would exceed `MAX_PIXELS`.
+            Pillow's own errors pass through.
     """
     if isinstance(loaded, np.ndarray):
         if loaded.shape == (size, size, 3):
             return loaded
         image = Image.fromarray(loaded)
     else:
+        _require_full_range(loaded)
         image = to_rgb(_upright(loaded))
     width, height = size, size
     if resize_mode == "shortest":
@@ -112,6 +166,23 @@ def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
     if width <= height:
         return short_side, int(short_side * height / width)
     return int(short_side * width / height), short_side
+
+
+def _require_full_range(image: Image.Image) -> None:
+    """Cameras and scanners write 12 bits into files of 16, whose white would be our black."""
+    deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    if image.mode.startswith("I;16"):
+        largest = int(np.asarray(image).max())
+    elif deep and image.mode in ("RGB", "RGBA", "LA"):  # Pillow keeps the upper 8 bits of 16
+        bands = image.getextrema()[: 1 if image.mode == "LA" else 3]
+        largest = 256 * max(int(high) for _, high in bands)  # type: ignore[misc]
+    else:
+        return
+    if 0 < largest < FEWEST_LEVELS:
+        raise UnreadableImageError(
+            f"values below {FEWEST_LEVELS:,} in a 16-bit file, which would come out black; "
+            "save it with 8 bits, or scale the values to 0..65,535"
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipdrift.data.decode import SUFFIXES, open_image
+from clipdrift.data.decode import open_image, suffixes
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
 from clipdrift.errors import DataError, Fault
@@ -41,7 +41,7 @@ class _Listing:
             if os.path.isdir(entry):
                 classes += 1
                 self._read_class(entry)
-            elif entry.suffix.lower() in SUFFIXES:
+            elif entry.suffix.lower() in suffixes():
                 stray.append(self._shown(entry))
             else:
                 self.ignored += 1
@@ -61,7 +61,7 @@ class _Listing:
         for entry in self._visible(folder):
             if os.path.isdir(entry):
                 nested.append(entry.name)
-            elif entry.suffix.lower() in SUFFIXES:
+            elif entry.suffix.lower() in suffixes():
                 self.files.append(entry)
                 self.labels.append(folder.name)
             else:
@@ -76,7 +76,7 @@ class _Listing:
             self._fault(
                 "images in every class folder",
                 f"none in {self._shown(folder)}",
-                "Remove the folder, or add images (" + ", ".join(sorted(SUFFIXES)) + ")",
+                "Remove the folder, or add images (" + ", ".join(sorted(suffixes())) + ")",
             )
 
     def _visible(self, folder: Path) -> Iterator[Path]:

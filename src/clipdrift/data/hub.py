@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipdrift.data.cells import image_source, require_columns, written_labels
-from clipdrift.data.decode import open_image
+from clipdrift.data.decode import UnreadableImageError, open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault
 from clipdrift.hub import Unfit, answers, watched
+from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
 if TYPE_CHECKING:
@@ -174,7 +175,22 @@ def _loader(table: Dataset, column: str) -> Any:
     images = table.select_columns([column])
     if isinstance(table.features[column], datasets.Image):
         images = images.cast_column(column, datasets.Image(decode=False))
-    return lambda row: open_image(image_source(images[row][column], Path.cwd()))
+    return lambda row: open_image(_source(images[row][column]))
+
+
+def _source(cell: Any) -> bytes | Path:
+    """Bytes, or a file of the hub's own cache: what a hub sends names no other file of a disk."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    held = cell.get("bytes") if isinstance(cell, Mapping) else cell
+    if isinstance(held, bytes):
+        return held
+    path = cell.get("path") if isinstance(cell, Mapping) else cell
+    caches = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    if isinstance(path, str) and path and all(leads_out(path, cache) for cache in caches):
+        raise UnreadableImageError("a path outside of the hub's cache")
+    return image_source(None, path if isinstance(path, str) else None, Path("/"))
 
 
 def _identity(table: Dataset, spec: DatasetSpec, split: str) -> str:

@@ -7,16 +7,12 @@ encoded bytes, or a struct {bytes, path} as Hugging Face writes it. Rows are cou
 from __future__ import annotations
 
 import csv
-import json
+import io
 import os
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from clipdrift.data.cells import (
     image_source,
@@ -27,12 +23,22 @@ from clipdrift.data.cells import (
 from clipdrift.data.decode import open_image
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.naming import whole_number
+from clipdrift.data.parquet import (
+    BytesColumn,
+    cells_of,
+    has_all_bytes,
+    parquet_faults,
+    require_bounded,
+    schema_names,
+    texts_of,
+)
 from clipdrift.data.parts import DatasetParts, ImagePart, Loaded, file_stamp, identity_of
 from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.paths import read_file
 from clipdrift.spec.datasets import DatasetSpec
 
-if TYPE_CHECKING:
-    from pyarrow.parquet import ParquetFile
+MAX_CSV_BYTES = 200_000_000
+"""About ten times as much in memory once it is rows."""
 
 _Loader = Callable[[int], Loaded]
 
@@ -98,7 +104,7 @@ def _read_csv(path: Path, spec: DatasetSpec, where: str) -> _Table:
     return _Table(
         labels=written_labels(labels, None, where=f"{where}, column {spec.label_column}"),
         names=images,
-        load=lambda row: open_image(image_source(images[row], root)),
+        load=lambda row: open_image(image_source(None, images[row], root)),
         identity=identity_of(
             "csv",
             [file_stamp(path), spec.image_column, spec.label_column],
@@ -109,11 +115,15 @@ def _read_csv(path: Path, spec: DatasetSpec, where: str) -> _Table:
 
 def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            lines = [line for line in csv.reader(handle, strict=True) if line]
+        text = read_file(path, MAX_CSV_BYTES).decode("utf-8-sig")
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(
             Fault(where, "comma-separated UTF-8 text", str(error), "Export it so")
+        ) from error
+    except OSError as error:
+        raise DataError(
+            Fault(where, "a file that can be read", str(error.strerror), "Check it")
         ) from error
     if not lines:
         raise DataError(Fault(where, "a header and rows", "an empty file", "Check the export"))
@@ -134,94 +144,30 @@ def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
 def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
     import pyarrow.parquet as pq
 
-    with _parquet_faults(where):
+    with parquet_faults(where):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
         require_columns(schema.names, spec.image_column, spec.label_column, where=spec.name)
-        labels = file.read(columns=[spec.label_column]).column(0).to_pylist()
-        root, paths = path.parent, _paths_in(file, spec.image_column)
-        whole = _has_all_bytes(file, spec.image_column)
-    read = [] if whole else [name for name in paths if name]
+        columns = (spec.image_column, spec.label_column)
+        require_bounded(file, path.stat().st_size, columns, where)
+        labels = cells_of(file, spec.label_column, where)
+        paths = texts_of(file, spec.image_column, where)
+        # Beside bytes, a path is a name: where every row has bytes, no path is followed.
+        followed = [None] * len(paths) if has_all_bytes(file, spec.image_column) else paths
+    root, read = path.parent, [name for name in followed if name]
     require_inside(read, root, where=where)
-    images = _Column(file, spec.image_column)
+    images = BytesColumn(file, spec.image_column, where)
     return _Table(
         labels=written_labels(
             labels,
-            _schema_names(schema, spec.label_column),
+            schema_names(schema, spec.label_column),
             where=f"{where}, column {spec.label_column}",
         ),
         names=[f"{path.name} row {row} {paths[row] or ''}".rstrip() for row in range(len(labels))],
-        load=lambda row: open_image(image_source(images.cell(row), root)),
+        load=lambda row: open_image(image_source(images.bytes_of(row), followed[row], root)),
         identity=identity_of(
             "parquet",
             [file_stamp(path), spec.image_column, spec.label_column],
             [file_stamp(root / name) for name in read],
         ),
     )
-
-
-@contextmanager
-def _parquet_faults(where: str) -> Iterator[None]:
-    """What pyarrow says of a damaged file, at its footer or at any page of it."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        fault = Fault(where, "a Parquet file", first, "Write or download it again")
-        raise DataError(fault) from error
-
-
-def _schema_names(schema: Any, column: str) -> tuple[str, ...] | None:
-    """The names of a ClassLabel column, which Hugging Face keeps in the schema's metadata."""
-    text = (schema.metadata or {}).get(b"huggingface", b"null")
-    try:
-        names = json.loads(text)["info"]["features"][column]["names"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return tuple(map(str, names)) if isinstance(names, list) else None
-
-
-def _paths_in(file: ParquetFile, column: str) -> list[str | None]:
-    """The path of each row, None where there is none; bytes are not read."""
-    import pyarrow as pa
-
-    kind = file.schema_arrow.field(column).type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return list(file.read(columns=[column]).column(0).to_pylist())
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-        cells = file.read(columns=[f"{column}.path"]).column(0).to_pylist()
-        return [cell["path"] if cell else None for cell in cells]
-    return [None] * int(file.metadata.num_rows)
-
-
-def _has_all_bytes(file: ParquetFile, column: str) -> bool:
-    """Whether no row needs its path: the file counts empty cells itself."""
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    counts = [
-        chunk.statistics.null_count if chunk.statistics else None
-        for chunk in chunks
-        if chunk.path_in_schema == f"{column}.bytes"
-    ]
-    return bool(counts) and not any(count is None or count > 0 for count in counts)
-
-
-class _Column:
-    """Cells of one column, a row group in memory at a time; several threads may ask."""
-
-    def __init__(self, file: ParquetFile, name: str) -> None:
-        self._file, self._name, self._lock = file, name, Lock()
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
-        self._starts = [0, *accumulate(sizes)]
-        self._group, self._cells = -1, None
-
-    def cell(self, row: int) -> Any:
-        group = bisect_right(self._starts, row) - 1
-        with self._lock:
-            if group != self._group:
-                table = self._file.read_row_group(group, columns=[self._name])
-                self._cells, self._group = table.column(0), group
-            assert self._cells is not None
-            return self._cells[row - self._starts[group]].as_py()
