@@ -6,7 +6,7 @@
 
 `pack` puts study file, plan and records (no images, no weights) into `records.tar.xz`. `make`
 analyses them and writes anew what the page shows of them: every block of `real-small.md` between
-`<!-- table: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
+`<!-- made: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
 `real-small/`. `check` says whether the page is what its records give. People write the words.
 """
 
@@ -22,13 +22,15 @@ from pathlib import Path
 
 import results_tables as tables
 
-from clipdrift.analysis.summary import analyze_folder, to_csv
+from clipdrift.analysis.summary import to_csv, write_analysis
 from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
+from clipdrift.report.answer import answers
+from clipdrift.report.study import Study, read_study
 
 KEPT = ("study.yaml", "plan.json", "runs/*/record.json", "after/**/*.json")
 ARCHIVE = "records.tar.xz"
-BLOCK = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pack(study: Path, place: Path) -> None:
@@ -52,10 +54,10 @@ def made(place: Path) -> Iterator[tuple[Path, bytes]]:
     """Every file of a page with what its records give."""
     with tempfile.TemporaryDirectory() as scratch:
         study = unpack(place, Path(scratch))
-        analysis = analyze_folder(study)
-        page = place.with_suffix(".md")
+        analysis = write_analysis(study)
+        read, page = read_study(study), place.with_suffix(".md")
         text = page.read_text(encoding="utf-8")
-        yield page, BLOCK.sub(lambda block: _table(block, analysis), text).encode()
+        yield page, BLOCK.sub(lambda block: _block(block, read), text).encode()
         for path in sorted(place.glob("*.csv")):
             yield path, to_csv(path.stem, analysis[path.stem]).encode()
         figures = sorted(place.glob("*.png"))
@@ -65,9 +67,28 @@ def made(place: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, (study.figures_path / path.name).read_bytes()
 
 
-def _table(block: re.Match[str], analysis: tables.Row) -> str:
+def _block(block: re.Match[str], study: Study) -> str:
     name, *arguments = block[2].split()
-    return f"{block[1]}{tables.TABLES[name](analysis, *arguments)}{block[3]}"
+    make = {"answer": answer, "limits": limits}.get(name)
+    text = make(study, *arguments) if make else tables.TABLES[name](study.analysis, *arguments)
+    return f"{block[1]}{text}{block[3]}"
+
+
+def answer(study: Study, target: str) -> str:
+    """The sentences that the report opens with."""
+    return _sentences(study, target, "sentences")
+
+
+def limits(study: Study, target: str) -> str:
+    """What the report says that the records cannot tell."""
+    return _sentences(study, target, "limits")
+
+
+def _sentences(study: Study, target: str, part: str) -> str:
+    place = next(i for i, place in enumerate(study.places) if place.target == target)
+    found = getattr(answers(study)[place], part)
+    texts = ("".join(piece if isinstance(piece, str) else piece.text for piece in s) for s in found)
+    return "".join(f"- {text}\n" for text in texts).replace("\u00a0", " ")
 
 
 def main(task: str, *places: str) -> int:

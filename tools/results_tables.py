@@ -119,6 +119,37 @@ def agreement(analysis: Row) -> str:
     return table(["target", "metric", "views", "methods", "tau", "p", "first"], lines)
 
 
+def compared(analysis: Row, target: str, first: str, second: str) -> str:
+    """Two methods in what they keep: at equal accuracy and movement, where both fit, per rate."""
+    pair = {"target": target, "method_a": first, "method_b": second}
+    lines = []
+    for outcome in outcomes_of(analysis):
+        views = list(pick(analysis["matched_views"], metric=outcome, **pair))
+        tests = list(pick(analysis["paired"], metric=outcome, **pair))
+        for view, what in (("equal_val_accuracy", "validation accuracy"),
+                           ("equal_weight_drift", "weight movement")):  # fmt: skip
+            for row in (row for row in views if row["view"] == view and row["at"] is not None):
+                at = f"{100 * row['at']:.1f} %" if what.startswith("val") else f"{row['at']:.3g}"
+                lines.append([outcome, f"equal {what}, {at}", *interval(row, "diff"), "–"])
+        for row in (row for row in tests if row["scope"] in ("both_fit", "per_lr", "grid_mean")):
+            scope = {"both_fit": "rates at which both fit", "grid_mean": "mean over the grid"}
+            where = scope.get(row["scope"]) or f"rate {row['lr']:g}"
+            p = number(row["p_holm"], "{:.2g}")
+            lines.append([outcome, where, *interval(row, "mean_diff"), p])
+    head = ["kept on", "held equal", f"{first} less {second}, points", "95 % interval", "Holm p"]
+    short = {name: name.split(".", 1)[1].rsplit(".", 1)[0] for name in outcomes_of(analysis)}
+    return table(head, ([short[name], *rest] for name, *rest in lines))
+
+
+def interval(row: Row, value: str) -> list[str]:
+    """A difference and its interval, or why there is none."""
+    if row[value] is None:
+        return ["–", row["reason"] or "–"]
+    if row["ci_low"] is None:
+        return [f"{row[value]:+.1f}", row["reason"] or "–"]
+    return [f"{row[value]:+.1f}", f"{row['ci_low']:+.1f} to {row['ci_high']:+.1f}"]
+
+
 def frontier(analysis: Row) -> str:
     lines = [
         [
@@ -152,6 +183,27 @@ def choice(analysis: Row) -> str:
     ]
     head = ["target", "budget", "standing", "method", "LR", "alpha", "test accuracy", "kept"]
     return table([*head, "meets", "chosen"], lines)
+
+
+def predictors(analysis: Row, most: str = "12") -> str:
+    """The signals that rank runs most like their retention, each in the better of its forms."""
+    rows = [row for row in analysis["predictors"] if row["spearman_overall"] is not None]
+    rows.sort(key=lambda row: -abs(row["spearman_overall"]))
+    best = {(row["signal"].strip("|"), row["when"], row["outcome"]): row for row in reversed(rows)}
+    rows = [row for row in rows if any(row is one for one in best.values())]
+    lines = [
+        [
+            row["signal"],
+            row["when"],
+            row["outcome"].split(".", 1)[-1],
+            number(row["spearman_overall"], "{:+.2f}"),
+            number(row["within_group_mean_signed"], "{:+.2f}"),
+            str(row["n"]),
+        ]
+        for row in rows[: int(most)]
+    ]
+    head = ["signal", "when", "kept on", "rank correlation", "within target and method", "runs"]
+    return table(head, lines)
 
 
 def forewarned(analysis: Row) -> str:
@@ -192,10 +244,12 @@ def stopped(analysis: Row) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     "cells": cells,
+    "compared": compared,
     "ranks": ranks,
     "agreement": agreement,
     "frontier": frontier,
     "choice": choice,
+    "predictors": predictors,
     "forecast": forewarned,
     "stopping": stopped,
 }
