@@ -19,9 +19,11 @@ from clipdrift.penalties.held import HeldNear, held_near
 from clipdrift.plan import require_fit
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.reading.baseline import probe, score
+from clipdrift.reading.post_hoc import ENDS
 from clipdrift.reading.screening import Predictor
 from clipdrift.spec import RunConfig, StudySpec, expand
 from clipdrift.spec.methods import LpFtSpec
+from clipdrift.spec.parts import interpolation_paths
 from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.training.loop import train
 
@@ -95,7 +97,7 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
     if isinstance(run.method, LpFtSpec):  # each image once, or twice with its mirror
         scored += len(target.train) * min(run.method.probe_epochs, 2)
     asked = run.evaluation
-    scored += whole + len(asked.interpolation) * (len(target.val) + len(target.test) + whole)
+    scored += whole + _between(run, len(target.val) + len(target.test), whole)
     scored += sum(len(images) for images in target.corrupted.values())
     scored += len(asked.corruptions) * len(asked.corruption_severities) * len(target.test)
     return (
@@ -104,6 +106,18 @@ def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:
         + (epochs + 1) * len(target.probe) * speed.probe
         + scored * speed.score
     )
+
+
+def _between(run: RunConfig, own: int, transfer: int) -> int:
+    """Images scored on all paths of interpolated weights: own ones and those of transfer sets."""
+    alphas = run.evaluation.interpolation
+    inside = sum(alpha not in ENDS for alpha in alphas)
+    images = {
+        "encoder": len(alphas) * (own + transfer),
+        "with_head": len(alphas) * own,
+        "factors": inside * (own + transfer),
+    }
+    return sum(images[path] for path in interpolation_paths(run.evaluation, run.method))
 
 
 def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:

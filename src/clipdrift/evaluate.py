@@ -12,14 +12,17 @@ from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
+from clipdrift.methods.interpolate import starts
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import main_numbers
 from clipdrift.reading.post_hoc import read_post_hoc
+from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import Result
 from clipdrift.run.files import file_hashes
 from clipdrift.spec import RunConfig
+from clipdrift.spec.parts import interpolation_paths
 from clipdrift.worker import strict_float32
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
@@ -129,7 +132,10 @@ def _measure(
     prompts = gauge.target.prompts
     model = reload(gauge.backbone, config.method, len(prompts), run_dir, prompts=prompts).to(device)
     gauge.require_adapted(model)
-    extra = read_post_hoc(gauge, model, config.evaluation)
+    start = {}
+    if set(interpolation_paths(config.evaluation, config.method)) - {"encoder"}:
+        start = starts(model_at_start(gauge, config, device))
+    extra = read_post_hoc(gauge, model, config.evaluation, start)
     return read_result(gauge, model).model_copy(update={"extra": extra.numbers})
 
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from small_models import adapted, land_cover, perturb
+from small_models import adapted, land_cover, mini_clip, perturb
 from small_study import study
 
+from clipdrift.analysis import extras
 from clipdrift.data.corruptions import SEVERITIES, corrupt
 from clipdrift.errors import SpecError
-from clipdrift.reading.post_hoc import corrupted_accuracy, undefined_extra
+from clipdrift.materials import TargetMaterial, load_materials
+from clipdrift.methods.interpolate import starts
+from clipdrift.reading.baseline_files import ensure_baselines
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.post_hoc import (
+    PostHoc,
+    corrupted_accuracy,
+    read_post_hoc,
+    undefined_extra,
+)
 from clipdrift.reading.screening import Predictor
+from clipdrift.reading.start import model_at_start
+from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec, expand
-from clipdrift.spec.parts import Corruption
+from clipdrift.spec.parts import Corruption, interpolation_paths
 
 
 @pytest.mark.parametrize(("kind", "severity"), [("contrast", 5), ("gaussian_noise", 2)])
@@ -80,6 +93,93 @@ def test_the_identity_of_runs_measured_before_the_fields_were_there() -> None:
     last = [{"kind": "last_blocks", "blocks": 2}]
     assert identity(study(methods=last)).startswith("12636623c4404e44")
     assert identity(study(methods=["linear_probe"])).startswith("379e4ec6c2e3d6e0")
+    half: dict[str, object] = {"interpolation": [0.5]}
+    assert identity(study(evaluation=half)).startswith("80040977d50c0e02")
+    assert identity(study(evaluation=half, methods=["lora"])).startswith("dffc99b04aefe6c2")
+
+
+PATHS = ["encoder", "with_head", "factors"]
+
+
+@pytest.mark.parametrize(
+    ("method", "paths"),
+    [
+        ({"kind": "full_ft"}, ["encoder"]),
+        ({"kind": "full_ft", "head_init": "text"}, ["encoder", "with_head"]),
+        ({"kind": "full_ft", "head_init": "text", "head": "frozen"}, ["encoder"]),
+        ({"kind": "full_ft", "loss": "contrastive"}, ["encoder"]),
+        ({"kind": "lora"}, ["encoder", "factors"]),
+        ({"kind": "lora", "head_init": "text"}, PATHS),
+    ],
+)
+def test_a_method_has_the_paths_that_it_can_have(method: dict[str, str], paths: list[str]) -> None:
+    def asked(**evaluation: object) -> StudySpec:
+        return study(methods=[method], evaluation=evaluation)
+
+    whole = asked(interpolation=[0.5], interpolation_paths=PATHS)
+    assert interpolation_paths(whole.evaluation, whole.methods[0]) == paths
+    nothing = asked(interpolation_paths=PATHS)
+    assert interpolation_paths(nothing.evaluation, nothing.methods[0]) == []
+    assert identity(nothing) == identity(asked())
+    encoder = identity(asked(interpolation=[0.5], interpolation_paths=["encoder"]))
+    assert (identity(whole) == encoder) == (paths == ["encoder"])
+
+
+@pytest.fixture(scope="module")
+def lora_from_texts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[PostHoc, TargetMaterial]:
+    """What is read along all three paths of a LoRA whose head started at the class texts."""
+    folder = tmp_path_factory.mktemp("paths")
+    spec = study(
+        transfers=[{"name": "digits", "builtin": "digits", "n_images": 20}],
+        methods=[{"kind": "lora", "head_init": "text"}],
+        splits={"val_per_class": 2, "test_per_class": 3},
+        evaluation={"interpolation": [0, 0.5, 1], "interpolation_paths": PATHS},
+    )
+    materials = load_materials(spec, cache_dir=folder / "cache")
+    out = StudyFolder(folder / "out")
+    out.create()
+    ensure_baselines(spec, materials, out, lambda text: None)
+    (config, *_) = expand(spec, precision="float32")
+    gauge = Gauge.of_run(config, materials, out)
+    model = model_at_start(gauge, config, "cpu")
+    start = starts(model)
+    perturb(model, 0.1)
+    return read_post_hoc(gauge, model, spec.evaluation, start), gauge.target
+
+
+def test_every_path_is_read_under_a_name_of_its_own(
+    lora_from_texts: tuple[PostHoc, TargetMaterial],
+) -> None:
+    found, known = lora_from_texts[0]
+    names = [extras.interpolated(f"extra.{name}") for name in found]
+    assert Counter(name.path for name in names if name) == dict.fromkeys(extras.PATHS, 3 * 4)
+    accuracy = "test_accuracy"
+    # At the ends encoder and factors are the same model; the head is the adapted one at 1 only.
+    for alpha in (0, 1):
+        plain = found[f"interpolation.{alpha}.{accuracy}"]
+        assert found[f"interpolation_factors.{alpha}.{accuracy}"] == plain
+    assert found[f"interpolation_with_head.1.{accuracy}"] == found[f"interpolation.1.{accuracy}"]
+    # Transfer is read without a head; where factors lie between, the encoder is another one.
+    for alpha in ("0", "0.5", "1"):
+        kept = found[f"interpolation.{alpha}.transfer.digits.accuracy"]
+        assert found[f"interpolation_with_head.{alpha}.transfer.digits.accuracy"] == kept
+    assert found["interpolation.0.transfer.digits.retention_pct"] == 100
+    for name in ("interpolation_with_head.0.5", "interpolation_factors.0.5"):
+        assert known[f"extra.{name}.{accuracy}"].accuracy == found[f"{name}.{accuracy}"]
+
+
+def test_with_the_head_alpha_0_is_the_zero_shot_classifier(
+    lora_from_texts: tuple[PostHoc, TargetMaterial],
+) -> None:
+    found, target = lora_from_texts
+    images = torch.from_numpy(target.test.take(slice(None)))
+    with torch.no_grad():
+        texts = mini_clip().text_features(target.prompts)
+        predicted = (mini_clip().encoder()(images) @ texts.T).argmax(dim=1).numpy()
+    hits = (predicted == target.test.labels).mean()
+    assert found.numbers["interpolation_with_head.0.test_accuracy"] == hits
 
 
 def test_null_readings_have_a_reason() -> None:

@@ -207,6 +207,7 @@ def test_leakage_free_presets_interpolate_weights_and_classify_seven_corrupted_t
 ) -> None:
     spec = spec_of(preset)
     assert spec.evaluation.interpolation == [0, 0.25, 0.5, 0.75, 1]
+    assert spec.evaluation.interpolation_paths == ["encoder", "factors"]
     eurosat, *others = spec.targets
     assert [target.corrupted for target in others] == [[]] * len(others)
     found = {}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clipdrift.analysis.after import grouped
 from clipdrift.analysis.cells import CellKey, Positions, cells
-from clipdrift.analysis.extras import interpolated
+from clipdrift.analysis.extras import interpolations
 from clipdrift.analysis.frame import numbers
 from clipdrift.analysis.intervals import cluster_resamples
 from clipdrift.analysis.signals import Floats, column
@@ -114,8 +114,7 @@ def fields(
 
 def _alphas(runs: pd.DataFrame) -> list[float]:
     """The adapted weights first, then what was read of interpolated ones, by falling alpha."""
-    found = (interpolated(name) for name in map(str, runs.columns))
-    between = {item.alpha for item in found if item is not None} - {ADAPTED}
+    between = {item.alpha for item in interpolations(map(str, runs.columns))} - {ADAPTED}
     return [ADAPTED, *sorted(between, reverse=True)]
 
 

@@ -1,8 +1,9 @@
 """What was measured beyond the fields of a record: weight interpolation, corrupted test parts.
 
 Records keep both under `result.extra`: `interpolation.<alpha>.<metric>`, alpha = 0 the untouched
-weights and 1 the adapted ones, and `corruption.<name>.<severity>.accuracy`, without a severity for
-damaged copies that came as data.
+weights and 1 the adapted ones, `interpolation_with_head.`... where the head lies between too,
+`interpolation_factors.`... where LoRA's factors do each by itself; and
+`corruption.<name>.<severity>.accuracy`, without a severity for damaged copies that came as data.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_INTERPOLATION = re.compile(r"extra\.interpolation\.(\d+(?:\.\d+)?)\.([a-z].*)")
+PATHS = {"": "weights", "_with_head": "weights and head", "_factors": "factors"}
+"""What follows `interpolation` in a name -> what lies between, for people."""
+
+_INTERPOLATION = re.compile(rf"extra\.interpolation({'|'.join(PATHS)})\.(\d+(?:\.\d+)?)\.([a-z].*)")
 _CORRUPTION = re.compile(r"extra\.corruption\.(.+?)(?:\.(\d+))?\.accuracy")
 
 
@@ -21,6 +25,8 @@ class Interpolated(NamedTuple):
     name: str
     alpha: float
     metric: str
+    path: str
+    """One of `PATHS`."""
 
 
 class Corrupted(NamedTuple):
@@ -39,11 +45,11 @@ class Corrupted(NamedTuple):
 def interpolated(name: str) -> Interpolated | None:
     """Read the name of a metric.
 
-    >>> interpolated("extra.interpolation.0.25.transfer.cifar100.accuracy")[1:]
-    (0.25, 'transfer.cifar100.accuracy')
+    >>> interpolated("extra.interpolation_with_head.0.25.transfer.cifar100.accuracy")[1:]
+    (0.25, 'transfer.cifar100.accuracy', '_with_head')
     """
     match = _INTERPOLATION.fullmatch(name)
-    return None if match is None else Interpolated(name, float(match[1]), match[2])
+    return None if match is None else Interpolated(name, float(match[2]), match[3], match[1])
 
 
 def corrupted(name: str) -> Corrupted | None:
@@ -56,10 +62,11 @@ def corrupted(name: str) -> Corrupted | None:
     return None if match is None else Corrupted(name, match[1], int(match[2]) if match[2] else None)
 
 
-def interpolations(names: Iterable[str]) -> list[Interpolated]:
-    """All of them, by alpha."""
+def interpolations(names: Iterable[str], path: str = "") -> list[Interpolated]:
+    """All on one of `PATHS`, by alpha."""
     found = (interpolated(name) for name in names)
-    return sorted((item for item in found if item), key=lambda item: (item.alpha, item.metric))
+    there = (item for item in found if item is not None and item.path == path)
+    return sorted(there, key=lambda item: (item.alpha, item.metric))
 
 
 def corruptions(names: Iterable[str]) -> list[Corrupted]:
@@ -71,6 +78,7 @@ def corruptions(names: Iterable[str]) -> list[Corrupted]:
 
 
 __all__ = [
+    "PATHS",
     "Corrupted",
     "Interpolated",
     "corrupted",

@@ -1,14 +1,16 @@
 """Weights between the untouched and the adapted encoder, tried on and taken off again.
 
 Reference: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT), equation 1. The
-head is the adapted one throughout, as an untouched one does not exist; with a contrastive loss the
-text side lies between as well, and classes are read by it.
+untouched model has no head: the adapted one is kept, or lies between as well from where it started,
+which for class texts makes WiSE-FT whole. With a contrastive loss the text side lies between, and
+classes are read by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,11 +24,33 @@ HEAD = "head."
 LORA_A, LORA_B = ".lora_A.", ".lora_B."
 
 
+def starts(model: AdaptedModel) -> dict[str, Tensor]:
+    """Of a model at step 0, the tensors without an untouched value: its head and LoRA's A."""
+    return {
+        name: value.detach().clone()
+        for name, value in model.trained().items()
+        if name.startswith(HEAD) or LORA_A in name
+    }
+
+
+def of_path(path: str, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `starts` that lie between on a path of `EvaluationSpec.interpolation_paths`."""
+    marks = {"with_head": HEAD, "factors": LORA_A}
+    return {name: v for name, v in start.items() if path in marks and marks[path] in name}
+
+
 @contextmanager
 def interpolated(
-    model: AdaptedModel, backbone: Backbone, alpha: float
+    model: AdaptedModel,
+    backbone: Backbone,
+    alpha: float,
+    start: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Iterator[tuple[AdaptedModel, dict[str, Tensor]]]:
     """A model with its encoder at theta(alpha); the adapted one is as it was on leaving.
+
+    Args:
+        start: trained tensors that have no untouched value and lie between all the same, by name,
+            as they were at step 0.
 
     Yields:
         The model to be scored, and every trained tensor of it by name, head included.
@@ -35,14 +59,14 @@ def interpolated(
         ValueError: if no plain weights amount to the adapted tower.
     """
     if model.family.in_place:
-        with _in_place(model, backbone, alpha) as trained:
+        with _in_place(model, backbone, alpha, start) as trained:
             yield model, trained
     else:
-        yield _on_plain_weights(model, backbone, alpha)
+        yield _on_plain_weights(model, backbone, alpha, start)
 
 
 def _on_plain_weights(
-    model: AdaptedModel, backbone: Backbone, alpha: float
+    model: AdaptedModel, backbone: Backbone, alpha: float, start: Mapping[str, Tensor]
 ) -> tuple[AdaptedModel, dict[str, Tensor]]:
     """A plain model under the adapted head that holds theta(alpha) of the merged weights."""
     whole = merged(model)
@@ -51,24 +75,30 @@ def _on_plain_weights(
     there = Merged(
         between(backbone.vision_state(), whole.tower, alpha),
         between(backbone.projection_state(), whole.projection, alpha),
-        whole.head,
+        between({**whole.head, **_head(start)}, whole.head, alpha),
         between(untouched_text(backbone, whole.text), whole.text, alpha),
     )
     plain = as_model(there, backbone, model.spec, model.texts.prompts if model.texts else None)
-    if model.texts is None:
-        plain.head = model.head
     return plain, plain.snapshot()
 
 
+def _head(start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The head's own tensors among them, under the names that a head has for them."""
+    return {name.removeprefix(HEAD): v for name, v in start.items() if name.startswith(HEAD)}
+
+
 @contextmanager
-def _in_place(model: AdaptedModel, backbone: Backbone, alpha: float) -> Iterator[dict[str, Tensor]]:
+def _in_place(
+    model: AdaptedModel, backbone: Backbone, alpha: float, start: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
     """The tensors that train at theta(alpha), put back on leaving.
 
     Of a LoRA pair only B is scaled: W_0 + (alpha_lora / r) (a B) A is theta(a) exactly, and the
-    configuration that the scaling is read from stays true.
+    configuration that the scaling is read from stays true. Where A_0 is in `start`, A lies between
+    as well: the update is (alpha_lora / r) a B ((1 - a) A_0 + a A), which is no straight line.
     """
     kept = model.snapshot()
-    untouched = _untouched(kept, backbone)
+    untouched = {**_untouched(kept, backbone), **start}
     moved = between(untouched, {name: kept[name] for name in untouched}, alpha)
     try:
         model.rewind({**kept, **moved})

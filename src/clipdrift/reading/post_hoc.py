@@ -1,26 +1,29 @@
 """What is read of a finished run beside its result: interpolated weights, a damaged test part.
 
 Names of the readings are those of `result.extra`:
-`interpolation.<alpha>.<metric>`, `corruption.<name>.<severity>.accuracy` for damage done here, and
+`interpolation.<alpha>.<metric>`, and for the other paths `interpolation_with_head.`... and
+`interpolation_factors.`...; `corruption.<name>.<severity>.accuracy` for damage done here, and
 `corruption.<name>.accuracy` for damaged copies of the test part that the study names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from clipdrift.data.corruptions import corrupt
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
-from clipdrift.methods.interpolate import interpolated
+from clipdrift.methods.interpolate import interpolated, of_path
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import Readable, main_numbers
 from clipdrift.reading.target import classified, read_val
 from clipdrift.records.correct import Correct
-from clipdrift.spec.parts import EvaluationSpec
+from clipdrift.spec.parts import EvaluationSpec, interpolation_paths
 
 Numbers = dict[str, float | None]
 
@@ -32,22 +35,39 @@ class PostHoc(NamedTuple):
     correct: dict[str, Correct]
 
 
+ENDS = (0, 1)
+"""Alphas at which all ways between two encoders are the same."""
+
 CORRUPTED_AT_ONCE = 1024
 """Damaged copies that exist at a time: 150 MB at 224 pixels."""
 
 
-def read_post_hoc(gauge: Gauge, model: AdaptedModel, asked: EvaluationSpec) -> PostHoc:
+def read_post_hoc(
+    gauge: Gauge, model: AdaptedModel, asked: EvaluationSpec, start: Mapping[str, Tensor]
+) -> PostHoc:
     """All that the study asks for; the model is left as it was.
+
+    Args:
+        start: `starts` of the model as it was at step 0.
 
     Raises:
         AdapterInactiveError: if the encoder that is scored is not the interpolated one.
     """
     found: Numbers = {}
     correct: dict[str, Correct] = {}
+    straight: dict[float, PostHoc] = {}
     plain = model.vision_state() is not None
-    for alpha in asked.interpolation:
-        at = _at(gauge, model, alpha) if plain else PostHoc(dict.fromkeys(_names(gauge)), {})
-        name = f"interpolation.{alpha:g}"
+    paths = interpolation_paths(asked, model.spec)
+    for path, alpha in itertools.product(paths, asked.interpolation):
+        at = PostHoc(dict.fromkeys(_names(gauge)), {})
+        if path == "factors" and alpha in ENDS and alpha in straight:
+            at = straight[alpha]
+        elif plain:
+            encoder = straight.get(alpha) if path == "with_head" else None
+            at = _at(gauge, model, alpha, of_path(path, start), encoder)
+        if path == "encoder":
+            straight[alpha] = at
+        name = f"interpolation{'' if path == 'encoder' else f'_{path}'}.{alpha:g}"
         found.update({f"{name}.{key}": value for key, value in at.numbers.items()})
         correct.update({f"extra.{name}.{key}": value for key, value in at.correct.items()})
     for kind in asked.corruptions:
@@ -60,19 +80,33 @@ def read_post_hoc(gauge: Gauge, model: AdaptedModel, asked: EvaluationSpec) -> P
     return PostHoc(found, correct)
 
 
-def _at(gauge: Gauge, model: AdaptedModel, alpha: float) -> PostHoc:
-    """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that."""
-    with interpolated(model, gauge.backbone, alpha) as (there, trained):
+def _at(
+    gauge: Gauge,
+    model: AdaptedModel,
+    alpha: float,
+    start: Mapping[str, Tensor],
+    same_encoder: PostHoc | None,
+) -> PostHoc:
+    """Accuracies and retention at theta(alpha). Validation too: alpha is chosen on that.
+
+    same_encoder: what was read of this encoder under another head, which transfer does not need.
+    """
+    with interpolated(model, gauge.backbone, alpha, start) as (there, trained):
         gauge.require_adapted(there, trained)
         val = read_val(gauge, there)
         test = classified(gauge, there, gauge.target.test)
-        transfers = gauge.zero_shot(there, whole=True)
-    found: Numbers = {"test_accuracy": test.accuracy, **main_numbers(transfers.readings)}
-    correct = {**val["correct"], "test_accuracy": test}
+        kept = same_encoder or _transfers(gauge, there)
+    found: Numbers = {**kept.numbers, "test_accuracy": test.accuracy}
+    correct = {**kept.correct, **val["correct"], "test_accuracy": test}
     if val["val_accuracy"] is not None:
-        found = {"val_accuracy": val["val_accuracy"], **found}
-    now = {k: v for k, v in transfers.correct.items() if not k.endswith(".baseline_accuracy")}
-    return PostHoc(found, {**correct, **now})
+        found["val_accuracy"] = val["val_accuracy"]
+    return PostHoc(found, correct)
+
+
+def _transfers(gauge: Gauge, model: AdaptedModel) -> PostHoc:
+    found = gauge.zero_shot(model, whole=True)
+    now = {k: v for k, v in found.correct.items() if not k.endswith(".baseline_accuracy")}
+    return PostHoc(main_numbers(found.readings), now)
 
 
 def _names(gauge: Gauge) -> list[str]:

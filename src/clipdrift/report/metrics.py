@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
-from clipdrift.analysis.extras import corrupted, interpolated
+from clipdrift.analysis.extras import PATHS, corrupted, interpolated
 from clipdrift.analysis.signals import is_size
 
 EPOCH1 = "epoch1."
@@ -123,7 +123,8 @@ def _described(name: str) -> Metric:
     between, worsened = interpolated(name), corrupted(name)
     if between is not None:
         inner = metric(between.metric)
-        return replace(inner, name=name, label=f"{inner.label}, α = {between.alpha:g}")
+        lies = f" of {PATHS[between.path]}" if between.path else ""
+        return replace(inner, name=name, label=f"{inner.label}, α = {between.alpha:g}{lies}")
     if worsened is not None:
         return Metric(name, f"Accuracy, {worsened.label}", "%", 100.0, 1)
     if name.startswith("untouched."):

@@ -6,17 +6,22 @@ Nothing here knows of other runs. The folder of a run holds its weights and per-
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.materials import Materials
-from clipdrift.methods.adapted import AdaptedModel, build
+from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.methods.interpolate import starts
 from clipdrift.provenance import peak_memory_bytes, provenance
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
+from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, Result
@@ -74,7 +79,8 @@ class Run:
         clear_unfinished(self.path)
         if self.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats(self.device)
-        model = self._build()
+        model = model_at_start(self.gauge, self.config, self.device)
+        start = starts(model)
         record = RunRecord.of_run(
             self.config,
             self.identity,
@@ -98,7 +104,7 @@ class Run:
         record.warnings += self.epochs.warnings()
         if kept is not None:
             record.selected_epoch = kept.reading.epoch
-            record.result = self._finish(model, kept)
+            record.result = self._finish(model, kept, start)
             record.undefined = {
                 **undefined_reasons(record.result, not_read(self.gauge.backbone, model)),
                 **undefined_extra(record.result.extra, model),
@@ -120,21 +126,7 @@ class Run:
             return None
         return self.stop_rule.verdict(self.config, self.gauge.backbone.name, history)
 
-    def _build(self) -> AdaptedModel:
-        text = None
-        if self.config.method.head_init == "text":
-            text = self.gauge.backbone.text_features(self.gauge.target.prompts)
-        model = build(
-            self.gauge.backbone,
-            self.config.method,
-            len(self.gauge.target.prompts),
-            seed=self.config.seed,
-            text_features=text,
-            prompts=self.gauge.target.prompts,
-        )
-        return model.to(self.device)
-
-    def _finish(self, model: AdaptedModel, kept: Selected) -> Result:
+    def _finish(self, model: AdaptedModel, kept: Selected, start: Mapping[str, Tensor]) -> Result:
         """Back to the selected epoch: prove the path, read test and transfers, keep the weights."""
         model.rewind(kept.weights)
         self.gauge.require_adapted(model, kept.weights)
@@ -146,7 +138,7 @@ class Run:
         save_attention_pictures(
             model.encoder, self.gauge.backbone, self.gauge.probe, self.path / "attention"
         )
-        extra = read_post_hoc(self.gauge, model, self.config.evaluation)
+        extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),

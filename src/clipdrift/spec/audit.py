@@ -66,7 +66,8 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
         ("transfers", [transfer.name for transfer in spec.transfers]),
         ("methods", [method.name for method in spec.methods]),
     ]
-    for key in ("interpolation", "corruptions", "corruption_severities", "probes"):
+    several = ("interpolation", "interpolation_paths", "corruptions", "corruption_severities")
+    for key in (*several, "probes"):
         lists.append((f"evaluation.{key}", getattr(spec.evaluation, key)))
     for i, target in enumerate(spec.targets):
         lists.append((f"targets.{i}.corrupted", [part.name for part in target.corrupted]))

@@ -9,7 +9,13 @@ from typing import Any, Literal
 
 from clipdrift.spec.datasets import Part, ProbeSpec, SplitSpec, TargetSpec, TransferSpec
 from clipdrift.spec.methods import MethodSpec, asked_of_method
-from clipdrift.spec.parts import BackboneSpec, EvaluationSpec, ScheduleSpec, StudySpec
+from clipdrift.spec.parts import (
+    BackboneSpec,
+    EvaluationSpec,
+    ScheduleSpec,
+    StudySpec,
+    interpolation_paths,
+)
 
 PROTOCOL_VERSION = 2
 """Raised whenever a change of code changes the numbers of a run; part of every identity."""
@@ -59,6 +65,8 @@ class RunConfig(Part):
         if not corrupted:  # as for what `_asked` drops
             resolved["target"].pop("corrupted")
         resolved["evaluation"] = _asked(resolved["evaluation"])
+        if (paths := interpolation_paths(self.evaluation, self.method)) not in ([], ["encoder"]):
+            resolved["evaluation"]["interpolation_paths"] = paths
         resolved["backbone"] = None
         resolved["method"] = asked_of_method(resolved["method"])
         return content_hash(
@@ -130,6 +138,7 @@ def _resolve(
 def _asked(evaluation: dict[str, Any]) -> dict[str, Any]:
     """What is not asked for changes no record, and keeps the identity that runs had before it."""
     dropped = [key for key in ("interpolation", "corruptions", "probes") if not evaluation[key]]
+    dropped.append("interpolation_paths")  # those of the method are said beside
     if "corruptions" in dropped:
         dropped.append("corruption_severities")
     kept = {key: value for key, value in evaluation.items() if key not in dropped}

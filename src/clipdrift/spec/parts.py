@@ -19,7 +19,7 @@ from clipdrift.spec.datasets import (
     added,
     broken_rule,
 )
-from clipdrift.spec.methods import LearningRate, MethodBase, MethodSpec
+from clipdrift.spec.methods import LearningRate, LoraSpec, MethodBase, MethodSpec
 
 __all__ = [
     "BackboneSpec",
@@ -76,6 +76,11 @@ Corruption = Literal[
 ]
 
 
+InterpolationPath = Literal["encoder", "with_head", "factors"]
+"""encoder: and projection, the head as adapted. with_head: the head too, where it starts at the
+class texts and trains. factors: of LoRA, A and B each from where it started."""
+
+
 class EvaluationSpec(Part):
     """What is read when. Drift and validation accuracy are read after every epoch."""
 
@@ -86,6 +91,12 @@ class EvaluationSpec(Part):
     interpolation: list[Alpha] = Field(
         [], description="read the kept weights also at (1 - a) untouched + a adapted, for these a"
     )
+    interpolation_paths: list[InterpolationPath] = Field(
+        ["encoder", "with_head"],
+        min_length=1,
+        description="with_head: the head lies between too, of methods with head_init: text; "
+        "factors: of lora, A and B do each by itself, so that its update takes no straight way",
+    )
     corruptions: list[Corruption] = Field(
         [], description="read the test part also under these kinds of damage"
     )
@@ -95,6 +106,15 @@ class EvaluationSpec(Part):
     probes: list[Name] = Field(
         [], description="drift signals that other packages add, by the names of their entry points"
     )
+
+
+def interpolation_paths(evaluation: EvaluationSpec, method: MethodBase) -> list[InterpolationPath]:
+    """The paths that are asked for and that a method has; none where no alpha is asked for."""
+    heads = method.head_init == "text" and method.head == "trained"
+    has = {"encoder": True, "with_head": heads, "factors": isinstance(method, LoraSpec)}
+    return [
+        path for path in evaluation.interpolation_paths if evaluation.interpolation and has[path]
+    ]
 
 
 class StudySpec(Part):

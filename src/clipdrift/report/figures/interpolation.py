@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clipdrift.analysis.extras import interpolations
+from clipdrift.analysis.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
     Trace,
@@ -20,6 +20,7 @@ from clipdrift.report.study import CellId, Place, Row, Study
 
 HEIGHT = 360
 MIN_POINTS = 2
+DASHES = dict(zip(PATHS, ("dot", "solid", "dash"), strict=True))
 Stop = tuple[float, float, float, str]
 """alpha, x, y as shown, and the encoded runs."""
 
@@ -44,18 +45,19 @@ def interpolation_chart(study: Study, place: Place, outcome: str, chart_id: str)
 
 
 def trajectories(study: Study, place: Place, outcome: str) -> list[Trace]:
-    """A dotted line per cell whose runs were read at several alphas."""
+    """A line per cell and path on which its runs were read at several alphas."""
     traces = []
     for cell in study.cells_of(place):
-        stops = _stops(study, study.cells[cell], outcome)
-        if len(stops) >= MIN_POINTS:
-            traces.append(_line(study, cell, outcome, stops))
+        for path in PATHS:
+            stops = _stops(study, study.cells[cell], outcome, path)
+            if len(stops) >= MIN_POINTS:
+                traces.append(_line(study, cell, outcome, stops, path))
     return traces
 
 
-def _stops(study: Study, found: Mapping[str, Row], outcome: str) -> list[Stop]:
+def _stops(study: Study, found: Mapping[str, Row], outcome: str, path: str) -> list[Stop]:
     at: dict[float, dict[str, Row]] = {}
-    for item in interpolations(found):
+    for item in interpolations(found, path):
         if found[item.name]["mean"] is not None:
             at.setdefault(item.alpha, {})[item.metric] = found[item.name]
     out = []
@@ -82,7 +84,7 @@ def _outcome(study: Study, rows: Mapping[str, Row], outcome: str) -> tuple[float
     return (100 * row["mean"] / baseline, row) if baseline > 0 else None
 
 
-def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop]) -> Trace:
+def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path: str) -> Trace:
     look = study.looks[cell.method]
     shown, reached = metric(outcome), metric(study.accuracy)
     hover = []
@@ -96,10 +98,10 @@ def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop]) -> Tr
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{text(cell.method)} at {rate_text(cell.lr)}, weights interpolated",
+        "name": f"{text(cell.method)} at {rate_text(cell.lr)}, {PATHS[path]} interpolated",
         "x": [x for _, x, _, _ in stops],
         "y": [y for _, _, y, _ in stops],
-        "line": {"color": f"{look.colour}/0.6", "width": 1.5, "dash": "dot"},
+        "line": {"color": f"{look.colour}/0.6", "width": 1.5, "dash": DASHES[path]},
         "marker": {
             "color": look.colour,
             "symbol": look.symbol,
