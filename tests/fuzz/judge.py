@@ -16,6 +16,7 @@ from typing import Any
 
 from fuzz.target import Target
 
+from clipdrift.checkpoint.bounds import COMMAND
 from clipdrift.errors import ClipdriftError
 
 FAULT = re.compile(r".+: expected .+, got .+\. .+[.?]")
@@ -32,6 +33,7 @@ STARTING = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"),
     *("socket.connect", "socket.getaddrinfo", "pickle.find_class"),
 }
+"""But for `COMMAND`, which tries the patterns of an adapter where it can be stopped."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Watch:
             first, last = CHANGING[event]
             for path in args[first:last]:
                 self._wrote(event, path, f"/proc/self/fd/{folders[-1]}" if folders else "")
-        elif event in STARTING:
+        elif event in STARTING and list(args[1:2]) != [COMMAND]:
             self.seen.append(f"{event} {args!r}"[:300])
 
     def _wrote(self, event: str, path: Any, folder: str = "") -> None:

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from fuzz.strategies import as_json, edited
+from fuzz.strategies import ODD, as_json, edited
 from fuzz.target import Feed, Target
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from small_models import write_random_clip
 
 from clipdrift.backbone import Backbone, load_backbone
+from clipdrift.checkpoint import bounds
 from clipdrift.checkpoint.find import ADAPTER_CONFIG, ADAPTER_WEIGHTS, kind_of
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.spec.parts import BackboneSpec
@@ -26,6 +28,16 @@ from clipdrift.spec.parts import BackboneSpec
 WEIGHTS = "model.safetensors"
 BACKBONE_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PREPROCESSING = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2], "do_resize": True}
+
+
+PATTERNS = (
+    "(([a-z._0-9]+)+)+!",
+    ".*" * 12 + "!",
+    "x)|(([a-z.]+)+)+!|(y",
+    "(?:q|v)_proj",
+    "[",
+    "q(?=",
+)
 
 
 @cache
@@ -86,7 +98,8 @@ def adapter_with(name: str) -> Feed:
     def feed(data: bytes, folder: Path) -> None:
         baseline = _baseline()
         _write(folder, {**_adapter(), name: data})
-        assert load_checkpoint(folder, baseline).findings
+        with patch.object(bounds, "SECONDS", 1.0):
+            assert load_checkpoint(folder, baseline).findings
 
     return feed
 
@@ -121,6 +134,19 @@ def edited_seeds(seeds: Callable[[], list[bytes]]) -> Callable[[], SearchStrateg
     return lambda: edited([json.loads(seed) for seed in seeds()]).map(as_json)
 
 
+def adapter_seeds() -> list[bytes]:
+    """The adapter's configuration, also with its modules and ranks by patterns."""
+    config = json.loads(_adapter()[ADAPTER_CONFIG])
+    named = {"modules_to_save": ["post_layernorm"], "layers_to_transform": [0, 1]}
+    by_pattern = {"target_modules": r".*\.layers\.\d+\..*q_proj", "rank_pattern": {"q_.*": 2}}
+    return [as_json({**config, **other}) for other in ({}, named, by_pattern)]
+
+
+def edited_adapters() -> SearchStrategy[bytes]:
+    trees = [json.loads(seed) for seed in adapter_seeds()]
+    return edited(trees, values=(*ODD, *PATTERNS)).map(as_json)
+
+
 def edited_headers(seeds: Callable[[], list[bytes]]) -> Callable[[], SearchStrategy[bytes]]:
     """Safetensors files whose JSON header is edited, before the same numbers or other ones."""
 
@@ -145,7 +171,6 @@ def _joined(header: Any, body: bytes) -> bytes:
 
 _CLIP_WEIGHTS = weight_seeds(_clip, WEIGHTS)
 _LORA_WEIGHTS = weight_seeds(_adapter, ADAPTER_WEIGHTS)
-_LORA_CONFIG = weight_seeds(_adapter, ADAPTER_CONFIG)
 _TOKENIZER_CONFIG = weight_seeds(_clip, "tokenizer_config.json")
 
 TARGETS = [
@@ -160,8 +185,8 @@ TARGETS = [
     Target("backbone, preprocessor_config.json", backbone_with("preprocessor_config.json"),
            lambda: [as_json(PREPROCESSING)], edited_seeds(lambda: [as_json(PREPROCESSING)]),
            examples=8, share=0.04),
-    Target("adapter, adapter_config.json", adapter_with(ADAPTER_CONFIG), _LORA_CONFIG,
-           edited_seeds(_LORA_CONFIG), examples=12, share=0.04),
+    Target("adapter, adapter_config.json", adapter_with(ADAPTER_CONFIG), adapter_seeds,
+           edited_adapters, examples=12, share=0.04),
     Target("adapter, weights", adapter_with(ADAPTER_WEIGHTS), _LORA_WEIGHTS,
            edited_headers(_LORA_WEIGHTS), examples=12, share=0.04),
     Target("CLIP in shards, index", feed_index, index_seeds, edited_seeds(index_seeds),

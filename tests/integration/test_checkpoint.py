@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel
 
 from clipdrift.backbone import load_backbone
+from clipdrift.checkpoint import bounds
 from clipdrift.checkpoint.adapter import load_adapter
 from clipdrift.checkpoint.checks import adapter_findings
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
@@ -133,6 +134,9 @@ ADAPTERS: dict[str, dict[str, Any]] = {
         "modules_to_save": ["self_attn"],
     },
     "positions": {"part": "vision_model", "target_modules": ["position_embedding", "q_proj"]},
+    "pattern of five repeats": {
+        "target_modules": r".*?(?:vision|image).*layers\.\d+\..*(?:q|v)_proj.*",
+    },
     "PiSSA": {"target_modules": VISION, "init_lora_weights": "pissa"},
 }
 
@@ -346,6 +350,54 @@ def test_configurations_that_peft_refuses_are_faults(tmp_path: Path) -> None:
         loaded(folder)
     (folder / "adapter_config.json").write_text("[1")
     with pytest.raises(RecordError, match="expected a JSON object"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules", "layers_pattern"])
+@pytest.mark.parametrize("pattern", ["(([a-z._0-9]+)+)+!", ".*.*.*.*.*.*.*.*.*.*.*.*!"])
+def test_patterns_without_an_end_are_refused_in_seconds(
+    key: str, pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "SECONDS", 1.0)
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=["q_proj"])
+    edit(folder / "adapter_config.json", **{key: pattern})
+    with pytest.raises(RecordError, match=r"matched with names of modules within 1 s, got '.*!'"):
+        loaded(folder)
+
+
+def test_patterns_that_only_peft_completes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pattern by itself, and one without an end between the parentheses of peft's own."""
+    monkeypatch.setattr(bounds, "SECONDS", 1.0)
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=["q_proj"])
+    edit(folder / "adapter_config.json", rank_pattern={"x)|(([a-z._0-9]+)+)+!|(y": 4})
+    with pytest.raises(RecordError, match=r"within 1 s, got 'x\)"):
+        loaded(folder)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"r": 2_000_000},
+        {"rank_pattern": {"q_proj": 2_000_000}},
+        {"peft_type": "LOHA", "r": 10**9},
+    ],
+)
+def test_a_rank_that_would_take_all_memory_is_refused(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    body = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**body, **options}))
+    with pytest.raises(RecordError, match=r"parameters with the adapters, 4 times"):
+        loaded(folder)
+
+
+def test_embeddings_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
+    edit(folder / "adapter_config.json", lora_alpha=1e308)
+    with pytest.raises(RecordError, match="gives finite embeddings"):
         loaded(folder)
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone
 from clipdrift.backbone.text import TRIAL
+from clipdrift.checkpoint.bounds import pattern_fault, size_fault
 from clipdrift.checkpoint.find import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, read_tensors
 from clipdrift.checkpoint.host import Host, find_hosts
 from clipdrift.errors import Fault, RecordError
@@ -60,6 +62,10 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
     where = folder / ADAPTER_WEIGHTS
     tensors, config = read_tensors(where), read_json(folder / ADAPTER_CONFIG)
     precisions = tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
+    names = [name for name, _ in baseline.model.named_modules()]
+    towers = [name.partition(".")[2] for name in names]
+    if fault := pattern_fault(config, [*names, *towers], str(folder / ADAPTER_CONFIG)):
+        raise RecordError(fault)
     hosts, beside = find_hosts(tensors, config, baseline, where)
     fitting, refusals = [], []
     for host in hosts:
@@ -71,7 +77,11 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
         raise refusals[0]
     host, made = fitting[0]
     again = _put_onto(host, folder, baseline, seed=1)
-    if not all(map(torch.equal, trial(baseline, made.clip), trial(baseline, again.clip))):
+    first, second = trial(baseline, made.clip), trial(baseline, again.clip)
+    if not all(found.isfinite().all() for found in first):
+        expected, step = "an adapter that gives finite embeddings", "Correct it, lora_alpha first"
+        raise RecordError(Fault(str(folder / ADAPTER_CONFIG), expected, "NaN or infinity", step))
+    if not all(map(torch.equal, first, second)):
         raise RecordError(_drawn(folder, config))
     return LoadedAdapter(made, host.parts, len(fitting) > 1, beside, config, precisions)
 
@@ -86,11 +96,16 @@ def trial(baseline: Backbone, model: Any) -> tuple[Tensor, Tensor]:
 def _put_onto(host: Host, folder: Path, baseline: Backbone, *, seed: int) -> Made:
     """The adapter on a copy of the baseline. Whatever peft draws is the seed's."""
     where = folder / ADAPTER_WEIGHTS
+    wrap = partial(_wrap, folder=folder, saved=host.saved)
+    with _peft(where):
+        fault = size_fault(wrap, host.module(baseline.model), str(folder / ADAPTER_CONFIG))
+    if fault:
+        raise RecordError(fault)
     clip, plain = copy.deepcopy(baseline.model), copy.deepcopy(baseline.model)
     module = host.module(clip)
     with _peft(where), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        wrapped = _wrap(module, folder, host.saved)
+        wrapped = wrap(module)
         start_moved = _differs(module, host.module(baseline.model))
     _require_fit(wrapped, host.tensors, where)
     with _peft(where):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 
 Kind = Literal["run", "adapter", "clip"]
 
@@ -20,6 +21,7 @@ CLIP_CONFIG, CLIP_WEIGHTS = "config.json", "model.safetensors"
 ORIGIN_FILE = "clipdrift.json"
 """Beside weights that we exported: the run and the baseline's content they come from."""
 CLIP_INDEX = f"{CLIP_WEIGHTS}.index.json"
+MAX_JSON = 20_000_000
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 CONVERT = "Save it anew with safetensors, where you trust the file: save_pretrained does"
 
@@ -63,7 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RecordError: if it is missing, damaged or something else.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_file(path, MAX_JSON))
     except (OSError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
