@@ -9,7 +9,8 @@ import numpy as np
 
 from clipdrift.records import EpochReading, RunRecord
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Result, TransferReading
+from clipdrift.records.schema import Result
+from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import content_hash
 
 RATES = (3e-6, 1e-5, 3e-5, 1e-4)

@@ -17,6 +17,7 @@ from PIL import Image
 from planted_modules import NAMES, plant
 
 from clipdrift.cli import main
+from clipdrift.cli.scaffold import study_text
 
 LINE = re.compile(r"^.+: expected .+, got .+\. .+[.?]$", re.DOTALL)
 Call = Callable[..., tuple[int, str, list[str]]]
@@ -209,6 +210,11 @@ def test_init_writes_a_study_that_checks(call: Call, tmp_path: Path, photos: Pat
     out = tmp_path / "new.yaml"
     assert call("init", photos, "--out", out)[0] == 0
     text = out.read_text()
+    # Each backbone with a transfer set that it knows: photographs teach nothing of the drawn world.
+    assert ("builtin: cifar100" in text, "world" in text) == (True, False)
+    embedded = study_text(None, out)
+    assert ("builtin: world" in embedded, "cifar100" in embedded) == (True, False)
+    text = text.replace("builtin: cifar100", "builtin: world")
     out.write_text(text.replace("openai/clip-vit-base-patch32", "mini-clip"))
     code, said, errors = call("check", out)
     assert code == 0, errors

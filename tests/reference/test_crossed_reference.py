@@ -17,7 +17,8 @@ from clipdrift.analysis.influence import Images
 from clipdrift.analysis.intervals import t_ci
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Result, TransferReading
+from clipdrift.records.schema import Result
+from clipdrift.records.transfer import TransferReading
 
 
 def test_the_interval_is_that_of_the_mean_squares_of_a_two_way_table() -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Reading, Result, TransferReading
+from clipdrift.records.schema import Reading, Result
+from clipdrift.records.transfer import TransferReading
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 600])

@@ -22,7 +22,7 @@ from clipdrift.early_warning.rule import (
 )
 from clipdrift.errors import RecordError
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write, read_record
-from clipdrift.records.schema import TransferReading
+from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import RunConfig, content_hash, expand
 
 # One fold, one line: 100 less 50 points per unit of embedding drift; bounds 10 points around it.

@@ -19,7 +19,8 @@ from clipdrift.analysis.reproduction import published
 from clipdrift.errors import RecordError, SpecError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.imported import import_csv
-from clipdrift.records.schema import EpochReading, Result, TransferReading
+from clipdrift.records.schema import EpochReading, Result
+from clipdrift.records.transfer import TransferReading
 
 CELLS = published()["paper-80"]["cells"]
 SEEDS = (7, 11, 19, 42, 123)

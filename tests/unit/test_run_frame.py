@@ -17,7 +17,7 @@ from clipdrift.analysis.frame import (
     usable_records,
 )
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import TransferReading
+from clipdrift.records.transfer import TransferReading
 
 MakeRecords = Callable[..., list[RunRecord]]
 

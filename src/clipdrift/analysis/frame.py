@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading
+from clipdrift.records.schema import Reading, Result
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""
@@ -22,7 +22,7 @@ PEAK_VAL_ACCURACY = "peak_val_accuracy"
 FINGERPRINT = "fingerprint_"
 EPOCH1 = "epoch1."
 ACCURACIES = ["val_accuracy", "test_accuracy"]
-BASELINE = ".baseline_accuracy"
+BASELINE, CHANCE = ".baseline_accuracy", ".chance"
 MAPPINGS = ("levels", "drift", "extra")
 
 
@@ -33,9 +33,10 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     to the selected one; `fingerprint_<factor>` (missing where a record has none); then the numbers,
     float64, named as in `record.result`: `val_accuracy`, `test_accuracy`,
     `transfer.<name>.accuracy`, `.baseline_accuracy`, `.retention_pct`,
-    `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `levels.<signal>`, `drift.<signal>`,
-    `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`. Undefined is
-    NaN, inside the frame only. A field of a transfer dataset that no record defines has no column.
+    `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `.chance`, `levels.<signal>`,
+    `drift.<signal>`, `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`.
+    Undefined is NaN, inside the frame only. A field of a transfer dataset that no record defines
+    has no column.
 
     Args:
         records: of one or more studies, in any order.
@@ -45,7 +46,7 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     for record in kept:
         first = next((entry for entry in record.history if entry.epoch == 1), None)
         early = {} if first is None else {EPOCH1 + k: v for k, v in numbers(first).items()}
-        rows.append({**numbers(record.result), **early})
+        rows.append({**numbers(record.result), **_chances(record.result), **early})
     marks = sorted({factor for record in kept for factor in record.fingerprints})
     keys = [
         {
@@ -81,12 +82,13 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
 def metric_columns(frame: pd.DataFrame) -> list[str]:
     """Columns that were measured on a run, in the frame's order.
 
-    The accuracies of the untouched backbone are left out: they are the same for every run.
+    Chance and the accuracies of the untouched backbone are left out: they are the same for every
+    run.
     """
     return [
         name
         for name in map(str, frame.columns)
-        if not name.endswith(BASELINE)
+        if not name.endswith((BASELINE, CHANCE))
         and (
             name in ACCURACIES
             or name.startswith((EPOCH1, "transfer.", *(f"{mapping}." for mapping in MAPPINGS)))
@@ -166,6 +168,10 @@ def numbers(reading: Reading) -> dict[str, float]:
     return {name: _number(value) for name, value in reading.numbers().items()}
 
 
+def _chances(result: Result) -> dict[str, float]:
+    return {f"transfer.{name}{CHANCE}": _number(r.guess) for name, r in result.transfer.items()}
+
+
 def _number(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.nan
 
@@ -209,6 +215,7 @@ __all__ = [
     "ACCURACIES",
     "BASELINE",
     "CELL_KEY",
+    "CHANCE",
     "EPOCH1",
     "FINGERPRINT",
     "PEAK_VAL_ACCURACY",

@@ -17,7 +17,8 @@ from clipdrift.materials import Materials, TransferMaterial, load_materials
 from clipdrift.reading.baseline import measure_transfer, probe, score
 from clipdrift.reading.model import read_drift, transfer_reading
 from clipdrift.reading.screening import Predictor
-from clipdrift.records.schema import Reading, TransferReading
+from clipdrift.records.schema import Reading
+from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
 from clipdrift.worker import strict_float32

@@ -10,7 +10,8 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
-    from clipdrift.records.schema import Reading, TransferReading
+    from clipdrift.records.schema import Reading
+    from clipdrift.records.transfer import TransferReading
 
 STYLES = {"ok": "", "note": "yellow", "wrong": "bold red"}
 
@@ -28,19 +29,23 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Table:
 
 
 def transfer_table(transfers: Mapping[str, TransferReading]) -> Table:
-    """Zero-shot accuracy before and now, in percent."""
+    """Zero-shot accuracy before and now, in percent, with why there is no retention."""
     table = Table(title="Zero-shot transfer")
-    for name in ("transfer", "images", "baseline %", "now %", "kept %", "change pp"):
+    for name in ("transfer", "images", "chance %", "baseline %", "now %", "kept %", "change pp"):
         table.add_column(name, justify="left" if name == "transfer" else "right")
     for name, reading in transfers.items():
         table.add_row(
             name,
             f"{reading.n_images:,}",
+            _number(reading.guess, 100),
             _number(reading.baseline_accuracy, 100),
             _number(reading.accuracy, 100),
             _number(reading.retention_pct),
             _number(reading.delta_accuracy_pp, signed=True),
         )
+    reasons = {name: why for name, reading in transfers.items() if (why := reading.at_chance)}
+    if reasons:
+        table.caption = Text("; ".join(f"{name}: {why}" for name, why in reasons.items()))
     return table
 
 

@@ -28,12 +28,11 @@ targets:
     # class_names: {{folder: name}}    # as CLIP should read them; default: the folder names
     # templates: ["a photo of a {{}}"]   # prompts for the classes
 
-# What zero-shot ability to watch: any dataset with class names that the backbone knows.
+# What zero-shot ability to watch: any dataset with class names that the backbone knows. Of one on
+# which it does no better than chance nothing can be kept: check says so.
 transfers:
-  - name: world
-    builtin: world           # 100 classes of coloured shapes, known to mini-clip
-    n_images: 1000
-  # - {{name: cifar100, hub: uoft-cs/cifar100, image_column: img, label_column: fine_label}}
+{transfer}
+  # - {{name: own, folder: /path/to/images, templates: ["a photo of a {{}}"]}}
 
 # Matched methods share everything but the method; reference methods are points to compare with.
 methods:
@@ -58,6 +57,16 @@ splits:
 """
 
 
+WORLD = """\
+  - name: world
+    builtin: world           # 100 classes of coloured shapes, which mini-clip was trained on
+    n_images: 1000"""
+CIFAR100 = """\
+  - name: cifar100
+    builtin: cifar100        # from the hub; 'clipdrift datasets' lists others
+    n_images: 2000"""
+
+
 def study_text(images: Path | None, out: Path) -> str:
     """A commented study file for a folder of images, or for the embedded land-cover set.
 
@@ -67,15 +76,17 @@ def study_text(images: Path | None, out: Path) -> str:
     if images is None:
         target, source = "land-cover", "    builtin: land-cover"
         backbone, rates = "mini-clip", "[1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3]"
+        transfer = WORLD
     else:
         _require_classes(images)
         target = _safe_name(images.resolve().name)
         shown = str(images.resolve()).replace("'", "''")
         source = f"    folder: '{shown}'"
         backbone, rates = "openai/clip-vit-base-patch32", "[1.0e-6, 5.0e-6, 1.0e-5, 5.0e-5]"
+        transfer = CIFAR100
     return TEMPLATE.format(
         file=out, name=_safe_name(out.stem), target=target, source=source, backbone=backbone,
-        rates=rates,
+        rates=rates, transfer=transfer,
     )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ from clipdrift.probes.weights import weight_drift_rel
 from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
 from clipdrift.reading.baseline import probe
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result, TransferReading
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
+from clipdrift.records.transfer import TransferReading
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 
@@ -174,7 +175,8 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
     for name, found in zero_shot.items():
         for field in ("retention_pct", "chance_corrected_retention_pct"):
             if getattr(found, field) is None:
-                reasons[f"{name}.{field}"] = "the baseline is not above the reference"
+                why = found.at_chance or "the baseline is not above the reference"
+                reasons[f"{name}.{field}"] = why
     for group in ("levels", "drift"):
         for name, value in getattr(reading, group).items():
             if value is None:

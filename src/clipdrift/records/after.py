@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records.folder import StudyFolder
-from clipdrift.records.schema import MAX_BYTES, Number, Result, RunRecord
+from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
+from clipdrift.records.transfer import Number
 from clipdrift.spec import content_hash
 
 FOLDER = "after"

@@ -16,7 +16,8 @@ from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.import_map import EPOCH1, ImportMap, read_map
 from clipdrift.records.import_table import Row, Table, read_table
-from clipdrift.records.schema import EpochReading, Result, RunRecord, TransferReading
+from clipdrift.records.schema import EpochReading, Result, RunRecord
+from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash
 

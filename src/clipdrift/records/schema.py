@@ -16,44 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records.correct import Correct
+from clipdrift.records.transfer import (
+    RETENTIONS,
+    TRANSFER_NUMBERS,
+    Number,
+    TransferReading,
+    is_none,
+)
 from clipdrift.spec import RunConfig, content_hash
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
-TRANSFER_NUMBERS = (
-    "accuracy",
-    "baseline_accuracy",
-    "retention_pct",
-    "chance_corrected_retention_pct",
-    "delta_accuracy_pp",
-)
-Number = float | None
 TARGET_ZERO_SHOT = "target_zero_shot"
 Status = Literal["finished", "diverged", "stopped", "failed"]
-
-
-def _is_none(value: object) -> bool:
-    """Left out of the JSON, so that older records keep their checksum."""
-    return value is None
-
-
-class TransferReading(BaseModel):
-    """Zero-shot result on one dataset; accuracies are fractions.
-
-    chance: accuracy of always naming the commonest class of the images, 1 / C where they are
-    balanced.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    accuracy: Number
-    baseline_accuracy: Number = None
-    retention_pct: Number = None
-    chance_corrected_retention_pct: Number = None
-    delta_accuracy_pp: Number = None
-    n_images: int | None = None
-    n_classes: int | None = None
-    chance: Number = Field(None, exclude_if=_is_none)
 
 
 class Reading(BaseModel):
@@ -128,8 +103,8 @@ class Result(Reading):
     test_accuracy: Number = None
     test_loss: Number = None
     test_n_images: int | None = None
-    test_chance: Number = Field(None, exclude_if=_is_none)
-    target_zero_shot: TransferReading | None = Field(None, exclude_if=_is_none)
+    test_chance: Number = Field(None, exclude_if=is_none)
+    target_zero_shot: TransferReading | None = Field(None, exclude_if=is_none)
     parameters_trained: int | None = None
     parameters_total: int | None = None
     extra: dict[str, Number] = Field(
@@ -140,6 +115,31 @@ class Result(Reading):
         """As of a reading, with those of the test part and of `extra`."""
         out = {**super().numbers(), "test_accuracy": self.test_accuracy}
         return out | {f"extra.{name}": value for name, value in sorted(self.extra.items())}
+
+    @model_validator(mode="after")
+    def _nothing_of_chance(self) -> Self:
+        """Interpolated weights are held against the same baseline as the adapted ones."""
+        for name in self.at_chance():
+            if name.startswith("extra."):
+                self.extra[name.removeprefix("extra.")] = None
+        return self
+
+    def at_chance(self) -> dict[str, str]:
+        """Dotted name of every retention that is none -> why: see `TransferReading`."""
+        found: dict[str, str] = {}
+        for name, reading in self.transfer.items():
+            why = reading.at_chance
+            if why is not None:
+                found |= {f"transfer.{name}.{field}": why for field in RETENTIONS}
+                found |= {
+                    f"extra.{key}": why
+                    for key in self.extra
+                    if key.endswith(tuple(f".transfer.{name}.{field}" for field in RETENTIONS))
+                }
+        zero_shot = self.target_zero_shot
+        if zero_shot is not None and (why := zero_shot.at_chance) is not None:
+            found |= {f"{TARGET_ZERO_SHOT}.{field}": why for field in RETENTIONS}
+        return found
 
     def accuracies(self) -> Iterator[tuple[str, Number]]:
         """As of a reading, with those of the test part and of `extra`."""
@@ -216,6 +216,11 @@ class RunRecord(BaseModel):
     timing: dict[str, float | None] = Field(default_factory=dict)
     provenance: dict[str, Any] = Field(default_factory=dict)
     checksum: str = ""
+
+    @model_validator(mode="after")
+    def _why_nothing_of_chance(self) -> Self:
+        self.undefined = {**self.undefined, **self.result.at_chance()}
+        return self
 
     @classmethod
     def of_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from clipdrift.analysis.frame import BASELINE, CHANCE
 from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
@@ -148,17 +149,19 @@ def _kept(study: Study, place: Place, row: Row) -> Sentence:
     out: Sentence = [of_cell(row, study.index, unit=True)]
     if row["metric"].endswith("retention_pct"):
         out.append(f" of the untouched zero-shot accuracy on {dataset}")
-        before = baseline(study, place, dataset)
+        before = untouched(study, place, dataset, BASELINE)
+        chance = untouched(study, place, dataset, CHANCE)
         if before is not None:
-            out += [" (", before, ")"]
+            out += [" (", before]
+            out += [")"] if chance is None else [", chance ", chance, ")"]
     else:
         out.append(f" zero-shot accuracy on {dataset}")
     return out
 
 
-def baseline(study: Study, place: Place, dataset: str) -> Printed | None:
-    """Zero-shot accuracy of the untouched model, as the runs of a place recorded it."""
-    name = f"transfer.{dataset}.baseline_accuracy"
+def untouched(study: Study, place: Place, dataset: str, field: str) -> Printed | None:
+    """Accuracy of the untouched model, or of a guess, as the runs of a place recorded it."""
+    name = f"transfer.{dataset}{field}"
     if name not in study.runs:
         return None
     runs = study.runs[

@@ -10,12 +10,19 @@ from clipdrift.report.study import Place, Row, Study
 
 
 def limits(study: Study, place: Place) -> list[Sentence]:
-    """Sentences on the grid's edges, underfitting, what goes undetected, missing overlap."""
+    """Sentences on chance, the grid's edges, underfitting, what goes undetected, no overlap."""
     return [
+        *_at_chance(study, place),
         *_edges(study, place),
         *_detectable(study, place),
         *_unequal_dose(study, place),
     ]
+
+
+def _at_chance(study: Study, place: Place) -> Iterable[Sentence]:
+    for (backbone, name), why in study.at_chance.items():
+        if backbone == place.backbone:
+            yield [f"What is kept on {name} is undefined: {why}."]
 
 
 def _edges(study: Study, place: Place) -> Iterable[Sentence]:

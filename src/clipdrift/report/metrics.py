@@ -50,6 +50,7 @@ TRANSFER = {
     "retention_pct": "Retention, {}",
     "chance_corrected_retention_pct": "Chance-corrected retention, {}",
     "delta_accuracy_pp": "Zero-shot change, {}",
+    "chance": "Chance, {}",
 }
 
 
@@ -136,7 +137,7 @@ def _described(name: str) -> Metric:
     if name.startswith("transfer."):
         dataset, _, field = name.removeprefix("transfer.").rpartition(".")
         label = TRANSFER.get(field, "{} " + field).format(dataset)
-        if field.endswith("accuracy"):
+        if field.endswith(("accuracy", "chance")):
             return Metric(name, label, "%", 100.0, 1)
         unit = "pp" if field.endswith("_pp") else "%"
         return Metric(name, label, unit, 1.0, 1, signed=unit == "pp")

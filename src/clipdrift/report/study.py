@@ -117,12 +117,30 @@ class Study:
 
     @cached_property
     def outcomes(self) -> list[str]:
-        """One metric per transfer dataset: retention, or accuracy where that is all there is."""
+        """One metric per transfer dataset: retention, or accuracy where that is all there is.
+
+        None of a dataset on which the untouched model is not told from chance: what is kept of
+        that says nothing.
+        """
+        unknown = {name for _, name in self.at_chance}
         out = []
         for name in self.transfers:
             retention = f"transfer.{name}.retention_pct"
-            out.append(retention if retention in self.metrics else f"transfer.{name}.accuracy")
+            if retention in self.metrics:
+                out.append(retention)
+            elif name not in unknown:
+                out.append(f"transfer.{name}.accuracy")
         return out
+
+    @cached_property
+    def at_chance(self) -> dict[tuple[str, str], str]:
+        """Backbone and transfer dataset -> why retention there is undefined."""
+        return {
+            (record.backbone, name): why
+            for record in self.usable
+            for name, reading in record.result.transfer.items()
+            if (why := reading.at_chance) is not None
+        }
 
     @cached_property
     def accuracy(self) -> str:

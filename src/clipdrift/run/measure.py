@@ -108,6 +108,7 @@ class Run:
             record.undefined = {
                 **undefined_reasons(record.result, not_read(self.gauge.backbone, model)),
                 **undefined_extra(record.result.extra, model),
+                **record.result.at_chance(),
             }
             record.files = file_hashes(self.path)
         record.timing = self._timing()
