@@ -27,16 +27,11 @@ class Replay(NamedTuple):
     """Records and tables of probe images that could not be read; they count nowhere."""
 
 
-def replay(
-    folder: StudyFolder, preset: str, tolerance: Mapping[str, float] | None = None
-) -> Replay:
+def replay(folder: StudyFolder, preset: str) -> Replay:
     """Every published figure of a preset beside the one that the records of a folder give.
 
     The records may be measured or imported; only the names of their targets, methods and transfer
     sets, and their learning rates, must be those of the preset.
-
-    Args:
-        tolerance: as for `reproduction.rows`.
 
     Raises:
         SpecError: if nothing is published for the preset.
@@ -59,7 +54,7 @@ def replay(
     faults += damaged
     known_runs = {run_id: tables[run_id] for run_id in runs["run_id"] if run_id in tables}
     runs = with_supporting(runs, records, probe_sensitivity.rows(known_runs))
-    rows = reproduction.rows(runs, preset, tolerance)
+    rows = reproduction.rows(runs, preset)
     if not any(row["n"] for row in rows if row["kind"] == "cell"):
         raise RecordError([_no_cell(folder, preset, known, runs), *faults])
     leaks = tuple(sorted({leak for record in records for leak in record.leaks}))

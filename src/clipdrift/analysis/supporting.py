@@ -9,17 +9,20 @@ import pandas as pd
 
 from clipdrift.analysis.frame import numbers
 from clipdrift.records import RunRecord
+from clipdrift.records.schema import Reading
 
-UNTOUCHED, PROBE_CV = "untouched.", "probe_cv."
-LEVELS = "levels."
+UNTOUCHED, LAST_EPOCH, PROBE_CV = "untouched.", "last_epoch.", "probe_cv."
+LEVELS, DRIFT = "levels.", "drift."
 
 
 def with_supporting(
     runs: pd.DataFrame, records: Sequence[RunRecord], sensitivity: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
-    """The frame of runs with two kinds of columns more, NaN where a run has no such reading.
+    """The frame of runs with three kinds of columns more, NaN where a run has no such reading.
 
     `untouched.<level>`: the level before training, epoch 0 of the history, in the level's unit.
+    `last_epoch.drift.<signal>`: the drift after the last epoch, whichever was kept; that of the
+    result where a record has no such history, as imported ones.
     `probe_cv.<signal>`: SD / |mean| over balanced subsets of the probe set, a ratio.
 
     Args:
@@ -36,6 +39,11 @@ def with_supporting(
             for name, value in readings.items()
             if name.startswith(LEVELS)
         }
+        last = _last(record)
+        drift = {} if last is None else numbers(last)
+        found[record.run_id] |= {
+            LAST_EPOCH + name: value for name, value in drift.items() if name.startswith(DRIFT)
+        }
     for row in sensitivity:
         if row["cv"] is not None:
             found.setdefault(row["run_id"], {})[PROBE_CV + row["signal"]] = row["cv"]
@@ -43,4 +51,11 @@ def with_supporting(
     return pd.concat([runs, pd.DataFrame(rows, index=runs.index, dtype="float64")], axis=1)
 
 
-__all__ = ["PROBE_CV", "UNTOUCHED", "with_supporting"]
+def _last(record: RunRecord) -> Reading | None:
+    """The reading after the last epoch; of a history that ends before the kept one, the result."""
+    last = max(record.history, key=lambda entry: entry.epoch, default=None)
+    kept = record.selected_epoch
+    return record.result if last is None or kept is None or last.epoch < kept else last
+
+
+__all__ = ["LAST_EPOCH", "LEVELS", "PROBE_CV", "UNTOUCHED", "with_supporting"]

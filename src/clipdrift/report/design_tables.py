@@ -81,6 +81,12 @@ def sensitivity_table(study: Study) -> Table | None:
     return analysis_table(study, "probe_sensitivity", caption, shown, rows=rows, n_keys=2)
 
 
+def _within(row: Row) -> str:
+    if row["within"] is None:
+        return "–" if row["diff"] is None else "cannot tell"
+    return "yes" if row["within"] else "no"
+
+
 def reproduction_table(study: Study) -> Table | None:
     keys = [
         Shown("kind", "What", words=lambda row: row["kind"].replace("_", " ")),
@@ -96,9 +102,8 @@ def reproduction_table(study: Study) -> Table | None:
         Shown("theirs", "Published"),
         Shown("diff", "Diff."),
         Shown("tolerance", "Tolerance"),
-        Shown(
-            "within", "Within", words=lambda row: {True: "yes", False: "no"}.get(row["within"], "–")
-        ),
+        Shown("untouched", "Untouched model"),
+        Shown("within", "Within", words=_within),
     ]
     rows: Iterator[tuple[int, Row]] = study.rows("reproduction")
     caption = "Against the published figures"

@@ -128,6 +128,9 @@ def _described(name: str) -> Metric:
         return replace(inner, name=name, label=f"{inner.label}, α = {between.alpha:g}{lies}")
     if worsened is not None:
         return Metric(name, f"Accuracy, {worsened.label}", "%", 100.0, 1)
+    if name.startswith("last_epoch."):
+        inner = metric(name.removeprefix("last_epoch."))
+        return replace(inner, name=name, label=f"{inner.label}, last epoch")
     if name.startswith("untouched."):
         inner = metric("levels." + name.removeprefix("untouched."))
         return replace(inner, name=name, label=f"{inner.label}, untouched")
