@@ -132,7 +132,7 @@ def lora_from_texts(
     """What is read along all three paths of a LoRA whose head started at the class texts."""
     folder = tmp_path_factory.mktemp("paths")
     spec = study(
-        transfers=[{"name": "digits", "builtin": "digits", "n_images": 20}],
+        transfers=[{"name": "world", "builtin": "world", "n_images": 100}],
         methods=[{"kind": "lora", "head_init": "text"}],
         splits={"val_per_class": 2, "test_per_class": 3},
         evaluation={"interpolation": [0, 0.5, 1], "interpolation_paths": PATHS},
@@ -163,9 +163,9 @@ def test_every_path_is_read_under_a_name_of_its_own(
     assert found[f"interpolation_with_head.1.{accuracy}"] == found[f"interpolation.1.{accuracy}"]
     # Transfer is read without a head; where factors lie between, the encoder is another one.
     for alpha in ("0", "0.5", "1"):
-        kept = found[f"interpolation.{alpha}.transfer.digits.accuracy"]
-        assert found[f"interpolation_with_head.{alpha}.transfer.digits.accuracy"] == kept
-    assert found["interpolation.0.transfer.digits.retention_pct"] == 100
+        kept = found[f"interpolation.{alpha}.transfer.world.accuracy"]
+        assert found[f"interpolation_with_head.{alpha}.transfer.world.accuracy"] == kept
+    assert found["interpolation.0.transfer.world.retention_pct"] == 100
     for name in ("interpolation_with_head.0.5", "interpolation_factors.0.5"):
         assert known[f"extra.{name}.{accuracy}"].accuracy == found[f"{name}.{accuracy}"]
 
