@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from clipdrift.analysis import (
     ranking,
 )
 from clipdrift.analysis.curves import Curve
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.method_curves import VIEWS, MethodCurves
 
 SEEDS, IMAGES = (2, 3, 5, 10), (50, 300, 2_000)
@@ -61,22 +61,26 @@ class Table:
     """Lines of what was counted, a column for each number of seeds."""
 
     def __init__(self) -> None:
-        self.lines: dict[tuple[str, str], dict[int, Share]] = defaultdict(dict)
+        self.found: dict[tuple[str, str], dict[int, list[tuple[str, bool | None]]]] = {}
 
     def add(self, what: str, on: str, seeds: int, found: Iterable[tuple[str, bool | None]]) -> None:
         """found: study and what came out of each row, None where the row prints nothing."""
-        table = pd.DataFrame(found, columns=["study", "out"])
-        printed = table.dropna().astype({"out": float}).groupby("study")["out"].mean()
-        error = float(printed.std() / np.sqrt(len(printed))) if len(printed) > 1 else np.nan
-        missing = float(table["out"].isna().mean())
-        self.lines[what, on][seeds] = Share(float(printed.mean()), error, missing)
+        self.found.setdefault((what, on), {}).setdefault(seeds, []).extend(found)
 
     def __str__(self) -> str:
         head = ["what", "images", *(f"{n} seeds" for n in SEEDS)]
         lines = [head, ["---"] * len(head)]
-        for (what, on), by_seeds in self.lines.items():
-            lines.append([what, on, *(str(by_seeds.get(n, "")) for n in SEEDS)])
+        for (what, on), by_seeds in self.found.items():
+            shares = [str(_share(by_seeds[n])) if n in by_seeds else "" for n in SEEDS]
+            lines.append([what, on, *shares])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _share(found: list[tuple[str, bool | None]]) -> Share:
+    table = pd.DataFrame(found, columns=["study", "out"])
+    printed = table.dropna().astype({"out": float}).groupby("study")["out"].mean()
+    error = float(printed.std() / np.sqrt(len(printed))) if len(printed) > 1 else np.nan
+    return Share(float(printed.mean()), error, float(table["out"].isna().mean()))
 
 
 def held(rows: Iterable[Row], truth: Truth, ends: tuple[str, str] = ("ci_low", "ci_high")) -> Any:
@@ -131,15 +135,15 @@ def count_photographs(table: Table, rng: np.random.Generator, studies: int) -> N
     """Intervals and verdicts of what is read image by image."""
     for images in IMAGES:
         for seeds in SEEDS:
-            made = photographs(rng, studies, seeds, images)
-            printed = _printed(made.frame)
-            for name, means in (("these", made.of_seeds), ("all", made.of_all)):
-                _count(table, printed, Known(means), f"{name} {images}", seeds)
+            for made in photographs(rng, studies, seeds, images):
+                printed = _printed(made.frame, made.images)
+                for name, means in (("these", made.of_seeds), ("all", made.of_all)):
+                    _count(table, printed, Known(means), f"{name} {images}", seeds)
 
 
-def _printed(frame: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def _printed(frame: pd.DataFrame, images: Images) -> dict[str, list[dict[str, Any]]]:
     metrics = [TEST, KEPT]
-    views = matched_views.rows(frame, metrics=[KEPT])
+    views = matched_views.rows(frame, metrics=[KEPT], images=images)
     return {
         "cells": [row for row in cells.rows(frame) if row["metric"] in metrics],
         "operating points": [row for row in operating.rows(frame) if row["metric"] in metrics],

@@ -11,12 +11,16 @@ mean of its cell with an error of the seed and one of the run.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+
+from clipdrift.analysis.influence import Images
 
 Floats = NDArray[np.float64]
 METHODS, RATES = ("bitfit", "full_ft", "lora"), (1e-6, 5e-6, 1e-5, 5e-5)
@@ -26,92 +30,120 @@ OF_ALL = OF_SEEDS + IMAGE_SD**2 + METHOD_IMAGE_SD**2
 TARGET = np.array([[0.75, 0.84, 0.88, 0.86], [0.80, 0.86, 0.90, 0.915], [0.70, 0.82, 0.89, 0.91]])
 TRANSFER = np.array([[0.60, 0.57, 0.50, 0.40], [0.59, 0.53, 0.43, 0.28], [0.61, 0.60, 0.56, 0.47]])
 UNTOUCHED = 0.62
-KEPT = "transfer.photos.retention_pct"
+KEPT, ACCURACY, BASELINE = (
+    f"transfer.photos.{field}" for field in ("retention_pct", "accuracy", "baseline_accuracy")
+)
+SETS = {"val_accuracy": TARGET, "test_accuracy": TARGET, ACCURACY: TRANSFER}
 MOVED = "drift.weight_drift_rel"
-CHUNK = 30_000_000
+CHUNK = 20_000_000
 """Images judged at a time."""
 
 
 class Photographs(NamedTuple):
     """Studies, each a target of one frame; and the same with means over all seeds in place of runs.
 
-    frame: one row per run. of_seeds: one row per cell, its means over all seeds on the images at
-    hand. of_all: over all seeds and all images.
+    frame: one row per run. images: which images each run was right on. of_seeds: one row per cell,
+    its means over all seeds on the images at hand. of_all: over all seeds and all images.
     """
 
     frame: pd.DataFrame
+    images: Images
     of_seeds: pd.DataFrame
     of_all: pd.DataFrame
 
 
-def photographs(rng: np.random.Generator, studies: int, seeds: int, images: int) -> Photographs:
-    """Studies of three methods at four rates, with as many validation, test and transfer images."""
+def photographs(
+    rng: np.random.Generator, studies: int, seeds: int, images: int
+) -> Iterator[Photographs]:
+    """Studies of three methods at four rates, with as many validation, test and transfer images.
+
+    Some of them at a time, so that all their images fit into memory.
+    """
     step = max(1, CHUNK // (len(METHODS) * len(RATES) * seeds * images))
-    blocks = [
-        _block(rng, min(step, studies - start), seeds, images) for start in range(0, studies, step)
-    ]
-    read, known = (
-        {name: np.concatenate([block[part][name] for block in blocks]) for name in blocks[0][part]}
-        for part in (0, 1)
-    )
-    shape = (studies, len(METHODS), len(RATES), 1)
-    moved = _movement(rng, studies, seeds)
-    everything = {
-        "val_accuracy": np.broadcast_to(TARGET[..., None], shape),
-        "test_accuracy": np.broadcast_to(TARGET[..., None], shape),
-        KEPT: np.broadcast_to(100 * TRANSFER[..., None] / UNTOUCHED, shape),
-    }
-    known[MOVED] = everything[MOVED] = np.broadcast_to(moved.mean_of_cell[..., None], shape)
-    return Photographs(_frame({**read, MOVED: moved.values}), _frame(known), _frame(everything))
+    for start in range(0, studies, step):
+        yield _photographs(rng, range(start, min(start + step, studies)), seeds, images)
 
 
 Columns = dict[str, Floats]
 
 
-def _block(
-    rng: np.random.Generator, studies: int, seeds: int, images: int
-) -> tuple[Columns, Columns]:
-    """Accuracies (studies, methods, rates, seeds), and their means over all seeds."""
-    shape = (studies, len(METHODS), len(RATES), seeds)
-    lean = SEED_SD * rng.normal(size=(studies, 1, 1, seeds)) + RUN_SD * rng.normal(size=shape)
-    read: Columns = {}
-    known: Columns = {}
-    for name, accuracy in (("val_accuracy", TARGET), ("test_accuracy", TARGET), (KEPT, TRANSFER)):
-        hard = IMAGE_SD * rng.normal(size=(studies, 1, 1, images))
-        own = METHOD_IMAGE_SD * rng.normal(size=(studies, len(METHODS), 1, images))
-        middle = (ndtri(accuracy) * np.sqrt(OF_ALL))[..., None] + hard + own
-        chance = ndtr(middle / np.sqrt(OF_SEEDS)).mean(axis=-1, keepdims=True)
-        noise = rng.standard_normal((*shape, images), dtype=np.float32)
-        right = noise > -(middle[..., None, :] + lean[..., None]).astype(np.float32)
-        scale = 1.0
-        if name == KEPT:
-            # The untouched model is one more method, without seeds.
-            alone = METHOD_IMAGE_SD * rng.normal(size=hard.shape) + rng.normal(size=hard.shape)
-            spread = np.sqrt(IMAGE_SD**2 + METHOD_IMAGE_SD**2 + NOISE_SD**2)
-            before = (ndtri(UNTOUCHED) * spread + hard + alone > 0).mean(axis=-1, keepdims=True)
-            scale = 100 / np.maximum(before, 1 / images)
-        read[name], known[name] = scale * right.mean(axis=-1), scale * chance
-    return read, known
+def _photographs(rng: np.random.Generator, studies: range, seeds: int, images: int) -> Photographs:
+    shape = (len(studies), len(METHODS), len(RATES), seeds)
+    lean = SEED_SD * rng.normal(size=(*shape[:1], 1, 1, seeds)) + RUN_SD * rng.normal(size=shape)
+    moved = _movement(rng, shape)
+    read: Columns = {MOVED: moved.values}
+    known: Columns = {MOVED: moved.of_cells}
+    everything: Columns = {MOVED: moved.of_cells}
+    hits: dict[str, NDArray[np.bool_]] = {}
+    for name, accuracy in SETS.items():
+        right, chance, hard = _read(rng, lean, accuracy, images)
+        hits[name] = right
+        read[name], known[name] = right.mean(axis=-1), chance
+        everything[name] = np.broadcast_to(accuracy[..., None], known[name].shape)
+        if name == ACCURACY:
+            before = _untouched(rng, hard)
+            hits[BASELINE] = np.broadcast_to(before, right.shape)
+            base = np.maximum(before.mean(axis=-1), 1 / images)
+            for columns, over in ((read, base), (known, base), (everything, UNTOUCHED)):
+                columns[KEPT] = 100 * columns[name] / over
+    return Photographs(
+        _frame(read, studies), _images(hits), _frame(known, studies), _frame(everything, studies)
+    )
+
+
+def _read(
+    rng: np.random.Generator, lean: Floats, accuracy: Floats, images: int
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Which images each run gets right, (*runs, images); mean of each cell; how easy images are."""
+    studies = len(lean)
+    easy = IMAGE_SD * rng.normal(size=(studies, 1, 1, images))
+    own = METHOD_IMAGE_SD * rng.normal(size=(studies, len(METHODS), 1, images))
+    middle = (ndtri(accuracy) * np.sqrt(OF_ALL))[..., None] + easy + own
+    chance = ndtr(middle / np.sqrt(OF_SEEDS)).mean(axis=-1, keepdims=True)
+    noise = rng.standard_normal((*lean.shape, images), dtype=np.float32)
+    return noise > -(middle[..., None, :] + lean[..., None]).astype(np.float32), chance, easy
+
+
+def _untouched(rng: np.random.Generator, easy: Floats) -> NDArray[np.bool_]:
+    """Which images the untouched model gets right: one more method, without seeds."""
+    own = METHOD_IMAGE_SD * rng.normal(size=easy.shape) + NOISE_SD * rng.normal(size=easy.shape)
+    spread = np.sqrt(IMAGE_SD**2 + METHOD_IMAGE_SD**2 + NOISE_SD**2)
+    return (ndtri(UNTOUCHED) * spread + easy + own > 0)[..., None, :]
+
+
+def _images(hits: dict[str, NDArray[np.bool_]]) -> Images:
+    """As `Images` makes them from records."""
+    flat = {name: right.reshape(-1, right.shape[-1]) for name, right in hits.items()}
+    found = Images()
+    found._results = {
+        str(i): SimpleNamespace(
+            correct={
+                name: SimpleNamespace(n=len(one[i]), hits=one[i]) for name, one in flat.items()
+            }
+        )
+        for i in range(len(next(iter(flat.values()))))
+    }
+    return found
 
 
 class Movement(NamedTuple):
     values: Floats
-    mean_of_cell: Floats
+    of_cells: Floats
 
 
-def _movement(rng: np.random.Generator, studies: int, seeds: int) -> Movement:
+def _movement(rng: np.random.Generator, shape: tuple[int, ...]) -> Movement:
     """Relative weight movement, log-normal around a dose that grows with the rate."""
     dose = -3 + 0.5 * np.arange(len(RATES)) - 0.3 * np.arange(len(METHODS))[:, None]
     sd = 0.05 * np.log(10)
-    noise = rng.normal(size=(studies, len(METHODS), len(RATES), seeds))
-    return Movement(10 ** dose[..., None] * np.exp(sd * noise), 10**dose * np.exp(sd**2 / 2))
+    of_cells = np.broadcast_to((10**dose * np.exp(sd**2 / 2))[..., None], (*shape[:-1], 1))
+    return Movement(10 ** dose[..., None] * np.exp(sd * rng.normal(size=shape)), of_cells)
 
 
-def _frame(columns: Columns) -> pd.DataFrame:
+def _frame(columns: Columns, studies: range) -> pd.DataFrame:
     """Columns of shape (studies, methods, rates, seeds) as a frame of runs."""
     shape = next(iter(columns.values())).shape
     study, method, rate, seed = (index.ravel() for index in np.indices(shape))
-    names = [f"study {i:05d}" for i in range(shape[0])]
+    names = [f"study {i:05d}" for i in studies]
     keys = {
         "run_id": [str(i) for i in range(study.size)],
         "backbone": "made up",
@@ -142,4 +174,4 @@ def readings(rng: np.random.Generator, studies: int, seeds: int) -> pd.DataFrame
     moved = 10 ** (-3 + 0.4 * dose + 0.05 * noise())
     accuracy = 0.9 + 0.01 * dose + 0.005 * noise()
     read = {ENTROPY: entropy, CKA: cka, KEPT: kept, MOVED: moved}
-    return _frame({"val_accuracy": accuracy, "test_accuracy": accuracy, **read})
+    return _frame({"val_accuracy": accuracy, "test_accuracy": accuracy, **read}, range(studies))

@@ -10,11 +10,15 @@ import pytest
 from run_frames import SEEDS, made_up_runs, shuffled, t_by_leaving_out, without_each_seed
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
+from synthetic_records import synthetic_records, with_images
 
 from clipdrift.analysis import matched_views
-from clipdrift.analysis.curves import Curve, knot_blocks
+from clipdrift.analysis.curves import Curve, knot_blocks, sensitivity
+from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.influence import Images
 
 OUTCOME = "transfer.cifar100.retention_pct"
+SHAPES = "transfer.shapes100.retention_pct"
 
 
 def pick(rows: list[dict[str, Any]], view: str, metric: str = OUTCOME, **more: Any) -> list[Any]:
@@ -146,6 +150,78 @@ def test_an_interval_of_three_seeds_holds_the_truth_as_often_as_it_says() -> Non
     assert len(held) > 700
     # Rows of a study go together: the error of this share is about 1 point.
     assert 0.92 < np.mean(held) < 0.98
+
+
+def test_images_widen_intervals_by_the_error_of_leaving_out_each_image() -> None:
+    records = [with_images(r, 400) for r in synthetic_records(targets=("landcover",))]
+    images, frame = Images(records), runs_frame(records).rename(columns={SHAPES: OUTCOME})
+    wide, narrow = (
+        pick(
+            matched_views.rows(runs_frame(records), images=known),
+            "equal_val_accuracy",
+            SHAPES,
+            target="landcover",
+        )[2]
+        for known in (images, None)
+    )
+    hits = {
+        name: np.array([record.result.correct[name].hits for record in records], dtype=float)
+        for name in (
+            "val_accuracy",
+            "transfer.shapes100.accuracy",
+            "transfer.shapes100.baseline_accuracy",
+        )
+    }
+    order = [list(frame["run_id"]).index(record.run_id) for record in records]
+
+    def diff(name: str, image: int) -> float:
+        without = frame.copy()
+        means = {key: np.delete(h, image, 1).mean(axis=1) for key, h in hits.items()}
+        val, now, before = means.values()
+        column = "val_accuracy" if name == "val_accuracy" else OUTCOME
+        value = val if name == "val_accuracy" else 100 * now / before
+        without.loc[order, column] = value
+        return naive_diff(without, "val_accuracy", wide["at"])
+
+    variance = 0.0
+    for name in ("val_accuracy", OUTCOME):
+        left_out = np.array([diff(name, image) for image in range(400)])
+        variance += 399 / 400 * float(((left_out - left_out.mean()) ** 2).sum())
+    assert wide["diff"] == narrow["diff"]
+    # Leaving an image out bends the curve a little; the delta method takes it for straight.
+    assert wide["image_se"] == pytest.approx(np.sqrt(variance), rel=0.1)
+    assert wide["ci_low"] < narrow["ci_low"] < narrow["ci_high"] < wide["ci_high"]
+    assert (wide["interval_over"], narrow["interval_over"]) == ("seeds and images", "seeds")
+    assert narrow["image_se"] is None
+
+
+@pytest.mark.parametrize("n_rates", [3, 5])
+def test_sensitivity_is_the_difference_of_scipys_readings(n_rates: int) -> None:
+    rng = np.random.default_rng(n_rates)
+    x, y = np.sort(rng.normal(size=n_rates)), rng.normal(size=(n_rates, 1))
+    place = float(x[1] + 0.3 * (x[-1] - x[1]))
+    along, up = sensitivity(x, y, place)
+
+    def read(dx: np.ndarray, dy: np.ndarray) -> float:
+        return float(PchipInterpolator(x + dx, y[:, 0] + dy)(place))
+
+    for k in range(n_rates):
+        step, nothing = 1e-5 * np.eye(n_rates)[k], np.zeros(n_rates)
+        by_x = (read(step, nothing) - read(-step, nothing)) / 2e-5
+        by_y = (read(nothing, step) - read(nothing, -step)) / 2e-5
+        # One-sided steps of a millionth against two-sided ones of a hundred thousandth.
+        assert along[0, k] == pytest.approx(by_x, rel=1e-3, abs=1e-4)
+        assert up[0, k] == pytest.approx(by_y, rel=1e-3, abs=1e-4)
+
+
+def test_points_of_one_knot_move_it_by_their_share() -> None:
+    # Two rates of one accuracy: taken apart, a slope between them would be without end.
+    x, y = np.array([0.5, 0.7, 0.7, 0.9, 0.8]), np.array([[9.0], [8.0], [6.0], [4.0], [0.0]])
+    found = sensitivity(x, y, 0.75)
+    knots = sensitivity(np.array([0.5, 0.7, 0.9]), np.array([[9.0], [7.0], [4.0]]), 0.75)
+    for points, (first, pooled, last) in zip(found, (k[0] for k in knots), strict=True):
+        expected = [first, pooled / 2, pooled / 2, last, 0]
+        assert points[0] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_a_place_that_a_curve_misses_without_a_seed_has_no_interval() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from clipdrift.analysis.crossed import Crossed, binomial
+from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES, Crossed, binomial
 from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
 from clipdrift.analysis.influence import Images
@@ -18,7 +18,6 @@ from clipdrift.analysis.intervals import ROUNDING, Interval
 from clipdrift.analysis.signals import Floats, column
 
 Positions = NDArray[np.intp]
-SEEDS, SEEDS_AND_IMAGES = "seeds", "seeds and images"
 
 
 class CellKey(NamedTuple):

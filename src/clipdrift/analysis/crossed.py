@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
 from clipdrift.analysis.intervals import ROUNDING, UNDEFINED, Interval
 from clipdrift.analysis.signals import Floats
@@ -15,19 +16,68 @@ RIGHT_AND_WRONG = (1.0, 1.0, 0.0, 0.0)
 """Images added for the error of an accuracy: two right, two wrong."""
 WON_AND_LOST = (1.0, -1.0)
 """Images added for the error of a difference of two models: one won, one lost."""
+SMALLEST_P = 1e-300
+SEEDS, SEEDS_AND_IMAGES = "seeds", "seeds and images"
+"""What an interval draws."""
+
+
+class Error(NamedTuple):
+    """How sure a mean over seeds and images is: an interval of any level, and p that belongs to it.
+
+    seed_se: error of the mean from drawing two seeds or more. shared_se: from drawing images, what
+    all seeds share of it; 0 where images are not known.
+    """
+
+    seed_se: float
+    shared_se: float
+    n_seeds: int
+    n_images: int = 2
+
+    def half(self, alpha: float) -> float:
+        """Half the width of the 1 - alpha interval.
+
+        >>> round(Error(1.0, 0.0, 3).half(0.05), 3)
+        4.303
+        """
+        seeds = float(stdtrit(self.n_seeds - 1, alpha / 2)) * self.seed_se
+        images = float(stdtrit(self.n_images - 1, alpha / 2)) * self.shared_se
+        return float(np.hypot(seeds, images))
+
+    def p(self, distance: float) -> float:
+        """Two-sided p of a mean this far from its null: 1 less the level that just reaches it.
+
+        >>> Error(1.0, 0.0, 3).p(4.302652729696142), Error(1.0, 2.0, 3, 100).p(0.0)
+        (0.05, 1.0)
+        """
+        away = abs(distance)
+        if not self.shared_se:
+            return float(2 * stdtr(self.n_seeds - 1, -away / self.seed_se))
+        if away == 0:
+            return 1.0
+        ends = (float(np.log(SMALLEST_P)), 0.0)
+        if self.half(SMALLEST_P) <= away:
+            return SMALLEST_P
+        found = brentq(lambda log: self.half(float(np.exp(log))) - away, *ends, xtol=1e-12)
+        return float(np.exp(found))
+
+    def p_above(self, distance: float) -> float:
+        """One-sided p of a mean this far above its null; near 1 for one below it."""
+        half = self.p(distance) / 2
+        return half if distance > 0 else 1 - half
 
 
 class Crossed(NamedTuple):
     """A mean over seeds x images, in the unit of the values.
 
     seed_se: error of the mean from drawing seeds, None with one seed. image_se: from drawing
-    images. ci: of the mean, both drawn.
+    images. ci: of the mean, both drawn. shared_se: what of image_se the seeds share.
     """
 
     mean: float
     seed_se: float | None
     image_se: float
     ci: Interval
+    shared_se: float
 
 
 def crossed(values: Floats, added: ArrayLike = (), level: float = 0.95) -> Crossed:
@@ -90,14 +140,22 @@ def _crossed(rows: Floats, n: int, images: float, shared: float, level: float) -
     """From the means of the seeds, the variance from images and what of it the seeds share."""
     mean = float(rows.mean())
     if len(rows) < 2:
-        return Crossed(mean, None, images**0.5, UNDEFINED)
+        return Crossed(mean, None, images**0.5, UNDEFINED, shared**0.5)
     seeds = float(rows.var(ddof=1)) / len(rows)
-    found = Crossed(mean, seeds**0.5, images**0.5, UNDEFINED)
+    found = Crossed(mean, seeds**0.5, images**0.5, UNDEFINED, shared**0.5)
     if n < 2 or seeds**0.5 <= ROUNDING * float(np.abs(rows).max()):
         return found
-    t_seeds, t_images = stdtrit(np.array([len(rows) - 1, n - 1]), (1 + level) / 2)
-    half = float(np.sqrt(t_seeds**2 * seeds + t_images**2 * shared))
+    half = Error(seeds**0.5, shared**0.5, len(rows), n).half(1 - level)
     return found._replace(ci=Interval(mean - half, mean + half))
 
 
-__all__ = ["RIGHT_AND_WRONG", "WON_AND_LOST", "Crossed", "binomial", "crossed"]
+__all__ = [
+    "RIGHT_AND_WRONG",
+    "SEEDS",
+    "SEEDS_AND_IMAGES",
+    "WON_AND_LOST",
+    "Crossed",
+    "Error",
+    "binomial",
+    "crossed",
+]

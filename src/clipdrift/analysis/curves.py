@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 Blocks = tuple[tuple[int, ...], ...]
 # Means that differ by rounding alone are one value: between them a slope would be noise.
 SAME = 1e-12
+STEP = 1e-6
 
 
 def knot_blocks(x: Floats) -> Blocks:
@@ -97,6 +98,36 @@ class Curve:
         return out
 
 
+def sensitivity(x: Floats, y: Floats, place: float) -> tuple[Floats, Floats]:
+    """How readings at a place follow the points that the curve goes through, its knots being kept.
+
+    Args:
+        x: one curve's abscissa, (n_rates,), of two knots or more. y: the metrics there, (n_rates,
+            n_metrics).
+
+    Returns:
+        Derivatives of each metric's reading by each x and by each of its own y, (n_metrics,
+        n_rates) both, by steps of a millionth of what lies between knots; 0 for points left out.
+    """
+    blocks = knot_blocks(x)
+    knots, values = (np.stack([v[list(block)].mean(axis=0) for block in blocks]) for v in (x, y))
+    across = float(np.diff(knots).min())
+    up = np.abs(values).max(axis=0)
+    up = np.where(up > 0, up, 1.0)
+    steps, nothing = STEP * np.eye(len(knots)), np.zeros((len(knots), len(knots)))
+    stay = nothing[:, :1]
+    moved_x = knots[:, None] + across * np.hstack([stay, steps, nothing])
+    moved_y = values[:, :, None] + up[:, None] * np.hstack([stay, nothing, steps])[:, None]
+    found = Curve(moved_x, moved_y).at(place)
+    slopes = (found[:, 1:] - found[:, :1]) / STEP
+    # A knot is the mean of its points: each moves it by its share.
+    share = np.zeros((len(knots), len(x)))
+    for knot, block in enumerate(blocks):
+        share[knot, list(block)] = 1 / len(block)
+    by_x, by_y = slopes[:, : len(knots)] / across, slopes[:, len(knots) :] / up[:, None]
+    return by_x @ share, by_y @ share
+
+
 def _slopes(x: Floats, y: Floats) -> Floats:
     """Derivatives that keep each piece monotone: x (K, n_draws), y (K, n_metrics, n_draws).
 
@@ -145,4 +176,4 @@ def _hermite(x: Floats, y: Floats, slopes: Floats, at: float) -> Floats:
     return np.where(inside, value, np.nan)
 
 
-__all__ = ["Curve", "knot_blocks"]
+__all__ = ["Curve", "knot_blocks", "sensitivity"]

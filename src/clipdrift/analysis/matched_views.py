@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES
+from clipdrift.analysis.curve_images import CurveImages, Drawn, with_images
 from clipdrift.analysis.curves import Curve
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.intervals import jackknife
 from clipdrift.analysis.method_curves import VIEWS, MethodCurves, View
 from clipdrift.analysis.pairs import method_pairs
@@ -33,6 +36,7 @@ def rows(
     *,
     metrics: list[str] | None = None,
     compare_with: Collection[str] | None = None,
+    images: Images | None = None,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Every pair of matched methods in both views, per backbone and target.
@@ -44,19 +48,22 @@ def rows(
     seed the same runs are compared by `paired`.
 
     Intervals are of value_a - value_b at the place: t with the error found by leaving out one seed
-    at a time, in both methods, and building the curves anew.
+    at a time, in both methods, and building the curves anew. Where single images are known, what
+    drawing images adds to it widens them (`curve_images`); `interval_over` says so.
 
     Args:
         frame: one row per finished run.
         metrics: columns to compare; default `default_metrics`. `log10_learning_rate` is the rate
             at which a method gets there.
         compare_with: methods of which every pair holds one; default every pair.
+        images: which images each of these runs was right on.
         level: coverage.
 
     Returns:
         One dict per backbone, target, view, pair, place and metric: `backbone, target, view, at,
-        metric, method_a, method_b, value_a, value_b, diff, ci_low, ci_high, n_seeds, reason`. `at`
-        in the unit of what is held equal: fraction, relative weight movement.
+        metric, method_a, method_b, value_a, value_b, diff, image_se, ci_low, ci_high,
+        interval_over, n_seeds, reason`. `at` in the unit of what is held equal: fraction, relative
+        weight movement. `image_se` is the error of `diff` from drawing images.
 
     Reference: Fritsch & Butland (1984), SIAM J. Sci. Stat. Comput. 5(2), for PCHIP; Tukey (1958),
         Annals of Mathematical Statistics 29(2), for the interval.
@@ -66,17 +73,20 @@ def rows(
     out = []
     for (backbone, target), part in parts(runs, "backbone", "target"):
         methods = MethodCurves(part, wanted)
+        known = CurveImages(methods, images or Images())
         key = {"backbone": backbone, "target": target}
         pairs = method_pairs(methods.values, compare_with)
-        out += [{**key, **row} for row in _Comparison(methods, wanted, level).rows(pairs)]
+        out += [{**key, **row} for row in _Comparison(methods, known, wanted, level).rows(pairs)]
     return out
 
 
 class _Comparison:
     """Pairs of the methods of one target, held against each other in both views."""
 
-    def __init__(self, methods: MethodCurves, metrics: list[str], level: float) -> None:
-        self.methods, self.metrics, self.level = methods, metrics, level
+    def __init__(
+        self, methods: MethodCurves, images: CurveImages, metrics: list[str], level: float
+    ) -> None:
+        self.methods, self.images, self.metrics, self.level = methods, images, metrics, level
 
     def rows(self, pairs: list[Pair]) -> Iterator[dict[str, Any]]:
         curves = {
@@ -108,36 +118,50 @@ class _Comparison:
             yield from self._nothing(view.name, pair, "the curves do not overlap")
             return
         for place in dict.fromkeys(low + part * (high - low) for part in PLACES):
-            at = 10**place if view.in_log10 else place
-            first, second = (curves[name].at(place) for name in pair)
-            yield from self._compare(view, at, pair, first, second)
+            yield from self._compare(view, place, pair, curves)
 
     def _nothing(self, view: str, pair: Pair, reason: str) -> Iterator[dict[str, Any]]:
         for metric in self.metrics:
             yield self._row(view, None, metric, pair, {"reason": reason})
 
     def _compare(
-        self, view: View, at: float, pair: Pair, first: Floats, second: Floats
+        self, view: View, place: float, pair: Pair, curves: dict[str, Curve]
     ) -> Iterator[dict[str, Any]]:
-        """Rows of all metrics at one place: values (n_metrics, n_draws) of both methods."""
+        """Rows of all metrics at one place."""
+        at = 10**place if view.in_log10 else place
         columns = self.methods.columns
+        first, second = (curves[name].at(place) for name in pair)
         seeds = np.minimum(*(self.methods.least_seeds(name) for name in pair))
         held = seeds[columns.index(view.metric)]
-        for metric in self.metrics:
-            if metric == view.metric:
-                continue
+        metrics = [metric for metric in self.metrics if metric != view.metric]
+        drawn = self.images.behind(view, place, pair, metrics)
+        for metric in metrics:
             i = columns.index(metric)
-            found = self._difference(first[i], second[i], int(min(held, seeds[i])))
+            n = int(min(held, seeds[i]))
+            found = self._difference(first[i], second[i], n, drawn.get(metric, []))
             yield self._row(view.name, at, metric, pair, found)
 
-    def _difference(self, first: Floats, second: Floats, n: int) -> dict[str, Any]:
+    def _difference(
+        self, first: Floats, second: Floats, n: int, drawn: list[Drawn]
+    ) -> dict[str, Any]:
         a, b = float(first[0]), float(second[0])
         if not np.isfinite(a - b):
             return {"reason": "undefined in a cell of one of the methods"}
         test = jackknife(first - second, n, scale=max(abs(a), abs(b)))
-        low, high = test.interval(self.level)
-        found = {"value_a": a, "value_b": b, "diff": a - b, "ci_low": low, "ci_high": high}
-        return {**found, "reason": test.reason}
+        low, high = with_images(test.interval(self.level), drawn, self.level)
+        over = SEEDS_AND_IMAGES if drawn else SEEDS
+        return {
+            "value_a": a,
+            "value_b": b,
+            "diff": a - b,
+            "image_se": float(np.hypot.reduce([d.error.image_se for d in drawn]))
+            if drawn
+            else None,
+            "ci_low": low,
+            "ci_high": high,
+            "interval_over": None if low is None else over,
+            "reason": test.reason,
+        }
 
     def _row(
         self, view: str, at: float | None, metric: str, pair: Pair, found: dict[str, Any]
@@ -148,7 +172,8 @@ class _Comparison:
             "metric": metric,
             "method_a": pair[0],
             "method_b": pair[1],
-            **dict.fromkeys(["value_a", "value_b", "diff", "ci_low", "ci_high"]),
+            **dict.fromkeys(["value_a", "value_b", "diff", "image_se"]),
+            **dict.fromkeys(["ci_low", "ci_high", "interval_over"]),
             "n_seeds": len(self.methods.seeds),
             "reason": None,
             **found,

@@ -64,6 +64,12 @@ class MethodCurves:
             self.rates[method] = sorted(set(part["learning_rate"]))
             self.values[method] = tensor(part, self.rates[method], self.seeds, self.columns)
         self.counts = delete_one(len(self.seeds))
+        self.run_ids = {
+            (str(method), float(rate), int(seed)): str(run_id)
+            for method, rate, seed, run_id in runs[
+                ["method", "learning_rate", "seed", "run_id"]
+            ].itertuples(index=False)
+        }
 
     def means(self, values: Floats) -> Floats:
         """Means of every draw over the seeds that have a value.
@@ -85,13 +91,14 @@ class MethodCurves:
         defined = np.isfinite(self.values[method]).sum(axis=1)
         return np.asarray(np.where(defined > 0, defined, len(self.seeds)).min(axis=0))
 
+    def abscissa(self, view: View, method: str) -> Floats:
+        """What a view holds equal at each rate of a method, (n_rates, n_draws)."""
+        x = self.cell_means[method][:, self.columns.index(view.metric)]
+        return np.log10(np.where(x > 0, x, np.nan)) if view.in_log10 else x
+
     def curve(self, view: View, method: str) -> Curve:
         """All columns of a method along what a view holds equal."""
-        means = self.cell_means[method]
-        x = means[:, self.columns.index(view.metric)]
-        if view.in_log10:
-            x = np.log10(np.where(x > 0, x, np.nan))
-        return Curve(x, means)
+        return Curve(self.abscissa(view, method), self.cell_means[method])
 
 
 __all__ = ["VIEWS", "WEIGHT_DRIFT", "MethodCurves", "View", "tensor"]

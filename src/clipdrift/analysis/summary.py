@@ -118,7 +118,7 @@ def analyze(
                 runs, varied=varied, compare_with=compared, underfit_fraction=underfit
             ),
             "dose_response": dose.rows(runs),
-            "matched_views": matched_views.rows(agreeing, compare_with=compared),
+            "matched_views": matched_views.rows(agreeing, compare_with=compared, images=images),
             "ranking": ranked,
             "ranking_agreement": ranking.agreement(ranked),
             "operating_points": operating.rows(runs, images=images),

@@ -163,7 +163,9 @@ def matched_table(study: Study) -> Table | None:
         Shown("value_a", "First"),
         Shown("value_b", "Second"),
         Shown("diff", "Diff."),
-        Shown("ci", "95 % CI", "t over seeds, one left out at a time"),
+        Shown(
+            "ci", "95 % CI", "t over seeds, one left out at a time, and images where they are known"
+        ),
     ]
     caption = "Matched views"
     return analysis_table(study, "matched_views", caption, shown, rows=rows, n_keys=len(keys))
