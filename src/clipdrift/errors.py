@@ -23,11 +23,14 @@ import difflib
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 SHOWN_ALIKE = 3
 """Faults of one rule and one next step that are told in full; the others are counted."""
-LONGEST_NAME = 100
-"""Characters of a name for which a similar one is looked for: the search is quadratic in them."""
+MAX_FAULTS = 100
+"""Of one file: for each, similar names are looked for."""
+LONGEST_NAME, MOST_KNOWN = 100, 1_000
+"""Characters of a name for which a similar one is looked for, and names it is looked for among."""
 MAX_PART = 4_000
 """Characters of each part of a fault that are shown: a table may hold a cell of any length."""
 
@@ -84,6 +87,14 @@ def told(faults: Iterable[Fault]) -> list[str]:
     return lines
 
 
+def first_faults(found: Iterable[Fault], where: str) -> list[Fault]:
+    """The first hundred of any number of faults; looking for more would take time."""
+    faults = list(islice(found, MAX_FAULTS + 1))
+    if len(faults) > MAX_FAULTS:
+        faults[-1] = Fault(where, f"at most {MAX_FAULTS} faults", "more", "Mend these first")
+    return faults
+
+
 def brief(value: object) -> str:
     """A value as Python writes it, a few hundred characters at most; the rest is not unfolded.
 
@@ -109,7 +120,7 @@ def nearest(name: str, known: Sequence[str], *, n: int = 1, cutoff: float = 0.6)
     """The known names most like one that is not known; none for a name nobody mistyped."""
     if len(name) > LONGEST_NAME:
         return []
-    return difflib.get_close_matches(name, known, n=n, cutoff=cutoff)
+    return difflib.get_close_matches(name, known[:MOST_KNOWN], n=n, cutoff=cutoff)
 
 
 def is_failure(error: BaseException) -> bool:

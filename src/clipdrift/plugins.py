@@ -8,14 +8,13 @@ that was installed: see SECURITY.md.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from clipdrift.errors import ClipdriftError, Fault, PluginError
+from clipdrift.errors import ClipdriftError, Fault, PluginError, nearest
 
 Kind = Literal["methods", "penalties", "probes", "datasets"]
 
@@ -69,7 +68,7 @@ def find(kind: Kind, name: str, where: str, *, ours: Collection[str] = ()) -> Pl
         step = "Uninstall one of them"
         raise PluginError(Fault(where, f"one package that adds {name!r}", packages, step))
     if not same:
-        near = difflib.get_close_matches(name, sorted(known), n=1)
+        near = nearest(name, sorted(known))
         step = f"Did you mean {near[0]!r}?" if near else "Install the package that adds it"
         names = ", ".join(sorted(known)) or "none is installed"
         rule = f"a name in the entry points clipdrift.{kind} of installed packages ({names})"

@@ -324,12 +324,35 @@ def test_faults_of_the_map_are_told_at_once(given: Import) -> None:
         ("units: {}", "map.yaml: expected a map of columns to fields, got no 'columns' mapping. "),
         ("columns: {a: lr, a: seed}", "map.yaml:1 a: expected each key once, got a second one. "),
         ("columns: {a: [lr]}", "map.yaml columns.a: expected a single value, got ['lr']. "),
+        ("columns: {? [a] : lr}", "map.yaml:1 columns.?: expected keys that are single values, "),
+        ("columns: {a: 1:30}", "map.yaml:1 columns.a: expected numbers in digits, got 1:30, "),
         ("columns: {a: lr}\nunit: {}", "map.yaml unit: expected a known key, got 'unit'. "),
         ("columns: {a: lr}\nreference_methods: x", "map.yaml reference_methods: expected a list, "),
     ],
 )
 def test_malformed_maps(given: Import, mapping: str, fault: str) -> None:
     assert given.faults(mapping=mapping)[0].startswith(fault)
+
+
+@pytest.mark.parametrize("bomb", ["value", "key", "merge", "sixties", "unknown", "units", "sparse"])
+def test_a_small_map_cannot_ask_for_much(given: Import, bomb: str, tmp_path: Path) -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    texts = {
+        "value": "\n".join([*rows, "columns: {a: *a9}"]),
+        "key": "\n".join([*rows, "? *a9", ": x"]),
+        "merge": "\n".join(
+            ["a0: &a0 {x: 1}"]
+            + [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 10)]
+        ),
+        "sixties": "columns: {a: " + ":".join(["1", *["59"] * 300_000]) + "}",
+        "unknown": "columns: {" + ", ".join(f"c{i}: field{i}" for i in range(15_000)) + "}",
+        "units": "columns: {a: lr}\nunits: {" + ", ".join(f"u{i}: x" for i in range(15_000)) + "}",
+        "sparse": "#" * 1_000_001,
+    }
+    started = time.perf_counter()
+    assert all(len(fault) < 20_000 for fault in given.faults(mapping=texts[bomb]))
+    assert time.perf_counter() - started < 60
 
 
 def test_missing_columns_doubled_columns_and_ragged_rows(given: Import) -> None:

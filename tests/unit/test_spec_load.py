@@ -279,7 +279,7 @@ def test_yaml_constructs_no_objects(tmp_path: Path) -> None:
     witness = tmp_path / "witness"
     call = f"!!python/object/apply:os.mkdir ['{witness}']"
     (fault,) = faults_of(TEXT.replace("name: small", f"name: {call}"))
-    assert "expected plain YAML" in fault
+    assert "expected valid YAML, got could not determine a constructor" in fault
     assert not witness.exists()
 
 
@@ -294,6 +294,64 @@ def test_aliases_within_aliases_do_not_take_forever() -> None:
     started = time.perf_counter()
     assert faults_of("\n".join(rows))
     assert time.perf_counter() - started < 10  # unfolded, it would be 9**10 items
+
+
+def alias_bomb() -> list[str]:
+    """9**10 items, once unfolded."""
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    return rows + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+
+
+BOMBS = {
+    "value": "\n".join(alias_bomb()),
+    "key": "\n".join([*alias_bomb(), "? *a9", ": x"]),
+    "key_of_mapping": "\n".join([*alias_bomb(), "? {k: *a9}", ": x"]),
+    "merge": "\n".join(
+        ["a0: &a0 {x: 1}"]
+        + [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 10)]
+    ),
+    "sixties": "seeds: [" + ":".join(["1", *["59"] * 300_000]) + "]",
+    "sixties_float": "seeds: [" + ":".join(["1", *["59"] * 3_000]) + ".5]",
+    "digits": "seeds: [" + "9" * 900_000 + "]",
+    "hex": "seeds: [0x" + "f" * 900_000 + "]",
+    "long_list": "name: [" + ", ".join(["a"] * 30_000) + "]",
+    "unknown_keys": "\n".join(f"k{i:05}: 1" for i in range(20_000)),
+    "long_key": "s" * 900_000 + ": 1",
+    "digit_key": "9" * 90_000 + ": 1",
+    "date": "name: 2001-02-31",
+    "date_year": "name: 0000-01-01",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_small_file_cannot_ask_for_much(bomb: str) -> None:
+    """Each took minutes, gigabytes or a traceback."""
+    started = time.perf_counter()
+    for fault in faults_of(BOMBS[bomb]):
+        assert len(fault) < 20_000
+    assert time.perf_counter() - started < 60
+
+
+def test_more_faults_than_anyone_mends_are_cut_off() -> None:
+    faults = faults_of("\n".join(f"k{i:05}: 1" for i in range(2_000)))
+    assert any("(and 9" in fault and "more: " in fault for fault in faults)
+    assert faults[-1] == "s.yaml: expected at most 100 faults, got more. Mend these first."
+    assert len(faults) < 20
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("? [a, b]\n: c", "keys that are single values, got a list. Put the key in quotes"),
+        ("? {a: b}\n: c", "keys that are single values, got a mapping. Put the key in quotes"),
+        ("seeds: [1:30]", "numbers in digits, got 1:30, which YAML counts in sixties. Correct it"),
+        ("seeds: [" + "1" * 101 + "]", "numbers of at most 100 characters, got one of 101"),
+    ],
+)
+def test_yaml_that_no_study_needs_is_named(line: str, said: str) -> None:
+    (fault,) = faults_of(line)
+    assert re.match(r"s\.yaml:1 .*: expected ", fault)
+    assert said in fault
 
 
 def test_an_anchor_may_be_used_twice() -> None:
@@ -315,7 +373,7 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_study_file(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="expected a readable study file, got Is a directory"):
+    with pytest.raises(SpecError, match="expected a readable study file, got a folder"):
         load_spec(tmp_path)
 
 
@@ -329,7 +387,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(TEXT + "#" * 1_000_001)
-    with pytest.raises(SpecError, match="expected a study file under 1 MB"):
+    with pytest.raises(SpecError, match="got 1 MB, where at most 1 MB are read"):
         load_spec(path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from clipdrift.analysis import choice
 from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import runs_frame, usable_records
-from clipdrift.errors import Fault, RecordError, SpecError
+from clipdrift.errors import Fault, RecordError, SpecError, nearest
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings
 
@@ -103,7 +102,7 @@ def unknown_names(where: str, given: Iterable[str], known: Collection[str]) -> I
     for name in dict.fromkeys(given):
         if name in known:
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.6)
+        near = nearest(name, sorted(known), n=3)
         shown = ", ".join(sorted(known))
         step = f"Did you mean {' or '.join(near)}?" if near else "Name one of them"
         yield Fault(where, f"one of the records' names ({shown})", repr(name), step)

@@ -6,14 +6,13 @@ after one epoch alone, so that a run that was interrupted comes to the same one.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clipdrift.early_warning.forecast import KEPT, Refused, Saved, forecast_of
-from clipdrift.errors import Fault, RecordError
+from clipdrift.errors import Fault, RecordError, nearest
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, EpochReading
 from clipdrift.records.writing import writing_to
@@ -90,7 +89,7 @@ def rule_faults(rule: StopRule, spec: StudySpec) -> Iterator[Fault]:
     saved, names = rule.forecast, [transfer.name for transfer in spec.transfers]
     for name in saved.transfers:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
+            near = nearest(name, names)
             step = f"Did you mean {near[0]!r}?" if near else "Learn from records that have it"
             rule_text = f"a forecast of retention on the study's transfers ({', '.join(names)})"
             yield Fault(OPTION, rule_text, repr(name), step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import warnings
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from clipdrift.errors import Fault
+from clipdrift.errors import Fault, nearest
 from clipdrift.methods.targets import BLOCKS, Targets, find_targets, rank_faults
 from clipdrift.spec.methods import PeftSpec
 
@@ -228,7 +227,7 @@ def _norms(tower: nn.Module, spec: PeftSpec) -> list[str]:
 
 
 def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(name, list(known), n=3)
+    near = nearest(name, list(known), n=3)
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 
 

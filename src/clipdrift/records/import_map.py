@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from clipdrift.errors import Fault, RecordError
+from clipdrift.errors import Fault, RecordError, brief, first_faults, nearest
+from clipdrift.spec.plain_yaml import parse, read_text
 
 KEYS = ("backbone", "target", "method", "role", "lr", "seed")
 REQUIRED = ("target", "method", "lr", "seed")
@@ -81,55 +79,34 @@ def read_map(path: Path) -> ImportMap:
     for key in body:
         if key not in known:
             step = f"Use only {', '.join(known)}"
-            faults.append(Fault(f"{path} {key}", "a known key", repr(key), step))
+            faults.append(Fault(f"{path} {key}", "a known key", brief(key), step))
     columns = _texts(body, "columns", path, faults)
     constants = _texts(body, "constants", path, faults)
     units = _texts(body, "units", path, faults)
     references = body.get("reference_methods") or []
     if not isinstance(references, list):
         step = "Write reference_methods: [linear_probe]"
-        faults.append(Fault(f"{path} reference_methods", "a list", repr(references), step))
+        faults.append(Fault(f"{path} reference_methods", "a list", brief(references), step))
         references = []
     fields = [*columns.values(), *constants]
-    faults += [*_field_faults(fields, path), *_unit_faults(units, fields, path)]
+    faults += first_faults(_field_faults(fields, path), str(path))
+    faults += first_faults(_unit_faults(units, fields, path), str(path))
     if faults:
         raise RecordError(faults)
     return ImportMap(columns, constants, units, frozenset(map(str, references)))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        body = yaml.safe_load(text)
-        repeated = list(_repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader)))
-    except (OSError, UnicodeDecodeError) as error:
-        got = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise RecordError(Fault(str(path), "a readable map", str(got), "Check the path")) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise RecordError(Fault(where, "valid YAML", str(problem), _SHAPE)) from None
+    read = parse(
+        read_text(path, "map", "Check the path", RecordError), str(path), _SHAPE, RecordError
+    )
+    body = read.value
     if not isinstance(body, dict) or not isinstance(body.get("columns"), dict):
         got = type(body).__name__ if not isinstance(body, dict) else "no 'columns' mapping"
         raise RecordError(Fault(str(path), "a map of columns to fields", got, _SHAPE))
-    if repeated:
-        raise RecordError(
-            Fault(f"{path}:{line} {key}", "each key once", "a second one", "Remove one of the two")
-            for line, key in repeated
-        )
+    if read.repeated:
+        raise RecordError(read.repeated)
     return body
-
-
-def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """YAML keeps the last of two equal keys in silence; a column mapped twice is a mistake."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                yield key.start_mark.line + 1, str(key.value)
-            seen.add(str(key.value))
-            yield from _repeated_keys(value)
 
 
 def _texts(body: dict[str, Any], key: str, path: Path, faults: list[Fault]) -> dict[str, str]:
@@ -140,14 +117,14 @@ def _texts(body: dict[str, Any], key: str, path: Path, faults: list[Fault]) -> d
         return {}
     for name, value in found.items():
         if isinstance(value, (dict, list)) or value is None:
-            faults.append(Fault(f"{path} {key}.{name}", "a single value", repr(value), _SHAPE))
+            faults.append(Fault(f"{path} {key}.{name}", "a single value", brief(value), _SHAPE))
     return {str(name): str(value) for name, value in found.items()}
 
 
 def _field_faults(fields: list[str], path: Path) -> Iterator[Fault]:
     for name in dict.fromkeys(fields):
         if not _FIELD.fullmatch(name):
-            yield Fault(f"{path} columns", "a known field", repr(name), _nearest(name))
+            yield Fault(f"{path} columns", "a known field", brief(name), _nearest(name))
     for name, count in Counter(fields).items():
         if count > 1:
             step = "Map one of them, the others are kept as extra signals"
@@ -162,7 +139,7 @@ def _nearest(name: str) -> str:
     """The nearest field name, with the user's own dataset or signal name in it."""
     middle = name.split(".")[1] if name.count(".") >= 1 else "<name>"
     known = [example.replace("<name>", middle).replace("<signal>", middle) for example in EXAMPLES]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = nearest(name, known, cutoff=0.5)
     return f"Did you mean {near[0]!r}?" if near else f"Fields are {', '.join(EXAMPLES)}"
 
 
@@ -173,11 +150,13 @@ def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterat
     for name, unit in units.items():
         if unit not in (FRACTION, PERCENT):
             step = f"Write '{name}: {FRACTION}' or '{name}: {PERCENT}'"
-            yield Fault(f"{path} units.{name}", "fraction or percent", repr(unit), step)
+            yield Fault(f"{path} units.{name}", "fraction or percent", brief(unit), step)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            step = f"Did you mean {near[0]!r}?" if near else f"Units can be given for {known}"
-            yield Fault(f"{path} units", "a mapped field or 'transfer'", repr(name), step)
+            near = nearest(name, known)
+            step = (
+                f"Did you mean {near[0]!r}?" if near else f"Units can be given for {brief(known)}"
+            )
+            yield Fault(f"{path} units", "a mapped field or 'transfer'", brief(name), step)
 
 
 __all__ = ["EPOCH1", "FRACTION", "KEYS", "PERCENT", "REQUIRED", "ImportMap", "read_map"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from clipdrift.errors import Fault, SpecError
+from clipdrift.errors import Fault, SpecError, brief, first_faults, nearest
 from clipdrift.spec.methods import METHOD_KINDS
 from clipdrift.spec.parts import StudySpec
-
-MAX_BYTES = 1_000_000
-MAX_ENTRIES = 100_000
-Place = tuple[str | int, ...]
+from clipdrift.spec.plain_yaml import Place, parse, read_text
 
 
 def load_spec(path: Path | str) -> StudySpec:
@@ -30,22 +25,8 @@ def load_spec(path: Path | str) -> StudySpec:
         SpecError: with every fault of the file, each naming its line.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SpecError(
-                Fault(str(path), "a study file under 1 MB", "a larger one", "Name the study file")
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SpecError(
-            Fault(
-                str(path),
-                "a readable study file",
-                str(reason),
-                "Check the path, or write one with 'clipdrift init'",
-            )
-        ) from None
+    step = "Check the path, or write one with 'clipdrift init'"
+    text = read_text(path, "study file", step, SpecError)
     return parse_spec(text, name=str(path), folder=path.resolve().parent)
 
 
@@ -60,21 +41,17 @@ def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) ->
     Raises:
         SpecError: with every fault, each naming its line.
     """
-    node = _compose(text, name)
-    lines = _line_numbers(node, name)
-    faults = [_duplicate_key_fault(name, key) for key in _duplicate_keys(node)]
+    read = parse(text, name, _START_OVER, SpecError)
+    faults, value = read.repeated, read.value
+    if not isinstance(value, dict):
+        raise SpecError(Fault(name, "a mapping of study fields", type(value).__name__, _START_OVER))
+    value.pop("$schema", None)
     try:
-        value = yaml.safe_load(text)
-        if not isinstance(value, dict):
-            raise SpecError(
-                Fault(name, "a mapping of study fields", type(value).__name__, _START_OVER)
-            )
-        value.pop("$schema", None)
         spec = StudySpec.model_validate(_absolute(value, folder) if folder else value)
     except ValidationError as error:
-        faults += [fault for detail in error.errors() for fault in _faults(detail, name, lines)]
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        faults.append(Fault(name, "plain YAML", type(error).__name__, _START_OVER))
+        details = error.errors(include_url=False)
+        found = (fault for detail in details for fault in _faults(detail, name, read.lines))
+        faults += first_faults(found, name)
     if faults:
         raise SpecError(dict.fromkeys(faults))
     return spec
@@ -129,68 +106,6 @@ _CHECKSUM = "# As it was run. SHA-256 of what follows: "
 _START_OVER = "Write a study file with 'clipdrift init' and change it"
 
 
-def _compose(text: str, name: str) -> yaml.Node | None:
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or "unreadable text"
-        raise SpecError(
-            Fault(where, "valid YAML", problem, "Check indentation, colons and quotes there")
-        ) from None
-    except (RecursionError, ValueError):
-        raise SpecError(Fault(name, "valid YAML", "nesting too deep", _START_OVER)) from None
-
-
-def _line_numbers(node: yaml.Node | None, name: str) -> dict[Place, int]:
-    """Place -> line. Bounded here, because aliases can unfold a small file without end."""
-    try:
-        entries = list(islice(_lines(node, ()), MAX_ENTRIES))
-    except RecursionError:
-        raise SpecError(
-            Fault(name, "valid YAML", "a part that contains itself", _START_OVER)
-        ) from None
-    if len(entries) == MAX_ENTRIES:
-        raise SpecError(
-            Fault(
-                name, f"fewer than {MAX_ENTRIES:,} entries", "more, aliases unfolded", _START_OVER
-            )
-        )
-    return dict(entries)
-
-
-def _lines(node: yaml.Node | None, place: Place) -> Iterator[tuple[Place, int]]:
-    """(place, line number from 1) of every key and list item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            at = (*place, str(key.value))
-            yield at, key.start_mark.line + 1
-            yield from _lines(value, at)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            yield (*place, i), value.start_mark.line + 1
-            yield from _lines(value, (*place, i))
-
-
-def _duplicate_keys(node: yaml.Node | None) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if str(key.value) in seen:
-                yield key
-            seen.add(str(key.value))
-            yield from _duplicate_keys(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _duplicate_keys(value)
-
-
-def _duplicate_key_fault(name: str, key: yaml.Node) -> Fault:
-    where = f"{name}:{key.start_mark.line + 1} {key.value}"
-    return Fault(where, "each key once", "a second one", "Remove one of the two")
-
-
 def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Data and model paths made absolute, so that the resolved study can be moved."""
 
@@ -238,13 +153,13 @@ def _faults(detail: ErrorDetails, name: str, lines: dict[Place, int]) -> list[Fa
         fault = Fault(
             f"{where}.kind",
             f"one of {context.get('expected_tags') or ', '.join(map(repr, METHOD_KINDS))}",
-            repr(context.get("tag", "nothing")),
+            brief(context.get("tag", "nothing")),
             "Choose a method kind",
         )
     else:
         rule = detail["msg"].removeprefix("Input should be ").removeprefix("Value should ")
         rule = rule[0].lower() + rule[1:]
-        fault = Fault(where, rule, _short(detail["input"]), "Correct the value")
+        fault = Fault(where, rule, brief(detail["input"]), "Correct the value")
     return [_placed(fault, name, lines)]
 
 
@@ -254,7 +169,11 @@ def _is_kind(loc: tuple[int | str, ...], i: int) -> bool:
 
 def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
     """The fault with `file:line` before its key; the nearest parent's line if it has none."""
-    parts = [int(part) if part.isdecimal() else part for part in fault.where.split(".")]
+    # A position in a list has few digits; a key may have any number of them.
+    parts = [
+        int(part) if part.isdecimal() and len(part) < 10 else part
+        for part in fault.where.split(".")
+    ]
     for end in range(len(parts), 0, -1):
         line = lines.get(tuple(parts[:end]))
         if line is not None:
@@ -265,9 +184,9 @@ def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
 
 def _unknown_key(where: str, place: Place) -> Fault:
     known = sorted(_known_keys(place[:-1]))
-    near = difflib.get_close_matches(str(place[-1]), known, n=1)
+    near = nearest(str(place[-1]), known)
     step = f"Did you mean {near[0]!r}?" if near else "Remove it; see 'clipdrift init' for all keys"
-    return Fault(where, f"a known key ({', '.join(known)})", repr(place[-1]), step)
+    return Fault(where, f"a known key ({', '.join(known)})", brief(place[-1]), step)
 
 
 def _known_keys(place: Place) -> set[str]:
@@ -284,8 +203,3 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for arg in getattr(annotation, "__args__", ()) for model in _models_in(arg)]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
