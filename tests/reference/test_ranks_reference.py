@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipdrift.analysis.intervals import cluster_resamples, delete_one, jackknife, t_ci, t_test
+from clipdrift.analysis.intervals import delete_one, jackknife, t_ci, t_test
 from clipdrift.analysis.ranks import centred_ranks, spearman, within_seeds
 
 
@@ -73,22 +73,6 @@ def test_correlations_within_seeds_are_scipys(ties: bool) -> None:
             )
     assert np.isnan(ours[2, 0])  # one rate left
     assert np.isnan(ours[3]).all()  # nothing varies
-
-
-def test_cluster_draws_follow_labels_and_not_row_order() -> None:
-    labels = ["b", "a", "c", "a", "b"]
-    first = cluster_resamples(labels, 30, seed=5)
-    order = [4, 2, 0, 1, 3]
-    second = cluster_resamples([labels[i] for i in order], 30, seed=5)
-    assert np.array_equal(first.counts[first.codes][order], second.counts[second.codes])
-    assert not np.array_equal(first.counts, cluster_resamples(labels, 30, seed=6).counts)
-
-
-def test_cluster_draws_have_the_multinomial_mean_and_variance() -> None:
-    counts = cluster_resamples(range(4), 200_000, seed=0).counts
-    assert counts.mean(axis=1) == pytest.approx([1.0] * 4, abs=0.01)
-    # Monte Carlo error of a variance of 0.75 over 200,000 draws is about 0.003.
-    assert counts.var(axis=1) == pytest.approx([0.75] * 4, abs=0.015)
 
 
 def test_t_interval_is_scipys() -> None:

@@ -99,9 +99,9 @@ def test_records_without_a_run_or_a_retention_are_refused(tmp_path: Path) -> Non
 def test_the_command_answers_in_words_and_as_json(folder: StudyFolder) -> None:
     done = command(folder.path, "--min-retention", 80)
     assert (done.returncode, done.stderr.strip()) == (0, "False")
-    assert "-> lora 0.0001 at alpha 0.5, p = " in done.stdout
+    assert "-> lora 0.0001 at alpha 0.5, chosen in " in done.stdout
     assert "What would change it: " in done.stdout
-    assert "it knows nothing of seeds that were not." in re.sub(r"\s+", " ", done.stdout)
+    assert "of others they know nothing." in re.sub(r"\s+", " ", done.stdout)
     told = json.loads(command(folder.path, "--min-retention", 80, "--json").stdout)
     assert len(told) == 8
     assert set(told[0]) == set(schema()["properties"]["choice"]["items"]["properties"])
@@ -111,7 +111,10 @@ def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
     done = command(folder.path, "--min-accuracy", 0.999, "--target", "digits")
     assert done.returncode == 0
     said = re.sub(r"\s+", " ", done.stdout)
-    assert "-> none of 8 candidates does, p = 1.00; nearest miss full_ft 0.0001" in said
+    assert (
+        "-> none of 8 candidates does, in 100 % of draws of seeds; nearest miss full_ft 0.0001"
+        in said
+    )
 
 
 def test_a_wrong_budget_is_a_line_and_exit_code_2(folder: StudyFolder) -> None:

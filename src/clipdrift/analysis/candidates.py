@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from clipdrift.analysis.after import grouped
 from clipdrift.analysis.cells import CellKey, Positions, cells
 from clipdrift.analysis.extras import interpolations
 from clipdrift.analysis.frame import numbers
-from clipdrift.analysis.intervals import cluster_resamples
 from clipdrift.analysis.signals import Floats, column
 from clipdrift.records.after import AfterReading
 
@@ -33,7 +31,8 @@ class Candidate(NamedTuple):
 
     Of the runs in which everything asked for is defined, in order of their seeds:
     `chosen_by` (n,) the accuracy that the choice reads, `test` (n,), `kept` (n, n_transfers)
-    retention in percent. `n_runs` counts all runs of the cell.
+    retention in percent. `n_runs` counts all runs of the cell. `ids` (n,) and `names` (1 +
+    n_transfers,) find the images behind accuracy and retention in `Images`.
     """
 
     cell: CellKey
@@ -45,6 +44,8 @@ class Candidate(NamedTuple):
     kept: Floats
     n_runs: int
     weights: str
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -63,6 +64,7 @@ class Field(NamedTuple):
     """The candidates of one target, and those that cannot be judged.
 
     leak: whether the test part had a say, in this choice or in which epoch a run kept.
+    at_chance: transfer dataset on which retention is undefined -> why.
     """
 
     backbone: str
@@ -72,10 +74,14 @@ class Field(NamedTuple):
     leak: bool
     candidates: list[Candidate]
     unjudged: list[str]
+    at_chance: Mapping[str, str]
 
 
 def fields(
-    runs: pd.DataFrame, transfers: Sequence[str], made: Sequence[AfterReading] = ()
+    runs: pd.DataFrame,
+    transfers: Sequence[str],
+    made: Sequence[AfterReading] = (),
+    at_chance: Mapping[tuple[str, str], str] | None = None,
 ) -> Iterator[Field]:
     """The field of every backbone and target.
 
@@ -84,21 +90,24 @@ def fields(
 
     Args:
         runs: in order, one row per finished run.
-        transfers: datasets on which retention counts.
+        transfers: datasets on which retention counts, but for those where it is undefined.
         made: readings of weights made after training.
+        at_chance: as `frame.at_chance` gives it.
     """
     grid = cells(runs)
     later = list(grouped(grid, made))
     alphas = _alphas(runs)
     for place in dict.fromkeys(key[:2] for key in grid):
         own = {key: at for key, at in grid.items() if key[:2] == place}
+        unknown = {n: why for (b, n), why in (at_chance or {}).items() if b == place[0]}
+        judged = [name for name in transfers if name not in unknown]
         every = np.concatenate(list(own.values()))
         validated = bool(np.isfinite(_read(runs, "val_accuracy")[every]).any())
         selected_on = "val_accuracy" if validated else "test_accuracy"
         found, unjudged = [], []
-        for key, at in own.items():
+        for key, at in own.items() if judged else ():
             for alpha in alphas:
-                one = _candidate(runs, key, at, alpha, selected_on, transfers)
+                one = _candidate(runs, key, at, alpha, selected_on, judged)
                 if len(one.runs):
                     found.append(one)
                 elif alpha == ADAPTED:
@@ -106,10 +115,12 @@ def fields(
         found += [
             one
             for key, at, group in later
-            if key in own and (one := _made(runs, key, at, group, selected_on, transfers)).seeds
+            if judged
+            and key in own
+            and (one := _made(runs, key, at, group, selected_on, judged)).seeds
         ]
         leak = not validated or bool(runs["leak"].to_numpy(dtype=bool)[every].any())
-        yield Field(*place, transfers, selected_on, leak, found, unjudged)
+        yield Field(*place, judged, selected_on, leak, found, unjudged, unknown)
 
 
 def _alphas(runs: pd.DataFrame) -> list[float]:
@@ -129,14 +140,18 @@ def _candidate(
     prefix = "" if alpha == ADAPTED else f"extra.interpolation.{alpha:g}."
     chosen_by = _read(runs, prefix + selected_on)
     test = _read(runs, f"{prefix}test_accuracy")
-    kept = np.column_stack(
-        [_read(runs, f"{prefix}transfer.{name}.retention_pct") for name in transfers]
-    )
+    names = (prefix + selected_on, *(f"{prefix}{_kept_on(name)}" for name in transfers))
+    kept = np.column_stack([_read(runs, name) for name in names[1:]])
     whole = at[np.isfinite(chosen_by[at]) & np.isfinite(kept[at]).all(axis=1)]
     seeds = tuple(int(seed) for seed in runs["seed"].to_numpy()[whole])
     values = (chosen_by[whole], test[whole], kept[whole])
     weights = AS_TRAINED if alpha == ADAPTED else INTERPOLATED
-    return Candidate(key, alpha, whole, seeds, *values, len(at), weights)
+    ids = tuple(runs["run_id"].iloc[whole])
+    return Candidate(key, alpha, whole, seeds, *values, len(at), weights, ids, names)
+
+
+def _kept_on(transfer: str) -> str:
+    return f"transfer.{transfer}.retention_pct"
 
 
 def _made(
@@ -149,63 +164,25 @@ def _made(
 ) -> Candidate:
     """A soup, or scaled runs in order of their seeds."""
     read = [numbers(one.result) for one in group]
-    names = [selected_on, "test_accuracy", *(f"transfer.{t}.retention_pct" for t in transfers)]
-    table = np.array([[values.get(name, np.nan) for name in names] for values in read])
-    whole = np.isfinite(np.delete(table, 1, axis=1)).all(axis=1)
-    table = table[whole]
-    soup = group[0].kind == "soup"
-    seeds = tuple(
-        SOUP if soup else one.seeds[0] for one, used in zip(group, whole, strict=True) if used
+    names = (selected_on, *map(_kept_on, transfers))
+    table = np.array(
+        [[v.get(name, np.nan) for name in (*names, "test_accuracy")] for v in read], dtype=float
     )
+    whole = np.isfinite(table[:, :-1]).all(axis=1)
+    table = table[whole]
+    group = [one for one, there in zip(group, whole, strict=True) if there] or group[:1]
+    soup = group[0].kind == "soup"
+    seeds = tuple(SOUP if soup else one.seeds[0] for one in group) if whole.any() else ()
     alpha = group[0].alpha if soup and group[0].alpha is not None else ADAPTED
-    values = (table[:, 0], table[:, 1], table[:, 2:])
-    ids = {run_id for one, there in zip(group, whole, strict=True) if there for run_id in one.runs}
-    used = at[[run_id in ids for run_id in runs["run_id"].iloc[at]]]
-    return Candidate(key, alpha, used, seeds, *values, len(at), group[0].weights)
+    values = (table[:, 0], table[:, -1], table[:, 1:-1])
+    of = {run_id for one in group for run_id in one.runs}
+    used = at[[run_id in of for run_id in runs["run_id"].iloc[at]]]
+    ids = tuple(one.identity for one in group)
+    return Candidate(key, alpha, used, seeds, *values, len(at), group[0].weights, ids, names)
 
 
 def _read(runs: pd.DataFrame, name: str) -> Floats:
     return column(runs, name) if name in runs else np.full(len(runs), np.nan)
-
-
-class Means(NamedTuple):
-    """Means over seeds, once per draw of seeds: accuracy and retention, (n_candidates, n_draws).
-
-    Retention is that of the transfer dataset on which a candidate keeps least in the draw.
-    """
-
-    accuracy: Floats
-    kept: Floats
-
-
-def observed(candidates: Sequence[Candidate]) -> Means:
-    """The means over the seeds as they are, n_draws = 1."""
-    return _means(candidates, {c.seeds: np.ones((len(c.seeds), 1)) for c in candidates})
-
-
-def resampled(candidates: Sequence[Candidate], n_resamples: int, seed: int) -> Means:
-    """The means over seeds drawn again with replacement.
-
-    Candidates with the same seeds are drawn together, because their runs are matched; others have
-    draws of their own, as many as they have seeds.
-    """
-    sets = sorted({c.seeds for c in candidates})
-    weights = {
-        seeds: cluster_resamples(seeds, n_resamples, seed + i).counts
-        for i, seeds in enumerate(sets)
-    }
-    return _means(candidates, weights)
-
-
-def _means(
-    candidates: Sequence[Candidate], weights: Mapping[tuple[int, ...], NDArray[np.float64]]
-) -> Means:
-    accuracy, kept = [], []
-    for one in candidates:
-        drawn = weights[one.seeds] / len(one.seeds)
-        accuracy.append(one.chosen_by @ drawn)
-        kept.append((one.kept.T @ drawn).min(axis=0))
-    return Means(np.array(accuracy), np.array(kept))
 
 
 __all__ = [
@@ -215,9 +192,6 @@ __all__ = [
     "SOUP",
     "Candidate",
     "Field",
-    "Means",
     "fields",
     "name_of",
-    "observed",
-    "resampled",
 ]

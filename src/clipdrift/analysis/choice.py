@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,15 +16,15 @@ from clipdrift.analysis.candidates import (
     SOUP,
     Candidate,
     Field,
-    Means,
     fields,
-    observed,
-    resampled,
 )
 from clipdrift.analysis.cells import number, summarise
-from clipdrift.analysis.choice_evidence import Evidence, evidence, lead
-from clipdrift.analysis.fit import DAMAGED, UNDERFIT_FRACTION, Fit, fits
+from clipdrift.analysis.choice_evidence import Evidence, Lead, evidence, lead
+from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES
+from clipdrift.analysis.draws import Means, observed, resampled
+from clipdrift.analysis.fit import DAMAGED, UNDERFIT_FRACTION, Cell, Fit, fits
 from clipdrift.analysis.frame import in_order
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.signals import Floats, outcome_columns
 from clipdrift.records.after import AfterReading
 
@@ -55,6 +55,8 @@ def rows(
     *,
     transfers: Sequence[str] | None = None,
     made: Sequence[AfterReading] = (),
+    images: Images | None = None,
+    at_chance: Mapping[tuple[str, str], str] | None = None,
     unfinished: Sequence[CellPlace] = (),
     underfit_fraction: float = UNDERFIT_FRACTION,
     top: int | None = 5,
@@ -68,20 +70,24 @@ def rows(
     seeds reach all floors; accuracy is that of validation, retention that of the transfer dataset
     on which it keeps least, so every one of them holds. The best of those that meet has the most
     of what the budget leaves open (`Budget.decides`); equals are told apart by the other of the
-    two, then by their order. If none meets, the nearest miss is the candidate whose larger
-    shortfall, in percentage points, is smallest. The test part has no say where validation
-    accuracies are known, and is reported.
+    two, then by their order. Where accuracy decides, those are equals whose accuracy is at least
+    `underfit_fraction` of the highest and not told apart from it by the 95 % interval of the
+    difference, over seeds and images: between them retention decides. If none meets, the nearest
+    miss is the candidate whose larger shortfall, in percentage points, is smallest. The test part
+    has no say where validation accuracies are known, and is reported.
 
-    `p_meets` and `p_chosen` are the shares of bootstrap draws of seeds in which the candidate
-    meets the budget and is the one chosen. They tell how far the answer hangs on single seeds
-    among those that were run. They know nothing of seeds that were not: n seeds have few distinct
-    draws (3: 10), so shares are coarse and nearer to 0 and 1 than they should be.
+    `p_meets` and `p_chosen` are the shares of draws of seeds, and of images where single ones are
+    known (`draws_of`), in which the candidate meets the budget and is the one chosen. They tell how
+    far the answer hangs on the seeds and images that there were. Of others they know nothing: n
+    seeds have few distinct draws (3: 10), so shares are nearer to 0 and 1 than they should be.
 
     Args:
         frame: one row per finished run.
         budgets: the questions.
         transfers: datasets on which retention counts, default all.
         made: readings of weights made after training, of the runs in the frame.
+        images: which images each of the runs, and of what was made of them, was right on.
+        at_chance: as `frame.at_chance` gives it: datasets on which no budget is judged.
         unfinished: the cell of every run that did not finish.
         underfit_fraction: a candidate fits from this share of the best cell's accuracy on.
         top: rows per target and budget, None for all.
@@ -91,33 +97,41 @@ def rows(
         One dict per backbone, target, budget and candidate; keys in `analysis.schema.json`. Where
         nothing can be judged one row with `standing` "none" and the reason.
 
-    Reference: Efron & Tibshirani (1993), chapter 6 for the bootstrap over replicates.
+    Reference: Owen (2007), Annals of Applied Statistics 1(2), for draws of seeds and images.
     """
     runs = in_order(frame)
     names = _transfers(runs) if transfers is None else list(transfers)
     if runs.empty or not names:
         return []
     out = []
-    for field in fields(runs, names, made):
+    flags = fits(runs, underfit_fraction)
+    for field in fields(runs, names, made, at_chance):
+        known = images or Images()
+        drawn = resampled(field.candidates, known, n_resamples, seed) if field.candidates else None
         for budget in budgets:
             head = {
                 "backbone": field.backbone,
                 "target": field.target,
                 "budget": budget.words,
                 **budget.__dict__,
-                "transfers": names,
+                "transfers": field.transfers,
                 "selected_on": field.selected_on,
                 "leak": field.leak,
                 "n_candidates": len(field.candidates),
             }
-            if not field.candidates:
-                why = "no run has both an accuracy and a retention on every transfer dataset"
-                out.append({**head, **_NOBODY, "reason": why})
+            if drawn is None:
+                out.append({**head, **_NOBODY, "reason": _nobody(field)})
                 continue
-            judged = _Judged(field, budget, runs, underfit_fraction, n_resamples, seed)
+            judged = _Judged(field, budget, runs, drawn, known, flags, underfit_fraction)
             order = judged.order[:top]
             out += [{**head, **judged.row(i, place, unfinished)} for place, i in enumerate(order)]
     return out
+
+
+def _nobody(field: Field) -> str:
+    if not field.transfers:
+        return "; ".join(f"{name}: {why}" for name, why in field.at_chance.items())
+    return "no run has both an accuracy and a retention on every transfer dataset"
 
 
 def _transfers(runs: pd.DataFrame) -> list[str]:
@@ -126,8 +140,15 @@ def _transfers(runs: pd.DataFrame) -> list[str]:
     return [name.removeprefix(ends[0]).removesuffix(ends[1]) for name in names]
 
 
-def verdict(means: Means, budget: Budget) -> Verdict:
+def verdict(
+    means: Means, budget: Budget, within: Floats | None = None, share: float = 1.0
+) -> Verdict:
     """Hold means against a budget, draw by draw; "the best" is the best of the draw.
+
+    Args:
+        within: where accuracy decides, by how much a candidate can lie behind and not be told
+            apart, as a fraction of images, (n_candidates,).
+        share: of the highest accuracy, below which a candidate is no equal.
 
     >>> means = Means(np.array([[0.9], [0.8]]), np.array([[50.0], [97.0]]))
     >>> found = verdict(means, Budget(min_retention_pct=95.0))
@@ -151,6 +172,9 @@ def verdict(means: Means, budget: Budget) -> Verdict:
     top = np.where(meets, first, -np.inf)
     # Means are sums in one fixed order; equal runs give equal means up to rounding.
     equal = meets & (top >= top.max(axis=0) - EDGE)
+    if by_accuracy and within is not None:
+        behind = top >= top.max(axis=0) - within[:, None] - EDGE
+        equal |= meets & behind & (top >= share * top.max(axis=0))
     pick = np.where(equal, second, -np.inf).argmax(axis=0)
     return Verdict(missing, np.where(meets.any(axis=0), pick, -1))
 
@@ -163,21 +187,31 @@ class _Judged:
         field: Field,
         budget: Budget,
         runs: pd.DataFrame,
+        drawn: Means,
+        images: Images,
+        flags: Mapping[Cell, Fit | None],
         underfit_fraction: float,
-        n_resamples: int,
-        seed: int,
     ) -> None:
-        self.field, self.budget, self.runs = field, budget, runs
-        self.candidates = field.candidates
+        self.field, self.budget, self.runs, self.flags = field, budget, runs, flags
+        self.candidates, self.images, self.share = field.candidates, images, underfit_fraction
         self.means = observed(self.candidates)
-        self.now = verdict(self.means, budget)
-        drawn = verdict(resampled(self.candidates, n_resamples, seed), budget)
-        self.p_meets = (drawn.shortfall_pp == 0).mean(axis=1)
-        self.p_chosen = np.array([(drawn.pick == i).mean() for i in range(len(self.candidates))])
-        self.p_none = float((drawn.pick < 0).mean())
+        # Without ties, to find the highest accuracy among those that meet.
+        meets = verdict(self.means, budget).shortfall_pp[:, 0] == 0
+        self.within = self._within(meets)
+        self.now = verdict(self.means, budget, self.within, underfit_fraction)
+        found = verdict(drawn, budget, self.within, underfit_fraction)
+        self.p_meets = (found.shortfall_pp == 0).mean(axis=1)
+        self.p_chosen = np.array([(found.pick == i).mean() for i in range(len(self.candidates))])
+        self.p_none = float((found.pick < 0).mean())
         self.several = any(len(one.seeds) > 1 for one in self.candidates)
-        self.flags = fits(runs, underfit_fraction)
+        self.draws_of = SEEDS_AND_IMAGES if drawn.with_images else SEEDS
         self.floor = underfit_fraction * _best_test(self.candidates, field.selected_on)
+
+    def _within(self, among: NDArray[np.bool_]) -> Floats:
+        """By how much each candidate can lie behind the highest accuracy and not be told apart."""
+        top = int(np.where(among, self.means.accuracy[:, 0], -np.inf).argmax())
+        gaps = [lead(self.candidates[top], one, "accuracy", self.images) for one in self.candidates]
+        return np.array([gap.blur_pp / 100 for gap in gaps])
 
     @cached_property
     def order(self) -> list[int]:
@@ -230,6 +264,7 @@ class _Judged:
             # A soup is the same in every draw.
             "p_chosen": float(self.p_chosen[index]) if self.several and not soup else None,
             "p_none": self.p_none if self.several else None,
+            "draws_of": self.draws_of if self.several else None,
             **self._beside(place, lost),
             "run_ids": self.runs["run_id"].iloc[one.runs].tolist(),
             "reason": "; ".join(reasons) or None,
@@ -250,10 +285,30 @@ class _Judged:
             return dict(_ONLY_BEST)
         first, *others = self.order
         met = int((self.now.shortfall_pp[:, 0] == 0).sum())
-        other = self.candidates[others[0]] if met > 1 else None
-        gap = lead(self.candidates[first], other, self.budget.decides)
-        told = Evidence(self.field, self.budget, self.candidates[first], met, lost, gap)
+        best, other = self.candidates[first], self.candidates[others[0]] if met > 1 else None
+        gap = lead(best, other, self.budget.decides, self.images)
+        n = self.images.count(best.ids, best.names[0])
+        trade = self._trade(first)
+        told = Evidence(self.field, self.budget, best, met, lost, gap, trade, n)
         return {**gap.fields(), "would_change": "; ".join(evidence(told)) or None}
+
+    def _trade(self, first: int) -> tuple[Candidate, Lead] | None:
+        """What keeps most of those not told apart in accuracy from the best, if it keeps more.
+
+        Where accuracy decides, and retention between equals, what reaches most of the equals.
+        """
+        accuracy, kept = self.means.accuracy[:, 0], self.means.kept[:, 0]
+        able = accuracy >= self.share * accuracy.max()
+        if self.budget.decides == "accuracy":
+            able &= self.now.shortfall_pp[:, 0] == 0
+        wanted, own = (kept, accuracy) if self.budget.decides == "retention" else (accuracy, kept)
+        for i in sorted(np.flatnonzero(able), key=lambda i: (-wanted[i], -own[i], i)):
+            if wanted[i] <= wanted[first] + EDGE:
+                return None
+            gap = lead(self.candidates[first], self.candidates[i], "accuracy", self.images)
+            if not gap.told_apart:
+                return self.candidates[i], gap
+        return None
 
 
 def _best_test(candidates: Sequence[Candidate], selected_on: str) -> float:
@@ -282,7 +337,7 @@ _NOBODY: dict[str, Any] = {
         ]
     ),
     **dict.fromkeys(["sd_test_accuracy", "retention_pct", "sd_retention_pct", "least_on"]),
-    **dict.fromkeys(["fit", "shortfall_pp", "p_meets", "p_chosen", "p_none"]),
+    **dict.fromkeys(["fit", "shortfall_pp", "p_meets", "p_chosen", "p_none", "draws_of"]),
     **_ONLY_BEST,
     "run_ids": [],
 }

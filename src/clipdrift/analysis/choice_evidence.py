@@ -10,6 +10,7 @@ import numpy as np
 
 from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.candidates import ADAPTED, SOUP, Candidate, Field
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.intervals import Interval, t_ci
 from clipdrift.analysis.power import seeds_needed
 from clipdrift.analysis.signals import Floats
@@ -19,15 +20,33 @@ FEW_SEEDS = 6
 
 
 class Lead(NamedTuple):
-    """How much more the chosen candidate has of what decides, in percentage points.
+    """How much more one candidate has than another, in percentage points.
 
-    `ci` is the 95 % t interval over seeds that both have; None where they share fewer than two.
+    `ci` is the 95 % interval over the seeds that both have and, where single images are known, over
+    images; None where they share fewer than two seeds. `sd_pp` is over those seeds, `image_se_pp`
+    the error from images alone.
     """
 
     other: str | None
     pp: float | None
     ci: Interval
     sd_pp: float | None
+    image_se_pp: float | None = None
+
+    @property
+    def blur_pp(self) -> float:
+        """By how much two candidates can differ and not be told apart.
+
+        The half-width of the interval; without one two errors from images; 0 if nothing is known.
+        """
+        if self.ci.low is None or self.ci.high is None:
+            return 2 * (self.image_se_pp or 0.0)
+        return (self.ci.high - self.ci.low) / 2
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether they differ by more than that."""
+        return self.pp is not None and abs(self.pp) > self.blur_pp
 
     def fields(self) -> dict[str, float | None]:
         """As fields of a row."""
@@ -35,7 +54,12 @@ class Lead(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What `evidence` is told: the field, the best candidate in it, how many meet the budget."""
+    """What `evidence` is told: the field, the best candidate in it, how many meet the budget.
+
+    lead: over the runner-up, in what decides. trade: a candidate that keeps or reaches more, and
+    the lead over it in accuracy, which does not tell the two apart. n_images: that the choice
+    reads accuracy on.
+    """
 
     field: Field
     budget: Budget
@@ -43,12 +67,15 @@ class Evidence(NamedTuple):
     n_meeting: int
     n_unfinished: int
     lead: Lead
+    trade: tuple[Candidate, Lead] | None = None
+    n_images: int | None = None
 
 
-def lead(best: Candidate, other: Candidate | None, decides: str) -> Lead:
+def lead(best: Candidate, other: Candidate | None, decides: str, images: Images) -> Lead:
     """The lead of one candidate over another in accuracy or in retention.
 
-    Retention is that of the transfer dataset on which each of the two keeps least.
+    Retention is that of the transfer dataset on which each of the two keeps least; where that is
+    not the same one, they were not read on the same images, and the interval is over seeds.
 
     Args:
         other: None where there is no second one that meets.
@@ -56,37 +83,60 @@ def lead(best: Candidate, other: Candidate | None, decides: str) -> Lead:
     """
     if other is None:
         return Lead(None, None, Interval(None, None), None)
-    a, b = (_points(one, decides) for one in (best, other))
+    places = [0 if decides == "accuracy" else 1 + _least(one) for one in (best, other)]
+    a, b = (_points(one, place) for one, place in zip((best, other), places, strict=True))
     shared = sorted(set(best.seeds) & set(other.seeds))
-    paired = np.array([a[best.seeds.index(seed)] - b[other.seeds.index(seed)] for seed in shared])
+    mine, its = ([one.seeds.index(seed) for seed in shared] for one in (best, other))
+    paired = a[mine] - b[its]
     sd = float(paired.std(ddof=1)) if len(shared) > 1 else None
-    return Lead(other.name, float(a.mean() - b.mean()), t_ci(paired), sd)
+    gap = Lead(other.name, float(a.mean() - b.mean()), t_ci(paired), sd)
+    if shared and places[0] == places[1]:
+        found = _over_images(best, other, mine, its, places[0], images)
+        gap = gap if found is None else gap._replace(ci=found[0], image_se_pp=found[1])
+    return gap
 
 
-def _points(one: Candidate, decides: str) -> Floats:
-    if decides == "accuracy":
-        return 100 * one.chosen_by
-    worst = int(one.kept.mean(axis=0).argmin())
-    return np.asarray(one.kept[:, worst])
+def _over_images(
+    best: Candidate, other: Candidate, mine: list[int], its: list[int], k: int, images: Images
+) -> tuple[Interval, float] | None:
+    """Interval over seeds and images, error from images, both in points; None where not known."""
+    a = images.influence([best.ids[i] for i in mine], best.names[k])
+    b = images.influence([other.ids[i] for i in its], other.names[k])
+    if a is None or b is None or a.values.shape != b.values.shape:
+        return None
+    found, scale = a.less(b).crossed(), 100 if k == 0 else 1
+    low, high = (None if end is None else scale * end for end in found.ci)
+    return Interval(low, high), scale * found.image_se
+
+
+def _points(one: Candidate, k: int) -> Floats:
+    return 100 * one.chosen_by if k == 0 else np.asarray(one.kept[:, k - 1])
+
+
+def _least(one: Candidate) -> int:
+    return int(one.kept.mean(axis=0).argmin())
 
 
 def evidence(told: Evidence) -> Iterator[str]:
     """What would make the answer surer, or another one: sentences without a full stop."""
     best, n = told.best, len(told.best.seeds)
     yield from _runner_up(told)
+    yield from _trade(told)
     if best.seeds == (SOUP,):
         yield "it is one soup: what another one of other seeds would keep is not known"
     elif n == 1:
         yield "one seed: run more, there is no telling how the answer depends on it"
     elif n < FEW_SEEDS:
         draws = comb(2 * n - 1, n)
-        yield f"{n} seeds have {draws} distinct draws: more seeds make the probability finer"
+        yield f"{n} seeds have {draws} distinct draws: more seeds make the share finer"
     yield from _grid(told)
     if told.n_unfinished:
         runs = "run" if told.n_unfinished == 1 else "runs"
         yield f"{told.n_unfinished} {runs} of this cell did not finish: its means are of the rest"
     if len(best.runs) < best.n_runs:
         yield f"{best.n_runs - len(best.runs)} of {best.n_runs} runs lack a number asked for"
+    for name, why in told.field.at_chance.items():
+        yield f"retention on {name} cannot be judged: {why}"
     if told.field.unjudged:
         yield f"not judged, numbers missing: {', '.join(told.field.unjudged)}"
 
@@ -105,6 +155,19 @@ def _runner_up(told: Evidence) -> Iterator[str]:
         seeds = seeds_needed(gap.pp, gap.sd_pp) if gap.pp > 0 else None
         step = f"about {seeds} seeds would" if seeds else "no number of seeds is likely to"
         yield f"not told apart from {gap.other} ({gap.pp:.2g} pp behind): {step} do it"
+
+
+def _trade(told: Evidence) -> Iterator[str]:
+    """What another candidate reaches and keeps whose accuracy is not told apart from its own."""
+    if told.trade is None:
+        return
+    other, gap = told.trade
+    on = f" on {told.n_images:,} images" if told.n_images else ""
+    far = "as far" if not gap.pp else f"{abs(gap.pp):.2g} pp {'behind' if gap.pp > 0 else 'ahead'}"
+    kept = [float(one.kept.mean(axis=0).min()) for one in (other, told.best)]
+    what = told.field.selected_on.replace("_", " ")
+    trade = f"which keeps {kept[0]:.1f} % where it keeps {kept[1]:.1f} %"
+    yield f"in {what}{on} not told apart from {other.name} ({far}), {trade}"
 
 
 def _grid(told: Evidence) -> Iterator[str]:

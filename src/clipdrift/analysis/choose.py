@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from clipdrift.analysis import choice
 from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.fit import UNDERFIT_FRACTION
-from clipdrift.analysis.frame import runs_frame, usable_records
+from clipdrift.analysis.frame import at_chance, runs_frame, usable_records
+from clipdrift.analysis.influence import Images
 from clipdrift.errors import Fault, RecordError, SpecError, nearest
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings
@@ -51,14 +52,21 @@ def choose(
         step = "Run the study, or import records, first"
         nothing = Fault(str(folder.path), "at least one finished run", "none", step)
         raise RecordError([nothing, *faults])
-    known = kept_transfers(usable)
+    known, unknown_there = kept_transfers(usable), at_chance(records)
     if not known:
         got = "transfer accuracies without a baseline, or none"
+        got = "; ".join(f"{name}: {why}" for (_, name), why in unknown_there.items()) or got
         step = "Measure a transfer dataset, or import its baseline accuracy"
         raise RecordError(Fault(str(folder.path), "a retention to choose by", got, step))
+    other = f"Choose by {' or '.join(sorted(known))}"
     unknown = [
         *unknown_names("--target", targets, {record.target for record in usable}),
-        *unknown_names("--transfer", transfers, known),
+        *(
+            Fault("--transfer", "a set that the untouched model knows", f"{n!r}: {why}", other)
+            for (_, n), why in unknown_there.items()
+            if n in transfers and n not in known
+        ),
+        *unknown_names("--transfer", transfers, {*known, *(n for _, n in unknown_there)}),
     ]
     if unknown:
         raise SpecError(unknown)
@@ -70,6 +78,8 @@ def choose(
         [budget],
         transfers=list(dict.fromkeys(transfers)) or None,
         made=made,
+        images=Images(records, made),
+        at_chance=unknown_there,
         unfinished=unfinished_cells(records),
         underfit_fraction=UNDERFIT_FRACTION if spec is None else spec.underfit_fraction,
         top=top,

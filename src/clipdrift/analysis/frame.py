@@ -74,6 +74,16 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.concat([head, _number_table(rows, ACCURACIES)], axis=1)
 
 
+def at_chance(records: Sequence[RunRecord]) -> dict[tuple[str, str], str]:
+    """Backbone and transfer dataset -> why retention there is undefined, in usable runs."""
+    return {
+        (record.backbone, name): why
+        for record in usable_records(records)
+        for name, reading in record.result.transfer.items()
+        if (why := reading.at_chance) is not None
+    }
+
+
 def in_order(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame in `SORT_KEY` order with a fresh index, so that no sum depends on row order."""
     return frame.sort_values(SORT_KEY, kind="stable").reset_index(drop=True)
@@ -223,6 +233,7 @@ __all__ = [
     "RUN_KEY",
     "SORT_KEY",
     "agree",
+    "at_chance",
     "history_frame",
     "in_order",
     "metric_columns",

@@ -17,6 +17,7 @@ from clipdrift.analysis.extras import interpolated
 from clipdrift.analysis.frame import ACCURACIES
 from clipdrift.analysis.signals import Floats
 from clipdrift.records import RunRecord
+from clipdrift.records.after import AfterReading
 from clipdrift.records.schema import Result
 
 RETENTION, CORRECTED, DELTA = "retention_pct", "chance_corrected_retention_pct", "delta_accuracy_pp"
@@ -44,10 +45,16 @@ class Influence(NamedTuple):
 
 
 class Images:
-    """Which images every run was right on; without records, of none is anything known."""
+    """Which images every run was right on; without records, of none is anything known.
 
-    def __init__(self, records: Sequence[RunRecord] = ()) -> None:
+    Readings of weights made after training stand by their identity, where runs stand by their id.
+    """
+
+    def __init__(
+        self, records: Sequence[RunRecord] = (), made: Sequence[AfterReading] = ()
+    ) -> None:
         self._results = {record.run_id: record.result for record in records}
+        self._results |= {one.identity: one.result for one in made}
 
     def count(self, run_ids: Sequence[str], metric: str) -> int | None:
         """Images that a metric is read on; None where runs differ, or it is not known."""

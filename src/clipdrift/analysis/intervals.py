@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,55 +126,11 @@ def jackknife(samples: Floats, n: int, scale: float = 0.0) -> TTest:
     return TTest(value, se, df)
 
 
-class ClusterDraws(NamedTuple):
-    """How often each cluster was drawn in each resample, and which cluster a row belongs to.
-
-    `counts[codes]` has shape (n_rows, n_resamples): the multiplicity of each row.
-    """
-
-    counts: Floats
-    codes: NDArray[np.intp]
-
-
-def cluster_resamples(
-    labels: Sequence[Hashable] | NDArray[Any], n_resamples: int, seed: int
-) -> ClusterDraws:
-    """Draw whole clusters with replacement, as many as there are.
-
-    Rows of a cluster stay together, because they are not independent replicates. Clusters are
-    numbered in sorted order, so the draws do not depend on the order of the rows.
-
-    Args:
-        labels: cluster of each row, shape (n_rows,); sortable.
-        n_resamples: number of resamples.
-        seed: of the generator.
-
-    Returns:
-        counts (n_clusters, n_resamples), each column summing to n_clusters; codes (n_rows,).
-
-    Reference: Davison & Hinkley (1997), section 3.8.
-
-    >>> draws = cluster_resamples(["b", "a", "b"], n_resamples=4, seed=0)
-    >>> draws.codes.tolist(), draws.counts.sum(axis=0).tolist()
-    ([1, 0, 1], [2.0, 2.0, 2.0, 2.0])
-    """
-    numbers = {label: i for i, label in enumerate(sorted(set(labels)))}
-    codes = np.array([numbers[label] for label in labels], dtype=np.intp)
-    k = len(numbers)
-    if k == 0:
-        return ClusterDraws(np.zeros((0, n_resamples)), codes)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(k, np.full(k, 1 / k), size=n_resamples)
-    return ClusterDraws(np.ascontiguousarray(counts.T, dtype=np.float64), codes)
-
-
 __all__ = [
     "ROUNDING",
     "UNDEFINED",
-    "ClusterDraws",
     "Interval",
     "TTest",
-    "cluster_resamples",
     "delete_one",
     "jackknife",
     "t_ci",

@@ -38,7 +38,7 @@ from clipdrift.analysis import (
 from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.families import QUESTIONS
 from clipdrift.analysis.fit import UNDERFIT_FRACTION
-from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.frame import at_chance, runs_frame
 from clipdrift.analysis.influence import Images
 from clipdrift.analysis.pairs import compared_with, without_conflicts
 from clipdrift.analysis.signals import matched_runs
@@ -87,7 +87,7 @@ def analyze(
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
         runs = runs_frame(records)
-        images = Images(records)
+        images = Images(records, made)
         agreeing = without_conflicts(runs, varied)
         compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
@@ -129,6 +129,8 @@ def analyze(
             "choice": choice.rows(
                 runs,
                 made=made,
+                images=images,
+                at_chance=at_chance(records),
                 unfinished=unfinished_cells(records),
                 underfit_fraction=underfit,
             ),

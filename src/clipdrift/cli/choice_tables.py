@@ -17,7 +17,7 @@ from clipdrift.cli.tables import FIT_KEY, FIT_SIGNS
 Row = Mapping[str, Any]
 STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
 CAVEATS = """\
-p is a share of draws of the seeds that were run; it knows nothing of seeds that were not.
+Shares are of draws of the seeds and images that there were; of others they know nothing.
 Retention has no validation part: what the chosen one keeps is a little flattered."""
 
 
@@ -46,12 +46,17 @@ def answer(rows: Sequence[Row]) -> str:
     if best["standing"] == "none":
         return f"{head}\n-> nothing can be judged: {best['reason']}"
     if best["standing"] == "chosen":
-        p = "" if best["p_chosen"] is None else f", p = {best['p_chosen']:.2f}"
+        p = "" if best["p_chosen"] is None else f", chosen in {_draws(best, 'p_chosen')}"
         flag = f"; {REMARKS[best['fit']]}" if best["fit"] in REMARKS else ""
         return f"{head}\n-> {candidate(best)}{p}{flag}"
-    p = "" if best["p_none"] is None else f", p = {best['p_none']:.2f}"
+    p = "" if best["p_none"] is None else f", in {_draws(best, 'p_none')}"
     miss = f"nearest miss {candidate(best)}, {best['shortfall_pp']:.1f} pp short"
     return f"{head}\n-> none of {best['n_candidates']} candidates does{p}; {miss}"
+
+
+def _draws(row: Row, key: str) -> str:
+    """For example `96 % of draws of seeds and images`."""
+    return f"{100 * row[key]:.0f} % of draws of {row['draws_of']}"
 
 
 def candidate(row: Row) -> str:
@@ -100,7 +105,7 @@ def _mean_sd(mean: float | None, sd: float | None, scale: float = 1) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{100 * value:.0f} %"
 
 
 __all__ = ["answer", "candidate", "choice_text"]

@@ -64,7 +64,7 @@ def _answer(study: Study, position: int, row: Row, runs: str) -> Sentence:
     one += [*shown, f" of the untouched accuracy on {row['least_on']}"]
     if row["standing"] == "chosen":
         if row["p_chosen"] is not None:
-            one += [", chosen in a share of ", number("p_chosen"), " of the draws of seeds"]
+            one += [", chosen in ", number("p_chosen"), f" of the draws of {row['draws_of']}"]
         return one
     short: Sentence = ["; the nearest miss, ", number("shortfall_pp"), " pp short, is "]
     return ["none of ", number("n_candidates"), " candidates does", *short, *one]
@@ -120,8 +120,8 @@ def choice_table(study: Study) -> Table | None:
         Column("Retention (%)", "mean ± SD on the transfer dataset on which it keeps least"),
         Column("Least on", numeric=False),
         Column("Short (pp)", "the larger of what is missing to the budget"),
-        Column("Meets", "share of draws of seeds in which it meets the budget"),
-        Column("Chosen", "share of draws of seeds in which it is the one chosen"),
+        Column("Meets", "share of draws in which it meets the budget"),
+        Column("Chosen", "share of draws in which it is the one chosen"),
     ]
     rows = [_line(study, position, row) for position, row in found[:MAX_ROWS]]
     marks = [mark_of(row["fit"]) for _, row in found[:MAX_ROWS]]

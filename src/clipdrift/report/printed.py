@@ -45,8 +45,9 @@ HELD_EQUAL = {
 TWO_DECIMALS = (
     "kendall_tau",
     *("cohen_dz", "hedges_gz", "t", "statistic", "df"),
-    *("p_meets", "p_chosen", "p_none", "spearman", "spearman_within", "coverage"),
+    *("spearman", "spearman_within", "coverage"),
 )
+SHARES = ("p_meets", "p_chosen", "p_none")
 CORRELATIONS = ("dose_response", "predictors")
 DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
 UNSIGNED = ("sd_diff", "detectable_diff", "margin", "tolerance", "se")
@@ -191,6 +192,8 @@ def _field_text(table: str, row: Mapping[str, Any], key: str, *, interval: bool 
         return rate_text(value)
     if key in P_VALUES:
         return p_text(value)
+    if key in SHARES:
+        return f"{100 * value:.0f}{NBSP}%"
     if isinstance(value, int):
         return str(value)
     if key == "at":

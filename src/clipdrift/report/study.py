@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from clipdrift.analysis.fit import FITS, Fit
-from clipdrift.analysis.frame import history_frame, per_block_frame, runs_frame, usable_records
+from clipdrift.analysis.frame import (
+    at_chance,
+    history_frame,
+    per_block_frame,
+    runs_frame,
+    usable_records,
+)
 from clipdrift.analysis.summary import SCHEMA_VERSION
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder
@@ -135,12 +141,7 @@ class Study:
     @cached_property
     def at_chance(self) -> dict[tuple[str, str], str]:
         """Backbone and transfer dataset -> why retention there is undefined."""
-        return {
-            (record.backbone, name): why
-            for record in self.usable
-            for name, reading in record.result.transfer.items()
-            if (why := reading.at_chance) is not None
-        }
+        return at_chance(self.records)
 
     @cached_property
     def accuracy(self) -> str:
