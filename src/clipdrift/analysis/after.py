@@ -38,7 +38,8 @@ def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[dict[str
         first = group[0]
         ids = sorted({run_id for one in group for run_id in one.runs})
         mine = at[np.isin(runs["run_id"].to_numpy(dtype=object)[at], ids)]
-        for metric in _metrics(group):
+        # Defined in no run is no column: retention, where the baseline is at chance.
+        for metric in (metric for metric in _metrics(group) if metric in runs):
             values = np.array([numbers(one.result).get(metric, np.nan) for one in group])
             found = summarise(values[:, None])
             own = summarise(column(runs, metric)[mine, None])
