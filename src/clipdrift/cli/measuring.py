@@ -30,7 +30,6 @@ from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.tables import audit_table, run_table, state_line
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
-from clipdrift.records.plan_claim import same_plan
 from clipdrift.signals import Interrupted, interruptions
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.audit import audit
@@ -232,9 +231,8 @@ def run(
                     stop_rule=rule,
                     on_event=progress,
                 )
-            with same_plan(study, outcome.plan):
-                if study.has_finished():
-                    close_study(study, console)
+            if study.has_finished():
+                close_study(study, console)
     except Interrupted as stopped:
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from clipdrift.data.images import Images
@@ -16,8 +15,6 @@ STATE_FILE = "interrupted.safetensors"
 """Of a run that is not done; no part of its record."""
 
 HASHED = {".safetensors", ".parquet"}
-OURS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-"""Not "head (conflicted copy).safetensors", which a program for backups lays beside it."""
 
 
 def write_probe_table(
@@ -55,7 +52,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights or readings."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in HASHED and path.name != STATE_FILE and OURS.fullmatch(path.name):
+        if path.suffix in HASHED and path.name != STATE_FILE:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest

@@ -133,7 +133,7 @@ class Run:
         self.gauge.require_adapted(model, kept.weights)
         test = read_test(self.gauge, model)
         with writing_to(self.path):
-            self.path.mkdir(exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         model.save(self.path)
         write_probe_table(self.path, kept.probe, self.gauge.baselines.probe, self.gauge.probe)
         save_attention_pictures(
