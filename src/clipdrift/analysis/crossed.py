@@ -46,7 +46,8 @@ class Error(NamedTuple):
     def p(self, distance: float) -> float:
         """Two-sided p of a mean this far from its null: 1 less the level that just reaches it.
 
-        >>> Error(1.0, 0.0, 3).p(4.302652729696142), Error(1.0, 2.0, 3, 100).p(0.0)
+        >>> t = 0.95 * 2**0.5 / (1 - 0.95**2) ** 0.5  # its 97.5 %, exactly
+        >>> round(Error(1.0, 0.0, 3).p(t), 12), Error(1.0, 2.0, 3, 100).p(0.0)
         (0.05, 1.0)
         """
         away = abs(distance)
