@@ -159,6 +159,43 @@ def test_retention_of_a_baseline_near_nothing_is_undefined(given: Import) -> Non
     assert (reading.retention_pct, reading.delta_accuracy_pp) == (None, None)
 
 
+def test_counts_of_images_and_classes_give_errors_and_the_chance_rule(given: Import) -> None:
+    # 96 of 100 right; of 20 classes 6 % of 100 are not told from chance, of 50 they are.
+    given.fields["note"] = "transfer.cifar100.n_classes"
+    given.rows = [
+        {**ROW, "note": "20"},
+        {**ROW, "note": "50", "s": "8", "test": "0.94"},
+    ]
+    given.more = (
+        "constants: {test_n_images: 100, transfer.cifar100.n_images: 100, "
+        "transfer.cifar100.baseline_accuracy: 6}"
+    )
+    given.run()
+    result = {record.seed: record.result for record in given.records()}
+    assert {seed: one.transfer["cifar100"].retention_pct for seed, one in result.items()} == {
+        7: None,
+        8: 75.25,
+    }
+    test, kept = (
+        next(row for row in write_analysis(given.out)["cells"] if row["metric"] == metric)
+        for metric in ("test_accuracy", "transfer.cifar100.accuracy")
+    )
+    # Agresti & Coull: two right and two wrong ones added to 95 of 100 right.
+    assert (test["n_images"], kept["n_images"]) == (100, 100)
+    assert test["image_se"] == pytest.approx((97 / 104 * 7 / 104 / 103) ** 0.5)
+    assert test["interval_over"] == "seeds and images"
+
+
+def test_counts_are_whole_and_have_no_unit(given: Import) -> None:
+    given.fields["norm"] = "test_n_images"
+    given.rows[0]["norm"] = "0.5"
+    (fault,) = given.faults()
+    assert fault.startswith("runs.csv column 'norm': expected a whole number from 1, got '0.5'")
+    given.units["test_n_images"] = "percent"
+    (fault,) = given.faults()
+    assert "expected a mapped field or 'transfer', got 'test_n_images'" in fault
+
+
 def test_reference_methods_are_not_matched(given: Import) -> None:
     given.more = "reference_methods: [linear_probe]"
     given.rows.append({**ROW, "how": "linear_probe"})

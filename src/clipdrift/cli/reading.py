@@ -52,7 +52,15 @@ def import_(
     ],
     out: Annotated[Path, typer.Option(help="new study folder", show_default=False)],
 ) -> None:
-    """Make records from a table of runs that were measured elsewhere."""
+    """Make records from a table of runs that were measured elsewhere.
+
+    The map says which column is which field: columns: {acc: test_accuracy, ...}.
+    What holds for all rows stands under constants. The numbers of images
+    (test_n_images, transfer.<name>.n_images) and of classes
+    (transfer.<name>.n_classes) give accuracies their error from images, and take
+    away retention where the baseline is not told from chance.
+    docs/importing.md lists the fields.
+    """
     from clipdrift.records.imported import import_csv
 
     summary = import_csv(table, map_, out)

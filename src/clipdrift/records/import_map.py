@@ -22,12 +22,15 @@ TRANSFER_FIELDS = (
     "chance_corrected_retention_pct",
     "delta_accuracy_pp",
 )
+IMAGES, CLASSES, TEST_IMAGES = "n_images", "n_classes", "test_n_images"
 EPOCH1 = "epoch1."
 FRACTION, PERCENT = "fraction", "percent"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]*"
 PATTERNS = (
     *(re.escape(name) for name in (*KEYS, *SCALARS)),
+    TEST_IMAGES,
     rf"(epoch1\.)?transfer\.{NAME}\.({'|'.join(TRANSFER_FIELDS)})",
+    rf"transfer\.{NAME}\.({IMAGES}|{CLASSES})",
     rf"(drift|levels|extra)\.{NAME}",
     rf"epoch1\.{NAME}",
 )
@@ -35,7 +38,8 @@ _FIELD = re.compile("|".join(f"({pattern})" for pattern in PATTERNS))
 EXAMPLES = (
     *KEYS,
     *SCALARS,
-    *(f"transfer.<name>.{name}" for name in TRANSFER_FIELDS),
+    TEST_IMAGES,
+    *(f"transfer.<name>.{name}" for name in (*TRANSFER_FIELDS, IMAGES, CLASSES)),
     "drift.<signal>",
     "levels.<signal>",
     "extra.<signal>",
@@ -64,6 +68,17 @@ class ImportMap:
         if plain.startswith("transfer.") and plain.endswith("accuracy"):
             places += [plain.rsplit(".", 1)[0], "transfer"]
         return next((self.units[place] for place in places if place in self.units), None)
+
+
+def is_count(name: str) -> bool:
+    """Whether a field counts images or classes, so that it is whole.
+
+    >>> is_count("test_n_images"), is_count("transfer.pets.n_classes"), is_count("extra.n_images")
+    (True, True, False)
+    """
+    plain = name.removeprefix(EPOCH1)
+    of_set = plain.startswith("transfer.") and plain.endswith((f".{IMAGES}", f".{CLASSES}"))
+    return of_set or name == TEST_IMAGES
 
 
 def read_map(path: Path) -> ImportMap:
@@ -146,7 +161,8 @@ def _nearest(name: str) -> str:
 def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterator[Fault]:
     plain = {name.removeprefix(EPOCH1) for name in fields}
     groups = {name.rsplit(".", 1)[0] for name in plain if name.startswith("transfer.")}
-    known = sorted({*SCALARS, "transfer", *groups, *fields, *plain} - set(KEYS))
+    counts = set(filter(is_count, fields))
+    known = sorted({*SCALARS, "transfer", *groups, *fields, *plain} - {*KEYS, *counts})
     for name, unit in units.items():
         if unit not in (FRACTION, PERCENT):
             step = f"Write '{name}: {FRACTION}' or '{name}: {PERCENT}'"
@@ -159,4 +175,14 @@ def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterat
             yield Fault(f"{path} units", "a mapped field or 'transfer'", brief(name), step)
 
 
-__all__ = ["EPOCH1", "FRACTION", "KEYS", "PERCENT", "REQUIRED", "ImportMap", "read_map"]
+__all__ = [
+    "EPOCH1",
+    "FRACTION",
+    "KEYS",
+    "PERCENT",
+    "REQUIRED",
+    "TEST_IMAGES",
+    "ImportMap",
+    "is_count",
+    "read_map",
+]

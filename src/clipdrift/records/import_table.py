@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap
+from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap, is_count
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LONGEST_LIST = 20
@@ -149,6 +149,9 @@ class Table:
                 self.bad[field, "a number", "Correct the cells"].append((number, text))
                 cell = Cell(None)
             elif cell.value is not None:
+                if is_count(field) and not (cell.value >= 1 and cell.value.is_integer()):
+                    expected = "a whole number from 1"
+                    self.bad[field, expected, "Correct the cells"].append((number, text))
                 cell = Cell(cell.value * factor if factor != 0.01 else cell.value / 100)
                 if accuracy and not 0 <= (cell.value or 0.0) <= 1:
                     other = FRACTION if unit == PERCENT else PERCENT

@@ -14,7 +14,7 @@ from typing import Any
 
 from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.records.folder import StudyFolder
-from clipdrift.records.import_map import EPOCH1, ImportMap, read_map
+from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import Row, Table, read_table
 from clipdrift.records.schema import EpochReading, Result, RunRecord
 from clipdrift.records.transfer import TransferReading
@@ -42,7 +42,9 @@ def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
     """Write one record per row of a CSV file to `out`/runs.
 
     The map names the field of each column (`columns`), the unit of accuracies where it is not the
-    fraction (`units`), values that hold for all rows (`constants`) and `reference_methods`.
+    fraction (`units`), values that hold for all rows (`constants`) and `reference_methods`. Counts
+    of images and classes (`test_n_images`, `transfer.<name>.n_images`, `.n_classes`) give
+    accuracies their error from images, and take away retention where the baseline is at chance.
     Columns not in the map are kept as `extra.<column>` if they are numeric, else left out. Empty,
     NaN and infinite cells are null with the reason in the record. Importing the same files again
     changes nothing.
@@ -136,12 +138,14 @@ def _reading(values: Mapping[str, float | None]) -> dict[str, Any]:
     out: dict[str, Any] = defaultdict(dict)
     for field, value in values.items():
         group, _, rest = field.partition(".")
+        if value is not None and is_count(field):
+            value = int(value)
         if group == "transfer":
             name, _, part = rest.rpartition(".")
             out["transfer"].setdefault(name, {})[part] = value
         elif group in ("drift", "levels", "extra") and rest:
             out[group][rest] = value
-        elif field in ("val_accuracy", "test_accuracy"):
+        elif field in ("val_accuracy", "test_accuracy", TEST_IMAGES):
             out[field] = value
         else:
             out["drift"][field] = value
