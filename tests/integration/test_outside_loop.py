@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,19 @@ def test_weights_and_biases_gets_the_scalars_offline(
     _, callback = trained(gauge, tmp_path, report_to=["wandb"])
     wandb.finish()
     (path,) = tmp_path.rglob("*.wandb")
-    logged = []
-    for data in leveldb_log(path.read_bytes()[7:], first=7):
-        for item in Record.FromString(data).history.item:
-            if (item.key or "/".join(item.nested_key)).endswith("drift.weight_drift_rel"):
-                logged.append(float(item.value_json))
+    # Its process writes the file's last block a moment after `finish` has returned.
+    deadline = time.monotonic() + 60
+    records: list[Any] = []
+    while not any(one.WhichOneof("record_type") == "exit" for one in records):
+        assert time.monotonic() < deadline, "the log has no end"
+        time.sleep(0.05)
+        records = [Record.FromString(data) for data in leveldb_log(path.read_bytes()[7:], first=7)]
+    logged = [
+        float(item.value_json)
+        for record in records
+        for item in record.history.item
+        if (item.key or "/".join(item.nested_key)).endswith("drift.weight_drift_rel")
+    ]
     expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
     assert logged == pytest.approx(expected)
     assert os.environ["WANDB_MODE"] == "offline"
