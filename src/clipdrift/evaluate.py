@@ -20,7 +20,7 @@ from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import Result
-from clipdrift.run.files import file_hashes
+from clipdrift.run.files import file_hashes, require_own_files
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import interpolation_paths
 from clipdrift.worker import strict_float32
@@ -71,7 +71,9 @@ def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
     Raises:
         RecordError: if there is no record, the run is not one that was finished here, or its
             weights are not those that were recorded.
+        StudyFolderError: if a link leads out of its folder.
     """
+    require_own_files(run_dir)
     record = read_record(run_dir / "record.json")
     if record.status != "finished" or record.config is None:
         state = "an imported one" if record.status == "finished" else record.status

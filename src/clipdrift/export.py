@@ -27,6 +27,7 @@ from clipdrift.evaluate import finished_run
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
 from clipdrift.methods.merged import merged
+from clipdrift.methods.peft_folder import CONFIG, WEIGHTS
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
 from clipdrift.records import RunRecord, atomic_write
@@ -34,9 +35,12 @@ from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 
-COPIED = {".json", ".txt", ".jinja", ".model"}
-"""Tokenizer and preprocessing files, and none that could hold weights."""
-NOT_COPIED = {"config.json", "adapter_config.json", ORIGIN_FILE}
+COPIED = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model"),
+    *("preprocessor_config.json", "processor_config.json"),
+)
+"""Tokenizer and preprocessing of a model, and nothing else that may lie in its folder."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,9 @@ def export_merged(run_dir: Path, out: Path) -> None:
         model.save_pretrained(folder)
         for path in folder.glob("*.safetensors"):  # written for the owner's eyes alone
             shutil.copymode(folder / "config.json", path)
-        for path in backbone_folder(saved.config.backbone).iterdir():
-            if _is_beside_the_model(path):
+        base = backbone_folder(saved.config.backbone)
+        for path in (base / name for name in COPIED):
+            if path.is_file():
                 shutil.copyfile(path, folder / path.name)
         head = {f"head.{k}": v for k, v in saved.model.head.state_dict().items()}
         save_tensors(head, folder / HEAD_FILE)
@@ -97,8 +102,8 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         raise MethodError(Fault(str(run_dir), expected, got, "Use --merged"))
     saved = _reloaded(run_dir)
     with _new_folder(out) as folder:
-        for path in sorted((run_dir / ADAPTER_FOLDER).iterdir()):
-            shutil.copyfile(path, folder / path.name)
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
         shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
         _write_origin(saved, folder)
         read_back = saved.backbone.encoder()
@@ -157,11 +162,6 @@ def _wrap(tower: Any, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft's use of transformers
         PeftModel.from_pretrained(tower, folder).eval()
-
-
-def _is_beside_the_model(path: Path) -> bool:
-    own = path.name in NOT_COPIED or path.name.endswith(".index.json")
-    return path.suffix in COPIED and not own and path.is_file()
 
 
 def _require_equal(read_back: Tensor, live: Tensor, out: Path) -> None:

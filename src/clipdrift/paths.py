@@ -8,7 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
+
+from clipdrift.errors import Fault
+
+MODEL_FILES = frozenset({".json", ".safetensors", ".txt", ".model", ".jinja"})
+"""Configuration, weights, tokenizer, preprocessing: what is read of a model's folder."""
 
 
 def leads_out(path: Path | str, folder: Path | str) -> bool:
@@ -24,6 +30,25 @@ def leads_out(path: Path | str, folder: Path | str) -> bool:
         return os.path.commonpath([real, inside]) != inside
     except ValueError:  # a NUL in a path, or another drive
         return True
+
+
+def links_out(paths: Iterable[Path], folder: Path) -> list[Fault]:
+    """A fault for each link of a folder that leads out of it.
+
+    A snapshot in a hub's cache is made of links: to the blobs beside it, which are its own.
+    """
+    real = Path(os.path.realpath(folder))
+    blobs = real.parent.parent / "blobs" if real.parent.name == "snapshots" else real
+    return [
+        Fault(str(path), "a file of the folder itself", "a link out of it", "Copy it there")
+        for path in sorted(paths)
+        if path.is_symlink() and leads_out(path, real) and leads_out(path, blobs)
+    ]
+
+
+def model_links_out(folder: Path) -> list[Fault]:
+    """`links_out` of what is read of a model's folder."""
+    return links_out((path for path in folder.iterdir() if path.suffix in MODEL_FILES), folder)
 
 
 def read_file(path: Path, at_most: int) -> bytes:
@@ -58,4 +83,4 @@ def _too_large(path: Path, size: int, at_most: int) -> OSError:
     return OSError(errno.EFBIG, text, str(path))
 
 
-__all__ = ["leads_out", "read_file"]
+__all__ = ["MODEL_FILES", "leads_out", "links_out", "model_links_out", "read_file"]

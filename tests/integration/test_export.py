@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import peft
@@ -17,6 +18,7 @@ from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, Stu
 from clipdrift.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.records import StudyFolder
+from clipdrift.run.files import clear_unfinished
 
 MEASURED = ["full_ft", "lora", "last_blocks", "linear_probe"]
 each_method = pytest.mark.parametrize("method", MEASURED)
@@ -96,6 +98,31 @@ def test_nothing_is_overwritten(finished_study: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "mine"
     export_adapter(run, tmp_path / "empty")
     assert (tmp_path / "empty" / "adapter_config.json").is_file()
+
+
+def test_what_else_lies_in_the_backbones_folder_is_not_published(
+    finished_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = shutil.copytree(EMBEDDED, tmp_path / "base")
+    (base / "notes.txt").write_text("mine")
+    monkeypatch.setattr("clipdrift.export.backbone_folder", lambda _: base)
+    export_merged(run_of(finished_study, "full_ft"), tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    assert not (tmp_path / "out" / "notes.txt").exists()
+
+
+def test_a_link_out_of_a_runs_folder_is_refused(finished_study: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(run_of(finished_study, "lora"), tmp_path / "run")
+    (tmp_path / "key").write_text("private")
+    (run / "adapter" / "notes.txt").symlink_to(tmp_path / "key")
+    with pytest.raises(StudyFolderError, match=r"notes.txt: .* got a link out of it"):
+        export_adapter(run, tmp_path / "out")
+    with pytest.raises(StudyFolderError, match="got a link out of it"):
+        clear_unfinished(run)  # before it is measured: a run would write through it
+    (run / "adapter" / "notes.txt").unlink()
+    (run / "adapter" / "mine.txt").write_text("mine")
+    export_adapter(run, tmp_path / "out")
+    assert not (tmp_path / "out" / "mine.txt").exists()
 
 
 def test_full_fine_tuning_has_no_adapter(finished_study: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "paths": set(),
+    "paths": {"errors"},
     "spec": {"errors", "paths"},
     "records": {"errors", "paths", "spec"},
     # measuring side

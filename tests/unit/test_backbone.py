@@ -51,6 +51,14 @@ def edit_weights(folder: Path, change: Any) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
+def test_a_file_that_is_a_link_to_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    with pytest.raises(BackboneError, match=r"tokenizer.json: .* got a link out of it"):
+        load(folder)
+
+
 def test_weights_are_float32_although_the_file_is_float16(folder: Path) -> None:
     backbone = load(folder)
     on_disk = load_file(folder / "model.safetensors")

@@ -108,6 +108,14 @@ def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     assert "model.safetensors: expected weights, got nothing there" in refusal(tmp_path)
 
 
+def test_an_adapter_that_is_a_link_to_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "weights").touch()
+    (tmp_path / "a" / "adapter_config.json").write_text("{}")
+    (tmp_path / "a" / "adapter_model.safetensors").symlink_to(tmp_path / "weights")
+    assert "got a link out of it" in refusal(tmp_path / "a")
+
+
 def test_torn_and_broken_weights_are_named(tmp_path: Path) -> None:
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(b"torn")

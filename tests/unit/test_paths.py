@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clipdrift.paths import leads_out, read_file
+from clipdrift.paths import leads_out, model_links_out, read_file
 
 
 def test_links_and_dots_are_followed_before_paths_are_compared(tmp_path: Path) -> None:
@@ -25,6 +25,39 @@ def test_links_and_dots_are_followed_before_paths_are_compared(tmp_path: Path) -
     for path in ("..", "../home2", "outside", "outside/b/x.png", "a/../../out", "/etc", "a\0"):
         assert leads_out(home / path, home), path
     assert leads_out(tmp_path / "home2", home)
+
+
+def test_links_out_of_a_models_folder_are_named(tmp_path: Path) -> None:
+    model, secret = tmp_path / "m", tmp_path / "secret"
+    model.mkdir()
+    secret.write_text("key")
+    (model / "config.json").write_text("{}")
+    for name, goal in {
+        "vocab.json": "config.json",  # its own
+        "README.md": "../secret",  # not read
+        "notes.txt": "../secret",
+        "model.safetensors": "../secret",
+        "merges.txt": "../not/there",
+    }.items():
+        (model / name).symlink_to(goal)
+    said = "expected a file of the folder itself, got a link out of it. Copy it there."
+    assert [str(fault) for fault in model_links_out(model)] == [
+        f"{model / name}: {said}" for name in ("merges.txt", "model.safetensors", "notes.txt")
+    ]
+
+
+def test_blobs_of_a_hubs_cache_are_a_snapshots_own(tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    (blobs / "123").write_text("{}")
+    (tmp_path / "models--a--b" / "secret").write_text("key")
+    (snapshot / "config.json").symlink_to("../../blobs/123")
+    (tmp_path / "alias").symlink_to(snapshot)
+    assert model_links_out(snapshot) == model_links_out(tmp_path / "alias") == []
+    (snapshot / "notes.txt").symlink_to("../../secret")
+    assert [fault.where for fault in model_links_out(snapshot)] == [str(snapshot / "notes.txt")]
 
 
 def test_only_plain_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:

@@ -25,13 +25,14 @@ from clipdrift.backbone.preprocessing import preprocessing
 from clipdrift.backbone.siglip import SIGLIP
 from clipdrift.errors import BackboneError, Fault, is_failure
 from clipdrift.hub import snapshot
+from clipdrift.paths import MODEL_FILES, model_links_out
 from clipdrift.sizes import size_faults
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = ("mini-clip",)
 ARCHITECTURES = {"clip": CLIP, "siglip": SIGLIP}
 """model_type of a config.json -> the kind of model."""
-HASHED = {".json", ".safetensors", ".txt", ".model"}
+HASHED = MODEL_FILES - {".jinja"}
 """Configuration, weights, tokenizer: what a model is read from."""
 
 
@@ -155,15 +156,18 @@ def backbone_folder(spec: BackboneSpec) -> Path:
     """The local folder of a backbone: embedded, the user's, or a snapshot from the hub.
 
     Raises:
-        BackboneError: if there is none.
+        BackboneError: if there is none, or a file of it is a link to somewhere else.
     """
     if spec.id in EMBEDDED:
         return Path(str(files("clipdrift").joinpath("assets", spec.id)))
-    if os.path.isdir(spec.id):
-        return Path(spec.id)
-    if spec.id.startswith((".", "/", "~")):
-        raise refusal(spec, "a model folder", "nothing there", "Check the path")
-    return snapshot(spec.id, spec.revision)
+    folder = Path(spec.id)
+    if not os.path.isdir(folder):
+        if spec.id.startswith((".", "/", "~")):
+            raise refusal(spec, "a model folder", "nothing there", "Check the path")
+        folder = snapshot(spec.id, spec.revision)
+    if links := model_links_out(folder):
+        raise BackboneError(links)
+    return folder
 
 
 def folder_hash(folder: Path) -> str:

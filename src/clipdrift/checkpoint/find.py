@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import read_file
+from clipdrift.paths import model_links_out, read_file
 
 Kind = Literal["run", "adapter", "clip"]
 
@@ -30,11 +30,14 @@ def kind_of(folder: Path) -> Kind:
     """A run of ours, a peft adapter, or a whole CLIP in transformers format.
 
     Raises:
-        RecordError: if it is none of them, a shard is missing, or the weights are pickled: reading
-            a pickle runs whatever code its maker put into it.
+        RecordError: if it is none of them, a file of it is a link to somewhere else, a shard is
+            missing, or the weights are pickled: reading a pickle runs whatever code its maker put
+            into it.
     """
     if not os.path.isdir(folder):
         raise RecordError(_not_a_folder(folder))
+    if links := model_links_out(folder):
+        raise RecordError(links)
     if (folder / "record.json").is_file():
         return "run"
     if (folder / ADAPTER_CONFIG).is_file():

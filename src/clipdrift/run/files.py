@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 
 from clipdrift.data.images import Images
+from clipdrift.errors import StudyFolderError
+from clipdrift.paths import links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
 from clipdrift.records.writing import HALF_WRITTEN, writing_to
@@ -34,8 +36,23 @@ def write_probe_table(
         pq.write_table(pa.table(columns), folder / PROBE_FILE)
 
 
+def require_own_files(folder: Path) -> None:
+    """Refuse a run's folder with a link out of it: what is read is another's, or is written over.
+
+    Raises:
+        StudyFolderError: naming each link.
+    """
+    if links := links_out(folder.rglob("*"), folder):
+        raise StudyFolderError(links)
+
+
 def clear_unfinished(folder: Path) -> None:
-    """Remove half-written files that a killed process left in a run's folder."""
+    """Remove half-written files that a killed process left in a run's folder.
+
+    Raises:
+        StudyFolderError: if the folder cannot be written, or has a link out of it.
+    """
+    require_own_files(folder)
     with writing_to(folder):
         for pattern in (HALF_WRITTEN, ".tmp*"):  # our own names, and those of safetensors
             for path in folder.rglob(pattern):
@@ -59,4 +76,11 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return hashes
 
 
-__all__ = ["STATE_FILE", "clear_state", "clear_unfinished", "file_hashes", "write_probe_table"]
+__all__ = [
+    "STATE_FILE",
+    "clear_state",
+    "clear_unfinished",
+    "file_hashes",
+    "require_own_files",
+    "write_probe_table",
+]
