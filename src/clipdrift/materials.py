@@ -17,7 +17,7 @@ from clipdrift.data.catalogue import templates_of
 from clipdrift.data.images import Images
 from clipdrift.data.prompts import class_prompts
 from clipdrift.data.splits import balanced_subset, carve
-from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.errors import ClipdriftError, DataError, Fault, SpecError
 from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
@@ -95,6 +95,18 @@ class Materials:
         return {name: content_hash(these) for name, these in prompts.items()}
 
 
+def _require_its_filter(spec: StudySpec, backbone: Backbone) -> None:
+    """A backbone that wants another filter than CLIP's is not shown CLIP's by default.
+
+    Raises:
+        SpecError: if it does.
+    """
+    if (spec.interpolation, backbone.interpolation) == ("bicubic", "bilinear"):
+        expected = f"bilinear, as the files of backbone {spec.backbone.id} say"
+        step = "Write interpolation: bilinear into the study"
+        raise SpecError(Fault("interpolation", expected, spec.interpolation, step))
+
+
 def load_materials(
     spec: StudySpec, *, cache_dir: Path, device: str = "cpu", report: Report | None = None
 ) -> Materials:
@@ -106,6 +118,7 @@ def load_materials(
     faults: list[Fault] = []
     with _collecting(faults):
         backbone = load_backbone(spec.backbone, device=device)
+        _require_its_filter(spec, backbone)
     if faults:  # without the image size nothing can be prepared
         raise ClipdriftError(faults)
     targets: dict[str, TargetMaterial] = {}
@@ -117,6 +130,7 @@ def load_materials(
             image_size=backbone.image_size,
             interpolation=spec.interpolation,
             resize_mode=backbone.resize_mode,
+            resized=backbone.resized,
             cache_dir=cache_dir,
             report=report,
         )

@@ -182,7 +182,8 @@ def test_they_are_found_where_transformers_5_writes_them(folder: Path) -> None:
     from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPProcessor
 
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-    images = CLIPImageProcessorPil(image_mean=mean, image_std=std)
+    sides = {"size": {"shortest_edge": 12}, "crop_size": {"height": 12, "width": 12}}
+    images = CLIPImageProcessorPil(image_mean=mean, image_std=std, **sides)
     CLIPProcessor(images, AutoTokenizer.from_pretrained(folder)).save_pretrained(folder)
     assert not (folder / "preprocessor_config.json").exists()
     other = {"image_mean": [0.9, 0.9, 0.9]}
@@ -192,24 +193,6 @@ def test_they_are_found_where_transformers_5_writes_them(folder: Path) -> None:
     assert backbone.resize_mode == "shortest"
     (folder / "processor_config.json").write_text("[]")
     assert "processor_config.json" in refusal(folder)
-
-
-@pytest.mark.parametrize(
-    ("said", "mode"),
-    [
-        ({"size": 224, "do_center_crop": True}, "shortest"),
-        ({"size": {"shortest_edge": 224}, "crop_size": 224}, "shortest"),
-        ({"size": {"height": 12, "width": 12}, "do_center_crop": True}, "shortest"),
-        ({"size": {"height": 12, "width": 12}, "do_center_crop": False}, "squash"),
-        ({"size": {"height": 12, "width": 12}}, "squash"),
-        ({}, "shortest"),
-    ],
-)
-def test_images_become_square_as_the_checkpoint_says(
-    folder: Path, said: dict[str, Any], mode: str
-) -> None:
-    (folder / "preprocessor_config.json").write_text(json.dumps(said))
-    assert load(folder).resize_mode == mode
 
 
 def test_without_a_preprocessor_config_they_are_clips(folder: Path) -> None:

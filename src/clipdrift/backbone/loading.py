@@ -57,6 +57,8 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
         std=images.std,
         sha256=folder_hash(folder),
         precision_on_disk=precision_on_disk(config),
+        resized=images.resized,
+        interpolation=images.interpolation,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.text import TextEncoder, Tokens
-from clipdrift.data.decode import ResizeMode
+from clipdrift.data.decode import Interpolation, ResizeMode
 from clipdrift.errors import BackboneError, Fault, is_failure
 
 RESTORE = "Restore the tokenizer files of this model"
@@ -22,7 +22,10 @@ TRIED_IMAGES = 4
 
 @dataclass(frozen=True)
 class Backbone:
-    """An untouched CLIP or SigLIP. Never modified: methods work on `encoder()`, a copy."""
+    """An untouched CLIP or SigLIP. Never modified: methods work on `encoder()`, a copy.
+
+    image_size, resize_mode, resized, interpolation, mean, std: see `Preprocessing`.
+    """
 
     name: str
     architecture: Architecture
@@ -34,6 +37,8 @@ class Backbone:
     std: tuple[float, ...]
     sha256: str
     precision_on_disk: str
+    resized: int
+    interpolation: Interpolation
 
     @property
     def width(self) -> int:

@@ -141,12 +141,19 @@ def preprocessing_findings(
     return [
         _alike("activation", *acts, wrong=True),
         _alike("image size", *sizes, wrong=True),
-        _alike("resize", found.resize_mode, baseline.resize_mode, wrong=True),
+        _alike("resize", _resize(found), _resize(baseline), wrong=True),
         _alike("mean / std", *channels, wrong=True)
         if own_channels
         else Finding("mean / std", "note", "none in the folder: the baseline's are used"),
         _alike("precision on disk", found.precision_on_disk, baseline.precision_on_disk),
     ]
+
+
+def _resize(shown: Backbone) -> str:
+    sides = "the short side" if shown.resize_mode == "shortest" else "both sides"
+    return (
+        f"{shown.interpolation}, {sides} to {shown.resized} px, {shown.image_size} px of them shown"
+    )
 
 
 def beside_findings(projection: str | None, others: Iterable[str]) -> list[Finding]:

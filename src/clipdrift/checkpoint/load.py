@@ -116,6 +116,8 @@ def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
         std=channels.std,
         sha256=folder_hash(folder),
         precision_on_disk=precision_on_disk(config),
+        resized=channels.resized,
+        interpolation=channels.interpolation,
     )
     require_same_architecture(live, baseline, str(folder))
     changed = text_changed(live, baseline)

@@ -65,6 +65,7 @@ def prepare(
     interpolation: Interpolation,
     cache_dir: Path,
     resize_mode: ResizeMode = "shortest",
+    resized: int | None = None,
     report: Report | None = None,
 ) -> dict[str, PreparedPart]:
     """The parts of a dataset as squares of pixels, from the cache or decoded into it.
@@ -75,6 +76,7 @@ def prepare(
         interpolation: the resize filter, antialiased; CLIP's own is bicubic.
         cache_dir: made where it is missing; safe for several processes.
         resize_mode: "shortest" resizes the short side to S and crops, "squash" both sides to S.
+        resized: what they are resized to instead, before S is cut out of the middle.
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
     Returns:
@@ -88,7 +90,7 @@ def prepare(
     opened = open_dataset(spec)
     for note in opened.notes:
         tell(note)
-    square = Square(image_size, interpolation, resize_mode)
+    square = Square(image_size, interpolation, resize_mode, resized)
     prepared: dict[str, PreparedPart] = {}
     faults: list[Fault] = []
     for name, part in opened.parts.items():
@@ -110,7 +112,7 @@ def _prepared(
     where: str,
     tell: Report,
 ) -> PreparedPart:
-    key = identity_of(CACHE_VERSION, formats(), part.identity, len(part), *square)[:32]
+    key = identity_of(CACHE_VERSION, formats(), part.identity, len(part), *square.said())[:32]
     entry, size = cache_dir / key, square.size
     written = _read_entry(entry, key, len(part), size)
     if written is not None and not _intact(entry, written):

@@ -53,11 +53,19 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 class Square(NamedTuple):
-    """What images are made into: side S, resize filter, and how they become square."""
+    """What images are made into: side S, resize filter, and how they become square.
+
+    resized: what a side is resized to before the square of S is cut out of the middle, if not S.
+    """
 
     size: int
     interpolation: Interpolation
     resize_mode: ResizeMode = "shortest"
+    resized: int | None = None
+
+    def said(self) -> tuple[object, ...]:
+        """All that is not as it is without saying."""
+        return self[:3] if self.resized in (None, self.size) else self
 
 
 @cache
@@ -127,13 +135,17 @@ def _spelt_otherwise(source: bytes | Path) -> str:
 
 
 def to_square(
-    loaded: Loaded, size: int, interpolation: Interpolation, resize_mode: ResizeMode = "shortest"
+    loaded: Loaded,
+    size: int,
+    interpolation: Interpolation,
+    resize_mode: ResizeMode = "shortest",
+    resized: int | None = None,
 ) -> NDArray[np.uint8]:
-    """uint8 [S, S, 3]: upright, RGB, resized with antialias; cropped where one side is longer.
+    """uint8 [S, S, 3]: upright, RGB, resized with antialias; cropped where a side is longer than S.
 
-    Sizes and offsets round as in transformers' CLIPImageProcessor with `shortest_edge` and
-    `crop_size` of S, or SiglipImageProcessor with `height` and `width` of S, so that a backbone
-    sees what its own processor would show it.
+    Sizes and offsets round as in transformers' CLIPImageProcessor with `shortest_edge` (or
+    `height` and `width`) of `resized`, by default S, and `crop_size` of S, so that a backbone sees
+    what its own processor would show it.
 
     Raises:
         UnreadableImageError: a pixel format without a fixed range, 16-bit values that would come
@@ -141,20 +153,20 @@ def to_square(
             Pillow's own errors pass through.
     """
     if isinstance(loaded, np.ndarray):
-        if loaded.shape == (size, size, 3):
+        if loaded.shape == (size, size, 3) and resized in (None, size):
             return loaded
         image = Image.fromarray(loaded)
     else:
         _require_full_range(loaded)
         image = to_rgb(_upright(loaded))
-    width, height = size, size
+    width = height = resized or size
     if resize_mode == "shortest":
-        width, height = resized_size(image.width, image.height, size)
+        width, height = resized_size(image.width, image.height, width)
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(f"{image.width} x {image.height}: sides too unequal to resize")
-    resized = np.asarray(image.resize((width, height), _FILTERS[interpolation]))
+    whole = np.asarray(image.resize((width, height), _FILTERS[interpolation]))
     top, left = (height - size) // 2, (width - size) // 2
-    return resized[top : top + size, left : left + size]
+    return whole[top : top + size, left : left + size]
 
 
 def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:

@@ -83,8 +83,9 @@ def _prepared(spec: TransferSpec, backbone: Backbone, cache_dir: Path) -> Prepar
     parts = prepare(
         spec,
         image_size=backbone.image_size,
-        interpolation="bicubic",
+        interpolation=backbone.interpolation,
         resize_mode=backbone.resize_mode,
+        resized=backbone.resized,
         cache_dir=cache_dir,
     )
     return parts["test"]
@@ -92,10 +93,10 @@ def _prepared(spec: TransferSpec, backbone: Backbone, cache_dir: Path) -> Prepar
 
 def _pictures(pictures: Sequence[Picture], backbone: Backbone) -> Images:
     squares, faults = [], []
+    own = (backbone.image_size, backbone.interpolation, backbone.resize_mode, backbone.resized)
     for number, picture in enumerate(pictures):
         try:
-            size, mode = backbone.image_size, backbone.resize_mode
-            squares.append(to_square(picture, size, "bicubic", mode))
+            squares.append(to_square(picture, *own))
         except (UnreadableImageError, AttributeError) as error:
             step = "Pass PIL images, or the folder that they lie in"
             faults.append(Fault(f"probe[{number}]", "a PIL image", str(error), step))
