@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 from run_frames import SEEDS, made_up_runs, shuffled
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
+from synthetic_records import synthetic_records, with_images
 
 from clipdrift.analysis import equivalence, paired
 from clipdrift.analysis.differences import whole_grid
 from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.pairs import matched_pairs
 from clipdrift.analysis.wilcoxon import MAX_EXACT, signed_rank
 from clipdrift.records import RunRecord
@@ -137,6 +141,113 @@ def test_over_the_grid_seeds_and_not_rates_are_the_sample() -> None:
     assert row["mean_diff"] == pytest.approx(23.0, rel=1e-12)
     assert (row["ci_low"], row["ci_high"]) == pytest.approx((23 - half, 23 + half), rel=1e-9)
     assert rows["all_pairs"]["t"] < row["t"] / 2  # here it takes the effect of rates for noise
+
+
+N_IMAGES = 90
+PHOTOGRAPHED = [with_images(record, N_IMAGES) for record in synthetic_records(targets=("digits",))]
+KEPT = "transfer.cifar10.retention_pct"
+
+
+def hits(method: str, rate: float, name: str) -> Any:
+    """Right or wrong, seeds x images, from the bits of the records."""
+    runs = (r for r in PHOTOGRAPHED if (r.method, r.learning_rate) == (method, rate))
+    return np.array([run.result.correct[name].hits for run in runs], dtype=float)
+
+
+def of_method(metric: str, method: str, rates: list[float], images: Any = slice(None)) -> Any:
+    """A metric of every seed, its mean over rates, on some of the images."""
+    place, _, kind = metric.rpartition(".")
+    if kind != "retention_pct":
+        return np.mean([hits(method, r, metric)[:, images].mean(1) for r in rates], axis=0)
+    now = [hits(method, r, f"{place}.accuracy")[:, images].mean(1) for r in rates]
+    before = [hits(method, r, f"{place}.baseline_accuracy")[:, images].mean(1) for r in rates]
+    return 100 * np.mean(np.array(now) / np.array(before), axis=0)
+
+
+def test_a_difference_of_accuracies_draws_the_images_that_both_methods_were_read_on() -> None:
+    """Per image the difference of the answers, averaged over rates: a table of seeds x images."""
+    frame, images = runs_frame(PHOTOGRAPHED), Images(PHOTOGRAPHED)
+    rows = paired.rows(frame, metrics=["test_accuracy"], images=images)
+    tost = equivalence.rows(frame, images=images, margins={"test_accuracy": 0.05})
+    tested = [row for row in rows if row["scope"] != "all_pairs" and row["sd_diff"]]
+    assert {row["scope"] for row in tested} == {"per_lr", "grid_mean", "both_fit"}
+    for row in tested:
+        z = np.mean(
+            [
+                hits("full_ft", r, row["metric"]) - hits("lora", r, row["metric"])
+                for r in row["lrs"]
+            ],
+            axis=0,
+        )
+        n_seeds, n = z.shape
+        long = pd.DataFrame([(g, i, z[g, i]) for g in range(n_seeds) for i in range(n)])
+        table = anova_lm(ols("z ~ C(g) + C(i)", long.set_axis(["g", "i", "z"], axis=1)).fit())
+        seeds, _, both = table["mean_sq"] / z.size
+        with_two = np.concatenate([z.mean(0), [1.0, -1.0]])  # one image won and one lost
+        drawn = with_two.var(ddof=1) / (n + 2)
+        shared = max(drawn - both, 0.0)
+        assert (row["n_images"], row["interval_over"]) == (N_IMAGES, "seeds and images")
+        assert row["image_se"] == pytest.approx(drawn**0.5, rel=1e-9)
+        assert row["mean_diff"] == pytest.approx(z.mean(), rel=1e-9)
+
+        def half(level: float, seeds: float = seeds, shared: float = shared) -> float:
+            a, b = (stats.t.ppf((1 + level) / 2, df) for df in (n_seeds - 1, n - 1))  # noqa: B023
+            return float((a**2 * seeds + b**2 * shared) ** 0.5)
+
+        assert row["ci_high"] - row["mean_diff"] == pytest.approx(half(0.95), rel=1e-9)
+        assert half(1 - row["p_t"]) == pytest.approx(abs(z.mean()), rel=1e-6, abs=1e-12)
+        assert (row["p_t"] < 0.05) == (row["ci_low"] > 0 or row["ci_high"] < 0)
+        key = ("scope", "lr")
+        two = next(t for t in tost if [t[k] for k in key] == [row[k] for k in key])
+        assert two["ci_high"] - two["mean_diff"] == pytest.approx(half(0.9), rel=1e-9)
+        inside = two["ci_low"] > -0.05 and two["ci_high"] < 0.05
+        assert (two["p_tost"] < 0.05) == inside == (two["result"] == "equivalent")
+        for p, far in ((two["p_lower"], z.mean() + 0.05), (two["p_upper"], 0.05 - z.mean())):
+            two_sided = 2 * min(p, 1 - p)
+            assert (p < 0.5) == (far > 0)
+            assert half(1 - two_sided) == pytest.approx(abs(far), rel=1e-6)
+
+
+def test_a_difference_of_retentions_has_the_jackknifes_error_from_images() -> None:
+    frame, images = runs_frame(PHOTOGRAPHED), Images(PHOTOGRAPHED)
+    rows = paired.rows(frame, metrics=[KEPT], images=images)
+    (row,) = (row for row in rows if row["scope"] == "grid_mean")
+    left = []
+    for i in range(N_IMAGES):
+        kept = np.arange(N_IMAGES) != i
+        a, b = (of_method(KEPT, m, row["lrs"], kept) for m in ("full_ft", "lora"))
+        left.append((a - b).mean())
+    squares = (N_IMAGES - 1) ** 2 * np.square(np.array(left) - np.mean(left)).sum()
+    d = of_method(KEPT, "full_ft", row["lrs"]) - of_method(KEPT, "lora", row["lrs"])
+    assert row["mean_diff"] == pytest.approx(d.mean(), rel=1e-9)
+    # As if one image more had been won and one lost, each 100 points of the baseline's accuracy.
+    unit = 100 / hits("lora", 1e-5, "transfer.cifar10.baseline_accuracy").mean()
+    expected = ((squares + 2 * unit**2) / (N_IMAGES + 1) / (N_IMAGES + 2)) ** 0.5
+    assert row["image_se"] == pytest.approx(expected, rel=0.03)
+    alone = stats.t.interval(0.95, 2, d.mean(), d.std(ddof=1) / 3**0.5)
+    assert row["ci_low"] < alone[0] < alone[1] < row["ci_high"]
+
+
+def test_without_single_answers_seeds_alone_are_drawn_and_the_row_says_so() -> None:
+    metrics = ["test_accuracy", KEPT, "drift.gini_pct"]
+    result = PHOTOGRAPHED[0].result.model_copy(update={"correct": {}})
+    records = [PHOTOGRAPHED[0].model_copy(update={"result": result}), *PHOTOGRAPHED[1:]]
+    frame = runs_frame(records)
+    found = paired.rows(frame, metrics=metrics, images=Images(records))
+    seeds = {(r["metric"], r["scope"], r["lr"]): r for r in paired.rows(frame, metrics=metrics)}
+    rate = records[0].learning_rate
+    tested = [row for row in found if row["scope"] != "all_pairs" and row["sd_diff"]]
+    assert len({row["interval_over"] for row in tested}) == 2
+    for row in tested:
+        drawn = row["interval_over"] == "seeds and images"
+        assert drawn == (rate not in row["lrs"] and row["metric"] != "drift.gini_pct")
+        if not drawn:
+            assert (row["n_images"], row["image_se"], row["interval_over"]) == (None, None, "seeds")
+            old = seeds[row["metric"], row["scope"], row["lr"]]
+            for field in ("ci_low", "ci_high", "t", "p_t"):
+                assert row[field] == pytest.approx(old[field], rel=1e-12)
+        said = "single images are not recorded: no error from images"
+        assert (row["reason"] == said) == (not drawn and row["metric"] != "drift.gini_pct")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES, Crossed, binomial
 from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.influence import NOT_RECORDED, Images
 from clipdrift.analysis.intervals import ROUNDING, Interval
 from clipdrift.analysis.signals import Floats, column
 
@@ -128,7 +128,7 @@ def _over_images(
         return _Told(None, None, None)
     if metric.endswith("accuracy"):
         return _Told(n, binomial(values, n, level), None)
-    return _Told(n, None, "single images are not recorded: no error from images")
+    return _Told(n, None, NOT_RECORDED)
 
 
 def cells(runs: pd.DataFrame) -> dict[CellKey, Positions]:

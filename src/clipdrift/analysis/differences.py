@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES, Error
 from clipdrift.analysis.fit import FITS, Cell, Fit
+from clipdrift.analysis.influence import NOT_RECORDED, Images, Influence
 from clipdrift.analysis.intervals import ROUNDING
 from clipdrift.analysis.pairs import MatchedRuns, dropped_in_words
 from clipdrift.analysis.signals import Floats, column
@@ -23,6 +25,9 @@ class Gaps(NamedTuple):
     values: of scope "per_lr" one per seed at a rate; of "grid_mean" and "both_fit" one per seed,
         its mean over `lrs`; of "all_pairs" one per seed and rate.
     rounding: below this a difference or a spread of the values is zero.
+    images: what each image adds to the values, both methods read on it; None where that is not
+        known of every run, or the metric is no mean over labelled images.
+    unread: why images are not known of a metric that is a mean over a known number of them.
     reason: why there can be no value, where the scope itself is empty.
     """
 
@@ -36,6 +41,8 @@ class Gaps(NamedTuple):
     n_dropped: int
     dropped_reason: str | None
     run_ids: list[str]
+    images: Influence | None = None
+    unread: str | None = None
     reason: str | None = None
 
     @property
@@ -49,6 +56,24 @@ class Gaps(NamedTuple):
             return "the differences do not vary: no t test"
         return None
 
+    @property
+    def error(self) -> Error:
+        """Of the mean of testable differences: from seeds, and from images where they are known."""
+        n = int(self.values.size)
+        seeds = float(self.values.std(ddof=1)) / n**0.5
+        if self.images is None:
+            return Error(seeds, 0.0, n)
+        return Error(seeds, self.images.crossed().shared_se, n, self.images.values.shape[1])
+
+    def over_images(self) -> dict[str, Any]:
+        """Fields of a row that say what its interval draws; null where it has none."""
+        known, sure = self.images, not self.untestable and self.scope != ALL_PAIRS
+        return {
+            "n_images": known.values.shape[1] if known else None,
+            "image_se": known.crossed().image_se if known else None,
+            "interval_over": (SEEDS_AND_IMAGES if known else SEEDS) if sure else None,
+        }
+
 
 class Differences:
     """The differences of two methods on one target, metric by metric.
@@ -59,10 +84,16 @@ class Differences:
     Args:
         pairs: the matched runs.
         flags: whether each cell fits, as `fits` tells.
+        images: which images each of these runs was right on.
     """
 
-    def __init__(self, pairs: MatchedRuns, flags: Mapping[Cell, Fit | None]) -> None:
-        self.pairs, self.rates = pairs, pairs.rates()
+    def __init__(
+        self,
+        pairs: MatchedRuns,
+        flags: Mapping[Cell, Fit | None],
+        images: Images | None = None,
+    ) -> None:
+        self.pairs, self.rates, self.images = pairs, pairs.rates(), images or Images()
         self.both_fit = _both_fit(pairs, self.rates, flags)
         seeds = pairs.runs["seed"].to_numpy()[pairs.first]
         self._row = np.unique(seeds, return_inverse=True)[1]
@@ -76,19 +107,22 @@ class Differences:
         values = column(self.pairs.runs, metric)
         a, b = values[self.pairs.first], values[self.pairs.second]
         for i, rate in enumerate(self.rates):
-            yield self._flat(PER_LR, [rate], self._col == i, a, b)
-        yield self._mean(GRID_MEAN, self.rates, a, b)
+            yield self._flat(metric, PER_LR, [rate], self._col == i, a, b)
+        yield self._mean(metric, GRID_MEAN, self.rates, a, b)
         if self.both_fit:
-            yield self._mean(BOTH_FIT, self.both_fit, a, b)
+            yield self._mean(metric, BOTH_FIT, self.both_fit, a, b)
         else:
             yield self._empty()
-        yield self._flat(ALL_PAIRS, self.rates, np.ones(len(a), dtype=bool), a, b)
+        yield self._flat(metric, ALL_PAIRS, self.rates, np.ones(len(a), dtype=bool), a, b)
 
-    def _flat(self, scope: str, rates: list[float], inside: Mask, a: Floats, b: Floats) -> Gaps:
+    def _flat(
+        self, metric: str, scope: str, rates: list[float], inside: Mask, a: Floats, b: Floats
+    ) -> Gaps:
         used = inside & np.isfinite(a) & np.isfinite(b)
-        return self._gaps(scope, rates, inside, used, a, b, (a - b)[used])
+        found = self._gaps(scope, rates, inside, used, a, b, (a - b)[used])
+        return found if scope == ALL_PAIRS else self._with_images(found, metric, used)
 
-    def _mean(self, scope: str, rates: list[float], a: Floats, b: Floats) -> Gaps:
+    def _mean(self, metric: str, scope: str, rates: list[float], a: Floats, b: Floats) -> Gaps:
         inside = np.isin(self._col, np.searchsorted(self.rates, rates))
         defined = inside & np.isfinite(a) & np.isfinite(b)
         there = np.zeros(self._shape, dtype=bool)
@@ -99,7 +133,19 @@ class Differences:
         means = sums[seeds] / max(1, int(columns.sum()))
         shared = [rate for rate, kept in zip(self.rates, columns, strict=True) if kept]
         found = self._gaps(scope, rates, inside, used, a, b, means)
-        return found._replace(lrs=shared)
+        return self._with_images(found._replace(lrs=shared), metric, used)
+
+    def _with_images(self, gaps: Gaps, metric: str, used: Mask) -> Gaps:
+        """With what each image adds to a seed's value, its mean over the rates."""
+        ids = [self._ids[at[used]].tolist() for at in (self.pairs.first, self.pairs.second)]
+        a, b = (self.images.influence(own, metric) for own in ids)
+        if a is None or b is None or a.values.shape != b.values.shape:
+            counted = self.images.count([*ids[0], *ids[1]], metric) is not None
+            return gaps._replace(unread=NOT_RECORDED if counted else None)
+        each = a.less(b)
+        rows, counts = np.unique(self._row[used], return_inverse=True, return_counts=True)[1:]
+        share = np.equal.outer(np.arange(len(counts)), rows) / counts[:, None]
+        return gaps._replace(images=each._replace(values=share @ each.values))
 
     def _gaps(
         self,
@@ -134,7 +180,7 @@ class Differences:
         if self.both_fit is None:
             why = "no target accuracy: whether the methods fit is not known"
         nothing = np.empty(0)
-        return Gaps(BOTH_FIT, None, [], nothing, 0.0, 0, 0, 0, None, [], why)
+        return Gaps(BOTH_FIT, None, [], nothing, 0.0, 0, 0, 0, None, [], reason=why)
 
     def _run_ids(self, used: Mask) -> list[str]:
         """Sorted; most metrics are defined in the same runs."""

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
 from clipdrift.analysis.differences import ALL_PAIRS, BOTH_FIT, Differences, Gaps
 from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.paired import default_metrics
 from clipdrift.analysis.pairs import matched_pairs
 
@@ -24,30 +24,32 @@ def rows(
     margins: Mapping[str, float] | None = None,
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
+    images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
     alpha: float = ALPHA,
 ) -> list[dict[str, Any]]:
-    """Two one-sided paired t tests (TOST) against a stated margin.
+    """Two one-sided paired tests (TOST) against a stated margin.
 
     p_lower tests mean(d) <= -margin, p_upper tests mean(d) >= margin, d = method_a - method_b;
     p_tost is the larger. Equivalent at level alpha where p_tost < alpha, which is where the
     1 - 2 alpha interval lies within the margins. Different where that interval lies wholly outside
-    them. Otherwise the data leave it open. Scopes are those of `paired.rows`, less the one that
-    takes learning rates for replicates.
+    them. Otherwise the data leave it open. Error and scopes are those of `paired.rows`, less the
+    scope that takes learning rates for replicates: t over seeds, images too where they are known.
 
     Args:
         frame: one row per finished run.
         margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
+        images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         alpha: level of each one-sided test.
 
     Returns:
         One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
-        metric, method_a, method_b, scope, lr, n_pairs, n_seeds, margin, mean_diff, p_lower,
-        p_upper, p_tost, ci_low, ci_high, ci_level, result ("equivalent", "different",
-        "inconclusive"), words, run_ids, reason`.
+        metric, method_a, method_b, scope, lr, n_pairs, n_seeds, margin, mean_diff, n_images,
+        image_se, interval_over, p_lower, p_upper, p_tost, ci_low, ci_high, ci_level, result
+        ("equivalent", "different", "inconclusive"), words, run_ids, reason`.
 
     Reference: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15(6).
     """
@@ -57,7 +59,7 @@ def rows(
     for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = (pairs.method_a, pairs.method_b)
-        differences = Differences(pairs, flags)
+        differences = Differences(pairs, flags, images)
         for metric, margin in wanted.items():
             names = {"metric": metric, "method_a": methods[0], "method_b": methods[1]}
             for gaps in differences.of(metric):
@@ -90,19 +92,18 @@ def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
         "n_seeds": gaps.n_seeds,
         "margin": margin,
         "mean_diff": float(d.mean()) if n else None,
+        **gaps.over_images(),
         **dict.fromkeys(["p_lower", "p_upper", "p_tost", "ci_low", "ci_high"]),
         "ci_level": 1 - 2 * alpha,
         "result": None,
         "run_ids": gaps.run_ids,
-        "reason": gaps.untestable,
+        "reason": gaps.untestable or gaps.unread,
     }
     if gaps.untestable:
         return row
-    error = float(d.std(ddof=1)) / n**0.5
-    mean = row["mean_diff"]
-    lower = float(stdtr(n - 1, -(mean + margin) / error))
-    upper = float(stdtr(n - 1, (mean - margin) / error))
-    half = float(stdtrit(n - 1, 1 - alpha)) * error
+    error, mean = gaps.error, float(d.mean())
+    lower, upper = error.p_above(mean + margin), error.p_above(margin - mean)
+    half = error.half(2 * alpha)
     low, high = mean - half, mean + half
     result = "inconclusive"
     if max(lower, upper) < alpha:

@@ -20,6 +20,7 @@ from clipdrift.records import RunRecord
 from clipdrift.records.after import AfterReading
 from clipdrift.records.schema import Result
 
+NOT_RECORDED = "single images are not recorded: no error from images"
 RETENTION, CORRECTED, DELTA = "retention_pct", "chance_corrected_retention_pct", "delta_accuracy_pp"
 
 
@@ -136,4 +137,4 @@ def _count(result: Result | None, metric: str) -> int | None:
     return None if reading is None else reading.n_images
 
 
-__all__ = ["Images", "Influence"]
+__all__ = ["NOT_RECORDED", "Images", "Influence"]

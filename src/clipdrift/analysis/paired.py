@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import gammaln, stdtr, stdtrit
+from scipy.special import gammaln
 
 from clipdrift.analysis.differences import ALL_PAIRS, Differences, Gaps
 from clipdrift.analysis.families import QUESTIONS, add_holm
 from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.influence import Images
 from clipdrift.analysis.pairs import matched_pairs
 from clipdrift.analysis.wilcoxon import signed_rank
 
@@ -25,14 +26,20 @@ def rows(
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
     questions: Collection[str] = QUESTIONS,
+    images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Paired comparison of every two matched methods.
 
-    With d = method_a - method_b of n seeds: t = mean(d) sqrt(n) / SD(d) on n - 1 degrees of
-    freedom, its interval, Cohen's dz = mean(d) / SD(d), Hedges' gz = J(n - 1) dz with the exact
+    With d = method_a - method_b of n seeds: Student's paired t test and interval, on n - 1 degrees
+    of freedom, Cohen's dz = mean(d) / SD(d), Hedges' gz = J(n - 1) dz with the exact
     J(m) = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)), and Wilcoxon's signed-rank test.
+
+    Where it is known which images each run was right on, images are drawn as well as seeds: of each
+    image both methods' answers, so their difference, which is averaged over the rates. The interval
+    is that of `crossed`, `p_t` the level at which it ends at 0, and t = mean(d) / sqrt(seed_se^2 +
+    shared_se^2). `interval_over` says what is drawn. dz, gz and Wilcoxon's test are over seeds.
 
     Scope "per_lr": a seed's difference at one rate. "grid_mean": its mean over the rates that all
     seeds used have; the grid is fixed, so seeds alone are the sample. "both_fit": the same over
@@ -45,14 +52,16 @@ def rows(
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
         questions: whose tests are corrected, of `QUESTIONS`; see `add_holm`.
+        images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         level: coverage.
 
     Returns:
         One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
         metric, method_a, method_b, scope, lr (null over rates), lrs, n_pairs, n_seeds, n_dropped,
-        dropped_reason, mean_diff, sd_diff, ci_low, ci_high, cohen_dz, hedges_gz, t, p_t,
-        p_wilcoxon, wilcoxon_method, wilcoxon_floor, p_holm, family, run_ids, reason`.
+        dropped_reason, mean_diff, sd_diff, n_images, image_se, interval_over, ci_low, ci_high,
+        cohen_dz, hedges_gz, t, p_t, p_wilcoxon, wilcoxon_method, wilcoxon_floor, p_holm, family,
+        run_ids, reason`. `image_se` is the error of `mean_diff` from drawing images.
         `wilcoxon_floor` = 2 * 0.5^n, the least p an exact two-sided test of n values can reach.
 
     Reference: Student (1908); Wilcoxon (1945); Holm (1979); Hedges (1981); Lakens (2013) for dz.
@@ -63,7 +72,7 @@ def rows(
     for pairs in matched_pairs(frame, varied, compare_with):
         key = {"backbone": pairs.backbone, "target": pairs.target}
         methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
-        differences = Differences(pairs, flags)
+        differences = Differences(pairs, flags, images)
         for metric in wanted:
             for gaps in differences.of(metric):
                 out.append({**key, "metric": metric, **methods, **_test(gaps, level)})
@@ -95,7 +104,9 @@ def _test(gaps: Gaps, level: float) -> dict[str, Any]:
         "n_dropped": gaps.n_dropped,
         "dropped_reason": gaps.dropped_reason,
         "mean_diff": float(d.mean()) if n else None,
-        **dict.fromkeys(["sd_diff", "ci_low", "ci_high", "cohen_dz", "hedges_gz", "t", "p_t"]),
+        "sd_diff": None,
+        **gaps.over_images(),
+        **dict.fromkeys(["ci_low", "ci_high", "cohen_dz", "hedges_gz", "t", "p_t"]),
         **dict.fromkeys(["p_wilcoxon", "wilcoxon_method", "wilcoxon_floor", "p_holm", "family"]),
         "run_ids": gaps.run_ids,
         "reason": gaps.untestable,
@@ -108,20 +119,20 @@ def _test(gaps: Gaps, level: float) -> dict[str, Any]:
     if gaps.untestable:
         return {**row, "sd_diff": 0.0}
     sd = float(d.std(ddof=1))
-    dz = float(d.mean()) / sd
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / n**0.5
-    t = dz * n**0.5
-    reason = None if n > 2 else "two seeds: Hedges' correction is undefined"
+    error, mean = gaps.error, float(d.mean())
+    dz = mean / sd
+    half = error.half(1 - level)
+    reasons = [None if n > 2 else "two seeds: Hedges' correction is undefined", gaps.unread]
     return {
         **row,
         "sd_diff": sd,
-        "ci_low": None if pooled else row["mean_diff"] - half,
-        "ci_high": None if pooled else row["mean_diff"] + half,
+        "ci_low": None if pooled else mean - half,
+        "ci_high": None if pooled else mean + half,
         "cohen_dz": dz,
         "hedges_gz": hedges_factor(n - 1) * dz if n > 2 else None,
-        "t": t,
-        "p_t": float(2 * stdtr(n - 1, -abs(t))),
-        "reason": NO_REPLICATES if pooled else reason,
+        "t": mean / float(np.hypot(error.seed_se, error.shared_se)),
+        "p_t": error.p(mean),
+        "reason": NO_REPLICATES if pooled else "; ".join(filter(None, reasons)) or None,
     }
 
 

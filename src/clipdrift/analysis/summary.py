@@ -111,11 +111,16 @@ def analyze(
                 varied=varied,
                 compare_with=compared,
                 questions=families,
+                images=images,
                 underfit_fraction=underfit,
             ),
             "mixed": mixed.rows(runs),
             "equivalence": equivalence.rows(
-                runs, varied=varied, compare_with=compared, underfit_fraction=underfit
+                runs,
+                varied=varied,
+                compare_with=compared,
+                images=images,
+                underfit_fraction=underfit,
             ),
             "dose_response": dose.rows(runs),
             "matched_views": matched_views.rows(agreeing, compare_with=compared, images=images),

@@ -109,6 +109,8 @@ def _interval(table: str, position: int, row: Row, runs: str, *, seeds: bool = F
     if row["ci_low"] is None:
         return [f" (no interval: {row['reason']})"] if row["reason"] else []
     count: Sentence = [" over ", of_row(table, position, row, "n_seeds", runs), " seeds"]
+    if row.get("n_images"):
+        count += [" and ", of_row(table, position, row, "n_images", runs), " images"]
     return [" (95 % CI ", of_row(table, position, row, "ci", runs), *(count if seeds else []), ")"]
 
 

@@ -27,15 +27,21 @@ OVER = {
     "both_fit": "mean over the rates at which both methods fit",
     "all_pairs": "every rate and seed as a replicate",
 }
+IMAGES = Shown(
+    "n_images",
+    "Images",
+    "read by both methods and drawn as seeds are; without a number seeds alone are drawn",
+)
 TESTS = [
     Shown("n_pairs", "Pairs", "matched runs; equal seeds at equal rates"),
     Shown("n_seeds", "Seeds", "of the pairs; they are the sample"),
+    IMAGES,
     Shown("mean_diff", "Mean diff.", "in the metric's unit; accuracies in percentage points"),
-    Shown("ci", "95 % CI", "t interval of the mean difference, over seeds"),
+    Shown("ci", "95 % CI", "t interval of the mean difference, over seeds and images"),
     Shown("cohen_dz", "dz", "Cohen's dz: mean / SD of the differences"),
     Shown("hedges_gz", "gz", "dz corrected for few pairs (Hedges)"),
-    Shown("t", "t"),
-    Shown("p_t", "p (t)", "paired t test, two-sided, uncorrected"),
+    Shown("t", "t", "mean difference over its standard error"),
+    Shown("p_t", "p (t)", "paired t test, two-sided, uncorrected; over what the interval is over"),
     Shown("p_holm", "p (Holm)", "p (t) corrected over the family of tests"),
     Shown("p_wilcoxon", "p (Wilc.)", "signed-rank test, two-sided, uncorrected"),
     Shown("wilcoxon_floor", "floor", "the smallest p an exact signed-rank test can reach here"),
@@ -92,6 +98,7 @@ def equivalence_table(study: Study) -> Table | None:
     shown = [
         *keys,
         Shown("n_seeds", "Seeds"),
+        IMAGES,
         Shown("margin", "Margin", "differences below this count as none"),
         Shown("mean_diff", "Mean diff."),
         Shown("ci", "90 % CI"),

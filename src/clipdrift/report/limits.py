@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from clipdrift.analysis.crossed import SEEDS
 from clipdrift.report.metrics import metric, rate_text
 from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
 from clipdrift.report.study import Place, Row, Study
 
 
 def limits(study: Study, place: Place) -> list[Sentence]:
-    """Sentences on chance, the grid's edges, underfitting, what goes undetected, no overlap."""
+    """Sentences on chance, the grid's edges, underfitting, images, what goes undetected."""
     return [
         *_at_chance(study, place),
         *_edges(study, place),
+        *_seeds_alone(study, place),
         *_detectable(study, place),
         *_unequal_dose(study, place),
     ]
@@ -51,6 +53,15 @@ def _edges(study: Study, place: Place) -> Iterable[Sentence]:
                 "past its peak at a lower rate or an earlier epoch, it has lost of the target too"
             )
             yield [f"{row['method']} is damaged at ", rates, f": {peak}."]
+
+
+def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:
+    """That differences of methods draw no images, where the records do not say which were right."""
+    wanted = (study.accuracy, *study.outcomes)
+    rows = (row for _, row in study.rows("paired", **place._asdict()) if row["metric"] in wanted)
+    if any(row["interval_over"] == SEEDS for row in rows):
+        unknown = "These records do not say which images each run was right on"
+        yield [f"{unknown}: intervals of differences between methods draw seeds alone."]
 
 
 def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
