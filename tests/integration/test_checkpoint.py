@@ -456,17 +456,80 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(body))
 
 
-def test_another_activation_and_other_channels_are_wrong(tmp_path: Path) -> None:
+def own_files(tmp_path: Path) -> Path:
+    """A CLIP with another image path than mini-clip, and all the files of mini-clip."""
     folder = saved_clip(tmp_path / "clip", move_vision)
-    edit(folder / "config.json", vision_config={"hidden_act": "gelu"})
-    shutil.copy(EMBEDDED / "preprocessor_config.json", folder)
-    edit(folder / "preprocessor_config.json", image_mean=[0.4, 0.5, 0.6])
+    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED / name, folder)
+    return folder
+
+
+def test_files_as_the_baselines_are_fine(tmp_path: Path) -> None:
+    found = statuses(loaded(own_files(tmp_path)))
+    rows = ("configuration, images", "configuration, texts", "tokenizer", "resize", "mean / std")
+    assert {found[row] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "check", "text"),
+    [
+        ("vision_config", {"hidden_act": "gelu"}, "images", "activation gelu, the baseline's is q"),
+        ("vision_config", {"layer_norm_eps": 0.1}, "images", "layer norm epsilon 0.1, the base"),
+        ("text_config", {"hidden_act": "relu"}, "texts", "activation relu, the baseline's is q"),
+        ("text_config", {"num_attention_heads": 2}, "texts", "heads 2, the baseline's is 4"),
+        ("text_config", {"layer_norm_eps": 0.1}, "texts", "layer norm epsilon 0.1"),
+        ("text_config", {"eos_token_id": 0}, "texts", "end-of-text id 0, the baseline's is 4"),
+    ],
+)
+def test_a_configuration_that_reads_the_same_weights_otherwise_is_wrong(
+    part: str, changes: dict[str, Any], check: str, text: str, tmp_path: Path
+) -> None:
+    folder = own_files(tmp_path)
+    edit(folder / "config.json", **{part: changes})
+    checkpoint = loaded(folder)
+    wrong = {f.check for f in checkpoint.findings if f.status == "wrong"}
+    assert wrong == {f"configuration, {check}"}
+    assert text in text_of(checkpoint, f"configuration, {check}")
+
+
+def test_a_configuration_that_acts_alike_is_noted(tmp_path: Path) -> None:
+    folder = own_files(tmp_path)
+    edit(folder / "config.json", vision_config={"layer_norm_eps": 1.0000001e-5})
+    assert statuses(loaded(folder))["configuration, images"] == "note"
+
+
+def test_other_preprocessing_is_wrong(tmp_path: Path) -> None:
+    folder = own_files(tmp_path)
+    both = {"height": 32, "width": 32}
+    path = folder / "preprocessor_config.json"
+    said = json.loads(path.read_text()) | {"image_mean": [0.4, 0.5, 0.6], "size": both}
+    path.write_text(json.dumps(said))
     checkpoint = loaded(folder)
     found = statuses(checkpoint)
-    assert (found["activation"], found["mean / std"]) == ("wrong", "wrong")
-    assert text_of(checkpoint, "activation") == "gelu, the baseline's is quick_gelu"
+    assert (found["resize"], found["mean / std"], found["image size"]) == ("wrong", "wrong", "ok")
+    assert text_of(checkpoint, "resize").startswith("bicubic, both sides to 32 px, 28 px of them")
     assert "0.4, 0.5, 0.6" in text_of(checkpoint, "mean / std")
-    assert found["image size"] == "ok"
+    path.write_text(json.dumps(said | {"rescale_factor": 1 / 127.5, "size": {"shortest_edge": 28}}))
+    assert "0.2, 0.25, 0.3" in text_of(loaded(folder), "mean / std")
+
+
+def test_another_tokenizer_is_wrong_for_the_same_text_tower(tmp_path: Path) -> None:
+    folder = own_files(tmp_path)
+    path = folder / "tokenizer.json"
+
+    def swap(one: str, other: str) -> Checkpoint:
+        body = json.loads((EMBEDDED / "tokenizer.json").read_text())
+        ids = body["model"]["vocab"]
+        ids[one], ids[other] = ids[other], ids[one]
+        path.write_text(json.dumps(body))
+        return loaded(folder)
+
+    checkpoint = swap("\u0120photo", "\u0120red")
+    assert statuses(checkpoint)["tokenizer"] == "wrong"
+    assert "'a photo of a red circle' otherwise" in text_of(checkpoint, "tokenizer")
+    checkpoint = swap("\u0120checkered", "ered")
+    assert statuses(checkpoint)["tokenizer"] == "note"
+    assert "other words of its vocabulary" in text_of(checkpoint, "tokenizer")
 
 
 def test_another_architecture_is_refused_size_by_size(tmp_path: Path) -> None:

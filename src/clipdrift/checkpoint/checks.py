@@ -130,16 +130,14 @@ def text_finding(changed: bool) -> Finding:
 def preprocessing_findings(
     found: Backbone, baseline: Backbone, *, own_channels: bool = True
 ) -> list[Finding]:
-    """Activation, image size, mean and deviation, precision on disk.
+    """Image size, resize, mean and deviation, precision on disk.
 
     Args:
         own_channels: whether mean and deviation come from the checkpoint, not from the baseline.
     """
-    acts = [b.model.config.vision_config.hidden_act for b in (found, baseline)]
     channels = [f"{_numbers(b.mean)} / {_numbers(b.std)}" for b in (found, baseline)]
     sizes = [f"{b.image_size} px" for b in (found, baseline)]
     return [
-        _alike("activation", *acts, wrong=True),
         _alike("image size", *sizes, wrong=True),
         _alike("resize", _resize(found), _resize(baseline), wrong=True),
         _alike("mean / std", *channels, wrong=True)

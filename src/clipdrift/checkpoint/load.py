@@ -20,6 +20,7 @@ from clipdrift.backbone import (
     preprocessing,
 )
 from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
+from clipdrift.checkpoint.alike import configuration_findings, tokenizer_finding
 from clipdrift.checkpoint.checks import (
     Finding,
     adapter_findings,
@@ -42,6 +43,9 @@ from clipdrift.errors import Fault, RecordError
 from clipdrift.methods.adapted import HEAD_FILE
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.parts import BackboneSpec
+
+TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model")
+"""A folder with one of these has a tokenizer of its own."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
     require_finite(dict(model.named_parameters()), folder)
     images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
     channels = images if images.own else baseline
-    has_own = (folder / "tokenizer_config.json").is_file()
+    has_own = any((folder / name).is_file() for name in TOKENIZER)
     live = Backbone(
         name=folder.name,
         architecture=kind,
@@ -126,7 +130,9 @@ def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
         movement_finding(live, baseline),
         *beside_findings(_none(live) or "in the model", head),
         *preprocessing_findings(live, baseline, own_channels=images.own),
+        *configuration_findings(live, baseline),
         text_finding(changed),
+        tokenizer_finding(live, baseline, own_text=changed),
         _base_finding(folder, baseline, {}),
     ]
     return Checkpoint("clip", live, dict(model.named_parameters()), changed, findings)
