@@ -29,6 +29,17 @@ def run_of(method: dict[str, Any] | str) -> RunConfig:
     return expand(study(methods=[method]), precision="float32")[0]
 
 
+def test_a_batch_of_one_image_has_nothing_to_tell_it_from() -> None:
+    alone = {"epochs": 1, "batch_size": 1}
+    with pytest.raises(SpecError) as caught:
+        study(methods=[FLYP, "full_ft"], schedule=alone)
+    assert (
+        "schedule.batch_size: expected 2 or more with loss: contrastive (flyp), which compares "
+        "images, got 1. Raise it, or choose another loss."
+    ) in str(caught.value)
+    assert study(methods=["full_ft"], schedule=alone).schedule.batch_size == 1
+
+
 @pytest.mark.parametrize("tower", ["text", "both"])
 @pytest.mark.parametrize("kind", ["full_ft", "bitfit", "lora"])
 def test_a_text_tower_needs_a_loss_that_reads_text(kind: str, tower: str) -> None:

@@ -425,6 +425,29 @@ def test_a_home_of_nobody_is_a_plain_name(tmp_path: Path) -> None:
 def test_hub_ids_are_left_alone(tmp_path: Path) -> None:
     spec = parse_spec(TEXT + "backbone: openai/clip-vit-base-patch32\n", folder=tmp_path)
     assert spec.backbone.id == "openai/clip-vit-base-patch32"
+    (tmp_path / "mini-clip").mkdir()
+    assert parse_spec(TEXT + "backbone: mini-clip\n", folder=tmp_path).backbone.id == "mini-clip"
+
+
+@pytest.mark.parametrize("written", ["backbone: models/clip", "backbone: {id: models/clip}"])
+def test_a_backbone_is_looked_for_beside_the_study_file(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the working folder, where another model of its name may lie."""
+    study, other = tmp_path / "study", tmp_path / "other"
+    (other / "models" / "clip").mkdir(parents=True)
+    study.mkdir()
+    (study / "s.yaml").write_text(f"{TEXT}{written}\n")
+    monkeypatch.chdir(other)
+    with pytest.raises(SpecError) as refused:
+        load_spec(study / "s.yaml")
+    assert (
+        f"s.yaml:{TEXT.count(chr(10)) + 1} backbone.id: expected a hub id, or a folder seen from "
+        f"{study}, where the study file lies, got 'models/clip', a folder of the working folder "
+        "only. Write its path from the study file on."
+    ) in str(refused.value)
+    (study / "models" / "clip").mkdir(parents=True)
+    assert load_spec(study / "s.yaml").backbone.id == str(study / "models" / "clip")
 
 
 RICH: dict[str, Any] = {

@@ -45,8 +45,18 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_penalty_faults(spec),
         *_checkpoint_faults(spec),
         *_draw_faults(spec),
+        *_batch_faults(spec),
         *_size_faults(spec),
     ]
+
+
+def _batch_faults(spec: StudySpec) -> list[Fault]:
+    """A contrastive loss tells an image from the others of its batch: of one alone it is 0."""
+    contrastive = [method.name for method in spec.methods if method.loss == "contrastive"]
+    if spec.schedule.batch_size > 1 or not contrastive:
+        return []
+    expected = f"2 or more with loss: contrastive ({', '.join(contrastive)}), which compares images"
+    return [Fault("schedule.batch_size", expected, "1", "Raise it, or choose another loss")]
 
 
 def _size_faults(spec: StudySpec) -> list[Fault]:

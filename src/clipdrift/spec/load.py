@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from clipdrift.errors import Fault, SpecError, brief, first_faults, nearest
 from clipdrift.spec.methods import METHOD_KINDS
-from clipdrift.spec.parts import StudySpec
+from clipdrift.spec.parts import BackboneSpec, StudySpec
 from clipdrift.spec.plain_yaml import Place, parse, read_text
 
 
@@ -46,6 +46,8 @@ def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) ->
     if not isinstance(value, dict):
         raise SpecError(Fault(name, "a mapping of study fields", type(value).__name__, _START_OVER))
     value.pop("$schema", None)
+    if folder and (elsewhere := _found_elsewhere(value, folder)):
+        faults.append(_placed(elsewhere, name, read.lines))
     try:
         spec = StudySpec.model_validate(_absolute(value, folder) if folder else value)
     except ValidationError as error:
@@ -103,6 +105,9 @@ def _sha256(text: str) -> str:
 
 
 _CHECKSUM = "# As it was run. SHA-256 of what follows: "
+PATHS = (".", "/", "~")
+"""What a backbone begins with that is a path wherever it is written."""
+
 _START_OVER = "Write a study file with 'clipdrift init' and change it"
 
 
@@ -119,11 +124,30 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     for part in ("targets", "transfers"):
         if isinstance(out.get(part), list):
             out[part] = [_absolute_dataset(item, fix) for item in out[part]]
-    backbone = out.get("backbone")
-    backbone = {"id": backbone} if isinstance(backbone, str) else backbone
-    if isinstance(backbone, dict) and str(backbone.get("id", "")).startswith((".", "/", "~")):
-        out["backbone"] = fix(backbone, "id")
+    named = _backbone_id(value)
+    if named.startswith(PATHS) or (named and os.path.isdir(folder / named)):
+        backbone = out["backbone"]
+        out["backbone"] = fix({"id": backbone} if isinstance(backbone, str) else backbone, "id")
     return out
+
+
+def _backbone_id(value: dict[str, Any]) -> str:
+    """A hub id or a path, as it is written; "" where it is neither."""
+    backbone = value.get("backbone")
+    named = backbone.get("id") if isinstance(backbone, dict) else backbone
+    own = BackboneSpec().id
+    return named if isinstance(named, str) and "\0" not in named and named != own else ""
+
+
+def _found_elsewhere(value: dict[str, Any], folder: Path) -> Fault | None:
+    """A folder in the working folder that a study file elsewhere may or may not mean."""
+    named = _backbone_id(value)
+    plain = named and not named.startswith(PATHS)
+    if not plain or os.path.isdir(folder / named) or not os.path.isdir(named):
+        return None
+    expected = f"a hub id, or a folder seen from {folder}, where the study file lies"
+    got = f"{named!r}, a folder of the working folder only"
+    return Fault("backbone.id", expected, got, "Write its path from the study file on")
 
 
 def _absolute_dataset(item: Any, fix: Any) -> Any:
