@@ -11,8 +11,13 @@ from run_frames import RATES, made_up_runs, shuffled
 from scipy import stats
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
+from synthetic_records import synthetic_records
 
 from clipdrift.analysis import ranking
+from clipdrift.analysis.frame import runs_frame
+from clipdrift.analysis.influence import Images
+from clipdrift.records import RunRecord
+from clipdrift.records.correct import Correct
 
 OUTCOME = "transfer.cifar100.retention_pct"
 METHODS = ("bitfit", "dora", "full_ft", "lora")
@@ -110,6 +115,59 @@ def test_ranks_left_open_are_those_of_paired_t_tests() -> None:
             assert row["rank_low"] <= row["rank"] <= row["rank_high"]
             left_open.add(row["rank_high"] - row["rank_low"])
     assert len(left_open) > 1
+
+
+def _on_images(record: RunRecord, n: int) -> RunRecord:
+    """The same run, its test accuracy that of n images, nearly the same ones in all of a method."""
+    rngs = [np.random.default_rng([i, METHODS.index(record.method)]) for i in (0, record.seed)]
+    order = np.argsort(np.argsort(rngs[0].normal(size=n) + 0.1 * rngs[1].normal(size=n)))
+    correct = Correct.of(order < round(record.result.test_accuracy * n))
+    changed = {"correct": {"test_accuracy": correct}, "test_accuracy": correct.accuracy}
+    return record.model_copy(update={"result": record.result.model_copy(update=changed)})
+
+
+def test_ranks_left_open_draw_the_images_that_all_methods_share() -> None:
+    """Images are hard for one method and not for another, so that they tell methods apart less."""
+    seeds = (1, 2, 3, 4, 5)
+    records = [
+        _on_images(record, 40)
+        for record in synthetic_records(methods=METHODS, targets=("pets",), seeds=seeds)
+    ]
+    frame, images = runs_frame(records), Images(records)
+    found = ranking.rows(frame, underfit_fraction=0.9, images=images)
+    alone = ranking.rows(frame, underfit_fraction=0.9)
+    own = view(found, "equal_learning_rate", "test_accuracy")
+    right = {
+        method: np.array(
+            [
+                np.mean([images.influence([run], "test_accuracy").values[0] for run in part], 0)
+                for _, part in frame[frame["method"] == method].groupby("seed")["run_id"]
+            ]
+        )
+        for method in METHODS
+    }
+    level = 1 - 0.05 / 3 / 2
+    for method, row in own.items():
+        above = below = 0
+        for other in set(METHODS) - {method}:
+            gap = right[method] - right[other]  # seeds x images
+            rest = gap - gap.mean(0) - gap.mean(1, keepdims=True) + gap.mean()
+            apart = (rest**2).sum() / (4 * 39) / gap.size
+            shared = max(gap.mean(0).var(ddof=1) / 40 - apart, 0)
+            seeds = gap.mean(1).var(ddof=1) / 5
+            half = np.hypot(
+                stats.t.ppf(level, 4) * seeds**0.5, stats.t.ppf(level, 39) * shared**0.5
+            )
+            above += int(gap.mean() < -half)
+            below += int(gap.mean() > half)
+        assert (row["rank_low"], row["rank_high"]) == (1 + above, 4 - below)
+        assert row["interval_over"] == "seeds and images"
+    surer = view(alone, "equal_learning_rate", "test_accuracy")
+    assert {row["interval_over"] for row in surer.values()} == {"seeds"}
+    widths = [
+        sum(row["rank_high"] - row["rank_low"] for row in rows.values()) for rows in (own, surer)
+    ]
+    assert widths[0] > widths[1]
 
 
 def test_methods_that_do_not_differ_are_seldom_told_apart() -> None:

@@ -1,8 +1,8 @@
-"""What drawing images adds to the error of a difference read off two curves."""
+"""What drawing images adds to the error of a difference of cells, or read off two curves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,14 @@ class CurveImages:
             if known and len(known) == len(found):
                 out[metric] = known
         return out
+
+    def of_cells(
+        self, weights: Mapping[str, Floats], pair: tuple[str, str], metrics: list[str]
+    ) -> dict[str, list[Drawn]]:
+        """As `behind`, of weighted sums of a method's cells; weights by method, one a rate."""
+        signed = (weights[pair[0]], -weights[pair[1]])
+        found = {m: self._drawn(m, pair, signed) for m in metrics if m.endswith(READ_ON_IMAGES)}
+        return {metric: [one] for metric, one in found.items() if one is not None}
 
     def _drawn(
         self, metric: str, pair: tuple[str, str], weights: tuple[Floats, Floats]

@@ -92,7 +92,7 @@ def analyze(
         compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
         foretold, stopped = early_warning.rows(records)
-        ranked = ranking.rows(agreeing, underfit_fraction=underfit)
+        ranked = ranking.rows(agreeing, underfit_fraction=underfit, images=images)
         supported = with_supporting(runs, records, sensitivity)
         return {
             "schema_version": SCHEMA_VERSION,
