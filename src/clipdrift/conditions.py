@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
+import numpy as np
 from torch import Tensor
 
 from clipdrift import plugins
@@ -13,6 +15,10 @@ from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
 from clipdrift.spec.methods import NO_HEAD
 from clipdrift.training.loop import order_fingerprint
+
+TYPICAL = 0.9
+"""An accuracy at which the error from images is told before any is read."""
+FEW_A_CLASS = 5
 
 
 def fingerprints(
@@ -87,6 +93,29 @@ def data_warnings(config: RunConfig, materials: Materials) -> list[str]:
         for name, images in bad.items()
         if images
     ]
+
+
+def validation_warnings(materials: Materials) -> list[str]:
+    """What validation parts are too small for, by target; none of a target without one."""
+    found = []
+    for name, target in materials.targets.items():
+        counts = np.bincount(target.val.labels, minlength=len(target.prompts))
+        n, least = int(counts.sum()), int(counts.min())
+        if not n:
+            continue
+        error = 200 * math.sqrt(TYPICAL * (1 - TYPICAL) / n)
+        if error > 1:
+            found.append(
+                f"target {name}: on {n:,} validation images two standard errors of an accuracy of "
+                f"{100 * TYPICAL:.0f} % are {error:.1f} points: what lies 1 point apart is not "
+                "told apart"
+            )
+        if least < FEW_A_CLASS:
+            found.append(
+                f"target {name}: {least} validation images in its smallest class, "
+                f"fewer than {FEW_A_CLASS}"
+            )
+    return found
 
 
 def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:

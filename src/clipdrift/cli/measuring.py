@@ -63,6 +63,7 @@ def init(
 
 def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
+    from clipdrift.conditions import validation_warnings
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.materials import load_materials
     from clipdrift.plan import require_fit
@@ -97,6 +98,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
             }
             for name, t in materials.transfers.items()
         },
+        "warnings": validation_warnings(materials),
     }
     if json_:
         print(json.dumps(found, indent=1))
@@ -109,6 +111,8 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
             bad = len(numbers.pop("unreadable"))
             text = ", ".join(f"{n:,} {what}" for what, n in numbers.items())
             print(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
+    for warning in found["warnings"]:
+        print(f"warning: {warning}")
     print(f"Ready. Next: clipdrift plan {spec_file}")
 
 

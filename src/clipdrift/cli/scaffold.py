@@ -29,7 +29,7 @@ targets:
     # templates: ["a photo of a {{}}"]   # prompts for the classes
 
 # What zero-shot ability to watch: any dataset with class names that the backbone knows. Of one on
-# which it does no better than chance nothing can be kept: check says so.
+# which it does no better than chance nothing can be kept: the report says so.
 transfers:
 {transfer}
   # - {{name: own, folder: /path/to/images, templates: ["a photo of a {{}}"]}}
