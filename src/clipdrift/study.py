@@ -29,6 +29,7 @@ from clipdrift.provenance import supports_bfloat16
 from clipdrift.records import StudyFolder
 from clipdrift.run.files import clear_state
 from clipdrift.spec import StudySpec
+from clipdrift.trackers import Tracking
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def run_study(
     device: str = "auto",
     cache_dir: Path | None = None,
     stop_rule: StopRule | None = None,
+    track: str | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Outcome:
     """Measure every run of a study that is not yet done.
@@ -68,6 +70,7 @@ def run_study(
         cache_dir: of prepared images; default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
         stop_rule: by which runs end after an early epoch. Stopped runs are no finished ones; they
             are measured whole by a later call without the rule.
+        track: "tensorboard", "wandb", "mlflow" or "trackio": each run is logged there as it ends.
         on_event: told of `prepare` (text), `plan` (total, kept, epochs), `epoch`, `measured`,
             `found`, `retry`, `failed` and `lost`, with `key` the run id. `found`: done by another
             process, which has been waited for if need be.
@@ -81,6 +84,7 @@ def run_study(
     """
     _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
+    tracking = Tracking(track, folder, on_event)
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
     with folder.made():
@@ -91,8 +95,9 @@ def run_study(
     steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
     on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
     program = worker_program(folder, cache)
-    missing = MissingRuns(folder, spec, executor, program, stop_rule, on_event)
-    missing.measure(pending)
+    missing = MissingRuns(folder, spec, executor, program, stop_rule, tracking)
+    with tracking:
+        missing.measure(pending)
     return Outcome(
         folder=folder,
         total=len(planned),

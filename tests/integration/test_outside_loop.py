@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from offline_logs import offline_history
 from small_models import EMBEDDED, land_cover
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -116,49 +114,17 @@ def test_reading_changes_nothing_of_a_training(gauge: Gauge, tmp_path: Path) -> 
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def leveldb_log(data: bytes, *, first: int) -> Iterator[bytes]:
-    """Entries of a log in LevelDB's format: blocks of 32 kB; CRC, length and kind before a piece.
-
-    first: bytes of the first block that come before the data.
-    """
-    at, entry = 0, b""
-    while at + 7 <= len(data):
-        if (left := 32768 - (at + first) % 32768) < 7:
-            at += left  # padding at the end of a block
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, at)
-        entry += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or its last piece
-            yield entry
-            entry = b""
-
-
 def test_weights_and_biases_gets_the_scalars_offline(
     gauge: Gauge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wandb
-    from wandb.proto.wandb_internal_pb2 import Record
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
     _, callback = trained(gauge, tmp_path, report_to=["wandb"])
     wandb.finish()
-    (path,) = tmp_path.rglob("*.wandb")
-    # Its process writes the file's last block a moment after `finish` has returned.
-    deadline = time.monotonic() + 60
-    records: list[Any] = []
-    while not any(one.WhichOneof("record_type") == "exit" for one in records):
-        assert time.monotonic() < deadline, "the log has no end"
-        time.sleep(0.05)
-        records = [Record.FromString(data) for data in leveldb_log(path.read_bytes()[7:], first=7)]
-    logged = [
-        float(item.value_json)
-        for record in records
-        for item in record.history.item
-        if (item.key or "/".join(item.nested_key)).endswith("drift.weight_drift_rel")
-    ]
+    logged = offline_history(tmp_path)["train/clipdrift/drift.weight_drift_rel"]
     expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
     assert logged == pytest.approx(expected)
     assert os.environ["WANDB_MODE"] == "offline"

@@ -187,6 +187,10 @@ def run(
     slurm: SlurmOptions = None,
     stop_below: StopBelow = None,
     forecast_from: ForecastFrom = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="log each run as it ends: tensorboard, wandb, mlflow or trackio"),
+    ] = None,
 ) -> None:
     """Measure every run that is not yet done, then analyse and write the report.
 
@@ -233,6 +237,7 @@ def run(
                     executor=chosen,
                     cache_dir=cache,
                     stop_rule=rule,
+                    track=track,
                     on_event=progress,
                 )
             if study.has_finished():

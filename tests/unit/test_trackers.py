@@ -1,0 +1,112 @@
+"""Runs in a tracker hold the numbers of their records: read back with each tracker's own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from offline_logs import offline_history
+from synthetic_records import synthetic_records
+
+from clipdrift.errors import SpecError
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.trackers import Tracking, log_record
+
+NAMES = ("val_accuracy", "drift.cls_entropy_pct", "transfer.cifar10.retention_pct")
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    return synthetic_records(targets=("digits",), methods=("lora",), rates=(1e-4,), seeds=(7,))[0]
+
+
+def told(record: RunRecord, name: str) -> list[float]:
+    """A number of the record after each epoch, by a path of its own."""
+    out = []
+    for epoch in record.history:
+        value: Any = epoch.model_dump()
+        for part in name.split("."):
+            value = value[part]
+        out.append(value)
+    return out
+
+
+def test_tensorboard_holds_every_epoch_and_the_result(record: RunRecord, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log_record(record, "tensorboard", tmp_path)
+    found = EventAccumulator(str(tmp_path / "trackers/tensorboard" / record.run_id)).Reload()
+    for name in NAMES:
+        events = found.Scalars(f"clipdrift/{name}")
+        assert [one.step for one in events] == [epoch.epoch for epoch in record.history]
+        assert [one.value for one in events] == pytest.approx(told(record, name))
+    (final,) = found.Scalars("clipdrift/final/test_accuracy")
+    assert final.value == pytest.approx(record.result.test_accuracy)
+
+
+def test_weights_and_biases_holds_them_offline(
+    record: RunRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    log_record(record, "wandb", tmp_path)
+    assert capsys.readouterr() == ("", "")
+    found = offline_history(tmp_path)
+    for name in NAMES:
+        assert found[f"clipdrift/{name}"] == pytest.approx(told(record, name))
+    assert found["clipdrift/final/test_accuracy"] == [record.result.test_accuracy]
+
+
+def test_mlflow_holds_them_with_what_the_run_is(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
+    log_record(record, "mlflow", tmp_path)
+    client = mlflow.MlflowClient()
+    runs = [r for e in client.search_experiments() for r in client.search_runs(e.experiment_id)]
+    assert [run.info.run_name for run in runs] == [record.run_id]
+    assert runs[0].data.params["learning_rate"] == "0.0001"
+    for name in NAMES:
+        history = client.get_metric_history(runs[0].info.run_id, f"clipdrift/{name}")
+        assert [one.value for one in history] == pytest.approx(told(record, name))
+
+
+def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
+    record: RunRecord, tmp_path: Path
+) -> None:
+    folder, events = StudyFolder(tmp_path), list[dict[str, Any]]()
+    atomic_write(folder.record_path(record.run_id), record.to_json())
+    measured = {"event": "measured", "key": record.run_id}
+    with Tracking("tensorboard", folder, events.append) as tracking:
+        tracking({"event": "epoch", "key": record.run_id})
+        tracking(measured)
+    assert [one["event"] for one in events] == ["epoch", "measured"]
+    assert list((tmp_path / "trackers/tensorboard" / record.run_id).glob("events.*"))
+
+    folder = StudyFolder(tmp_path / "other")
+    atomic_write(folder.record_path(record.run_id), record.to_json())
+    (folder.path / "trackers").write_text("a file in the way")
+    with Tracking("tensorboard", folder, events.append) as tracking:
+        tracking(measured)
+        tracking(measured)
+    assert [one["text"].partition(" (")[0] for one in events if "text" in one] == [
+        "tensorboard failed"
+    ]
+
+
+def test_unknown_and_missing_trackers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = StudyFolder(tmp_path)
+    with pytest.raises(SpecError, match="expected one of tensorboard, wandb, mlflow, trackio"):
+        Tracking("aim", folder, print)
+    monkeypatch.setattr("clipdrift.trackers.find_spec", lambda name: None)
+    with pytest.raises(SpecError, match=r"expected wandb to be installed.*clipdrift\[trackers\]"):
+        Tracking("wandb", folder, print)
