@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from loopback_only import forbid_other_machines
@@ -33,4 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-__all__ = ["make_records", "one_thread"]
+@pytest.fixture
+def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Weights & Biases writes below `tmp_path` only; it reads its settings once a process."""
+    import wandb
+
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    wandb.teardown()
+    yield tmp_path
+    wandb.teardown()
+
+
+__all__ = ["make_records", "one_thread", "wandb_offline"]

@@ -114,17 +114,12 @@ def test_reading_changes_nothing_of_a_training(gauge: Gauge, tmp_path: Path) -> 
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_weights_and_biases_gets_the_scalars_offline(
-    gauge: Gauge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_and_biases_gets_the_scalars_offline(gauge: Gauge, wandb_offline: Path) -> None:
     import wandb
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    _, callback = trained(gauge, tmp_path, report_to=["wandb"])
+    _, callback = trained(gauge, wandb_offline, report_to=["wandb"])
     wandb.finish()
-    logged = offline_history(tmp_path)["train/clipdrift/drift.weight_drift_rel"]
+    logged = offline_history(wandb_offline)["train/clipdrift/drift.weight_drift_rel"]
     expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
     assert logged == pytest.approx(expected)
     assert os.environ["WANDB_MODE"] == "offline"

@@ -46,15 +46,11 @@ def test_tensorboard_holds_every_epoch_and_the_result(record: RunRecord, tmp_pat
 
 
 def test_weights_and_biases_holds_them_offline(
-    record: RunRecord,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    record: RunRecord, wandb_offline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    log_record(record, "wandb", tmp_path)
+    log_record(record, "wandb", wandb_offline)
     assert capsys.readouterr() == ("", "")
-    found = offline_history(tmp_path)
+    found = offline_history(wandb_offline / "trackers")
     for name in NAMES:
         assert found[f"clipdrift/{name}"] == pytest.approx(told(record, name))
     assert found["clipdrift/final/test_accuracy"] == [record.result.test_accuracy]
