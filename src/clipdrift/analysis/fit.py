@@ -15,7 +15,7 @@ Fit = Literal["fits", "underfits", "damaged"]
 FITS, UNDERFITS, DAMAGED = "fits", "underfits", "damaged"
 UNDERFIT_FRACTION = 0.9
 REMARKS = {
-    UNDERFITS: "underfits: what it keeps is no merit",
+    UNDERFITS: "underfits: it keeps what it keeps because it barely trained",
     DAMAGED: "damaged: past its peak, it has lost of the target too",
 }
 Cell = tuple[str, str, str, str, float]

@@ -87,7 +87,9 @@ def _in_words(
         texts.append(f"the best rate of {method}, {best:g}, is the {edge} of the grid: extend it")
     if underfit:
         rates = ", ".join(f"{lr:g}" for lr in underfit)
-        texts.append(f"{method} underfits at {rates}: what it keeps there is no merit")
+        texts.append(
+            f"{method} underfits at {rates}: it keeps what it keeps because it barely trained"
+        )
     if damaged:
         rates = ", ".join(f"{lr:g}" for lr in damaged)
         texts.append(

@@ -92,7 +92,7 @@ def candidate_table(rows: Sequence[Row]) -> Table:
         style = "bold" if row["standing"] == "chosen" else None
         table.add_row(*(Text(cell(row)) for cell in columns.values()), style=style)
     shown = f"{len(rows)} of {first['n_candidates']} candidates, mean ± SD over seeds"
-    table.caption = f"{shown}; {FIT_KEY}: what it keeps is no merit"
+    table.caption = f"{shown}; {FIT_KEY}; what underfits barely trained"
     return table
 
 

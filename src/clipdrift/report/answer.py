@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipdrift.analysis.frame import BASELINE, CHANCE
+from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
@@ -28,12 +29,22 @@ def answers(study: Study) -> list[Answer]:
     return [
         Answer(
             study.title(place),
-            [*compared(study, place), *_reached(study, place), *_unbeaten(study, place)],
+            [*_sentences(study, place), *_unbeaten(study, place)],
             headline_table(study, place, i) or _all_rates(study, place, i),
             limits(study, place),
         )
         for i, place in enumerate(study.places)
     ]
+
+
+def _sentences(study: Study, place: Place) -> list[Sentence]:
+    """Of two methods all that the table below says, of more what to look for in it."""
+    cells = [cell for cell in study.cells_of(place) if cell.role == "matched"]
+    methods = sorted({cell.method for cell in cells})
+    if len(methods) > 2:
+        return list(best_kept(study, place, methods))
+    reached = list(_reached(study, place))
+    return [*compared(study, place, (methods[0], methods[1])), *reached] if methods[1:] else reached
 
 
 def _all_rates(study: Study, place: Place, number: int) -> Table:
@@ -67,7 +78,7 @@ def headline_table(study: Study, place: Place, number: int) -> Table | None:
         Column("Method", numeric=False),
         Column("LR", "rate of the best mean validation accuracy"),
         Column("Seeds", "runs with a value"),
-        *(Column(metric(name).axis, f"mean ± SD over seeds of {name}") for name in names),
+        *(Column(metric(name).axis, f"{study.averaged}: {name}") for name in names),
     ]
     rows, marks = [], []
     for method, found in operating_points(study, place).items():

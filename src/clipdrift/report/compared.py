@@ -10,37 +10,48 @@ from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
 from clipdrift.report.study import Place, Row, Study
 
 Pair = tuple[str, str]
+EQUAL_ACCURACY = "equal_val_accuracy"
 
 
-def compared(study: Study, place: Place) -> list[Sentence]:
-    """Matched methods two by two in what they keep, at equal accuracy first."""
-    where = {"backbone": place.backbone, "target": place.target}
-    found = [
-        (row["method_a"], row["method_b"], row["metric"])
-        for _, row in study.rows("paired", **where, scope="grid_mean")
-        if row["metric"] in study.outcomes and row["mean_diff"] is not None
-    ]
+def compared(study: Study, place: Place, pair: Pair) -> list[Sentence]:
+    """Two matched methods in what they keep, at equal accuracy first."""
     return [
-        *(s for a, b, metric in found for s in _equal_accuracy(study, place, (a, b), metric)),
-        *(s for a, b, metric in found for s in _equal_rate(study, place, (a, b), metric)),
+        *(s for metric in study.outcomes for s in _equal_accuracy(study, place, pair, metric)),
+        *_equal_rate(study, place, pair),
     ]
+
+
+def at_equal_accuracy(
+    study: Study, place: Place, pair: Pair, metric: str
+) -> tuple[int, Row, bool] | None:
+    """The row at the highest accuracy that has an interval, and whether it is the highest read.
+
+    Where none has an interval, the highest of all; None where the curves do not overlap.
+    """
+    rows = _of(study, "matched_views", place, pair, metric, view=EQUAL_ACCURACY)
+    there = [(i, row) for i, row in rows if row["diff"] is not None]
+    if not there:
+        return None
+    sure = [item for item in there if item[1]["ci_low"] is not None]
+    position, row = max(sure or there, key=lambda item: float(item[1]["at"]))
+    return position, row, row["at"] == max(other["at"] for _, other in there)
 
 
 def _equal_accuracy(study: Study, place: Place, pair: Pair, metric: str) -> Iterator[Sentence]:
-    """At the highest validation accuracy that the curves of both methods reach."""
-    rows = list(_of(study, "matched_views", place, pair, metric, view="equal_val_accuracy"))
-    there = [(i, row) for i, row in rows if row["diff"] is not None]
-    if not there:
-        for _, row in rows[:1]:
+    found = at_equal_accuracy(study, place, pair, metric)
+    if found is None:
+        rows = _of(study, "matched_views", place, pair, metric, view=EQUAL_ACCURACY)
+        for _, row in list(rows)[:1]:
             what = f"nothing can be said of {_what(pair, row)}"
             yield [f"At equal validation accuracy {what}: {row['reason']}."]
         return
-    position, row = max(there, key=lambda item: float(item[1]["at"]))
+    position, row, highest = found
     runs = study.runs_of(row)
+    where = "near the highest that both reach" if highest else "the highest with an interval"
     sentence: Sentence = [
         "At equal validation accuracy, ",
         of_row("matched_views", position, row, "at", runs),
-        f"{NBSP}%, the highest that both reach, {_verdict(row)}: ",
+        f"{NBSP}%, {where}, {_verdict(row)}: ",
         of_row("matched_views", position, row, "diff", runs, unit=True),
         *_interval("matched_views", position, row, runs),
     ]
@@ -56,37 +67,42 @@ def _line(study: Study, place: Place) -> float:
     return float(study.analysis["settings"]["underfit_fraction"]) * max(best, default=0.0)
 
 
-def _equal_rate(study: Study, place: Place, pair: Pair, metric: str) -> Iterator[Sentence]:
-    """At how many rates both methods fit, and the difference there."""
-    fit = {method: _by_rate(study, place, method) for method in pair}
-    rates = sorted({*fit[pair[0]], *fit[pair[1]]})
-    both = [rate for rate in rates if all(fit[method].get(rate) == FITS for method in pair)]
+def _equal_rate(study: Study, place: Place, pair: Pair) -> Iterator[Sentence]:
+    """At how many rates both methods fit, and the differences there."""
+    fit = {method: fit_by_rate(study, place, method) for method in pair}
+    rates = sorted(set(fit[pair[0]]) & set(fit[pair[1]]))
+    both = [rate for rate in rates if all(fit[method][rate] == FITS for method in pair)]
     runs = study.runs_where(place.backbone, place.target, pair, matched=True)
-    count = Printed(f"{len(both)}{NBSP}of{NBSP}{len(rates)}", metric, DERIVED, runs)
+    count = Printed(f"{len(both)}{NBSP}of{NBSP}{len(rates)}", "", DERIVED, runs)
     known = any(word for by_rate in fit.values() for word in by_rate.values())
-    if known and not both:
+    if not rates:
+        yield [f"{pair[0]} and {pair[1]} have no learning rate in common to be compared at."]
+    elif known and not both:
         each = "; ".join(_where(method, fit[method]) for method in pair)
         yield [
             "At equal learning rate both methods fit at ",
             count,
             " rates (",
             Printed(each, "", DERIVED, runs),
-            f"): a difference at equal rate says nothing of how they keep {_dataset(metric)}.",
+            "): a difference at equal rate says nothing of what they keep.",
         ]
-        return
-    head: Sentence = ["At equal learning rate both methods fit at ", count, " rates. There, "]
-    scopes = ["both_fit"] if both == rates else ["both_fit", "grid_mean"]
-    if not known:
-        head = ["At equal learning rate (no target accuracy: who has learned is not known), "]
-        scopes = ["grid_mean"]
+    else:
+        head: Sentence = ["At equal learning rate both methods fit at ", count, " rates. There, "]
+        scopes = ["both_fit"] if both == rates else ["both_fit", "grid_mean"]
+        if not known:
+            unknown = "no target accuracy: who has learned is not known"
+            head, scopes = [f"At equal learning rate ({unknown}), "], ["grid_mean"]
+        for metric in study.outcomes:
+            yield [*head, *_at_rates(study, place, pair, metric, scopes)]
+
+
+def _at_rates(study: Study, place: Place, pair: Pair, metric: str, scopes: list[str]) -> Sentence:
     (position, row), *others = (
         next(_of(study, "paired", place, pair, metric, scope=scope)) for scope in scopes
     )
     if row["mean_diff"] is None:
-        yield [*head, f"nothing can be said of {_what(pair, row)}: {row['reason']}."]
-        return
-    yield [
-        *head,
+        return [f"nothing can be said of {_what(pair, row)}: {row['reason']}."]
+    return [
         f"{_verdict(row)}: ",
         *_mean(study, position, row),
         *(part for other in others for part in ("; over the whole grid ", *_mean(study, *other))),
@@ -121,7 +137,8 @@ def _of(
     return study.rows(table, **place._asdict(), **methods, metric=metric, **where)
 
 
-def _by_rate(study: Study, place: Place, method: str) -> dict[float, str | None]:
+def fit_by_rate(study: Study, place: Place, method: str) -> dict[float, str | None]:
+    """Learning rate -> whether a method fits there."""
     cells = (cell for cell in study.cells_of(place) if cell.method == method)
     return {cell.lr: study.fit(cell) for cell in cells}
 
@@ -140,21 +157,22 @@ def _where(method: str, by_rate: dict[float, str | None]) -> str:
 def _verdict(row: Row) -> str:
     """Which of two methods keeps more, as far as the interval tells."""
     a, b = row["method_a"], row["method_b"]
-    what = _dataset(row["metric"])
+    what = of_dataset(row["metric"])
     if row["ci_low"] is None:
         return f"{_what((a, b), row)} differs by"
     if row["ci_low"] <= 0 <= row["ci_high"]:
-        return f"{a} and {b} are not told apart in what they keep of {what}"
+        return f"whether {a} or {b} keeps more of {what} is open"
     return f"{a} keeps {'more' if row['ci_low'] > 0 else 'less'} of {what} than {b}"
 
 
 def _what(pair: Pair, row: Row) -> str:
-    return f"what {pair[0]} keeps of {_dataset(row['metric'])}, less what {pair[1]} keeps,"
+    return f"what {pair[0]} keeps of {of_dataset(row['metric'])}, less what {pair[1]} keeps,"
 
 
-def _dataset(metric: str) -> str:
+def of_dataset(metric: str) -> str:
+    """Of what a method keeps something, in words."""
     name, field = metric.split(".", 1)[1].rsplit(".", 1)
     return name if field == "retention_pct" else f"accuracy on {name}"
 
 
-__all__ = ["compared"]
+__all__ = ["EQUAL_ACCURACY", "at_equal_accuracy", "compared", "fit_by_rate", "of_dataset"]

@@ -41,7 +41,11 @@ TESTS = [
     Shown("cohen_dz", "dz", "Cohen's dz: mean / SD of the differences"),
     Shown("hedges_gz", "gz", "dz corrected for few pairs (Hedges)"),
     Shown("t", "t", "mean difference over its standard error"),
-    Shown("p_t", "p (t)", "paired t test, two-sided, uncorrected; over what the interval is over"),
+    Shown(
+        "p_t",
+        "p (t)",
+        "paired t test, two-sided, uncorrected; below 0.05 where the interval leaves out 0",
+    ),
     Shown("p_holm", "p (Holm)", "p (t) corrected over the family of tests"),
     Shown("p_wilcoxon", "p (Wilc.)", "signed-rank test, two-sided, uncorrected"),
     Shown("wilcoxon_floor", "floor", "the smallest p an exact signed-rank test can reach here"),

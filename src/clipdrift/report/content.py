@@ -40,6 +40,7 @@ def content(study: Study, figures: Charts) -> dict[str, Any]:
         "description": study.spec.description if study.spec else "",
         "facts": _facts(study),
         "answers": answers(study),
+        "several_seeds": study.several_seeds,
         "choices": choices(study),
         "forewarning": warning.forewarning(study),
         "urgent": [notice for notice in found if notice.urgent],
@@ -67,7 +68,9 @@ def _tables(study: Study) -> dict[str, Any]:
     ]
     main = [*accuracy, *transfer, *study.main_drifts]
     rest = [name for name in study.drifts if name not in study.main_drifts]
-    note = "Cells that underfit or are damaged are grey: what they keep is no merit."
+    note = (
+        "Grey cells underfit, and keep what they keep because they barely trained, or are damaged."
+    )
     return {
         "robustness": _robustness(study),
         "choice": choice_table(study),

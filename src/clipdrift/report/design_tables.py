@@ -39,7 +39,7 @@ def _remark(row: Row) -> str:
         parts.append(f"the best rate is the {row['edge']}: extend the grid")
     if row["underfit_lrs"]:
         rates = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
-        parts.append(f"underfits at {rates}: what it keeps there is no merit")
+        parts.append(f"underfits at {rates}: it keeps what it keeps because it barely trained")
     if row["damaged_lrs"]:
         rates = ", ".join(rate_text(rate) for rate in row["damaged_lrs"])
         parts.append(f"damaged at {rates}: past its peak, it has lost of the target too")

@@ -22,6 +22,9 @@ from clipdrift.report.tables import (
 
 LEFT_OUT = Shown("split", "Left out", "what the forecast knew nothing of", words=name_of("split"))
 
+ONE_SEED = "One seed: how sure the errors of the forecast are, beside those of its rivals, is open."
+JUDGED = ("against_mean", "against_epoch_retention", "against_lower_rate", "coverage")
+
 
 def forewarning(study: Study) -> list[Sentence]:
     """Whether the forecast is worth anything, in words; nothing where there is none."""
@@ -32,7 +35,8 @@ def forewarning(study: Study) -> list[Sentence]:
             continue
         runs = study.runs_of(rows[0])
         of = f"{backbone}: " if len(study.backbones) > 1 else ""
-        out.append([of, Printed(verdict(rows, rows[0]["level"]), "", DERIVED, runs)])
+        words = verdict(rows, rows[0]["level"]) if study.several_seeds else ONE_SEED
+        out.append([of, Printed(words, "", DERIVED, runs)])
         for row in rows:
             if row["reason"]:
                 why = Printed(row["reason"], "", DERIVED, runs)
@@ -66,6 +70,8 @@ def validation_table(study: Study) -> Table | None:
         Shown("coverage", "Covered", "share of runs inside their interval"),
         Shown("median_width", "Width (pp)", "median width of the interval"),
     ]
+    if not study.several_seeds:
+        shown = [c for c in shown if c.key not in (*JUDGED, "median_width")]
     rows = [(i, row) for i, row in study.rows("early_warning") if row["n"]]
     caption = "The forecast on runs it has not seen"
     return analysis_table(study, "early_warning", caption, shown, rows=rows, n_keys=len(keys))

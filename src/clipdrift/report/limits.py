@@ -28,31 +28,41 @@ def _at_chance(study: Study, place: Place) -> Iterable[Sentence]:
 
 
 def _edges(study: Study, place: Place) -> Iterable[Sentence]:
-    where = {"backbone": place.backbone, "target": place.target}
-    for position, row in study.rows("grid_adequacy", **where):
-        if study.looks[row["method"]].role != "matched":
-            continue
-        if row["edge"]:
-            best = of_row("grid_adequacy", position, row, "best_lr", study.runs_of(row))
-            risk = "it may do better beyond, so the comparison at best rates may be unfair to it"
-            edge = f", is the {row['edge']} of the grid: {risk}."
-            yield [f"The best rate of {row['method']}, ", best, edge]
-        if row["underfit_lrs"]:
-            texts = ", ".join(rate_text(rate) for rate in row["underfit_lrs"])
-            rates = Printed(texts, "", DERIVED, study.runs_of(row))
-            share = f"below {100 * row['underfit_fraction']:g} % of the best accuracy here"
-            yield [
-                f"{row['method']} underfits at ",
-                rates,
-                f" ({share}): what it keeps is no merit.",
-            ]
-        if row["damaged_lrs"]:
-            texts = ", ".join(rate_text(rate) for rate in row["damaged_lrs"])
-            rates = Printed(texts, "", DERIVED, study.runs_of(row))
-            peak = (
-                "past its peak at a lower rate or an earlier epoch, it has lost of the target too"
-            )
-            yield [f"{row['method']} is damaged at ", rates, f": {peak}."]
+    """Edges of the grid, and what does not fit: one sentence each, however many the methods."""
+    rows = [
+        (position, row)
+        for position, row in study.rows("grid_adequacy", **place._asdict())
+        if study.looks[row["method"]].role == "matched"
+    ]
+    edges = [item for item in rows if item[1]["edge"]]
+    for which in dict.fromkeys(row["edge"] for _, row in edges):
+        found: Sentence = []
+        for position, row in edges:
+            if row["edge"] == which:
+                best = of_row("grid_adequacy", position, row, "best_lr", study.runs_of(row))
+                found += [f"{', ' if found else ''}of {row['method']}, ", best]
+        risk = "there may be better beyond it, so the comparison at best rates may be unfair"
+        yield ["The best rate ", *found, f", is the {which} of the grid: {risk}."]
+    yield from _unfit(study, rows, "underfit_lrs", _barely_trained(rows))
+    lost = "past their peak at a lower rate or an earlier epoch, they have lost of the target too"
+    yield from _unfit(study, rows, "damaged_lrs", f"Damaged ({lost}): ")
+
+
+def _barely_trained(rows: list[tuple[int, Row]]) -> str:
+    share = f"{100 * rows[0][1]['underfit_fraction']:g} %" if rows else ""
+    why = "they keep what they keep because they barely trained"
+    return f"Underfit (below {share} of the best accuracy here; {why}): "
+
+
+def _unfit(study: Study, rows: list[tuple[int, Row]], key: str, head: str) -> Iterable[Sentence]:
+    found: Sentence = []
+    for _, row in rows:
+        if row[key]:
+            rates = ", ".join(rate_text(rate) for rate in row[key])
+            at = Printed(rates, "", DERIVED, study.runs_of(row))
+            found += ["; " if found else "", f"{row['method']} at ", at]
+    if found:
+        yield [head, *found, "."]
 
 
 def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:
@@ -65,35 +75,33 @@ def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:
 
 
 def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
-    where = {"backbone": place.backbone, "target": place.target, "scope": "per_lr"}
-    pairs = dict.fromkeys((r["method_a"], r["method_b"]) for _, r in study.rows("power", **where))
-    for a, b in pairs:
-        for outcome in study.outcomes:
-            rows = [
-                (i, row)
-                for i, row in study.rows("power", **where, method_a=a, method_b=b, metric=outcome)
-                if row["detectable_diff"] is not None
-            ]
-            if not rows:
-                continue
-            rows.sort(key=lambda item: item[1]["detectable_diff"])
-            n_pairs = sorted({row["n_pairs"] for _, row in rows})
-            pairs_text = "–".join(map(str, n_pairs[:: max(1, len(n_pairs) - 1)]))
-            runs = study.runs_where(place.backbone, place.target, (a, b), matched=True)
-            what = f"{a} − {b} in {lower(metric(outcome).label)} at one rate"
-            yield [
-                "With ",
-                Printed(pairs_text, outcome, DERIVED, runs),
-                f" pairs per rate, {what} is found in 80 % of studies only from ",
-                _detect(study, rows[0]),
-                " to ",
-                _detect(study, rows[-1]),
-                ", depending on the rate; an exact signed-rank test cannot go below p = ",
-                of_row(
-                    "power", rows[0][0], rows[0][1], "wilcoxon_floor", study.runs_of(rows[0][1])
-                ),
-                ".",
-            ]
+    """The smallest and the largest of what the pairs of methods can show at one rate."""
+    for outcome in study.outcomes:
+        where = {**place._asdict(), "scope": "per_lr", "metric": outcome}
+        rows = [i for i in study.rows("power", **where) if i[1]["detectable_diff"] is not None]
+        if not rows:
+            continue
+        rows.sort(key=lambda item: item[1]["detectable_diff"])
+        methods = sorted({row[key] for _, row in rows for key in ("method_a", "method_b")})
+        runs = study.runs_where(place.backbone, place.target, methods, matched=True)
+        n_pairs = sorted({row["n_pairs"] for _, row in rows})
+        pairs_text = "–".join(map(str, n_pairs[:: max(1, len(n_pairs) - 1)]))
+        two, depends = (" − ".join(methods), "the rate")
+        if len(methods) > 2:
+            two, depends = "a difference of two methods", "the rate and the methods"
+        floor = of_row("power", *rows[0], "wilcoxon_floor", study.runs_of(rows[0][1]))
+        yield [
+            "With ",
+            Printed(pairs_text, outcome, DERIVED, runs),
+            f" pairs per rate, {two} in {lower(metric(outcome).label)} at one rate",
+            " is found in 80 % of studies only from ",
+            _detect(study, rows[0]),
+            " to ",
+            _detect(study, rows[-1]),
+            f", depending on {depends}; an exact signed-rank test cannot go below p = ",
+            floor,
+            ".",
+        ]
 
 
 def _detect(study: Study, item: tuple[int, Row]) -> Printed:
@@ -103,14 +111,14 @@ def _detect(study: Study, item: tuple[int, Row]) -> Printed:
 
 def _unequal_dose(study: Study, place: Place) -> Iterable[Sentence]:
     """Equal rate is not equal dose; say where the curves do not overlap in another view."""
-    where = {"backbone": place.backbone, "target": place.target}
-    said = set()
-    for _, row in study.rows("matched_views", **where):
-        view = row["view"].replace("_", " ")
-        text = f"{row['method_a']} − {row['method_b']}, {view}: {row['reason']}."
-        if row["diff"] is None and row["reason"] and row["at"] is None and text not in said:
-            said.add(text)
-            yield [text]
+    said: dict[str, list[str]] = {}
+    for _, row in study.rows("matched_views", **place._asdict()):
+        if row["diff"] is None and row["reason"] and row["at"] is None:
+            pair = f"{row['method_a']} − {row['method_b']}"
+            pairs = said.setdefault(f"{row['view'].replace('_', ' ')}: {row['reason']}", [])
+            pairs += [] if pair in pairs else [pair]
+    for text, pairs in said.items():
+        yield [f"{', '.join(pairs)}, {text}."]
 
 
 def lower(label: str) -> str:

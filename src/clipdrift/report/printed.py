@@ -38,6 +38,13 @@ INTERVALS = {
     "indirect_ci": ("indirect_ci_low", "indirect_ci_high"),
     "rank_ci": ("rank_low", "rank_high"),
 }
+HOW_SURE = (
+    *INTERVALS,
+    *P_VALUES,
+    *("sd_diff", "se", "df", "t", "statistic", "cohen_dz", "hedges_gz", "n_images", "image_se"),
+    *("detectable_diff", "seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp"),
+)
+"""Columns that say how sure a number is: none of them in a table where no row knows it."""
 HELD_EQUAL = {
     "equal_val_accuracy": "val_accuracy",
     "equal_weight_drift": "drift.weight_drift_rel",
@@ -214,6 +221,7 @@ def _in_unit(table: str, row: Mapping[str, Any], key: str, value: float) -> str:
 __all__ = [
     "COUNT",
     "DERIVED",
+    "HOW_SURE",
     "INTERVALS",
     "MEAN",
     "MEAN_SD",

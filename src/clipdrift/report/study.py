@@ -173,6 +173,16 @@ class Study:
             out.setdefault(cell, {})[row["metric"]] = row
         return out
 
+    @cached_property
+    def several_seeds(self) -> bool:
+        """Whether any cell has two seeds: without that no number has an SD or an interval."""
+        return any(row["n"] > 1 for row in self.analysis["cells"])
+
+    @property
+    def averaged(self) -> str:
+        """What a number of a cell is, for the heads of columns."""
+        return "mean ± SD over seeds" if self.several_seeds else "one seed"
+
     def cells_of(self, place: Place) -> list[CellId]:
         return [cell for cell in self.cells if cell.place == place]
 

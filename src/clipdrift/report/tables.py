@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from clipdrift.records import RunRecord
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
-from clipdrift.report.printed import COUNT, DERIVED, INTERVALS, Printed, Sentence, of_cell, of_row
+from clipdrift.report.printed import (
+    COUNT,
+    DERIVED,
+    HOW_SURE,
+    INTERVALS,
+    Printed,
+    Sentence,
+    of_cell,
+    of_row,
+)
 from clipdrift.report.study import CellId, Place, Row, Study
 
 MAX_ROWS = 400
@@ -81,12 +90,12 @@ def analysis_table(
 ) -> Table | None:
     """A table from rows of the analysis; None where there are none.
 
-    An interval that no row has is left out, and so its column.
+    What says how sure a number is and is known in no row is left out, and so its column.
     """
     found = list(rows)
     if not found:
         return None
-    shown = [c for c in shown if c.key not in INTERVALS or _somewhere(found, INTERVALS[c.key][0])]
+    shown = [c for c in shown if c.key not in HOW_SURE or _somewhere(found, c.key)]
     lines = []
     for position, row in found[:MAX_ROWS]:
         lines.append(
@@ -109,7 +118,8 @@ def analysis_table(
 
 
 def _somewhere(rows: Sequence[tuple[int, Row]], key: str) -> bool:
-    return any(row[key] is not None for _, row in rows)
+    field = INTERVALS.get(key, (key,))[0]
+    return any(row.get(field) is not None for _, row in rows)
 
 
 def _printed(
@@ -155,7 +165,7 @@ def cell_table(
         heads.insert(0, Column("Backbone", numeric=False))
     heads += [Column("LR", "learning rate"), Column("n", "runs in the cell")]
     shown = [metric(name) for name in metrics]
-    columns = [*heads, *(Column(m.axis, f"mean ± SD over seeds of {m.name}") for m in shown)]
+    columns = [*heads, *(Column(m.axis, f"{study.averaged}: {m.name}") for m in shown)]
     order = list(study.looks)
     cells = sorted(
         study.cells if place is None else study.cells_of(place),

@@ -34,7 +34,8 @@ def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) ->
     x = axis("|Spearman ρ| with final retention", range=[-0.02, 1.04], dtick=0.25)
     shape = layout(x, y, margin={"l": 150, "r": 14, "t": 10, "b": 46})
     title = metric(outcome).label + (f" · {backbone}" if len(study.backbones) > 1 else "")
-    words = f"Absolute rank correlation of {len(order)} signals with {title}, 95 % intervals."
+    intervals = ", 95 % intervals" if any(row["ci_low"] is not None for row in rows) else ""
+    words = f"Absolute rank correlation of {len(order)} signals with {title}{intervals}."
     height = 80 + ROW_HEIGHT * len(order)
     return Chart(chart_id, title, words, [t for t in traces if t["x"]], shape, height)
 
