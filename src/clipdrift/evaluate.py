@@ -49,6 +49,7 @@ def evaluate_run(
         RecordError: if the record, its study or its weights are not there, or data have changed.
         AdapterInactiveError: if the reloaded encoder is not the adapted one.
     """
+    device = choose_device(device)
     run_dir = run_dir.resolve()
     record, config = finished_run(run_dir)
     folder = StudyFolder(run_dir.parent.parent)
@@ -57,7 +58,6 @@ def evaluate_run(
         raise RecordError(
             Fault(str(folder.spec_path), "the study of the run", "nothing there", "Restore it")
         )
-    device = choose_device(device)
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     require_same_content(record, materials)
@@ -99,17 +99,17 @@ def _require_same_plugins(run_dir: Path, record: RunRecord, config: RunConfig) -
 
 
 def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
-    """A file of weights has the hash in the record; one that is gone is told when read."""
+    """Each file that is read again is there and has the hash in the record."""
     now = file_hashes(run_dir)
     faults = [
         Fault(
             str(run_dir / name),
-            f"saved weights with SHA-256 {sha}, as recorded",
-            now[name],
+            f"a file as it was saved, with SHA-256 {sha}, as recorded",
+            now.get(name, "nothing there"),
             "Restore the file, or remove the run's folder and run the study again",
         )
         for name, sha in record.files.items()
-        if name.endswith(".safetensors") and now.get(name, sha) != sha
+        if not name.endswith(".parquet") and now.get(name) != sha
     ]
     if faults:
         raise RecordError(faults)

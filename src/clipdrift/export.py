@@ -7,6 +7,7 @@ peft reads them onto the untouched vision tower, with head and projection in a f
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -19,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import Backbone, backbone_folder, load_backbone
+from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, load_backbone
 from clipdrift.backbone.text import TRIAL
-from clipdrift.checkpoint.find import ORIGIN_FILE
+from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
 from clipdrift.evaluate import finished_run
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
@@ -30,8 +31,10 @@ from clipdrift.methods.merged import merged
 from clipdrift.methods.peft_folder import CONFIG, WEIGHTS
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
+from clipdrift.model_card import card
 from clipdrift.records import RunRecord, atomic_write
 from clipdrift.records.writing import writing_to
+from clipdrift.run.files import CLASSES_FILE
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 
@@ -76,7 +79,7 @@ def export_merged(run_dir: Path, out: Path) -> None:
                 shutil.copyfile(path, folder / path.name)
         head = {f"head.{k}": v for k, v in saved.model.head.state_dict().items()}
         save_tensors(head, folder / HEAD_FILE)
-        _write_origin(saved, folder)
+        _write_origin(saved, folder, base=None)
         written = load_backbone(BackboneSpec(id=str(folder)))
         images = saved.backbone.trial_images()
         with torch.inference_mode():
@@ -105,7 +108,10 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
         shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
-        _write_origin(saved, folder)
+        named = saved.config.backbone.id
+        local = named in EMBEDDED or os.path.isdir(named)
+        base = str(backbone_folder(saved.config.backbone)) if local else named
+        _write_origin(saved, folder, base=base)
         read_back = saved.backbone.encoder()
         read_back.projection.load_state_dict(saved.model.encoder.projection.state_dict())
         _wrap(read_back.tower, folder)
@@ -179,7 +185,8 @@ def _require_equal(read_back: Tensor, live: Tensor, out: Path) -> None:
         )
 
 
-def _write_origin(saved: _Saved, folder: Path) -> None:
+def _write_origin(saved: _Saved, folder: Path, *, base: str | None) -> None:
+    """What it comes from, its classes, and a README; `base` is what an adapter is put onto."""
     origin = {
         "run_id": saved.record.run_id,
         "identity": saved.record.identity,
@@ -187,8 +194,20 @@ def _write_origin(saved: _Saved, folder: Path) -> None:
         "backbone_sha256": saved.backbone.sha256,
         "target": saved.config.target.name,
         "method": saved.config.method.model_dump(mode="json"),
+        **_classes(saved),
     }
-    atomic_write(folder / ORIGIN_FILE, json.dumps(origin, indent=1))
+    atomic_write(folder / ORIGIN_FILE, json.dumps(origin, indent=1, ensure_ascii=False))
+    model_class = saved.backbone.architecture.model_class
+    text = card(saved.record, saved.config, model_class=model_class, base=base)
+    atomic_write(folder / "README.md", text)
+
+
+def _classes(saved: _Saved) -> dict[str, Any]:
+    """Names and templates; numbers where an earlier version kept no names."""
+    path = saved.run_dir / CLASSES_FILE
+    if path.is_file():
+        return read_json(path)
+    return {"classes": [str(number) for number in range(len(saved.model.head.weight))]}
 
 
 @contextmanager

@@ -53,6 +53,7 @@ class TargetMaterial:
     split_sha256: str
     bad_images: tuple[str, ...]
     corrupted: dict[str, Images]
+    class_names: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -183,6 +184,7 @@ def _target(
             one.name: _view(damaged[one.name], _chosen(one, damaged[one.name]))
             for one in target.corrupted
         },
+        class_names=tuple(train.class_names),
     )
 
 

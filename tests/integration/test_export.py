@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import EMBEDDED, METHODS, mini_clip, pixels
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
+from clipdrift.cli import main
+from clipdrift.data.landcover import LAND_COVER_CLASSES
 from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, StudyFolderError
 from clipdrift.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
@@ -85,6 +91,79 @@ def test_an_adapter_loads_in_peft(finished_study: Path, tmp_path: Path) -> None:
     origin = json.loads((out / "clipdrift.json").read_text())
     assert origin["run_id"] == run.name
     assert origin["backbone_sha256"] == mini_clip().sha256
+
+
+def snippet(folder: Path) -> str:
+    """The lines that the README of an export has for classifying."""
+    found: str = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "export"), [("full_ft", export_merged), ("lora", export_adapter)]
+)
+def test_the_readme_of_an_export_classifies_as_the_run(
+    finished_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    export: Callable[[Path, Path], None],
+) -> None:
+    """By transformers' own pipeline, with names; the head is made to tell noise apart."""
+    run = run_of(finished_study, method)
+    export(run, tmp_path / "out")
+    monkeypatch.chdir(tmp_path / "out")
+    seen = pixels(4).numpy()
+    Image.fromarray(seen[0]).save("photo.jpg")
+    names: dict[str, Any] = {}
+    exec(snippet(tmp_path / "out"), names)
+    model = reload(mini_clip(), METHODS[method], 10, run)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(seen)).softmax(dim=1)
+    classes = json.loads((finished_study / "runs" / run.name / "classes.json").read_text())
+    assert classes == {"classes": list(LAND_COVER_CLASSES), "templates": ["a photo of a {}"]}
+    assert names["model"].config.label2id["river"] == classes["classes"].index("river")
+    for image, row in zip(seen, expected, strict=True):
+        found = names["classify"](Image.fromarray(image), top_k=10)
+        order = row.argsort(descending=True).tolist()
+        assert [one["label"] for one in found] == [classes["classes"][i] for i in order]
+        scores = [one["score"] for one in found]
+        assert scores == pytest.approx(row[order].tolist(), abs=1e-4)
+
+
+def test_an_edited_adapter_is_told_by_its_hash(finished_study: Path, tmp_path: Path) -> None:
+    """Not laid at the door of the versions of peft and transformers."""
+    run = shutil.copytree(run_of(finished_study, "lora"), tmp_path / "run")
+    path = run / "adapter" / "adapter_config.json"
+    body = json.loads(path.read_text())
+    path.write_text(json.dumps({**body, "lora_alpha": 2 * body["lora_alpha"]}))
+    was = json.loads((run / "record.json").read_text())["files"]["adapter/adapter_config.json"]
+    with pytest.raises(RecordError, match=f"adapter_config.json: .* with SHA-256 {was}, as recor"):
+        export_adapter(run, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(RecordError, match="as recorded, got nothing there"):
+        export_adapter(run, tmp_path / "out")
+
+
+def test_a_study_lists_its_runs(
+    finished_study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["clipdrift", "export-model", str(finished_study)])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    records = StudyFolder(finished_study).records()[0]
+    for record in records:
+        line = next(line for line in said.out.splitlines() if record.run_id in line)
+        assert f"{100 * record.result.test_accuracy:.2f}" in line
+    assert "expected one run, got a study with 6 runs. Name one, such as" in said.err
+    run = run_of(finished_study, "lora")
+    monkeypatch.setattr(sys, "argv", ["clipdrift", "export-model", str(run)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--out: expected a new folder for the model, got none" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(finished_study: Path, tmp_path: Path) -> None:

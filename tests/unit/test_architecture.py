@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluate": WHOLE_STUDY,
     "checkpoint": WHOLE_STUDY,
     "after": WHOLE_STUDY | {"evaluate"},
-    "export": WHOLE_STUDY | {"evaluate", "checkpoint"},
+    "model_card": BASE,
+    "export": WHOLE_STUDY | {"evaluate", "checkpoint", "model_card"},
     # reading side
     "analysis": BASE | {"early_warning"},
     "report": BASE | {"analysis"},

@@ -10,6 +10,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
+    from clipdrift.records import RunRecord
     from clipdrift.records.schema import Reading
     from clipdrift.records.transfer import TransferReading
 
@@ -61,6 +62,22 @@ def drift_table(drift: Mapping[str, Reading]) -> Table:
     return table
 
 
+def exportable_table(records: Sequence[RunRecord]) -> Table:
+    """Runs by target, the most accurate first: what they reach, and what they keep."""
+    table = Table(title="Runs with weights")
+    table.add_column("run", no_wrap=True)
+    table.add_column("test acc. %", justify="right")
+    kept = list(dict.fromkeys(name for record in records for name in record.result.transfer))
+    for name in kept:
+        table.add_column(f"{name} kept %", justify="right")
+    for record in sorted(records, key=lambda r: (r.target, -(r.result.test_accuracy or 0))):
+        transfer = record.result.transfer
+        shares = [transfer[name].retention_pct if name in transfer else None for name in kept]
+        row = (record.run_id, _number(record.result.test_accuracy, 100), *map(_number, shares))
+        table.add_row(*map(Text, row))
+    return table
+
+
 def _signal(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
@@ -70,4 +87,4 @@ def _number(value: float | None, scale: float = 1, *, signed: bool = False) -> s
     return "-" if value is None else f"{scale * value:{sign}.2f}"
 
 
-__all__ = ["drift_table", "findings_table", "transfer_table"]
+__all__ = ["drift_table", "exportable_table", "findings_table", "transfer_table"]

@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from clipdrift.cli.checkpoint_tables import drift_table, findings_table, transfer_table
+from clipdrift.cli.checkpoint_tables import (
+    drift_table,
+    exportable_table,
+    findings_table,
+    transfer_table,
+)
 from clipdrift.cli.measuring import Cache, Device, Json
 from clipdrift.errors import Fault, SpecError
+from clipdrift.records import StudyFolder
 from clipdrift.spec import load_spec
 
 if TYPE_CHECKING:
     from clipdrift.evaluate import Compared
-
-RunDir = Annotated[Path, typer.Argument(help="folder of one run", show_default=False)]
 
 
 def evaluate(
@@ -100,8 +104,12 @@ def _evaluate_checkpoint(
 
 
 def export_model(
-    run_dir: RunDir,
-    out: Annotated[Path, typer.Option(help="new folder for the model", show_default=False)],
+    run_dir: Annotated[
+        Path, typer.Argument(help="folder of one run, or of a study: lists its runs")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="new folder for the model", show_default=False)
+    ] = None,
     adapter: Annotated[
         bool,
         typer.Option(
@@ -115,6 +123,9 @@ def export_model(
     from clipdrift.evaluate import finished_run
     from clipdrift.export import export_adapter, export_merged
 
+    _require_run(run_dir)
+    if out is None:
+        raise SpecError(Fault("--out", "a new folder for the model", "none", "Name one"))
     (export_adapter if adapter else export_merged)(run_dir, out)
     base = finished_run(run_dir)[1].backbone
     where = str(backbone_folder(base))
@@ -127,7 +138,23 @@ def export_model(
     print(f"In Python: {load}")
     if adapter:
         print("Classifier and projection, which lie outside the adapter: head.safetensors")
+    print(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
     print(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
+
+
+def _require_run(folder: Path) -> None:
+    """A study holds many runs: list those that can be exported, and ask for one.
+
+    Raises:
+        SpecError: if the folder is that of a study.
+    """
+    study = StudyFolder(folder)
+    if (folder / "record.json").is_file() or not study.runs_path.is_dir():
+        return
+    records = [r for r in study.records()[0] if "head.safetensors" in r.files]
+    Console().print(exportable_table(records))
+    step = f"Name one, such as {study.run_path(records[0].run_id)}" if records else "Run it first"
+    raise SpecError(Fault(str(folder), "one run", f"a study with {len(records)} runs", step))
 
 
 __all__ = ["evaluate", "export_model"]

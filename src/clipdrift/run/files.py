@@ -1,8 +1,10 @@
-"""Files beside a run's record: its probe readings image by image, and the hashes of all of them."""
+"""Files beside a run's record: classes, probe readings image by image, and the hashes of all."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipdrift.data.images import Images
@@ -10,13 +12,26 @@ from clipdrift.errors import StudyFolderError
 from clipdrift.paths import links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
+from clipdrift.records import atomic_write
 from clipdrift.records.writing import HALF_WRITTEN, writing_to
 
 PROBE_FILE = "probe_images.parquet"
 STATE_FILE = "interrupted.safetensors"
 """Of a run that is not done; no part of its record."""
 
-HASHED = {".safetensors", ".parquet"}
+CLASSES_FILE = "classes.json"
+HASHED = {".safetensors", ".parquet", ".json"}
+RECORD_FILE = "record.json"
+
+
+def write_classes(folder: Path, names: Sequence[str], templates: Sequence[str]) -> None:
+    """The names of a run's classes, in the order of its classifier's outputs, and their templates.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    content = {"classes": [*names], "templates": [*templates]}
+    atomic_write(folder / CLASSES_FILE, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def write_probe_table(
@@ -66,10 +81,10 @@ def clear_state(folder: Path) -> None:
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
-    """Name within the folder -> SHA-256 (hex) of every file of weights or readings."""
+    """Name within the folder -> SHA-256 (hex) of every file of weights, readings or settings."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in HASHED and path.name != STATE_FILE:
+        if path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest
@@ -77,10 +92,12 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 __all__ = [
+    "CLASSES_FILE",
     "STATE_FILE",
     "clear_state",
     "clear_unfinished",
     "file_hashes",
     "require_own_files",
+    "write_classes",
     "write_probe_table",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
+from clipdrift.data.catalogue import templates_of
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel
@@ -27,7 +28,13 @@ from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, Result
 from clipdrift.records.writing import writing_to
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
-from clipdrift.run.files import clear_state, clear_unfinished, file_hashes, write_probe_table
+from clipdrift.run.files import (
+    clear_state,
+    clear_unfinished,
+    file_hashes,
+    write_classes,
+    write_probe_table,
+)
 from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
 from clipdrift.training.loop import Diverged
@@ -135,6 +142,8 @@ class Run:
         with writing_to(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         model.save(self.path)
+        target = self.config.target
+        write_classes(self.path, self.gauge.target.class_names, templates_of(target))
         write_probe_table(self.path, kept.probe, self.gauge.baselines.probe, self.gauge.probe)
         save_attention_pictures(
             model.encoder, self.gauge.backbone, self.gauge.probe, self.path / "attention"
