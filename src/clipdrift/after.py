@@ -82,13 +82,13 @@ def read_after_training(
     faults = list(asked.faults())
     if faults:
         raise SpecError(faults)
+    device = choose_device(device)
     spec = folder.read_spec()
     cells = _cells(folder)
     if spec is None or not cells:
         got = "none" if spec else "imported records, which have no weights"
         step = "Run a study there first"
         raise RecordError(Fault(str(folder.path), "finished runs with weights", got, step))
-    device = choose_device(device)
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     ensure_baselines(spec, materials, folder, say)

@@ -13,32 +13,35 @@ if TYPE_CHECKING:
 
 
 def choose_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is a GPU, else "cpu"; any other name as it is."""
-    if device != "auto":
-        return device
-    import torch
+    """ "auto" -> "cuda" where there is a GPU, else "cpu"; a device of this machine as it is.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Raises:
+        ExecutorError: if this machine has no device of that name.
+    """
+    gpus = _gpus()
+    if device == "auto":
+        return "cuda" if gpus else "cpu"
+    if device not in ("cpu", *gpus) and not (device == "cuda" and gpus):
+        seen = ", ".join(gpus) or "no GPU"
+        raise ExecutorError(Fault("device", f"one of cpu, {seen}", device, "Choose a --device"))
+    return device
 
 
 def every_device(device: str) -> tuple[str, ...]:
     """The devices that a name stands for here: "cuda" for every GPU, one by one.
 
     Raises:
-        ExecutorError: if a GPU is named that this machine does not have.
+        ExecutorError: if this machine has no device of that name.
     """
     chosen = choose_device(device)
-    if not chosen.startswith("cuda"):
-        return (chosen,)
+    return _gpus() if chosen == "cuda" else (chosen,)
+
+
+def _gpus() -> tuple[str, ...]:
     import torch
 
-    found = tuple(f"cuda:{i}" for i in range(torch.cuda.device_count()))
-    if chosen == "cuda" and found:
-        return found
-    if chosen not in found:
-        seen = ", ".join(found) or "no GPU"
-        raise ExecutorError(Fault("device", f"one of cpu, {seen}", chosen, "Choose a --device"))
-    return (chosen,)
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return tuple(f"cuda:{i}" for i in range(there))
 
 
 def available_cores() -> int:

@@ -88,7 +88,7 @@ def run_study(
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
     with folder.made():
-        spec = _settled(spec, folder, choose_device(executor.device))
+        spec = _settled(spec, folder, _device_of(executor))
         planned = _prepare(spec, folder, cache, stop_rule, on_event)
     pending = _pending(folder, planned, stop_rule)
     kept = len(planned) - len(pending)
@@ -122,6 +122,13 @@ def _require_sense(rule: StopRule | None, spec: StudySpec) -> None:
     faults = [] if rule is None else list(rule_faults(rule, spec))
     if faults:
         raise SpecError(faults)
+
+
+def _device_of(executor: Executor) -> str:
+    """What trains: a device of this machine, or what an executor's own machines have."""
+    device = executor.device
+    own = device == "auto" or isinstance(executor, LocalExecutor)
+    return choose_device(device) if own else device
 
 
 def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from planted_modules import plant
+from small_models import EMBEDDED
+from tiny_study import TEXT
 from worker_program import handed_out, program, stubborn
 
+from clipdrift.cli import main
 from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event, Program, local
@@ -160,6 +163,33 @@ def test_without_gpus_cuda_is_refused_and_auto_is_the_cpu(monkeypatch: pytest.Mo
     assert every_device("auto") == ("cpu",)
     with pytest.raises(ExecutorError, match="expected one of cpu, no GPU, got cuda"):
         every_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("plan", "study.yaml"),
+        ("run", "study.yaml", "--out", "out"),
+        ("evaluate", str(EMBEDDED), "--spec", "study.yaml"),
+        ("after", "study", "--soup"),
+    ],
+)
+@pytest.mark.parametrize("device", ["foo", "cuda", "cuda:7", "CPU", ""])
+def test_a_device_that_is_not_there_is_refused_by_every_command(
+    words: tuple[str, ...],
+    device: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(TEXT)
+    monkeypatch.setattr(sys, "argv", ["clipdrift", *words, "--device", device])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"device: expected one of cpu, no GPU, got {device}. Choose" in capsys.readouterr().err
 
 
 FAULTS = """
