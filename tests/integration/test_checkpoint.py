@@ -13,11 +13,12 @@ from typing import Any
 import peft
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import EMBEDDED, METHODS, land_cover, mini_clip, pixels, write_random_clip
 from small_siglip import write_random_siglip
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPForImageClassification, CLIPModel, CLIPVisionModel
 
 from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint import bounds
@@ -260,8 +261,15 @@ def test_a_tower_that_only_fits_are_guessed_by_is_told(tmp_path: Path) -> None:
     assert statuses(load_checkpoint(folder, baseline))["tower"] == "note"
 
 
-@pytest.mark.parametrize("prefix", ["visual.transformer.", "backbone.vision_model.", ""])
-def test_keys_of_foreign_modules_are_named(prefix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "known"),
+    [
+        ("visual.transformer.", "encoder."),
+        ("backbone.vision_model.", "vision_model."),
+        ("", "vision_model."),
+    ],
+)
+def test_keys_of_foreign_modules_are_named(prefix: str, known: str, tmp_path: Path) -> None:
     folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION)
     path = folder / "adapter_model.safetensors"
     plain = "base_model.model.vision_model."
@@ -269,8 +277,10 @@ def test_keys_of_foreign_modules_are_named(prefix: str, tmp_path: Path) -> None:
                else k.replace("base_model.model.", "clip."): v
                for k, v in load_file(path).items()}  # fmt: skip
     save_file(renamed, path)
-    with pytest.raises(RecordError, match=f"named otherwise, first '{min(renamed)}'"):
+    with pytest.raises(RecordError, match=f"named otherwise, first '{min(renamed)}'") as refused:
         loaded(folder)
+    wanted = f"base_model.model.{known}{min(renamed).partition(known)[2]}"
+    assert f"give its tensors those names: for the first, '{wanted}'." in str(refused.value)
 
 
 def test_merged_weights_that_are_not_the_live_ones_are_told(tmp_path: Path) -> None:
@@ -557,6 +567,24 @@ def test_missing_keys_of_a_clip_are_refused(tmp_path: Path) -> None:
         loaded(folder)
 
 
+@pytest.mark.parametrize("kind", [CLIPForImageClassification, CLIPVisionModel])
+def test_an_image_tower_alone_is_named_and_the_way_on_is_one(kind: Any, tmp_path: Path) -> None:
+    tower, clip = kind.from_pretrained(EMBEDDED), plain_clip()
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.add_(0.01)
+    tower.save_pretrained(tmp_path / "tower")
+    with pytest.raises(ClipdriftError) as refused:
+        loaded(tmp_path / "tower")
+    assert f"got {kind.__name__}, an image tower without one. Put" in str(refused.value)
+    model = kind.from_pretrained(tmp_path / "tower")
+    clip.vision_model.load_state_dict(getattr(model, "vision_model", model).state_dict())
+    clip.save_pretrained(tmp_path / "clip")
+    checkpoint = loaded(tmp_path / "clip")
+    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert statuses(checkpoint)["vision weights"] == "ok"
+
+
 # Measured
 
 
@@ -587,6 +615,40 @@ def test_an_exported_run_measures_as_its_record(
     for name, value in record.result.drift.items():
         # Merged and live paths round apart; drift is a small difference of large sums.
         assert drift.drift[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_images_alone_are_enough_to_evaluate_on(
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Zero-shot with the names of the folders, as transformers alone counts it."""
+    folder = saved_clip(tmp_path / "clip", move_vision)
+    shown, names = land_cover(30), ["river", "forest", "red circle"]
+    for number, (image, label) in enumerate(zip(shown.pixels, shown.labels, strict=True)):
+        place = tmp_path / "photos" / names[label % 3].replace(" ", "_") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    words = ("evaluate", folder, "--images", tmp_path / "photos", "--baseline", EMBEDDED)
+    assert call(monkeypatch, *words, "--cache", cache_dir, "--json") == 0
+    body = json.loads(capsys.readouterr().out)
+    own = json.loads((EMBEDDED / "preprocessor_config.json").read_text())
+    mean, std = (torch.tensor(own[k]).view(1, 3, 1, 1) for k in ("image_mean", "image_std"))
+    values = (torch.from_numpy(shown.pixels.copy()).permute(0, 3, 1, 2) / 255 - mean) / std
+    texts = torch.cat([text_features(plain_clip(), f"a photo of a {name}") for name in names])
+    unit = nn.functional.normalize(texts, dim=-1)
+    found = body["transfers"]["photos"]
+    for key, clip in (
+        ("baseline_accuracy", plain_clip()),
+        ("accuracy", CLIPModel.from_pretrained(folder)),
+    ):
+        with torch.no_grad():
+            embedded = clip.eval().get_image_features(pixel_values=values).pooler_output
+        right = (embedded @ unit.T).argmax(dim=1) == torch.from_numpy(shown.labels % 3)
+        assert found[key] == pytest.approx(float(right.float().mean())), key
+    assert found["n_images"] == 30
+    assert body["drift"]["photos"]["drift"]["weight_drift_rel"] > 0
 
 
 def test_weights_trained_from_another_base_are_wrong(finished_study: Path, tmp_path: Path) -> None:
@@ -622,7 +684,11 @@ def test_the_command_says_first_what_it_found(
     assert body["transfers"]["world"]["retention_pct"] == 100
     assert body["drift"]["land-cover"]["drift"]["weight_drift_rel"] == 0
     assert call(monkeypatch, "evaluate", folder) == 2
-    assert "--spec: expected a study file" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--images: expected a study file (--spec), or images and the untouched model" in said
+    assert "--baseline: expected the untouched model that the folder was made from" in said
+    assert call(monkeypatch, *words, "--images", "world") == 2
+    assert "got --spec too. Leave one of them away." in capsys.readouterr().err
     run, _ = run_of(finished_study, "lora")
     assert call(monkeypatch, "evaluate", run, "--spec", spec) == 2
     assert "expected a run alone: it knows its study, got --spec" in capsys.readouterr().err

@@ -116,6 +116,30 @@ def test_an_adapter_that_is_a_link_to_elsewhere_is_refused(tmp_path: Path) -> No
     assert "got a link out of it" in refusal(tmp_path / "a")
 
 
+def test_the_output_of_a_trainer_is_named(tmp_path: Path) -> None:
+    for step in (50, 100, 9):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "training_args.bin").touch()
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: expected one checkpoint, got the output of a Trainer: checkpoint-9, "
+        f"checkpoint-50, checkpoint-100. Name one, such as {tmp_path / 'checkpoint-100'}."
+    )
+    one = tmp_path / "checkpoint-100"
+    for name in ("trainer_state.json", "optimizer.pt", "rng_state.pth", "model.safetensors"):
+        (one / name).touch()
+    assert "a checkpoint of Trainer's without config.json" in refusal(one)
+    assert "Save the CLIP inside that model" in refusal(one)
+    (one / "config.json").write_text("{}")
+    assert kind_of(one) == "clip"
+
+
+@pytest.mark.parametrize("weights", ["open_clip_pytorch_model.bin", "open_clip_model.safetensors"])
+def test_weights_of_open_clip_are_named(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    (tmp_path / weights).touch()
+    assert "got the weights of open_clip, under names of its own. Convert them" in refusal(tmp_path)
+
+
 def test_torn_and_broken_weights_are_named(tmp_path: Path) -> None:
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(b"torn")

@@ -109,6 +109,16 @@ def _architecture(config: dict[str, Any], spec: BackboneSpec) -> Architecture:
             "model_type 'siglip2', which reads them at sizes of their own (NaFlex)",
             "Name a SigLIP 2 of fixed size, for example google/siglip2-base-patch16-224",
         )
+    classes = config.get("architectures")
+    made = str(classes[0])[:80] if isinstance(classes, list) and classes else ""
+    if made.endswith("ForImageClassification") or str(found).endswith("_vision_model"):
+        raise refusal(
+            spec,
+            "a whole CLIP or SigLIP, whose text tower names the classes",
+            f"{made or found}, an image tower without one",
+            "Put its tower into the model that it was made from, clip.vision_model.load_state_dict("
+            "tower.state_dict()), and save that: clip.save_pretrained(FOLDER)",
+        )
     if not isinstance(found, str) or found not in ARCHITECTURES:
         expected = "a CLIP or SigLIP checkpoint (model_type clip or siglip)"
         raise refusal(spec, expected, repr(found)[:80], CONVERT)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import model_links_out, read_file
 
@@ -49,6 +50,8 @@ def kind_of(folder: Path) -> Kind:
         else:
             _require_weights(folder, CLIP_WEIGHTS)
         return "clip"
+    if fault := foreign_fault(folder):
+        raise RecordError(fault)
     if pickled := _pickled(folder):
         raise RecordError(_pickle_fault(folder, pickled))
     raise RecordError(
@@ -153,7 +156,9 @@ def _not_a_folder(path: Path) -> Fault:
 
 
 def _pickled(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    """Files that may hold weights; those that Trainer goes on from do not."""
+    found = (path for path in folder.iterdir() if path.suffix in PICKLES)
+    return sorted(path.name for path in found if not is_of_training(path))
 
 
 def _pickle_fault(where: Path, names: list[str]) -> Fault:

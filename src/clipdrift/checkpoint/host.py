@@ -114,12 +114,18 @@ def _is_in(name: str, modules: Iterable[str]) -> bool:
 
 def _strange(keys: list[str], known: Iterable[str], where: Path) -> Fault:
     shown = ", ".join(repr(key[:120]) for key in keys[:3])
+    first = f".{keys[0]}" if keys else ""
+    inside = next((name for name in (*known, "encoder") if f".{name}." in first), None)
+    like = ""
+    if inside:  # a model of one's own holds the CLIP, or the tower, under a name
+        tail = first[first.index(f".{inside}.") + 1 :]
+        like = f": for the first, {PREFIX + tail[:120]!r}"
     return Fault(
         str(where),
         f"tensors named {PREFIX}... after modules of a CLIP ({', '.join(known)}) or of one of its "
         "towers (embeddings, encoder, ...)",
         f"{len(keys)} named otherwise, first {shown}" if keys else "no tensors",
-        "Save it from the CLIP or tower itself, or give its tensors those names",
+        f"Save it from the CLIP or tower itself, or give its tensors those names{like}",
     )
 
 

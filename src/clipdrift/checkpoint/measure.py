@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipdrift.backbone import Backbone
+from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.checkpoint.checks import Finding
 from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.data.cache import default_cache_dir
+from clipdrift.data.images import Images
 from clipdrift.devices import choose_device
-from clipdrift.materials import Materials, TransferMaterial, load_materials
+from clipdrift.materials import TransferMaterial, load_materials
 from clipdrift.reading.baseline import measure_transfer, probe, score
 from clipdrift.reading.model import read_drift, transfer_reading
 from clipdrift.reading.screening import Predictor
+from clipdrift.reading.sets import open_probe, open_transfers
 from clipdrift.records.schema import Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
-from clipdrift.spec.parts import BackboneSpec
+from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
 from clipdrift.worker import strict_float32
 
 OnFound = Callable[[list[Finding]], None]
@@ -81,14 +83,55 @@ def evaluate_checkpoint(
     )
     checkpoint = load_checkpoint(folder, materials.backbone)
     on_found(checkpoint.findings)
+    probes = {name: target.probe for name, target in materials.targets.items()}
+    batch = spec.evaluation.batch_size
+    return _evaluation(checkpoint, materials.backbone, materials.transfers, probes, batch)
+
+
+def evaluate_on_images(
+    folder: Path,
+    images: str,
+    baseline: str,
+    *,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    on_found: OnFound = lambda findings: None,
+) -> Evaluation:
+    """`evaluate_checkpoint` without a study: zero-shot on all images, drift on up to 200 of them.
+
+    Args:
+        images: a folder of class folders, whose names the classes go by, or a dataset's name.
+        baseline: id or folder of the untouched CLIP.
+
+    Raises:
+        ClipdriftError: if checkpoint, baseline or images cannot be used.
+    """
+    kind_of(folder)
+    chosen, cache = choose_device(device), cache_dir or default_cache_dir()
+    strict_float32()
+    backbone = load_backbone(BackboneSpec(id=baseline), device=chosen)
+    transfers = open_transfers([images], backbone, cache)
+    probes = {name: open_probe(images, backbone, cache) for name in transfers}
+    checkpoint = load_checkpoint(folder, backbone)
+    on_found(checkpoint.findings)
+    return _evaluation(checkpoint, backbone, transfers, probes, EvaluationSpec().batch_size)
+
+
+def _evaluation(
+    checkpoint: Checkpoint,
+    backbone: Backbone,
+    transfers: Mapping[str, TransferMaterial],
+    probes: Mapping[str, Images],
+    batch: int,
+) -> Evaluation:
     return Evaluation(
-        baseline=materials.backbone.name,
+        baseline=backbone.name,
         findings=checkpoint.findings,
         transfers={
-            name: _transfer(checkpoint, materials.backbone, transfer, spec.evaluation.batch_size)
-            for name, transfer in materials.transfers.items()
+            name: _transfer(checkpoint, backbone, transfer, batch)
+            for name, transfer in transfers.items()
         },
-        drift=_drift(checkpoint, materials),
+        drift=_drift(checkpoint, backbone, probes),
     )
 
 
@@ -103,12 +146,14 @@ def _transfer(
     return transfer_reading(now, before.correct, images.labels, len(prompts))
 
 
-def _drift(checkpoint: Checkpoint, materials: Materials) -> dict[str, Reading]:
+def _drift(
+    checkpoint: Checkpoint, backbone: Backbone, probes: Mapping[str, Images]
+) -> dict[str, Reading]:
     found = {}
-    for name, target in materials.targets.items():
-        before = probe(materials.backbone.encoder(), target.probe)
-        found[name], _ = read_drift(checkpoint, materials.backbone, target.probe, before)
+    for name, images in probes.items():
+        before = probe(backbone.encoder(), images)
+        found[name], _ = read_drift(checkpoint, backbone, images, before)
     return found
 
 
-__all__ = ["Evaluation", "evaluate_checkpoint"]
+__all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_on_images"]

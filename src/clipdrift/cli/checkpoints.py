@@ -21,6 +21,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.spec import load_spec
 
 if TYPE_CHECKING:
+    from clipdrift.checkpoint.checks import Finding
     from clipdrift.evaluate import Compared
 
 
@@ -35,6 +36,10 @@ def evaluate(
     spec: Annotated[
         Path | None, typer.Option(help="study that names probe images and transfers")
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(help="in place of a study: folder of class folders, or a dataset's name"),
+    ] = None,
     json_: Json = False,
     cache: Cache = None,
     device: Device = "auto",
@@ -47,18 +52,13 @@ def evaluate(
     from clipdrift.checkpoint.find import kind_of
 
     if kind_of(folder) == "run":
-        if spec is not None or baseline is not None:
-            got = "--spec" if spec is not None else "--baseline"
-            raise SpecError(
-                Fault(str(folder), "a run alone: it knows its study", got, "Leave it away")
-            )
+        given = {"--spec": spec, "--baseline": baseline, "--images": images}
+        if got := [name for name, value in given.items() if value is not None]:
+            expected = "a run alone: it knows its study"
+            raise SpecError(Fault(str(folder), expected, ", ".join(got), "Leave it away"))
         _evaluate_run(folder, json_, cache, device)
-    elif spec is None:
-        raise SpecError(
-            Fault("--spec", "a study file, for probe images and transfers", "none", "Name one")
-        )
     else:
-        _evaluate_checkpoint(folder, baseline, spec, json_, cache, device)
+        _evaluate_checkpoint(folder, baseline, spec, images, json_, cache, device)
 
 
 def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -> None:
@@ -82,25 +82,59 @@ def _print_compared(compared: list[Compared]) -> None:
 
 
 def _evaluate_checkpoint(
-    folder: Path, baseline: str | None, spec: Path, json_: bool, cache: Path | None, device: str
+    folder: Path,
+    baseline: str | None,
+    spec: Path | None,
+    images: str | None,
+    json_: bool,
+    cache: Path | None,
+    device: str,
 ) -> None:
-    from clipdrift.checkpoint.measure import evaluate_checkpoint
+    from clipdrift.checkpoint.measure import evaluate_checkpoint, evaluate_on_images
 
     console = Console(quiet=json_)
-    found = evaluate_checkpoint(
-        folder,
-        load_spec(spec),
-        baseline=baseline,
-        cache_dir=cache,
-        device=device,
-        on_found=lambda findings: console.print(findings_table(str(folder), findings)),
-    )
+
+    def tell(findings: list[Finding]) -> None:
+        console.print(findings_table(str(folder), findings))
+
+    if spec is not None and images is None:
+        found = evaluate_checkpoint(
+            folder,
+            load_spec(spec),
+            baseline=baseline,
+            cache_dir=cache,
+            device=device,
+            on_found=tell,
+        )
+    elif spec is None and images is not None and baseline is not None:
+        found = evaluate_on_images(
+            folder, images, baseline, cache_dir=cache, device=device, on_found=tell
+        )
+    else:
+        raise SpecError(_unsaid(folder, baseline, spec, images))
     if json_:
         print(json.dumps(found.to_dict(), indent=1))
     console.print(transfer_table(found.transfers))
     console.print(drift_table(found.drift))
     if not found.sound:
         raise typer.Exit(1)
+
+
+def _unsaid(
+    folder: Path, baseline: str | None, spec: Path | None, images: str | None
+) -> list[Fault]:
+    """What to evaluate a folder on and against is not said, or said twice."""
+    both = "a study file (--spec), or images and the untouched model (--images, --baseline)"
+    example = f"clipdrift evaluate {folder} --images photos/ --baseline ID, with photos/CLASS/..."
+    if spec is not None:
+        return [Fault("--images", both, "--spec too", "Leave one of them away")]
+    faults = []
+    if images is None:
+        faults.append(Fault("--images", both, "neither", f"For example: {example}"))
+    if baseline is None:
+        expected = "the untouched model that the folder was made from, by hub id or folder"
+        faults.append(Fault("--baseline", expected, "none", "Name it"))
+    return faults
 
 
 def export_model(
