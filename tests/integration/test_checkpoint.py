@@ -167,6 +167,36 @@ def test_plain_weights_of_an_adapter_are_the_live_ones(name: str, tmp_path: Path
     torch.testing.assert_close(features(plain), features(clip), rtol=1e-4, atol=1e-5)
 
 
+OTHER_TYPES: dict[str, tuple[str, Any]] = {
+    "VeRA": ("vision_model", peft.VeraConfig(r=8, target_modules=["q_proj", "v_proj"])),
+    "VB-LoRA": (
+        "vision_model",
+        peft.VBLoRAConfig(r=2, num_vectors=16, vector_length=16, topk=2, target_modules=["q_proj"]),
+    ),
+    "LoHa": ("", peft.LoHaConfig(r=4, target_modules=VISION)),
+    "tokens": (
+        "text_model",
+        peft.TrainableTokensConfig(token_indices=[3, 5], target_modules=["token_embedding"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(OTHER_TYPES))
+def test_an_adapter_of_another_type_reads_as_in_peft(name: str, tmp_path: Path) -> None:
+    """Of which some share tensors between layers, and one trains no text of the trial."""
+    part, config = OTHER_TYPES[name]
+    clip = plain_clip()
+    wrapped = peft.get_peft_model(getattr(clip, part) if part else clip, config)
+    train_by_noise(wrapped)
+    wrapped.eval().save_pretrained(tmp_path)
+    checkpoint = loaded(tmp_path)
+    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        texts = checkpoint.live.live_text_encoder()(["<|spare|> !"])
+    torch.testing.assert_close(texts, text_features(clip, "<|spare|> !"), rtol=1e-4, atol=1e-5)
+    assert "wrong" not in statuses(checkpoint).values(), checkpoint.findings
+
+
 @pytest.mark.parametrize("name", ["attention saved", "encoder saved", "positions"])
 def test_drift_is_read_through_whatever_peft_put_in_place(name: str, tmp_path: Path) -> None:
     """Live, as of a plain CLIP that holds the same weights."""

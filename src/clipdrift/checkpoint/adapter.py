@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,10 +87,10 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
 
 
 @torch.inference_mode()
-def trial(baseline: Backbone, model: Any) -> tuple[Tensor, Tensor]:
+def trial(baseline: Backbone, model: Any, texts: Sequence[str] = TRIAL) -> tuple[Tensor, Tensor]:
     """Embeddings of images of noise [4, E] and of a few texts [N, E], by a CLIP of this kind."""
     shown = replace(baseline, model=model)
-    return shown.live_encoder()(shown.trial_images()), shown.live_text_encoder()(TRIAL)
+    return shown.live_encoder()(shown.trial_images()), shown.live_text_encoder()(texts)
 
 
 def _put_onto(host: Host, folder: Path, baseline: Backbone, *, seed: int) -> Made:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from clipdrift.backbone import Backbone
+from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.adapter import LoadedAdapter, trial
 from clipdrift.errors import Fault, RecordError
 from clipdrift.methods.guard import ROUNDING, SHARE, relative
@@ -23,6 +24,8 @@ ARCHITECTURE = (
 )
 HEADS = {"classifier", "head"}
 """Modules that classify, by the names they go by."""
+
+TRIED_TOKENS = 8
 
 UNSURE = (
     "taken for the vision tower; its tensors would fit the text tower as well, and peft did not "
@@ -70,8 +73,9 @@ def adapter_findings(loaded: LoadedAdapter, baseline: Backbone) -> list[Finding]
     off: some starts move base weights, and what is left of those is no model that anybody had.
     """
     kinds = ("images", "texts")
+    texts = (*TRIAL, *_moved_tokens(loaded.made.merged, baseline))
     before, now, merged = (
-        dict(zip(kinds, trial(baseline, model), strict=True))
+        dict(zip(kinds, trial(baseline, model, texts), strict=True))
         for model in (baseline.model, loaded.made.clip, loaded.made.merged)
     )
     reached = [kind for kind in kinds if _paths(baseline)[kind] & set(loaded.parts)]
@@ -88,6 +92,14 @@ def adapter_findings(loaded: LoadedAdapter, baseline: Backbone) -> list[Finding]
         if same
         else Finding("live = merged", "wrong", f"no: embeddings differ by {furthest:.1e}"),
     ]
+
+
+def _moved_tokens(merged: Any, baseline: Backbone) -> list[str]:
+    """A few tokens whose embeddings are not the baseline's: texts without them would not move."""
+    name = f"{baseline.architecture.text_path[0]}.embeddings.token_embedding"
+    own, base = (model.get_submodule(name).weight for model in (merged, baseline.model))
+    rows = (own != base).any(dim=1).nonzero().flatten().tolist()
+    return [baseline.tokenizer.decode([row]) for row in rows[:TRIED_TOKENS]]
 
 
 def _paths(baseline: Backbone) -> dict[str, set[str]]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from clipdrift.backbone import Backbone
 from clipdrift.errors import Fault, RecordError
 
-PREFIX = "base_model.model."
+TUNER = "base_model."
+PREFIX = f"{TUNER}model."
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def find_hosts(
         RecordError: naming tensors that belong to neither.
     """
     kind = baseline.architecture
-    names = {key: key.removeprefix(PREFIX) for key in tensors}
+    # What layers share, as those of VeRA and VB-LoRA do, is named beside the model.
+    shared = {k: t for k, t in tensors.items() if k.startswith(TUNER) and not k.startswith(PREFIX)}
+    names = {key: key.removeprefix(PREFIX) for key in tensors if key not in shared}
     known = (*kind.image_path, *kind.text_path)
     parts = tuple(n for n in known if any(name.startswith(f"{n}.") for name in names.values()))
     towers = [(n,) for n in _towers(config, kind.image_path[0], kind.text_path[0])]
@@ -79,12 +82,12 @@ def find_hosts(
         host = Host(chosen, not parts, {}, ())
         modules = [name for name, _ in host.module(baseline.model).named_modules() if name]
         roots = {name.partition(".")[0] for name in modules}
-        own = {k: t for k, t in tensors.items() if names[k].partition(".")[0] in roots}
+        own = {k: tensors[k] for k, n in names.items() if n.partition(".")[0] in roots}
         others = {n: tensors[k] for k, n in names.items() if k not in own and _is_in(n, saved)}
         left = sorted(k for k, n in names.items() if k not in own and n not in others)
         inside = tuple(name for name in saved if any(m.endswith(name) for m in modules))
         if own and not left:
-            hosts.append(Host(chosen, not parts, own, inside))
+            hosts.append(Host(chosen, not parts, own | shared, inside))
             beside = beside or others
         strange = min(strange, left, key=len)
     if not hosts:
