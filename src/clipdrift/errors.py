@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,6 +34,14 @@ LONGEST_NAME, MOST_KNOWN = 100, 1_000
 """Characters of a name for which a similar one is looked for, and names it is looked for among."""
 MAX_PART = 4_000
 """Characters of each part of a fault that are shown: a table may hold a cell of any length."""
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of characters that control, turn or hide: also half a surrogate pair, which
+a file name may hold and no terminal prints."""
+FILLERS = "\u034f\u115f\u1160\u3164\uffa0"
+"""Letters and marks that are as invisible."""
+JOINED = {"Lo", "Mn", "Mc", "So", "Sk"}
+"""Letters without case, their marks, pictures and their shades: there a joiner shapes what is seen;
+between letters of Latin it only hides."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +64,33 @@ class Fault:
 
 
 def _shown(text: str) -> str:
-    r"""One line that a terminal only prints: what it would obey is written as its code.
-
-    >>> _shown("red\x1b[31m")
-    'red\\x1b[31m'
-    """
     short = text if len(text) <= MAX_PART else f"{text[:MAX_PART]}..."
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in short
-    )
+    return printable(short)
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Text that a terminal only prints: what it would obey or hide is written as its code.
+
+    Joiners stay between letters and pictures that need them, and so do the characters of `keep`.
+
+    >>> printable("red\x1b[31m, \u202etxt.exe, Grün, 猫, 👩‍🔬")
+    'red\\x1b[31m, \\u202etxt.exe, Grün, 猫, 👩\u200d🔬'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = list(text)
+    for i, char in enumerate(text):
+        hidden = char in FILLERS or unicodedata.category(char) in UNSEEN
+        if hidden and char not in keep and not _joins(text, i):
+            shown[i] = char.encode("unicode_escape").decode()
+    return "".join(shown)
+
+
+def _joins(text: str, at: int) -> bool:
+    """Whether a joiner stands between two characters of a script, or of a picture, that joins."""
+    if text[at] not in "\u200c\u200d" or not 0 < at < len(text) - 1:
+        return False
+    return all(unicodedata.category(text[i]) in JOINED for i in (at - 1, at + 1))
 
 
 def told(faults: Iterable[Fault]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from clipdrift.cli import progress as module
 from clipdrift.cli.progress import StudyProgress
+from clipdrift.cli.terminal import Terminal
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_time_left_follows_the_epochs_done(clock: list[float]) -> None:
     out = io.StringIO()
-    progress = StudyProgress(Console(file=out, width=200))
+    progress = StudyProgress(Terminal(file=out, width=200))
     progress({"event": "prepare", "text": "photos [train]: 10 / 20 images"})
     progress({"event": "plan", "total": 5, "kept": 1, "epochs": {"a": 4, "b": 4, "c": 2, "d": 2}})
     assert progress.left_seconds() is None
@@ -40,7 +40,7 @@ def test_time_left_follows_the_epochs_done(clock: list[float]) -> None:
 
 def test_a_terminal_gets_a_bar_and_only_troubles_as_lines(clock: list[float]) -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120)
+    console = Terminal(file=out, force_terminal=True, width=120)
     with StudyProgress(console) as progress:
         progress({"event": "plan", "total": 2, "kept": 0, "epochs": {"a": 2, "b": 2}})
         progress(

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from clipdrift.errors import ClipdriftError, told
-
 
 def main() -> None:
     """Entry point: errors a user can mend are lines on standard error and exit code 2."""
     from clipdrift.cli.app import app
+    from clipdrift.cli.terminal import guarded
 
-    try:
-        app()
-    except ClipdriftError as error:
-        for line in told(error.faults):
-            print(line, file=sys.stderr)
-        sys.exit(2)
+    sys.exit(guarded(lambda: app(standalone_mode=False)))
 
 
 __all__ = ["main"]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from clipdrift.cli.measuring import Cache, Device
+from clipdrift.cli.terminal import say
 from clipdrift.records import StudyFolder
 
 
@@ -40,13 +40,9 @@ def after(
     from clipdrift.cli.reading import close_study
     from clipdrift.signals import Interrupted, interruptions
 
-    console = Console()
     study = StudyFolder(folder)
     soups = [1.0] if soup or not (alpha or scale) else []
     asked = Asked(list(dict.fromkeys([*soups, *(alpha or [])])), scale or [])
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     try:
         with interruptions():
@@ -54,9 +50,9 @@ def after(
             say(f"{done.read} read, {done.kept} already there: {folder / 'after'}")
             for what, why in done.left_out.items():
                 say(f"left out: {what}: {why}")
-            close_study(study, console)
+            close_study(study)
     except Interrupted as stopped:
-        print("Interrupted; what was read is kept. The same command goes on.", flush=True)
+        say("Interrupted; what was read is kept. The same command goes on.")
         raise typer.Exit(stopped.exit_code) from None
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
+from clipdrift.cli.terminal import Sheet, line
 
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
@@ -17,25 +16,24 @@ if TYPE_CHECKING:
 STYLES = {"ok": "", "note": "yellow", "wrong": "bold red"}
 
 
-def findings_table(title: str, findings: Sequence[Finding]) -> Table:
+def findings_table(title: str, findings: Sequence[Finding]) -> Sheet:
     """One row per check."""
-    table = Table(title=Text(title))
+    table = Sheet(title)
     for name in ("check", "", "found"):
-        table.add_column(name)
+        table.column(name)
     for finding in findings:
-        # Names in a checkpoint are its maker's: plain text, never markup.
         row = (finding.check, finding.status, finding.text)
-        table.add_row(*map(Text, row), style=STYLES[finding.status])
+        table.row(*row, style=STYLES[finding.status])
     return table
 
 
-def transfer_table(transfers: Mapping[str, TransferReading]) -> Table:
+def transfer_table(transfers: Mapping[str, TransferReading]) -> Sheet:
     """Zero-shot accuracy before and now, in percent, with why there is no retention."""
-    table = Table(title="Zero-shot transfer")
+    table = Sheet("Zero-shot transfer")
     for name in ("transfer", "images", "chance %", "baseline %", "now %", "kept %", "change pp"):
-        table.add_column(name, justify="left" if name == "transfer" else "right")
+        table.column(name, right=name != "transfer")
     for name, reading in transfers.items():
-        table.add_row(
+        table.row(
             name,
             f"{reading.n_images:,}",
             _number(reading.guess, 100),
@@ -46,35 +44,35 @@ def transfer_table(transfers: Mapping[str, TransferReading]) -> Table:
         )
     reasons = {name: why for name, reading in transfers.items() if (why := reading.at_chance)}
     if reasons:
-        table.caption = Text("; ".join(f"{name}: {why}" for name, why in reasons.items()))
+        table.caption = line("; ".join(f"{name}: {why}" for name, why in reasons.items()))
     return table
 
 
-def drift_table(drift: Mapping[str, Reading]) -> Table:
+def drift_table(drift: Mapping[str, Reading]) -> Sheet:
     """Every drift signal, a column per target whose probe images it was read on."""
-    table = Table(title="Drift against the baseline")
-    table.add_column("signal")
+    table = Sheet("Drift against the baseline")
+    table.column("signal")
     for target in drift:
-        table.add_column(f"probe images of {target}", justify="right")
+        table.column(f"probe images of {target}", right=True)
     names = {name: None for reading in drift.values() for name in reading.drift}
     for name in names:
-        table.add_row(name, *(_signal(reading.drift.get(name)) for reading in drift.values()))
+        table.row(name, *(_signal(reading.drift.get(name)) for reading in drift.values()))
     return table
 
 
-def exportable_table(records: Sequence[RunRecord]) -> Table:
+def exportable_table(records: Sequence[RunRecord]) -> Sheet:
     """Runs by target, the most accurate first: what they reach, and what they keep."""
-    table = Table(title="Runs with weights")
-    table.add_column("run", no_wrap=True)
-    table.add_column("test acc. %", justify="right")
+    table = Sheet("Runs with weights")
+    table.column("run")
+    table.column("test acc. %", right=True)
     kept = list(dict.fromkeys(name for record in records for name in record.result.transfer))
     for name in kept:
-        table.add_column(f"{name} kept %", justify="right")
+        table.column(f"{name} kept %", right=True)
     for record in sorted(records, key=lambda r: (r.target, -(r.result.test_accuracy or 0))):
         transfer = record.result.transfer
         shares = [transfer[name].retention_pct if name in transfer else None for name in kept]
-        row = (record.run_id, _number(record.result.test_accuracy, 100), *map(_number, shares))
-        table.add_row(*map(Text, row))
+        accuracy = _number(record.result.test_accuracy, 100)
+        table.row(record.run_id, accuracy, *map(_number, shares))
     return table
 
 

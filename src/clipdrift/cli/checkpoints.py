@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from clipdrift.cli.checkpoint_tables import (
     drift_table,
@@ -16,6 +14,7 @@ from clipdrift.cli.checkpoint_tables import (
     transfer_table,
 )
 from clipdrift.cli.measuring import Cache, Device, Json
+from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
 from clipdrift.spec import load_spec
@@ -66,7 +65,7 @@ def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -
 
     compared = evaluate_run(run_dir, cache_dir=cache, device=device)
     if json_:
-        print(json.dumps([vars(row) for row in compared], indent=1))
+        say_json([vars(row) for row in compared])
     else:
         _print_compared(compared)
     if not all(row.agrees for row in compared):
@@ -76,9 +75,9 @@ def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -
 def _print_compared(compared: list[Compared]) -> None:
     for row in compared:
         mark = "" if row.agrees else "  <- differs"
-        print(f"{row.name:45} record {row.recorded!s:>22}  now {row.measured!s:>22}{mark}")
+        say(f"{row.name:45} record {row.recorded!s:>22}  now {row.measured!s:>22}{mark}")
     wrong = sum(not row.agrees for row in compared)
-    print(f"{len(compared)} numbers, {wrong} differ")
+    say(f"{len(compared)} numbers, {wrong} differ")
 
 
 def _evaluate_checkpoint(
@@ -92,7 +91,7 @@ def _evaluate_checkpoint(
 ) -> None:
     from clipdrift.checkpoint.measure import evaluate_checkpoint, evaluate_on_images
 
-    console = Console(quiet=json_)
+    console = Terminal(quiet=json_)
 
     def tell(findings: list[Finding]) -> None:
         console.print(findings_table(str(folder), findings))
@@ -113,7 +112,7 @@ def _evaluate_checkpoint(
     else:
         raise SpecError(_unsaid(folder, baseline, spec, images))
     if json_:
-        print(json.dumps(found.to_dict(), indent=1))
+        say_json(found.to_dict())
     console.print(transfer_table(found.transfers))
     console.print(drift_table(found.drift))
     if not found.sound:
@@ -168,12 +167,12 @@ def export_model(
     if adapter:
         tower = f"AutoModel.from_pretrained({where!r}).vision_model"
         load = f"PeftModel.from_pretrained({tower}, {str(out)!r})"
-    print(f"Wrote {out}; read back, its embeddings are those of the run.")
-    print(f"In Python: {load}")
+    say(f"Wrote {out}; read back, its embeddings are those of the run.")
+    say(f"In Python: {load}")
     if adapter:
-        print("Classifier and projection, which lie outside the adapter: head.safetensors")
-    print(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
-    print(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
+        say("Classifier and projection, which lie outside the adapter: head.safetensors")
+    say(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
+    say(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
 
 
 def _require_run(folder: Path) -> None:
@@ -186,7 +185,7 @@ def _require_run(folder: Path) -> None:
     if (folder / "record.json").is_file() or not study.runs_path.is_dir():
         return
     records = [r for r in study.records()[0] if "head.safetensors" in r.files]
-    Console().print(exportable_table(records))
+    Terminal().print(exportable_table(records))
     step = f"Name one, such as {study.run_path(records[0].run_id)}" if records else "Run it first"
     raise SpecError(Fault(str(folder), "one run", f"a study with {len(records)} runs", step))
 

@@ -7,51 +7,54 @@ from itertools import groupby
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.table import Table
 from rich.text import Text
 
 from clipdrift.analysis.candidates import name_of
 from clipdrift.analysis.fit import REMARKS
 from clipdrift.cli.tables import FIT_KEY, FIT_SIGNS
+from clipdrift.cli.terminal import Sheet, line
 
 Row = Mapping[str, Any]
 STANDINGS = {"runner_up": "runner-up", "nearest_miss": "nearest miss"}
-CAVEATS = """\
-Shares are of draws of the seeds and images that there were; of others they know nothing.
-Retention has no validation part: what the chosen one keeps is a little flattered."""
+CAVEATS = (
+    "Shares are of draws of the seeds and images that there were; of others they know nothing.",
+    "Retention has no validation part: what the chosen one keeps is a little flattered.",
+)
 
 
-def choice_text(rows: Sequence[Row], leaks: Sequence[str]) -> Iterator[Table | Text]:
-    """Everything to print, in order. Names are their makers': plain text, never markup."""
+def choice_text(rows: Sequence[Row], leaks: Sequence[str]) -> Iterator[Sheet | Text]:
+    """Everything to print, in order."""
     for _, group in groupby(rows, key=lambda row: (row["backbone"], row["target"])):
         own = list(group)
-        yield Text(answer(own), style="bold")
+        for part in answer(own):
+            yield line(part, "bold")
         if own[0]["standing"] != "none":
             yield candidate_table(own)
         if own[0].get("would_change"):
-            yield Text(f"What would change it: {own[0]['would_change']}.")
+            yield line(f"What would change it: {own[0]['would_change']}.")
         if own[0]["selected_on"] == "test_accuracy":
             words = "No validation accuracy: chosen on the test part, so its accuracy is flattered."
-            yield Text(f"Leak. {words}", style="yellow")
-        yield Text("")
+            yield line(f"Leak. {words}", "yellow")
+        yield line("")
     for leak in leaks:
-        yield Text(f"Leak stated in the records: {leak}.", style="yellow")
-    yield Text(CAVEATS, style="dim")
+        yield line(f"Leak stated in the records: {leak}.", "yellow")
+    for caveat in CAVEATS:
+        yield line(caveat, "dim")
 
 
-def answer(rows: Sequence[Row]) -> str:
-    """The answer for one target in a sentence."""
+def answer(rows: Sequence[Row]) -> tuple[str, str]:
+    """For one target, what was asked and the answer, a line each."""
     best = rows[0]
     head = f"{best['target']} ({best['backbone']}): {best['budget']}"
     if best["standing"] == "none":
-        return f"{head}\n-> nothing can be judged: {best['reason']}"
+        return head, f"-> nothing can be judged: {best['reason']}"
     if best["standing"] == "chosen":
         p = "" if best["p_chosen"] is None else f", chosen in {_draws(best, 'p_chosen')}"
         flag = f"; {REMARKS[best['fit']]}" if best["fit"] in REMARKS else ""
-        return f"{head}\n-> {candidate(best)}{p}{flag}"
+        return head, f"-> {candidate(best)}{p}{flag}"
     p = "" if best["p_none"] is None else f", in {_draws(best, 'p_none')}"
     miss = f"nearest miss {candidate(best)}, {best['shortfall_pp']:.1f} pp short"
-    return f"{head}\n-> none of {best['n_candidates']} candidates does{p}; {miss}"
+    return head, f"-> none of {best['n_candidates']} candidates does{p}; {miss}"
 
 
 def _draws(row: Row, key: str) -> str:
@@ -64,7 +67,7 @@ def candidate(row: Row) -> str:
     return name_of(row["method"], row["lr"], row["weights"], row["alpha"])
 
 
-def candidate_table(rows: Sequence[Row]) -> Table:
+def candidate_table(rows: Sequence[Row]) -> Sheet:
     """One row per candidate; those that do not fit marked. Says no more than the answer needs."""
     first = rows[0]
     part = "val %" if first["selected_on"] == "val_accuracy" else "test %"
@@ -84,15 +87,15 @@ def candidate_table(rows: Sequence[Row]) -> Table:
         "meets": lambda row: _share(row["p_meets"]),
         "chosen": lambda row: _share(row["p_chosen"]),
     }
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Sheet(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in columns:
         left = name in ("", "candidate", "least on")
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        table.column(name, right=not left)
     for row in rows:
-        style = "bold" if row["standing"] == "chosen" else None
-        table.add_row(*(Text(cell(row)) for cell in columns.values()), style=style)
+        style = "bold" if row["standing"] == "chosen" else ""
+        table.row(*(cell(row) for cell in columns.values()), style=style)
     shown = f"{len(rows)} of {first['n_candidates']} candidates, mean ± SD over seeds"
-    table.caption = f"{shown}; {FIT_KEY}; what underfits barely trained"
+    table.caption = line(f"{shown}; {FIT_KEY}; what underfits barely trained")
     return table
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.records import StudyFolder, atomic_write
 
 if TYPE_CHECKING:
@@ -69,11 +67,11 @@ def choose(
     )
     tell_left_out(found.faults)
     if json_:
-        print(json.dumps(found.rows, indent=1, allow_nan=False))
+        say_json(found.rows)
         return
-    console = Console()
+    console = Terminal()
     for part in choice_text(found.rows, found.leaks):
-        console.print(part, highlight=False)
+        console.print(part)
 
 
 def forecast(
@@ -114,19 +112,19 @@ def forecast(
     if save is not None:
         atomic_write(save, saved.to_json())
     if json_:
-        print(json.dumps(told, indent=1, allow_nan=False))
+        say_json(told)
         return
-    console = Console()
+    console = Terminal()
     for part in forecast_text(told):
-        console.print(part, highlight=False)
+        console.print(part)
     if save is not None:
-        print(f"Wrote {save}.")
+        say(f"Wrote {save}.")
 
 
 def tell_left_out(faults: Sequence[Fault]) -> None:
     """Records that could not be read, on standard error."""
     for fault in faults:
-        print(f"left out: {fault}", file=sys.stderr)
+        say(f"left out: {fault}", err=True)
 
 
 __all__ = ["choose", "forecast"]

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.table import Table
 from rich.text import Text
 
 from clipdrift.analysis.early_warning import verdict
+from clipdrift.cli.terminal import Sheet, line
 
 Row = Mapping[str, Any]
 Shown = Sequence[tuple[str, str]]
@@ -61,10 +61,10 @@ DECIMALS = {
 }
 
 
-def forecast_text(told: Mapping[str, Any]) -> Iterator[Table | Text]:
+def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
     """Everything to print, in order."""
     on = ", ".join(told["transfers"])
-    yield Text(
+    yield line(
         f"{told['n_runs']} runs in {told['n_cells']} cells of matched methods: readings after "
         f"epoch {told['after_epoch']} against final retention on {on}, where it is least; "
         f"{told['n_left_out']} runs left out"
@@ -80,17 +80,17 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Table | Text]:
     yield _table(STOPPING_TITLE, STOPPING, told["stopping"])
     for row in told["validation"]:
         if row["reason"]:
-            yield Text(f"Left out by {row['split']}: {row['reason']}.", style="yellow")
-    yield Text(verdict(told["validation"], told["level"]), style="bold")
+            yield line(f"Left out by {row['split']}: {row['reason']}.", "yellow")
+    yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def _table(title: str, shown: Shown, rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+def _table(title: str, shown: Shown, rows: Sequence[Row]) -> Sheet:
+    table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for key, label in shown:
         left = key in ("signal", "split") or key.startswith("against")
-        table.add_column(label, justify="left" if left else "right")
+        table.column(label, right=not left)
     for row in rows:
-        table.add_row(*(Text(_cell(key, row[key])) for key, _ in shown))
+        table.row(*(_cell(key, row[key]) for key, _ in shown))
     return table
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from clipdrift.cli.executing import (
     Address,
@@ -28,6 +27,7 @@ from clipdrift.cli.executing import (
 from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.tables import audit_table, run_table, state_line
+from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
 from clipdrift.signals import Interrupted, interruptions
@@ -58,7 +58,7 @@ def init(
             Fault(str(out), "a new file", "one that exists", "Choose another --out or remove it")
         )
     out.write_text(study_text(images, out), encoding="utf-8")
-    print(f"Wrote {out}. Next: clipdrift check {out}")
+    say(f"Wrote {out}. Next: clipdrift check {out}")
 
 
 def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
@@ -70,11 +70,10 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     from clipdrift.reading.model import not_read
 
     spec = load_spec(spec_file)
-    console = Console(stderr=True)
     materials = load_materials(
         spec,
         cache_dir=cache or default_cache_dir(),
-        report=lambda text: console.print(text, highlight=False, markup=False),
+        report=lambda text: say(text, err=True),
     )
     require_fit(spec, materials.backbone)
     found: dict[str, Any] = {
@@ -101,19 +100,19 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         "warnings": validation_warnings(materials),
     }
     if json_:
-        print(json.dumps(found, indent=1))
+        say_json(found)
         return
-    print(f"{spec.name}: backbone {found['backbone']}, {found['image_size']} px")
+    say(f"{spec.name}: backbone {found['backbone']}, {found['image_size']} px")
     for reason, names in _by_reason(found["not_read"]).items():
-        print(f"not read ({reason}): {', '.join(names)}")
+        say(f"not read ({reason}): {', '.join(names)}")
     for kind in ("targets", "transfers"):
         for name, numbers in found[kind].items():
             bad = len(numbers.pop("unreadable"))
             text = ", ".join(f"{n:,} {what}" for what, n in numbers.items())
-            print(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
+            say(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
     for warning in found["warnings"]:
-        print(f"warning: {warning}")
-    print(f"Ready. Next: clipdrift plan {spec_file}")
+        say(f"warning: {warning}")
+    say(f"Ready. Next: clipdrift plan {spec_file}")
 
 
 def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
@@ -151,21 +150,20 @@ def plan(
             "plugins": added,
             "estimate": vars(cost),
         }
-        print(json.dumps(shown, indent=1))
+        say_json(shown)
         return
-    console = Console()
+    console = Terminal()
     console.print(run_table(runs))
     console.print(audit_table(audit(spec)))
     for name, origin in added.items():
-        console.print(f"plugin {name}: {origin}", highlight=False, markup=False)
-    console.print(f"{n_cells} cells, {len(runs)} runs", highlight=False)
+        say(f"plugin {name}: {origin}")
+    say(f"{n_cells} cells, {len(runs)} runs")
     if cost.reason:
-        console.print(f"Time and disk unknown: {cost.reason}", highlight=False, markup=False)
+        say(f"Time and disk unknown: {cost.reason}")
     elif cost.seconds is not None and cost.disk_bytes is not None:
-        console.print(
+        say(
             f"About {duration(cost.seconds)} on {cost.machine} and "
-            f"{cost.disk_bytes / 1e6:,.0f} MB of disk",
-            highlight=False,
+            f"{cost.disk_bytes / 1e6:,.0f} MB of disk"
         )
 
 
@@ -223,14 +221,12 @@ def run(
     chosen = make_executor(executor, given)
     spec: StudySpec = load_spec(spec_file)
     folder = out or Path("runs") / spec.name
-    console = Console()
     study = StudyFolder(folder)
     rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
-    for text in words:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    say(*words)
     try:
         with interruptions():
-            with StudyProgress(console) as progress:
+            with StudyProgress(Terminal()) as progress:
                 outcome = run_study(
                     spec,
                     folder,
@@ -241,7 +237,7 @@ def run(
                     on_event=progress,
                 )
             if study.has_finished():
-                close_study(study, console)
+                close_study(study)
     except Interrupted as stopped:
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
@@ -249,16 +245,17 @@ def run(
         )
         raise typer.Exit(stopped.exit_code) from None
     if outcome.stopped:
-        print(f"{outcome.stopped} runs were stopped early, and are in no mean")
+        say(f"{outcome.stopped} runs were stopped early, and are in no mean")
     for run_id, reason in outcome.failed.items():
-        print(f"failed: {run_id}: {reason}")
+        say(f"failed: {run_id}: {reason}")
     if outcome.failed:
         raise typer.Exit(1)
 
 
 def _last_words(text: str) -> None:
     try:
-        print(text, flush=True)
+        say(text)
+        sys.stdout.flush()
     except OSError:  # the terminal is gone; what is still buffered for it goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
@@ -269,12 +266,12 @@ def status(folder: StudyDir, json_: Json = False) -> None:
 
     states = study_status(folder)
     if json_:
-        print(json.dumps(states, indent=1))
+        say_json(states)
         return
     for run_id, state in states.items():
         if state != "finished":
-            print(f"{state:9} {run_id}")
-    print(state_line(states))
+            say(f"{state:9} {run_id}")
+    say(state_line(states))
 
 
 def datasets(
@@ -284,9 +281,9 @@ def datasets(
     from clipdrift.cli.tables import dataset_card, dataset_table
 
     if name is None:
-        Console().print(dataset_table())
+        Terminal().print(dataset_table())
     else:
-        print(dataset_card(name))
+        say(*dataset_card(name))
 
 
 __all__ = ["check", "datasets", "init", "plan", "run", "status"]

@@ -7,7 +7,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,11 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from clipdrift.cli.terminal import Terminal, line
+
 
 class StudyProgress:
     """Told of a study's events; shows how far it is and how long it will take."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self.console = console
         self.live = console.is_terminal
         self.bar = Progress(
@@ -52,7 +53,7 @@ class StudyProgress:
     def __call__(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "prepare":
-            self.console.print(event["text"], highlight=False, markup=False)
+            self._say(event["text"])
         elif kind == "plan":
             self._start(event)
         elif kind == "epoch":
@@ -100,7 +101,7 @@ class StudyProgress:
         return "" if left is None else f"{duration(left)} left"
 
     def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(line(text), soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

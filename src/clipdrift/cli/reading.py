@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from clipdrift.cli.terminal import Terminal, say
 from clipdrift.records import StudyFolder
 
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
@@ -20,7 +20,7 @@ def analyze(folder: StudyDir) -> None:
     study = StudyFolder(folder)
     result = write_analysis(study)
     origin = result["generated_from"]
-    print(f"{origin['n_runs_used']} of {origin['n_records']} records used: {study.analysis_path}")
+    say(f"{origin['n_runs_used']} of {origin['n_records']} records used: {study.analysis_path}")
 
 
 def report(folder: StudyDir) -> None:
@@ -30,7 +30,7 @@ def report(folder: StudyDir) -> None:
 
     study = StudyFolder(folder)
     write_analysis(study)
-    print(write_report(study))
+    say(str(write_report(study)))
 
 
 def audit(folder: StudyDir) -> None:
@@ -39,10 +39,10 @@ def audit(folder: StudyDir) -> None:
 
     differences = audit_report(StudyFolder(folder))
     for difference in differences:
-        print(difference)
+        say(str(difference))
     if differences:
         raise typer.Exit(1)
-    print("Every printed number follows from the records.")
+    say("Every printed number follows from the records.")
 
 
 def import_(
@@ -65,25 +65,25 @@ def import_(
 
     summary = import_csv(table, map_, out)
     for warning in summary.warnings:
-        print(f"warning: {warning}")
-    print(f"{summary.n_records} records from {summary.n_rows} rows in {summary.folder}")
+        say(f"warning: {warning}")
+    say(f"{summary.n_records} records from {summary.n_rows} rows in {summary.folder}")
     if summary.extra_signals:
-        print(f"kept as extra signals: {', '.join(summary.extra_signals)}")
+        say(f"kept as extra signals: {', '.join(summary.extra_signals)}")
     if summary.ignored_columns:
-        print(f"left out, not numeric: {', '.join(summary.ignored_columns)}")
+        say(f"left out, not numeric: {', '.join(summary.ignored_columns)}")
 
 
-def close_study(study: StudyFolder, console: Console) -> None:
+def close_study(study: StudyFolder) -> None:
     """What ends a run of a study: analysis, report, the table of cells, where to look."""
     from clipdrift.analysis.summary import write_analysis
     from clipdrift.cli.tables import cell_table
     from clipdrift.report import write_report
 
-    console.print("analysing and writing the report ...")
+    say("analysing and writing the report ...")
     analysis = write_analysis(study)
     path = write_report(study).resolve()
-    console.print(cell_table(analysis))
-    print(f"Report: {path}")
+    Terminal().print(cell_table(analysis))
+    say(f"Report: {path}")
 
 
 __all__ = ["analyze", "audit", "close_study", "import_", "report"]

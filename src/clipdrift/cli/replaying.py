@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
 from clipdrift.records import StudyFolder
 
 if TYPE_CHECKING:
@@ -40,38 +37,37 @@ def replay(
 
     found = hold(StudyFolder(folder), preset)
     for fault in found.faults:
-        print(f"left out: {fault}", file=sys.stderr)
+        say(f"left out: {fault}", err=True)
     if json_:
-        print(json.dumps(found.rows, indent=1, allow_nan=False))
+        say_json(found.rows)
     else:
         _print(found.rows)
-        print(f"Published: {found.source}.")
-        print(f"Leaks of ours: {'; '.join(found.leaks) or 'none stated in the records'}.")
-        print(verdict_line(found.rows))
+        say(f"Published: {found.source}.")
+        say(f"Leaks of ours: {'; '.join(found.leaks) or 'none stated in the records'}.")
+        say(verdict_line(found.rows))
     if any(row["within"] is False for row in found.rows):
         raise typer.Exit(1)
 
 
 def _print(rows: Sequence[Row]) -> None:
-    console = Console()
+    console = Terminal()
     for backbone in sorted({row["backbone"] for row in rows}):
-        print(f"Backbone {backbone}")
+        say(f"Backbone {backbone}")
         own = [row for row in rows if row["backbone"] == backbone]
         for figure in dict.fromkeys((row["kind"], row["metric"]) for row in own):
             console.print(_table([row for row in own if (row["kind"], row["metric"]) == figure]))
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[Row]) -> Sheet:
     """One published figure wherever it is given: in all its cells, or as a headline."""
     first, shown = rows[0], _metric(rows[0]["metric"])
     bound = ", published as an upper bound" if first["kind"] == "upper_bound" else ""
     title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}{bound}"
-    table = Table(title=title, title_justify="left")
+    table = Sheet(title, title_justify="left")
     for name in COLUMNS:
-        left = name in {"target", "method", "verdict"}
-        table.add_column(name, justify="left" if left else "right")
+        table.column(name, right=name not in {"target", "method", "verdict"})
     for row in rows:
-        table.add_row(
+        table.row(
             row["target"] or "all",
             row["method"] or "all",
             "all" if row["lr"] is None else f"{row['lr']:g}",

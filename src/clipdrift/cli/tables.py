@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
+from clipdrift.cli.terminal import Sheet, line
 from clipdrift.errors import Fault, SpecError
 from clipdrift.spec import RunConfig
 from clipdrift.spec.audit import AuditRow
@@ -17,7 +16,7 @@ FIT_SIGNS = {"underfits": " *", "damaged": " **"}
 FIT_KEY = "* underfits, ** damaged (past its peak)"
 
 
-def cell_table(analysis: Mapping[str, Any]) -> Table:
+def cell_table(analysis: Mapping[str, Any]) -> Sheet:
     """Target accuracy, retention and entropy drift of each cell, mean and SD over seeds."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in analysis["cells"]:
@@ -30,17 +29,17 @@ def cell_table(analysis: Mapping[str, Any]) -> Table:
         for row in analysis["warnings"]
         if row["kind"] == "run_stopped"
     )
-    table = Table(title="Cells: mean ± SD over seeds")
+    table = Sheet("Cells: mean ± SD over seeds")
     for name in ("target", "method", "LR", "n", "test acc. %"):
-        table.add_column(name, justify="left" if name in {"target", "method"} else "right")
+        table.column(name, right=name not in {"target", "method"})
     for metric in kept:
-        table.add_column(f"{metric.split('.')[1]} kept %", justify="right")
-    table.add_column("entropy drift %", justify="right")
+        table.column(f"{metric.split('.')[1]} kept %", right=True)
+    table.column("entropy drift %", right=True)
     for key in dict.fromkeys([*rows, *stopped]):
         (_, target, method, rate), cell = key, rows.get(key, {})
         accuracy = cell.get("test_accuracy")
         mark = FIT_SIGNS.get(accuracy["fit"], "") if accuracy else ""
-        table.add_row(
+        table.row(
             target,
             method,
             f"{rate:g}",
@@ -50,9 +49,10 @@ def cell_table(analysis: Mapping[str, Any]) -> Table:
             _mean_sd(cell.get(DRIFT), signed=True),
         )
     fraction = analysis["settings"]["underfit_fraction"]
-    table.caption = f"below {fraction:.0%} of the target's best cell: {FIT_KEY}"
+    caption = f"below {fraction:.0%} of the target's best cell: {FIT_KEY}"
     if stopped:
-        table.caption += "; stopped runs are in no mean: what is left of their cells is flattered"
+        caption += "; stopped runs are in no mean: what is left of their cells is flattered"
+    table.caption = line(caption)
     return table
 
 
@@ -62,33 +62,33 @@ def _count(row: Mapping[str, Any] | None, stopped: int) -> str:
     return f"{n} ({stopped} stopped)" if stopped else str(n or "")
 
 
-def audit_table(rows: Sequence[AuditRow]) -> Table:
+def audit_table(rows: Sequence[AuditRow]) -> Sheet:
     """The matchedness audit of a study."""
-    table = Table(title="Matchedness audit")
+    table = Sheet("Matchedness audit")
     for name in ("factor", "value", "between matched runs"):
-        table.add_column(name)
+        table.column(name)
     for row in rows:
-        style = "bold red" if row.status == "leak" else None
-        table.add_row(row.factor, row.value, row.status, style=style)
+        style = "bold red" if row.status == "leak" else ""
+        table.row(row.factor, row.value, row.status, style=style)
     return table
 
 
-def run_table(runs: Sequence[RunConfig]) -> Table:
+def run_table(runs: Sequence[RunConfig]) -> Sheet:
     """How many runs there are by target and method, and at which rates."""
-    table = Table(title="Runs")
+    table = Sheet("Runs")
     for name in ("target", "method", "role", "learning rates", "runs"):
-        table.add_column(name, justify="right" if name == "runs" else "left")
+        table.column(name, right=name == "runs")
     groups: dict[tuple[str, ...], list[float]] = {}
     for run in runs:
         key: tuple[str, ...] = (run.target.name, run.method.name, run.method.role)
         groups.setdefault(key, []).append(run.learning_rate)
     for names, rates in groups.items():
         shown = ", ".join(f"{rate:g}" for rate in sorted(set(rates)))
-        table.add_row(*names, shown, str(len(rates)))
+        table.row(*names, shown, str(len(rates)))
     return table
 
 
-def dataset_table() -> Table:
+def dataset_table() -> Sheet:
     """Every dataset known by name: where it comes from and whether it is at hand.
 
     Files in the cache of the hub's library count; images that were prepared from them do not.
@@ -97,24 +97,21 @@ def dataset_table() -> Table:
     from clipdrift.data.catalogue import catalogue
 
     entries, cached = catalogue(), _cached_datasets()
-    table = Table(title="Datasets")
-    table.add_column("builtin", no_wrap=True)
-    table.add_column("what")
-    table.add_column("classes", justify="right")
-    table.add_column("source", overflow="fold")
-    table.add_column("here")
+    table = Sheet("Datasets")
+    for name in ("builtin", "what", "classes", "source", "here"):
+        table.column(name, right=name == "classes")
     for name in known_names():
         if name in entries:
             e = entries[name]
             here = cached.get(str(e.hub), "no") if e.hub else "-"
-            table.add_row(name, e.title, f"{e.n_classes:,}", e.source, here)
+            table.row(name, e.title, f"{e.n_classes:,}", e.source, here)
         else:
-            table.add_row(name, "comes with the package", "", "", "yes")
-    table.caption = "One of them in full: clipdrift datasets NAME"
+            table.row(name, "comes with the package", "", "", "yes")
+    table.caption = line("One of them in full: clipdrift datasets NAME")
     return table
 
 
-def dataset_card(name: str) -> str:
+def dataset_card(name: str) -> list[str]:
     """One dataset known by name, in full: how a study names it, its classes, prompts, citation.
 
     Raises:
@@ -128,10 +125,10 @@ def dataset_card(name: str) -> str:
         raise SpecError(Fault("NAME", f"one of {', '.join(known_names())}", repr(name), step))
     entry = catalogue().get(name)
     if entry is None:
-        return f"{name}: comes with the package\nIn a study: {name}"
+        return [f"{name}: comes with the package", f"In a study: {name}"]
     where = f"builtin: {name}" if entry.hub else f"builtin: {name}, folder: /path/to/your/copy"
     parts = [f"{part} = {split}" for part, split in entry.splits.model_dump().items() if split]
-    lines = [
+    return [
         f"{name}: {entry.title}, {entry.n_classes:,} classes",
         f"In a study: {{name: {name}, {where}}}",
         f"Source: {entry.source} ({', '.join(parts)})",
@@ -143,7 +140,6 @@ def dataset_card(name: str) -> str:
         f"Class names in label order, SHA-256 {entry.class_names_sha256[:16]}...:",
         f"  {', '.join(entry.class_names)}",
     ]
-    return "\n".join(lines)
 
 
 def _cached_datasets() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from clipdrift.errors import printable
 from clipdrift.report.figures.dose import cell_means, resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
 from clipdrift.report.metrics import metric, rate_text
@@ -57,12 +58,15 @@ def static_figures(study: Study) -> Iterator[tuple[str, bytes]]:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     for name, size, draw in _figures(study):
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)
             draw(figure)
+            for item in figure.findobj(Text):  # PDF has no glyphs for characters that hide
+                item.set_text(printable(item.get_text(), keep="\n"))
             # Laid out once for both formats: this is most of the time a figure takes.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
