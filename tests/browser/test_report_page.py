@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -291,3 +295,92 @@ def test_hostile_names_run_nothing_and_show_as_written(
     assert page.locator("img[src=x]").count() == 0
     assert view.complaints == []
     context.close()
+
+
+DRILL = """() => {
+    const drawer = document.getElementById("drawer");
+    const found = [];
+    const press = (plot, version) => {
+        for (const [t, trace] of plot.data.entries()) {
+            const rows = trace.type === "heatmap" ? trace.customdata : [trace.customdata || []];
+            rows.forEach((row, i) => row.forEach((data, j) => {
+                if (!data || !data[0]) return;
+                drawer.hidden = true;
+                plot.emit("plotly_click", { points: [{ customdata: data, data: trace }] });
+                const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+                const heat = trace.type === "heatmap";
+                found.push({
+                    where: `${plot.id} ${version} ${t} ${i} ${j}`, meta: trace.meta || {},
+                    x: heat ? null : trace.x[j], y: heat ? trace.z[i][j] : trace.y[j],
+                    open: !drawer.hidden,
+                    head: cells(drawer.querySelector("thead tr")),
+                    rows: [...drawer.querySelectorAll("tbody tr")].map(cells),
+                });
+            }));
+        }
+    };
+    for (const plot of document.querySelectorAll(".plot:not([data-group])")) press(plot, "");
+    for (const select of document.querySelectorAll("[data-versions]")) {
+        for (const name of [...select.options].map((option) => option.value)) {
+            select.value = name;
+            select.dispatchEvent(new Event("change"));
+            const group = select.dataset.versions;
+            for (const plot of document.querySelectorAll(`.plot[data-group="${group}"]`)) {
+                press(plot, name);
+            }
+        }
+    }
+    return found;
+}"""
+"""Every point of every version of every figure, pressed: what it shows, and what is listed."""
+
+
+def means_of(rows: list[list[str]], n: int) -> list[tuple[float, float]]:
+    """Of each of the last n columns of a list: the mean of its numbers, and how far rounding may
+    move it."""
+    out = []
+    for column in list(zip(*rows, strict=True))[-n:]:
+        texts = [
+            re.match(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?", text.replace("−", "-")) for text in column
+        ]
+        numbers = [Decimal(found[0]) for found in texts if found]
+        last = max(int(number.as_tuple().exponent) for number in numbers)
+        out.append((float(fmean(numbers)), 0.5 * 10.0**last))
+    return out
+
+
+def test_every_point_of_every_figure_lists_the_values_whose_mean_it_is(
+    opened: Callable[..., Page],
+) -> None:
+    points = opened(viewport={"width": 1280, "height": 900}).page.evaluate(DRILL)
+    stats: Counter[str] = Counter()
+    for point in points:
+        stat = point["meta"].get("stat", "")
+        stats[stat] += 1
+        assert point["open"], point["where"]
+        columns = len(point["head"]) - 6
+        if not stat:  # no mean: a correlation, a difference of pairs
+            assert columns == 0, point["where"]
+            continue
+        means = means_of(point["rows"], columns)
+        shown = [point["y"]] if "x_metric" not in point["meta"] else [point["x"], point["y"]]
+        if stat == "change":  # against clean images
+            (clean, a), (damaged, b) = means
+            means = [(damaged - clean, a + b)]
+        if stat == "interpolated":
+            shown = [point["x"], point["y"]]
+            if len(means) == 3:  # retention from the accuracy and that of the untouched model
+                reached, (kept, a), (before, b) = means
+                means = [reached, (100 * kept / before, 100 * (a + b) / before)]
+        for value, (mean, rounding) in zip(shown, means, strict=True):
+            assert value == pytest.approx(mean, abs=1.001 * rounding), point
+    assert stats.keys() == {
+        "",
+        "mean",
+        "value",
+        "block_mean",
+        "epoch_mean",
+        "change",
+        "interpolated",
+    }
+    assert min(stats.values()) > 10

@@ -10,6 +10,7 @@ from typing import Any
 from clipdrift.report.charts import Charts, all_charts, charts
 from clipdrift.report.content import content
 from clipdrift.report.figures.layers import scales
+from clipdrift.report.listed import listed
 from clipdrift.report.metrics import metric, rate_text, unbroken
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
 from clipdrift.report.study import Study
@@ -26,7 +27,6 @@ SHAPES = {
     "x": "M-5 -3L-3 -5L0 -2L3 -5L5 -3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0Z",
 }
 WASH = {"light": "#f5f6f7", "dark": "#1e2328"}
-MAX_VALUES = 150_000
 
 
 def render(study: Study) -> str:
@@ -96,12 +96,7 @@ def _payload(study: Study, parts: Charts) -> dict[str, Any]:
             }
         else:
             figures[chart.id] = {"data": chart.traces, "layout": chart.layout}
-    names = _listed_metrics(study)
-    values = study.runs.set_index("run_id")[names].reindex(list(study.index.ids))
-    shown = {
-        name: [None if math.isnan(v) else metric(name).with_unit(v) for v in values[name]]
-        for name in names
-    }
+    shown = listed(study)
     return {
         "figures": figures,
         "themes": {"light": LIGHT, "dark": DARK},
@@ -113,16 +108,9 @@ def _payload(study: Study, parts: Charts) -> dict[str, Any]:
             [r.run_id, r.target, r.method, rate_text(r.learning_rate), r.seed, r.status]
             for r in sorted(study.listed, key=lambda r: study.index.ids.index(r.run_id))
         ],
-        "values": shown,
-        "labels": {name: metric(name).label for name in names},
+        "values": shown.values,
+        "labels": shown.labels,
     }
-
-
-def _listed_metrics(study: Study) -> list[str]:
-    """Metrics whose single values the list of runs can show; fewer where there are many runs."""
-    main = list(dict.fromkeys([study.accuracy, *study.outcomes, *study.main_drifts]))
-    full = list(dict.fromkeys([*main, *(m for m in study.metrics if not m.startswith("epoch1."))]))
-    return full if len(full) * len(study.index.ids) <= MAX_VALUES else main
 
 
 def _rates(study: Study) -> list[tuple[str, str]]:

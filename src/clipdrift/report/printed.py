@@ -117,6 +117,15 @@ class RunIndex:
         return out
 
 
+def part_of(name: str, word: str, at: int) -> str:
+    """The name under which the page keeps a metric's values at a block or after an epoch.
+
+    >>> part_of("val_accuracy", "epoch", 2)
+    'val_accuracy @ epoch 2'
+    """
+    return f"{name} @ {word} {at}"
+
+
 def mean_sd_text(name: str, mean: float | None, sd: float | None) -> str:
     """Mean and SD of a metric; the mean alone where there is no SD.
 
@@ -233,5 +242,6 @@ __all__ = [
     "mean_sd_text",
     "of_cell",
     "of_row",
+    "part_of",
     "row_text",
 ]

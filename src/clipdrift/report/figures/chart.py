@@ -22,7 +22,8 @@ class Chart:
 
     Every trace with numbers says in `meta` which statistic of which metric it shows and on which
     axis, and names in `customdata[i][0]` the runs of its i-th point: a click lists them, and the
-    audit computes the point again from them.
+    audit computes the point again from them. Their values are listed too: of that metric, or of
+    those that `customdata[i][2]` names.
 
     variants: other versions of the figure by the name a selector offers, as (traces, layout).
     """

@@ -9,7 +9,7 @@ from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_lin
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import rate_colour
-from clipdrift.report.printed import mean_sd_text
+from clipdrift.report.printed import mean_sd_text, part_of
 from clipdrift.report.study import Place, Study
 
 HEIGHT = 270
@@ -101,7 +101,8 @@ def _line(
         mean, sd = float(found.mean()), float(found.std(ddof=1)) if len(found) > 1 else None
         value = mean_sd_text(shown.name, mean, sd)
         label = f"{rate_text(rate)}, epoch {epoch}<br>{value} {text(shown.unit)}"
-        hover.append([study.index.encode(runs["run_id"][defined]), label, epoch])
+        listed = [part_of(shown.name, "epoch", epoch)]
+        hover.append([study.index.encode(runs["run_id"][defined]), label, listed])
         x.append(epoch)
         y.append(mean * shown.scale)
     return {

@@ -21,8 +21,8 @@ from clipdrift.report.study import CellId, Place, Row, Study
 HEIGHT = 360
 MIN_POINTS = 2
 DASHES = dict(zip(PATHS, ("dot", "solid", "dash"), strict=True))
-Stop = tuple[float, float, float, str]
-"""alpha, x, y as shown, and the encoded runs."""
+Stop = tuple[float, float, float, str, list[str]]
+"""alpha, x, y as shown, the encoded runs, and the metrics of them that x and y are made of."""
 
 
 def interpolation_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Chart | None:
@@ -64,16 +64,20 @@ def _stops(study: Study, found: Mapping[str, Row], outcome: str, path: str) -> l
     for alpha, rows in sorted(at.items()):
         x, y = rows.get(study.accuracy), _outcome(study, rows, outcome)
         if x is not None and y is not None:
-            value, row = y
+            value, row, made_of = y
             runs = study.index.encode(set(x["run_ids"]) & set(row["run_ids"]))
-            out.append((alpha, x["mean"] * metric(study.accuracy).scale, value, runs))
+            reached = x["mean"] * metric(study.accuracy).scale
+            out.append((alpha, reached, value, runs, [x["metric"], *made_of]))
     return out
 
 
-def _outcome(study: Study, rows: Mapping[str, Row], outcome: str) -> tuple[float, Row] | None:
+def _outcome(
+    study: Study, rows: Mapping[str, Row], outcome: str
+) -> tuple[float, Row, list[str]] | None:
     """Retention, as recorded or from the accuracy and that of the untouched model."""
     if outcome in rows:
-        return rows[outcome]["mean"] * metric(outcome).scale, rows[outcome]
+        row = rows[outcome]
+        return row["mean"] * metric(outcome).scale, row, [row["metric"]]
     accuracy = outcome.rpartition(".")[0] + ".accuracy"
     before = outcome.rpartition(".")[0] + ".baseline_accuracy"
     if accuracy not in rows or before not in study.runs:
@@ -81,31 +85,31 @@ def _outcome(study: Study, rows: Mapping[str, Row], outcome: str) -> tuple[float
     row = rows[accuracy]
     known = study.runs[study.runs["run_id"].isin(row["run_ids"])][before]
     baseline = float(known.mean())
-    return (100 * row["mean"] / baseline, row) if baseline > 0 else None
+    return (100 * row["mean"] / baseline, row, [row["metric"], before]) if baseline > 0 else None
 
 
 def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path: str) -> Trace:
     look = study.looks[cell.method]
     shown, reached = metric(outcome), metric(study.accuracy)
     hover = []
-    for alpha, x, y, runs in stops:
+    for alpha, x, y, runs, made_of in stops:
         head = f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}, α = {alpha:g}"
         lines = [
             f"{text(reached.label)}: {reached.number(x / reached.scale)} {reached.unit}",
             f"{text(shown.label)}: {shown.number(y / shown.scale)} {shown.unit}",
         ]
-        hover.append([runs, "<br>".join([head, *lines])])
+        hover.append([runs, "<br>".join([head, *lines]), made_of])
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "name": f"{text(cell.method)} at {rate_text(cell.lr)}, {PATHS[path]} interpolated",
-        "x": [x for _, x, _, _ in stops],
-        "y": [y for _, _, y, _ in stops],
+        "x": [stop[1] for stop in stops],
+        "y": [stop[2] for stop in stops],
         "line": {"color": f"{look.colour}/0.6", "width": 1.5, "dash": DASHES[path]},
         "marker": {
             "color": look.colour,
             "symbol": look.symbol,
-            "size": [10 if alpha == 1 else 5 for alpha, _, _, _ in stops],
+            "size": [10 if alpha == 1 else 5 for alpha, *_ in stops],
         },
         "customdata": hover,
         "hovertemplate": "%{customdata[1]}<extra></extra>",

@@ -23,7 +23,7 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import rate_colour
-from clipdrift.report.printed import mean_sd_text
+from clipdrift.report.printed import mean_sd_text, part_of
 from clipdrift.report.study import Place, Study
 
 FIRST = "drift.cls_entropy_pct"
@@ -216,7 +216,8 @@ def _hover(study: Study, row: Any, shown: Metric) -> list[Any]:
     sd = None if pd.isna(row.std) else float(row.std)
     value = mean_sd_text(shown.name, float(row.mean), sd)
     label = f"block {row.block} at {rate_text(row.learning_rate)}<br>{value} {text(shown.unit)}"
-    return [study.index.encode(row.ids), f"{label}<br>{len(row.ids)} runs", int(row.block)]
+    values = [part_of(shown.name, "block", int(row.block))]
+    return [study.index.encode(row.ids), f"{label}<br>{len(row.ids)} runs", values]
 
 
 __all__ = [

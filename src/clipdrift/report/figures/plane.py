@@ -131,7 +131,11 @@ def _method(
             "line": {"width": [2 if flag else 1 for flag in on_front], "color": "@ink"},
         },
         "customdata": [
-            [study.index.encode(set(x["run_ids"]) & set(y["run_ids"])), _hover(study, cell, x, y)]
+            [
+                study.index.encode(set(x["run_ids"]) & set(y["run_ids"])),
+                _hover(study, cell, x, y),
+                [x_shown.name, y_shown.name],
+            ]
             for cell, x, y in ordered
         ],
         "hovertemplate": "%{customdata[1]}<extra></extra>",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clipdrift.analysis.extras import Corrupted, corruptions
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
@@ -93,7 +94,7 @@ def _reach(study: Study, kinds: Sequence[Corrupted]) -> float | None:
     return (max(defined) or 1.0) if defined else None
 
 
-def _hover(study: Study, item: tuple[CellId, Mapping[str, Row]], kind: Corrupted) -> list[str]:
+def _hover(study: Study, item: tuple[CellId, Mapping[str, Row]], kind: Corrupted) -> list[Any]:
     cell, found = item
     row, change = found.get(kind.name), _change(study, cell, kind)
     if row is None or change is None:
@@ -101,7 +102,8 @@ def _hover(study: Study, item: tuple[CellId, Mapping[str, Row]], kind: Corrupted
     value = mean_sd_text(kind.name, row["mean"], row["sd"])
     head = f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}, {text(kind.label)}"
     label = f"{head}<br>{value} %, {fixed(change, 1, signed=True)} pp against clean"
-    return [study.index.encode(row["run_ids"]), f"{label}<br>{row['n']} runs"]
+    values = [study.accuracy, kind.name]
+    return [study.index.encode(row["run_ids"]), f"{label}<br>{row['n']} runs", values]
 
 
 __all__ = ["robustness_charts"]

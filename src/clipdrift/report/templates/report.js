@@ -66,10 +66,10 @@
   const clicked = (point) => {
     const data = point && point.customdata;
     if (!data || !data[0]) return;
-    const name = (point.data.meta || {}).metric;
+    const names = data[2] || [(point.data.meta || {}).metric];
     const label = String(data[1]).split("<br>")[0].replace(/<\/?b>/g, "");
     const plain = new DOMParser().parseFromString(label, "text/html").body.textContent;
-    openDrawer(data[0], name, plain);
+    openDrawer(data[0], names, plain);
   };
   darkQuery.addEventListener("change", drawAll);
   let resizing;
@@ -123,19 +123,18 @@
     }
     return row;
   };
-  const openDrawer = (runs, name, label) => {
+  const openDrawer = (runs, names, label) => {
     const found = decode(runs);
-    const values = page.values[name];
+    const listed = names.filter((name) => page.values[name]);
     const shown = found.slice(0, 200);
     const count = found.length === 1 ? "1 run" : `${found.length} runs`;
     document.getElementById("drawer-title").textContent = label ? `${count} · ${label}` : count;
     const [head, body] = drawer.querySelectorAll("thead, tbody");
     const titles = ["Run", "Target", "Method", "LR", "Seed", "Status"];
-    if (values) titles.push(page.labels[name]);
+    titles.push(...listed.map((name) => page.labels[name]));
     head.replaceChildren(fill(document.createElement("tr"), titles, "th"));
     body.replaceChildren(...shown.map((i) => {
-      const cells = [...page.runs[i]];
-      if (values) cells.push(values[i] === null ? "–" : values[i]);
+      const cells = [...page.runs[i], ...listed.map((name) => page.values[name][i] ?? "–")];
       return fill(document.createElement("tr"), cells, "td");
     }));
     if (found.length > shown.length) {
@@ -154,7 +153,7 @@
     cell.classList.add("selected");
     const metric = cell.dataset.metric || "";
     const text = cell.closest("td, th, .number") ? (cell.firstChild || cell).textContent : "";
-    openDrawer(cell.dataset.runs, metric, [page.labels[metric], text].filter(Boolean).join(" "));
+    openDrawer(cell.dataset.runs, [metric], [page.labels[metric], text].filter(Boolean).join(" "));
   };
   document.getElementById("drawer-close").addEventListener("click", closeDrawer);
   addEventListener("keydown", (event) => {
