@@ -11,7 +11,7 @@ import torch
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
-from clipdrift.devices import available_cores, choose_device
+from clipdrift.devices import choose_device, cpu_shares
 from clipdrift.errors import ClipdriftError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
@@ -64,8 +64,9 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
         MethodError: with all methods that do not fit the backbone.
     """
     device = choose_device(device)
-    workers = 1 if device.startswith("cuda") else available_cores()
-    machine = "this GPU" if device.startswith("cuda") else f"{workers} cores"
+    on_gpu = device.startswith("cuda")
+    workers, threads = cpu_shares(1 if on_gpu else None)
+    machine = "this GPU" if on_gpu else f"{workers * threads} cores"
     try:
         materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     except ClipdriftError as error:
@@ -73,7 +74,7 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
     require_fit(spec, materials.backbone)
     runs = expand(spec, precision="bfloat16" if supports_bfloat16(device) else "float32")
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, available_cores() // workers))
+    torch.set_num_threads(threads)
     try:
         trials = {run.method.name: run for run in runs}
         speeds = {name: _trial(run, materials, device) for name, run in trials.items()}

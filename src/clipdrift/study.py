@@ -65,7 +65,7 @@ def run_study(
     Args:
         out: study folder, made if it is not there.
         executor: where runs are measured; default: `LocalExecutor(workers, device)`.
-        workers: processes at once; default: one per core on a CPU, one per GPU.
+        workers: processes at once; default: as `LocalExecutor` has it.
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         cache_dir: of prepared images; default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
         stop_rule: by which runs end after an early epoch. Stopped runs are no finished ones; they

@@ -38,8 +38,10 @@ def after(
     """
     from clipdrift.after import Asked, read_after_training
     from clipdrift.cli.reading import close_study
+    from clipdrift.devices import limit_threads
     from clipdrift.signals import Interrupted, interruptions
 
+    limit_threads()
     study = StudyFolder(folder)
     soups = [1.0] if soup or not (alpha or scale) else []
     asked = Asked(list(dict.fromkeys([*soups, *(alpha or [])])), scale or [])

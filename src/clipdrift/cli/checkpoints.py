@@ -49,7 +49,9 @@ def evaluate(
     makes its numbers mislead (adapters that do not act, another activation, ...).
     """
     from clipdrift.checkpoint.find import kind_of
+    from clipdrift.devices import limit_threads
 
+    limit_threads()
     if kind_of(folder) == "run":
         given = {"--spec": spec, "--baseline": baseline, "--images": images}
         if got := [name for name, value in given.items() if value is not None]:

@@ -35,7 +35,8 @@ Workers = Annotated[
         "--jobs",
         "-j",
         min=1,
-        help="at once; default: local: one per GPU, else per core; ray: what has room; slurm: all",
+        help="at once; default: local: one per GPU, else what cores have room for; ray: what has "
+        "room; slurm: all",
     ),
 ]
 LocalDevice = Annotated[
@@ -56,7 +57,8 @@ Cpus = Annotated[
     typer.Option(
         "--cpus-per-run",
         min=1,
-        help="cores and threads; default: local: its share of the cores; ray, slurm: 1",
+        help="cores and threads; default: local: $OMP_NUM_THREADS, else its share of the cores; "
+        "ray, slurm: 1",
     ),
 ]
 Gpus = Annotated[

@@ -65,11 +65,13 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
     from clipdrift.conditions import validation_warnings
     from clipdrift.data.cache import default_cache_dir
+    from clipdrift.devices import limit_threads
     from clipdrift.materials import load_materials
     from clipdrift.plan import require_fit
     from clipdrift.reading.model import not_read
 
     spec = load_spec(spec_file)
+    limit_threads()
     materials = load_materials(
         spec,
         cache_dir=cache or default_cache_dir(),
@@ -152,6 +154,7 @@ def plan(
         }
         say_json(shown)
         return
+    _tell_crowded()
     console = Terminal()
     console.print(run_table(runs))
     console.print(audit_table(audit(spec)))
@@ -224,6 +227,8 @@ def run(
     study = StudyFolder(folder)
     rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
     say(*words)
+    if executor is Kind.local:
+        _tell_crowded()
     try:
         with interruptions():
             with StudyProgress(Terminal()) as progress:
@@ -250,6 +255,13 @@ def run(
         say(f"failed: {run_id}: {reason}")
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _tell_crowded() -> None:
+    from clipdrift.devices import crowded
+
+    if busy := crowded():
+        say(busy, err=True)
 
 
 def _last_words(text: str) -> None:

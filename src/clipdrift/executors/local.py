@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipdrift.devices import available_cores, every_device
+from clipdrift.devices import cpu_shares, every_device
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import ATTEMPTS, Event, Program
 from clipdrift.executors.process import STOP_SECONDS, how_it_ended, no_progress, start
@@ -37,12 +37,12 @@ class LocalExecutor:
     """Processes of this machine, one device each.
 
     Args:
-        workers: processes at once; default: one per GPU, or one per core on a CPU.
+        workers: processes at once; default: one per GPU; on a CPU as many as cores have room for.
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         run_timeout: seconds without a sign of progress after which a worker is killed and its run
             tried again. Signs come every few seconds of training and after each reading.
-        cpus: threads of a worker; default: its share of the cores. Records of one number of
-            threads are equal bit for bit, whatever the number of workers.
+        cpus: threads of a worker; default: OMP_NUM_THREADS, else its share of the cores. Records of
+            one number of threads are equal bit for bit, whatever the number of workers.
     """
 
     workers: int | None = None
@@ -57,8 +57,8 @@ class LocalExecutor:
             ExecutorError: if workers cannot even start.
         """
         devices = every_device(self.device)
-        n_workers = self.workers or (available_cores() if devices == ("cpu",) else len(devices))
-        threads = self.cpus or max(1, available_cores() // n_workers)
+        asked = self.workers or (None if devices == ("cpu",) else len(devices))
+        n_workers, threads = cpu_shares(asked, self.cpus)
         return _LocalWorkers(program, n_workers, devices, threads, self.run_timeout).run(keys)
 
 
