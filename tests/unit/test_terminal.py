@@ -15,18 +15,24 @@ from pathlib import Path
 import pytest
 import yaml
 from report_study import study_folder
-from small_study import TEXT
+from small_study import TEXT, study
 from synthetic_records import synthetic_records
 
 import clipdrift.cli
+from clipdrift.analysis.budget import budget
+from clipdrift.analysis.choose import choose
 from clipdrift.checkpoint.checks import Finding
 from clipdrift.cli import main
 from clipdrift.cli.checkpoint_tables import findings_table
+from clipdrift.cli.choice_tables import choice_text
 from clipdrift.cli.progress import StudyProgress
-from clipdrift.cli.terminal import Terminal
+from clipdrift.cli.tables import audit_table, cell_table, dataset_table, run_table
+from clipdrift.cli.terminal import Sheet, Terminal
 from clipdrift.errors import printable
 from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
+from clipdrift.spec import expand
+from clipdrift.spec.audit import audit
 
 PLANTED = (
     "\x1b[31m",  # a colour
@@ -210,3 +216,48 @@ def test_nothing_is_printed_but_by_the_one_module() -> None:
         tree = ast.parse(path.read_text())
         calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
         assert not calls & {"print", "typer.echo", "Console", "Table", "sys.stdout.write"}, path
+
+
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Sheet]]:
+    """What commands print in tables, of a study with long names."""
+    records = synthetic_records(targets=("land-cover",), methods=("full_ft", "lora-rank-8"))
+    folder = study_folder(tmp_path_factory.mktemp("wide") / "study", records)
+    found = choose(folder, budget(min_retention=90), targets=[], transfers=[], top=5)
+    spec = study(learning_rates=[1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4])
+    return {
+        "choose": [part for part in choice_text(found.rows, []) if isinstance(part, Sheet)],
+        "run": [cell_table(json.loads(folder.analysis_path.read_text()))],
+        "plan": [run_table(expand(spec, precision="float32")), audit_table(audit(spec))],
+        "datasets": [dataset_table()],
+        "evaluate": [
+            findings_table("a", [Finding("adapters active", "ok", "all 1,234 keys " * 9)])
+        ],
+    }
+
+
+@pytest.mark.parametrize("width", [25, 40, 60, 80, 120, None])
+@pytest.mark.parametrize("command", ["choose", "run", "plan", "datasets", "evaluate"])
+def test_no_number_is_cut_or_broken_however_narrow(
+    sheets: dict[str, list[Sheet]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    width: int | None,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert sheets[command]
+    for sheet in sheets[command]:
+        out = io.StringIO()
+        Terminal(file=out, **({} if width is None else {"width": width})).print(sheet)
+        said = out.getvalue()
+        assert "…" not in said
+        assert max(map(len, said.splitlines())) <= (width or 10_000)
+        for column in sheet.columns:
+            for cell in map(str, column.cells):
+                numbers = [word for word in cell.split() if any(map(str.isdigit, word))]
+                for number in [cell] if cell[:1].isdigit() and len(cell) < 15 else numbers:
+                    assert number in said or len(number) > 20, (number, said)
+        if width is None:  # a pipe: one line for each row
+            rows = list(zip(*(map(str, column.cells) for column in sheet.columns), strict=True))
+            lines = said.splitlines()
+            assert all(any(all(c in line for c in row) for line in lines) for row in rows)

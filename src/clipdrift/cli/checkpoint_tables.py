@@ -20,7 +20,7 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Sheet:
     """One row per check."""
     table = Sheet(title)
     for name in ("check", "", "found"):
-        table.column(name)
+        table.column(name, wraps=name == "found")
     for finding in findings:
         row = (finding.check, finding.status, finding.text)
         table.row(*row, style=STYLES[finding.status])

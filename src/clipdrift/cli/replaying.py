@@ -65,7 +65,9 @@ def _table(rows: Sequence[Row]) -> Sheet:
     title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}{bound}"
     table = Sheet(title, title_justify="left")
     for name in COLUMNS:
-        table.column(name, right=name not in {"target", "method", "verdict"})
+        table.column(
+            name, right=name not in {"target", "method", "verdict"}, wraps=name == "verdict"
+        )
     for row in rows:
         table.row(
             row["target"] or "all",

@@ -66,7 +66,7 @@ def audit_table(rows: Sequence[AuditRow]) -> Sheet:
     """The matchedness audit of a study."""
     table = Sheet("Matchedness audit")
     for name in ("factor", "value", "between matched runs"):
-        table.column(name)
+        table.column(name, wraps=name == "value")
     for row in rows:
         style = "bold red" if row.status == "leak" else ""
         table.row(row.factor, row.value, row.status, style=style)
@@ -77,7 +77,7 @@ def run_table(runs: Sequence[RunConfig]) -> Sheet:
     """How many runs there are by target and method, and at which rates."""
     table = Sheet("Runs")
     for name in ("target", "method", "role", "learning rates", "runs"):
-        table.column(name, right=name == "runs")
+        table.column(name, right=name == "runs", wraps=name == "learning rates")
     groups: dict[tuple[str, ...], list[float]] = {}
     for run in runs:
         key: tuple[str, ...] = (run.target.name, run.method.name, run.method.role)
@@ -99,7 +99,7 @@ def dataset_table() -> Sheet:
     entries, cached = catalogue(), _cached_datasets()
     table = Sheet("Datasets")
     for name in ("builtin", "what", "classes", "source", "here"):
-        table.column(name, right=name == "classes")
+        table.column(name, right=name == "classes", wraps=name in {"what", "source"})
     for name in known_names():
         if name in entries:
             e = entries[name]

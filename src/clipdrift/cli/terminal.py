@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from clipdrift.errors import ClipdriftError, printable, told
+
+NO_WIDTH = 10_000
+"""Columns of what has no width."""
 
 
 def say(*lines: str, err: bool = False) -> None:
@@ -40,10 +46,15 @@ def line(text: str, style: str = "") -> Text:
 
 
 class Terminal(Console):
-    """A console that takes text as text: no markup, no emoji codes, no control characters."""
+    """A console that takes text as text: no markup, no emoji codes, no control characters.
+
+    Into a file or a pipe, which have no width of their own, a row of a table is a line.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+        if "width" not in options and "COLUMNS" not in os.environ and not self.is_terminal:
+            self.width = NO_WIDTH
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -57,18 +68,69 @@ class Terminal(Console):
 
 
 class Sheet(Table):
-    """A table whose texts are plain."""
+    """A table of plain texts that is never cut: too narrow a terminal gets a line for each cell."""
 
     def __init__(self, title: str = "", **options: Any) -> None:
         super().__init__(title=line(title) if title else None, **options)
+        self.wraps: list[bool] = []
 
-    def column(self, name: str, *, right: bool = False) -> None:
-        """Add a column; `right` for numbers."""
+    def column(self, name: str, *, right: bool = False, wraps: bool = False) -> None:
+        """Add a column; `right` for numbers; `wraps` for sentences, which may take more lines."""
         self.add_column(line(name), justify="right" if right else "left")
+        self.wraps.append(wraps)
 
     def row(self, *cells: str, style: str = "") -> None:
         """Add a row."""
         self.add_row(*map(line, cells), style=style)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = self._widths(console, options)
+        if widths is not None:
+            for column, width in zip(self.columns, widths, strict=True):
+                column.width = width
+            yield from super().__rich_console__(console, options)
+            return
+        if self.title:
+            yield self.title
+        yield from self._as_lines()
+        if self.caption:
+            yield self.caption
+
+    def _widths(self, console: Console, options: ConsoleOptions) -> list[int] | None:
+        """A width for each column so that only headings and sentences are broken, at spaces.
+
+        None where there is no room for that.
+        """
+        least, most = [], []
+        for column, wraps in zip(self.columns, self.wraps, strict=True):
+            column.width = None
+            cells = [str(cell) for cell in column.cells]
+            whole = [word for cell in cells for word in (cell.split() if wraps else [cell])]
+            heading = str(column.header)
+            least.append(max(map(cell_len, [*heading.split(), *whole]), default=0))
+            most.append(max(map(cell_len, [heading, *cells])))
+        room = options.update_width(NO_WIDTH)
+        frame = Measurement.get(console, room, self).maximum - sum(most)
+        spare = options.max_width - frame - sum(least)
+        if spare < 0:
+            return None
+        for i in sorted(range(len(least)), key=lambda i: most[i] - least[i]):
+            more = min(spare, most[i] - least[i])
+            least[i], spare = least[i] + more, spare - more
+        return least
+
+    def _as_lines(self) -> Iterator[Table]:
+        """The cells of each row under each other, with the names of their columns."""
+        columns = [(str(column.header), list(column.cells)) for column in self.columns]
+        for i, row in enumerate(self.rows):
+            lines = Table.grid(padding=(0, 1, 0, 0))
+            lines.add_column()
+            lines.add_column(overflow="fold")
+            for name, cells in columns:
+                lines.add_row(line(name), cells[i])
+            lines.style = row.style or ""
+            yield lines
+            yield Table.grid()
 
 
 def guarded(call: Callable[[], Any]) -> int:
