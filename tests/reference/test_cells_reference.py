@@ -13,7 +13,7 @@ from clipdrift.analysis import cells, dose, frontier, grid, operating
 from clipdrift.analysis.crossed import binomial
 from clipdrift.analysis.frame import metric_columns, runs_frame
 from clipdrift.analysis.influence import Images
-from clipdrift.analysis.intervals import t_ci
+from clipdrift.analysis.intervals import of_share, t_ci
 
 RETENTION = "transfer.cifar100.retention_pct"
 CELL = ["target", "method", "learning_rate"]
@@ -30,7 +30,9 @@ def test_cells_agree_with_pandas_and_scipy() -> None:
         assert row["n"] == len(own) == 5
         assert row["mean"] == pytest.approx(own.mean(), rel=1e-12)
         assert row["sd"] == pytest.approx(own.std(ddof=1), rel=1e-9)
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-9)
+        if row["metric"].endswith("accuracy"):
+            low, high = on_log_odds(low, high)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-8)
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -70,6 +72,34 @@ def test_values_equal_but_for_rounding_have_no_interval() -> None:
     assert t_ci(x) == (None, None)
 
 
+def on_log_odds(low: float, high: float) -> tuple[float, float]:
+    """The interval of a share by its odds, the slope of the log odds read off numerically."""
+
+    def log_odds(p: float) -> float:
+        return float(np.log(p / (1 - p)))
+
+    mean, half = (low + high) / 2, (high - low) / 2
+    slope = (log_odds(mean + 1e-6) - log_odds(mean - 1e-6)) / 2e-6
+    odds = [np.exp(log_odds(mean) + sign * slope * half) for sign in (-1, 1)]
+    return odds[0] / (1 + odds[0]), odds[1] / (1 + odds[1])
+
+
+def test_accuracies_that_lean_to_the_low_side_are_covered() -> None:
+    """Seeds of a mean accuracy of 90 % and an SD of 6 points, normal in the probit."""
+    spread = 0.345
+    middle = stats.norm.ppf(0.9) * (1 + spread**2) ** 0.5
+    seeds = stats.norm.cdf(middle + spread * np.random.default_rng(0).normal(size=(2000, 5)))
+    assert seeds.std() == pytest.approx(0.06, abs=0.002)
+    held, plain = [], []
+    for own in seeds:
+        low, high = stats.t.interval(0.95, 4, own.mean(), stats.sem(own))
+        plain.append(low <= 0.9 <= high)
+        low, high = of_share(t_ci(own), float(own.mean()))
+        held.append(low <= 0.9 <= high)
+    assert np.mean(plain) < 0.925
+    assert np.mean(held) > 0.935
+
+
 def test_intervals_of_accuracy_and_retention_draw_images_too() -> None:
     records = [with_images(record, 300) for record in synthetic_records(rates=(1e-5, 1e-4))]
     images, runs = Images(records), runs_frame(records)
@@ -83,7 +113,8 @@ def test_intervals_of_accuracy_and_retention_draw_images_too() -> None:
         found = influence.crossed()
         assert found.mean == pytest.approx(row["mean"], rel=1e-9)
         assert (row["n_images"], row["image_se"]) == (300, found.image_se)
-        assert (row["ci_low"], row["ci_high"]) == tuple(found.ci)
+        ends = on_log_odds(*found.ci) if row["metric"].endswith("accuracy") else found.ci
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(ends), rel=1e-8)
         assert row["interval_over"] == "seeds and images"
     by_cell = {(r["target"], r["method"], r["lr"], r["metric"]): r for r in rows}
     for row in operating.rows(runs, images=images):

@@ -14,7 +14,7 @@ from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES, Crossed, binomia
 from clipdrift.analysis.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.frame import CELL_KEY, in_order, metric_columns
 from clipdrift.analysis.influence import NOT_RECORDED, Images
-from clipdrift.analysis.intervals import ROUNDING, Interval
+from clipdrift.analysis.intervals import ROUNDING, Interval, of_share
 from clipdrift.analysis.signals import Floats, column
 
 Positions = NDArray[np.intp]
@@ -54,8 +54,9 @@ def rows(
 
     The interval of a mean draws seeds and images: see `crossed`. Where a metric is no mean over
     labelled images, or they are not known, it is mean +- t_{(1+level)/2, n-1} SD / sqrt(n), SD
-    with ddof 1, over seeds alone. `interval_over` says which. Both are over the runs in which the
-    metric is defined. Diverged runs are not in the frame.
+    with ddof 1, over seeds alone. `interval_over` says which. That of an accuracy is taken on its
+    log odds (`of_share`). Both are over the runs in which the metric is defined. Diverged runs are
+    not in the frame.
 
     Args:
         frame: one row per finished run.
@@ -93,6 +94,8 @@ def reached(
         both = told.error is not None
         if told.error is not None:
             ends = told.error.ci
+        if metric.endswith("accuracy"):
+            ends = of_share(ends, float(found.mean[i]))
         reasons = [why_incomplete(n, len(ids), float(found.sd[i])), told.reason]
         yield {
             "metric": metric,

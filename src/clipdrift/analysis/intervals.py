@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import expit, logit, stdtr, stdtrit
 
 Floats = NDArray[np.float64]
 # Equal values vary by rounding: below this share of the values themselves a spread is zero.
@@ -77,6 +77,28 @@ def t_test(values: ArrayLike) -> TTest:
     return TTest(mean, se, df)
 
 
+def of_share(ends: Interval, mean: float) -> Interval:
+    """The interval mean -+ h of a share, taken on its log odds: within 0 and 1, longer to 1/2.
+
+    log odds(mean) -+ h / (mean (1 - mean)), by the delta method, and back. Accuracies of seeds near
+    1 lean to the low side, and mean -+ h then lies too high: at 0.9 with an SD of 0.06 it holds the
+    truth in 92 of 100 studies.
+
+    Args:
+        ends: undefined, or of a mean above 0 and below 1.
+
+    Reference: Agresti (2013), Categorical Data Analysis, section 3.1.6.
+
+    >>> low, high = of_share(Interval(0.8, 1.0), 0.9)
+    >>> round(low, 3), round(high, 3), of_share(UNDEFINED, 0.9) == UNDEFINED
+    (0.748, 0.965, True)
+    """
+    if ends.low is None or ends.high is None or not 0 < mean < 1:
+        return ends
+    middle, half = logit(mean), (ends.high - ends.low) / 2 / (mean * (1 - mean))
+    return Interval(float(expit(middle - half)), float(expit(middle + half)))
+
+
 def delete_one(n: int) -> Floats:
     """Weights of n seeds: all of them, then all but the first, all but the second, ...
 
@@ -133,6 +155,7 @@ __all__ = [
     "TTest",
     "delete_one",
     "jackknife",
+    "of_share",
     "t_ci",
     "t_test",
 ]
