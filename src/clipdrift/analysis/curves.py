@@ -118,7 +118,7 @@ def sensitivity(x: Floats, y: Floats, place: float) -> tuple[Floats, Floats]:
     stay = nothing[:, :1]
     moved_x = knots[:, None] + across * np.hstack([stay, steps, nothing])
     moved_y = values[:, :, None] + up[:, None] * np.hstack([stay, nothing, steps])[:, None]
-    found = Curve(moved_x, moved_y).at(place)
+    found = _hermite(moved_x, moved_y, _slopes(moved_x, moved_y), place)
     slopes = (found[:, 1:] - found[:, :1]) / STEP
     # A knot is the mean of its points: each moves it by its share.
     share = np.zeros((len(knots), len(x)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -54,8 +55,13 @@ def fits(runs: pd.DataFrame, fraction: float = UNDERFIT_FRACTION) -> dict[Cell, 
 def _means(part: pd.DataFrame, name: str) -> dict[Cell, float]:
     """Mean of a column by cell; NaN where no run has it."""
     values = column(part, name) if name in part else np.full(len(part), np.nan)
-    found = part.assign(value=values).groupby(CELL_KEY, sort=True)["value"].mean()
-    return dict(zip(found.index.tolist(), found.tolist(), strict=True))
+    found: dict[Cell, list[float]] = {}
+    for cell, value in zip(
+        zip(*map(part.get, CELL_KEY), strict=True), values.tolist(), strict=True
+    ):
+        found.setdefault(cell, []).append(value)
+    known = {cell: [v for v in own if not np.isnan(v)] for cell, own in sorted(found.items())}
+    return {cell: fmean(own) if own else np.nan for cell, own in known.items()}
 
 
 def _highest(values: Iterable[float]) -> float:

@@ -35,11 +35,18 @@ VIEWS = (
 def tensor(
     runs: pd.DataFrame, rates: Sequence[float], seeds: Sequence[int], columns: Sequence[str]
 ) -> Floats:
-    """(n_rates, n_seeds, n_columns); NaN where there is no value; repeated runs averaged."""
-    data = pd.DataFrame({name: column(runs, name) for name in columns})
-    means = data.groupby([runs["learning_rate"], runs["seed"]]).mean()
-    grid = pd.MultiIndex.from_product([rates, seeds])
-    table = means.reindex(grid).to_numpy(dtype=np.float64)
+    """(n_rates, n_seeds, n_columns); NaN where there is no value; repeated runs averaged.
+
+    rates, seeds: those of the runs, rising.
+    """
+    values = np.column_stack([column(runs, name) for name in columns])
+    places = np.searchsorted(rates, runs["learning_rate"]) * len(seeds)
+    places += np.searchsorted(seeds, runs["seed"])
+    defined = np.isfinite(values)
+    total, count = np.zeros((2, len(rates) * len(seeds), len(columns)))
+    np.add.at(total, places, np.where(defined, values, 0.0))
+    np.add.at(count, places, defined)
+    table = np.where(count > 0, total / np.maximum(count, 1), np.nan)
     return table.reshape(len(rates), len(seeds), len(columns))
 
 
