@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.crossed import SEEDS
 from clipdrift.analysis.frame import in_order, metric_columns
 from clipdrift.analysis.intervals import t_test
 from clipdrift.analysis.method_curves import tensor
@@ -18,7 +19,8 @@ def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[dict[str, Any]]:
     """Spearman correlation of every metric with learning rate within a seed, its mean over seeds.
 
     rho of a seed is over its runs at three rates or more; p and interval are Student's t over the
-    seeds. Where rho is the same in every seed, 1 or -1 nearly always, there is neither.
+    seeds, of these images: they are not drawn. Where rho is the same in every seed, 1 or -1 nearly
+    always, there is neither.
 
     Args:
         frame: one row per finished run.
@@ -26,7 +28,7 @@ def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[dict[str, Any]]:
 
     Returns:
         One dict per backbone, target, method and metric: `backbone, target, role, method, metric,
-        n, n_lrs, n_seeds (with a rho), spearman_rho, p, ci_low, ci_high, reason`.
+        n, n_lrs, n_seeds (with a rho), spearman_rho, p, ci_low, ci_high, interval_over, reason`.
 
     Reference: Spearman (1904), American Journal of Psychology 15(1); Student (1908).
     """
@@ -51,7 +53,7 @@ def _row(values: Floats, rhos: Floats, level: float) -> dict[str, Any]:
         "n": int(there.sum()),
         "n_lrs": int(there.any(axis=1).sum()),
         "n_seeds": int(used.size),
-        **dict.fromkeys(["spearman_rho", "p", "ci_low", "ci_high", "reason"]),
+        **dict.fromkeys(["spearman_rho", "p", "ci_low", "ci_high", "interval_over", "reason"]),
     }
     if not used.size:
         most = int(there.sum(axis=0).max(initial=0))
@@ -62,6 +64,7 @@ def _row(values: Floats, rhos: Floats, level: float) -> dict[str, Any]:
     low, high = test.interval(level)
     if low is not None and high is not None:
         low, high = max(low, -1.0), min(high, 1.0)
+        row["interval_over"] = SEEDS
     tests = {"spearman_rho": test.value, "p": test.p, "ci_low": low, "ci_high": high}
     return {**row, **tests, "reason": test.reason}
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.crossed import SEEDS
 from clipdrift.analysis.intervals import delete_one, jackknife
 from clipdrift.analysis.pairs import method_pairs
 from clipdrift.analysis.ranks import Floats
@@ -33,6 +34,7 @@ _EMPTY: dict[str, Any] = dict.fromkeys(
         "direct",
         "direct_ci_low",
         "direct_ci_high",
+        "interval_over",
         "total",
         "proportion_mediated",
         "vanishing_rho",
@@ -69,7 +71,7 @@ def rows(
     drift = . + a M + . log10 lr, retention = . + c' M + b drift + . log10 lr, and
     retention = . + c M + . log10 lr. Indirect = a b, direct = c', total = c = a b + c' (exact for
     least squares). Intervals by leaving out one seed at a time, all its runs together, with t on
-    one degree of freedom less than there are seeds.
+    one degree of freedom less than there are seeds; images are not drawn.
 
     Sensitivity: let rho be the correlation between the errors of the first two models, 0 if nothing
     unmeasured moves both. The indirect effect vanishes at rho = the correlation of drift and
@@ -83,10 +85,10 @@ def rows(
     Returns:
         One dict per backbone, target, pair of methods, mediator (`drift.*`) and outcome: `backbone,
         target, method_a, method_b, mediator, outcome, n, n_seeds, path_a, path_b, indirect,
-        indirect_ci_low, indirect_ci_high, direct, direct_ci_low, direct_ci_high, total,
-        proportion_mediated, vanishing_rho, assumptions, reason`. Effects on retention in percentage
-        points. `proportion_mediated` is null where direct and indirect effect have opposite signs:
-        there it is no proportion.
+        indirect_ci_low, indirect_ci_high, direct, direct_ci_low, direct_ci_high, interval_over,
+        total, proportion_mediated, vanishing_rho, assumptions, reason`. Effects on retention in
+        percentage points. `proportion_mediated` is null where direct and indirect effect have
+        opposite signs: there it is no proportion.
 
     Reference: Imai, Keele & Yamamoto (2010), Statistical Science 25(1), theorem 4, with the
         learning rate as covariate and without interaction.
@@ -178,6 +180,7 @@ def _result(found: Effects, least_seeds: int, level: float) -> dict[str, Any]:
         "indirect": indirect,
         **dict(zip(("indirect_ci_low", "indirect_ci_high"), along.interval(level), strict=True)),
         **dict(zip(("direct_ci_low", "direct_ci_high"), beside.interval(level), strict=True)),
+        "interval_over": None if along.se is None and beside.se is None else SEEDS,
         "proportion_mediated": indirect / total if same_sign else None,
         "reason": along.reason or beside.reason,
     }

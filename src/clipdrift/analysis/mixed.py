@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from clipdrift.analysis.crossed import SEEDS
 from clipdrift.analysis.signals import (
     LOG_LR,
     Floats,
@@ -64,13 +65,13 @@ def rows(
     middle of the grid. `method[b]:log10_lr` is by how much more the metric changes for b per
     factor of ten in learning rate: the interaction the design is made for.
 
-    Seeds are the sample: y_g = X_g (beta + b_g) + e_g, where b_g, of any covariance, lets every
-    term differ between seeds. Where each seed g has the same runs, the estimate is the mean of the
-    seeds' own least squares, its error their SD / sqrt(G), and t on G - 1 degrees of freedom is
-    exact under normality ("random_coefficients"). Otherwise least squares over all runs, with CR2
-    errors over seeds and Satterthwaite degrees of freedom ("ols_cr2"), of which the first is the
-    special case. A random intercept alone would count each rate of a seed as a replicate of how
-    the methods differ.
+    Seeds are the sample, the images are these: y_g = X_g (beta + b_g) + e_g, where b_g, of any
+    covariance, lets every term differ between seeds. Where each seed g has the same runs, the
+    estimate is the mean of the seeds' own least squares, its error their SD / sqrt(G), and t on G -
+    1 degrees of freedom is exact under normality ("random_coefficients"). Otherwise least squares
+    over all runs, with CR2 errors over seeds and Satterthwaite degrees of freedom ("ols_cr2"), of
+    which the first is the special case. A random intercept alone would count each rate of a seed as
+    a replicate of how the methods differ.
 
     Args:
         frame: one row per finished run.
@@ -79,10 +80,10 @@ def rows(
 
     Returns:
         One dict per backbone, metric and term: `backbone, metric, term, interaction (bool: method
-        x log10 lr), estimate, se, statistic, df, p, ci_low, ci_high, model, model_reason, seed_sd
-        (of the term over seeds; null under ols_cr2), n, n_seeds, reason`. Estimates in the
-        metric's unit, per factor of ten for terms with log10_lr. One row with nulls and a reason
-        where the model cannot be fitted.
+        x log10 lr), estimate, se, statistic, df, p, ci_low, ci_high, interval_over, model,
+        model_reason, seed_sd (of the term over seeds; null under ols_cr2), n, n_seeds, reason`.
+        Estimates in the metric's unit, per factor of ten for terms with log10_lr. One row with
+        nulls and a reason where the model cannot be fitted.
 
     Reference: Laird & Ware (1982), Biometrics 38(4), for the model; Bell & McCaffrey (2002), Survey
     Methodology 28(2), and Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36(4), for CR2.
@@ -149,6 +150,7 @@ _EMPTY: dict[str, Any] = {
     "term": None,
     "interaction": None,
     **dict.fromkeys(["estimate", "se", "statistic", "df", "p", "ci_low", "ci_high"]),
+    "interval_over": None,
     **dict.fromkeys(["model", "model_reason", "seed_sd", "n", "n_seeds", "reason"]),
 }
 
@@ -267,6 +269,7 @@ def _row(found: Fit, term: int, metric: int, fuzz: float, level: float) -> dict[
         "p": float(2 * stdtr(df, -abs(t))),
         "ci_low": estimate - half,
         "ci_high": estimate + half,
+        "interval_over": SEEDS,
         "seed_sd": se * (df + 1) ** 0.5 if found.balanced else None,
     }
 

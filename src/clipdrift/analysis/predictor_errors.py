@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.analysis.crossed import SEEDS
 from clipdrift.analysis.intervals import ROUNDING, UNDEFINED, TTest, delete_one, jackknife
 from clipdrift.analysis.ranks import Floats, centred_ranks, correlate_centred, sum_of_squares
 from clipdrift.analysis.signals import LOG_LR, Signal
@@ -19,7 +20,7 @@ REFERENCES = ("drift.cka_mean", "drift.cka", LOG_LR)
 NOT_SURE: dict[str, Any] = dict.fromkeys(
     [
         *("n_seeds", "p", "ci_low", "ci_high"),
-        *("reference", "gap", "gap_ci_low", "gap_ci_high", "reason"),
+        *("interval_over", "reference", "gap", "gap_ci_low", "gap_ci_high", "reason"),
     ]
 )
 """What there is to say of a correlation that is undefined."""
@@ -77,6 +78,7 @@ class Errors:
             "p": test.p,
             "ci_low": None if low is None else float(np.tanh(low)),
             "ci_high": None if high is None else float(np.tanh(high)),
+            "interval_over": None if low is None and ends.low is None else SEEDS,
             "reference": self.reference,
             "gap": gap.value if gap else None,
             "gap_ci_low": ends.low,

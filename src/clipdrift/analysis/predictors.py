@@ -39,6 +39,7 @@ def rows(
 
     p and interval of the overall rho are of this grid of targets, methods and rates, seeds being
     the sample: t on Fisher's z = artanh(rho), its error found by leaving out one seed at a time.
+    They are of these images too: images are not drawn.
     `gap` is |rho| less that of a reference signal read at the same moment, over the runs in which
     both are defined; its interval likewise, on rho.
 
@@ -49,8 +50,8 @@ def rows(
 
     Returns:
         One dict per backbone, outcome, signal and moment, with keys `backbone, signal, when,
-        outcome, n, n_seeds, spearman_overall, p, ci_low, ci_high, reference, gap, gap_ci_low,
-        gap_ci_high, within_target_mean_abs, n_targets, within_group_mean_abs,
+        outcome, n, n_seeds, spearman_overall, p, ci_low, ci_high, interval_over, reference, gap,
+        gap_ci_low, gap_ci_high, within_target_mean_abs, n_targets, within_group_mean_abs,
         within_group_mean_signed, n_groups, reason`. rho in [-1, 1].
 
     Reference: Spearman (1904), American Journal of Psychology 15(1); Fisher (1921), Metron 1, for
