@@ -5,6 +5,8 @@ right where mu[m, r] + u[g] + v[m, r, g] + b[i] + c[m, i] + e[m, r, g, i] > 0, a
 So its accuracy over all seeds and images there are is Phi(mu / S), S^2 the sum of the variances;
 over all seeds on the images at hand it is the mean over them of Phi((mu + b + c) / s).
 
+A `Kind` says what the accuracies are, and how far seeds lie apart.
+
 A study of `readings` has numbers that no image is behind: drift and retention of every run are a
 mean of its cell with an error of the seed and one of the run.
 """
@@ -24,16 +26,40 @@ from clipdrift.analysis.influence import Images
 
 Floats = NDArray[np.float64]
 METHODS, RATES = ("bitfit", "full_ft", "lora"), (1e-6, 5e-6, 1e-5, 5e-5)
-SEED_SD, RUN_SD, IMAGE_SD, METHOD_IMAGE_SD, NOISE_SD = 0.04, 0.08, 1.0, 0.4, 1.0
-OF_SEEDS = NOISE_SD**2 + SEED_SD**2 + RUN_SD**2
-OF_ALL = OF_SEEDS + IMAGE_SD**2 + METHOD_IMAGE_SD**2
+SEED_SD, IMAGE_SD, METHOD_IMAGE_SD, NOISE_SD = 0.04, 1.0, 0.4, 1.0
 TARGET = np.array([[0.75, 0.84, 0.88, 0.86], [0.80, 0.86, 0.90, 0.915], [0.70, 0.82, 0.89, 0.91]])
 TRANSFER = np.array([[0.60, 0.57, 0.50, 0.40], [0.59, 0.53, 0.43, 0.28], [0.61, 0.60, 0.56, 0.47]])
 UNTOUCHED = 0.62
+
+
+class Kind(NamedTuple):
+    """Accuracy of each method at each rate on target and transfer set; SD between runs."""
+
+    target: Floats
+    transfer: Floats
+    run_sd: float
+    doses: Floats
+
+    @property
+    def of_seeds(self) -> float:
+        """Variance of a run on one image."""
+        return NOISE_SD**2 + SEED_SD**2 + self.run_sd**2
+
+    @property
+    def of_all(self) -> float:
+        return self.of_seeds + IMAGE_SD**2 + METHOD_IMAGE_SD**2
+
+
+DOSES = -0.3 * np.arange(len(METHODS))
+USUAL = Kind(TARGET, TRANSFER, 0.08, DOSES)
+ALIKE = Kind(np.tile(TARGET[:1], (3, 1)), np.tile(TRANSFER[:1], (3, 1)), 0.08, 0 * DOSES)
+"""No method differs from another: what is told apart is told wrongly."""
+APART = Kind(TARGET, TRANSFER, 0.53, DOSES)
+"""An accuracy of 90 % has an SD of 6 points over seeds, skewed."""
 KEPT, ACCURACY, BASELINE = (
     f"transfer.photos.{field}" for field in ("retention_pct", "accuracy", "baseline_accuracy")
 )
-SETS = {"val_accuracy": TARGET, "test_accuracy": TARGET, ACCURACY: TRANSFER}
+VAL, TEST = "val_accuracy", "test_accuracy"
 MOVED = "drift.weight_drift_rel"
 CHUNK = 20_000_000
 """Images judged at a time."""
@@ -53,7 +79,7 @@ class Photographs(NamedTuple):
 
 
 def photographs(
-    rng: np.random.Generator, studies: int, seeds: int, images: int
+    rng: np.random.Generator, studies: int, seeds: int, images: int, kind: Kind = USUAL
 ) -> Iterator[Photographs]:
     """Studies of three methods at four rates, with as many validation, test and transfer images.
 
@@ -61,22 +87,25 @@ def photographs(
     """
     step = max(1, CHUNK // (len(METHODS) * len(RATES) * seeds * images))
     for start in range(0, studies, step):
-        yield _photographs(rng, range(start, min(start + step, studies)), seeds, images)
+        yield _photographs(rng, range(start, min(start + step, studies)), seeds, images, kind)
 
 
 Columns = dict[str, Floats]
 
 
-def _photographs(rng: np.random.Generator, studies: range, seeds: int, images: int) -> Photographs:
+def _photographs(
+    rng: np.random.Generator, studies: range, seeds: int, images: int, kind: Kind
+) -> Photographs:
     shape = (len(studies), len(METHODS), len(RATES), seeds)
-    lean = SEED_SD * rng.normal(size=(*shape[:1], 1, 1, seeds)) + RUN_SD * rng.normal(size=shape)
-    moved = _movement(rng, shape)
+    lean = SEED_SD * rng.normal(size=(*shape[:1], 1, 1, seeds))
+    lean = lean + kind.run_sd * rng.normal(size=shape)
+    moved = _movement(rng, shape, kind.doses)
     read: Columns = {MOVED: moved.values}
     known: Columns = {MOVED: moved.of_cells}
     everything: Columns = {MOVED: moved.of_cells}
     hits: dict[str, NDArray[np.bool_]] = {}
-    for name, accuracy in SETS.items():
-        right, chance, hard = _read(rng, lean, accuracy, images)
+    for name, accuracy in ((VAL, kind.target), (TEST, kind.target), (ACCURACY, kind.transfer)):
+        right, chance, hard = _read(rng, lean, accuracy, images, kind)
         hits[name] = right
         read[name], known[name] = right.mean(axis=-1), chance
         everything[name] = np.broadcast_to(accuracy[..., None], known[name].shape)
@@ -92,14 +121,14 @@ def _photographs(rng: np.random.Generator, studies: range, seeds: int, images: i
 
 
 def _read(
-    rng: np.random.Generator, lean: Floats, accuracy: Floats, images: int
+    rng: np.random.Generator, lean: Floats, accuracy: Floats, images: int, kind: Kind
 ) -> tuple[NDArray[np.bool_], Floats, Floats]:
     """Which images each run gets right, (*runs, images); mean of each cell; how easy images are."""
     studies = len(lean)
     easy = IMAGE_SD * rng.normal(size=(studies, 1, 1, images))
     own = METHOD_IMAGE_SD * rng.normal(size=(studies, len(METHODS), 1, images))
-    middle = (ndtri(accuracy) * np.sqrt(OF_ALL))[..., None] + easy + own
-    chance = ndtr(middle / np.sqrt(OF_SEEDS)).mean(axis=-1, keepdims=True)
+    middle = (ndtri(accuracy) * np.sqrt(kind.of_all))[..., None] + easy + own
+    chance = ndtr(middle / np.sqrt(kind.of_seeds)).mean(axis=-1, keepdims=True)
     noise = rng.standard_normal((*lean.shape, images), dtype=np.float32)
     return noise > -(middle[..., None, :] + lean[..., None]).astype(np.float32), chance, easy
 
@@ -131,9 +160,9 @@ class Movement(NamedTuple):
     of_cells: Floats
 
 
-def _movement(rng: np.random.Generator, shape: tuple[int, ...]) -> Movement:
+def _movement(rng: np.random.Generator, shape: tuple[int, ...], doses: Floats) -> Movement:
     """Relative weight movement, log-normal around a dose that grows with the rate."""
-    dose = -3 + 0.5 * np.arange(len(RATES)) - 0.3 * np.arange(len(METHODS))[:, None]
+    dose = -3 + 0.5 * np.arange(len(RATES)) + doses[:, None]
     sd = 0.05 * np.log(10)
     of_cells = np.broadcast_to((10**dose * np.exp(sd**2 / 2))[..., None], (*shape[:-1], 1))
     return Movement(10 ** dose[..., None] * np.exp(sd * rng.normal(size=shape)), of_cells)
@@ -150,6 +179,7 @@ def _frame(columns: Columns, studies: range) -> pd.DataFrame:
         "target": np.array(names)[study],
         "method": np.array(METHODS)[method],
         "role": "matched",
+        "leak": False,
         "learning_rate": np.array(RATES)[rate],
         "seed": seed,
     }
