@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 from report_study import study_folder
 from scipy import stats
+from synthetic_records import synthetic_records, with_images
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import import_csv
+from clipdrift.records.transfer import TransferReading
 from clipdrift.report import write_report
 from clipdrift.report.answer import Answer, answers
 from clipdrift.report.metrics import NBSP
 from clipdrift.report.printed import Sentence
 from clipdrift.report.reading import read_page
 from clipdrift.report.study import read_study
+from clipdrift.report.untouched import untouched_table
 
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)
 SEEDS = (7, 11, 19)
@@ -259,3 +262,69 @@ def test_a_study_of_one_seed_prints_no_interval_anywhere(tmp_path: Path) -> None
         if "error_y" in t
     ]
     assert {value for bar in bars for value in bar} <= {None}
+
+
+def photographed(n: int, rates: tuple[float, ...] = (1e-5,)) -> list[RunRecord]:
+    return [with_images(r, n) for r in synthetic_records(targets=("digits",), rates=rates)]
+
+
+def columns(answer: Answer, row: int) -> list[tuple[str, str]]:
+    return [
+        (column.label, str(value))
+        for column, value in zip(answer.table.columns, answer.table.rows[row], strict=True)
+    ]
+
+
+def test_beside_each_accuracy_and_retention_stands_its_error_from_images(tmp_path: Path) -> None:
+    """Of means over three seeds on the same images; two right and two wrong ones are added."""
+    records = photographed(50)
+    (answer,) = answers(read_study(study_folder(tmp_path / "study", records)))
+    shown = columns(answer, 0)
+    at = [label for label, _ in shown].index("Test accuracy (%)")
+    own = [r for r in records if r.method == "full_ft"]
+    right = np.mean([r.result.correct["test_accuracy"].hits for r in own], axis=0)
+    se = 100 * np.std([*right, 1, 1, 0, 0], ddof=1) / 54**0.5
+    accuracies = [100 * (r.result.test_accuracy or 0) for r in own]
+    assert shown[at][1] == f"{np.mean(accuracies):.1f} ± {np.std(accuracies, ddof=1):.1f}"
+    assert shown[at + 1] == ("± images", f"{se:.1f} (50)")
+    labels = [label for label, _ in shown]
+    for i, label in enumerate(labels):
+        assert (labels[i + 1] == "± images") == label.startswith(("Test", "Retention")), label
+        if label.startswith("CLS"):
+            break
+
+
+@pytest.mark.parametrize(("n", "said_so"), [(50, True), (8000, False)])
+def test_few_validation_images_are_a_limit(tmp_path: Path, n: int, said_so: bool) -> None:
+    """With 8,000 images twice the error of any accuracy above 93 or so is below a point."""
+    (answer,) = answers(read_study(study_folder(tmp_path / "study", photographed(n))))
+    limits = [plain(sentence) for sentence in answer.limits]
+    found = [text for text in limits if text.startswith(f"With {n} validation images an accuracy")]
+    assert bool(found) == said_so
+    assert all("and 1 pp is less." in text for text in found)
+
+
+def test_chance_stands_beside_what_the_untouched_model_can(tmp_path: Path) -> None:
+    records = photographed(100, rates=(1e-5, 1e-4))
+    for record in records:
+        own = 0.7 if record.seed == 7 else 0.73
+        record.result.target_zero_shot = TransferReading(
+            accuracy=own, baseline_accuracy=0.64, n_images=100, n_classes=10, chance=0.12
+        )
+        record.result.transfer["noise"] = TransferReading(
+            accuracy=0.02, baseline_accuracy=0.01, n_images=100, n_classes=100
+        )
+    study = read_study(study_folder(tmp_path / "study", records))
+    table = untouched_table(study)
+    assert table is not None
+    rows = {row[1].text: [value.text.replace(NBSP, " ") for value in row[2:]] for row in table.rows}
+    se = 100 * (66 / 104 * 38 / 104 / 103) ** 0.5  # of Agresti and Coull's 66 right of 104
+    assert rows["its own test part"] == ["100", "12.0 %", "64.0 %", f"{se:.1f}", ""]
+    assert rows["cifar10"][1:3] == ["10.0 %", "62.0 %"]
+    assert rows["noise"][4] == "no more than chance: nothing to keep"
+    (answer,) = answers(study)
+    untouched = "Untouched and by class texts alone, the model reaches 64.0 % here (chance 12.0 %)."
+    assert untouched in said(answer)
+    assert not any("noise" in text for text in said(answer))
+    mean = 100 * (0.7 + 0.73 + 0.73) / 3
+    assert ("Zero-shot accuracy on the target (%)", f"{mean:.1f} ± 1.7") in columns(answer, 0)

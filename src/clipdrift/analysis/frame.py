@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading, Result
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""
@@ -33,7 +33,8 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     to the selected one; `fingerprint_<factor>` (missing where a record has none); then the numbers,
     float64, named as in `record.result`: `val_accuracy`, `test_accuracy`,
     `transfer.<name>.accuracy`, `.baseline_accuracy`, `.retention_pct`,
-    `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `.chance`, `levels.<signal>`,
+    `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `.chance`, `target_zero_shot.accuracy`,
+    `.baseline_accuracy`, `.chance` (the test part by class texts), `levels.<signal>`,
     `drift.<signal>`, `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`.
     Undefined is NaN, inside the frame only. A field of a transfer dataset that no record defines
     has no column.
@@ -46,7 +47,9 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     for record in kept:
         first = next((entry for entry in record.history if entry.epoch == 1), None)
         early = {} if first is None else {EPOCH1 + k: v for k, v in numbers(first).items()}
-        rows.append({**numbers(record.result), **_chances(record.result), **early})
+        result = record.result
+        beside = {**_chances(result), **_target_zero_shot(result)}
+        rows.append({**numbers(result), **beside, **early})
     marks = sorted({factor for record in kept for factor in record.fingerprints})
     keys = [
         {
@@ -180,6 +183,14 @@ def numbers(reading: Reading) -> dict[str, float]:
 
 def _chances(result: Result) -> dict[str, float]:
     return {f"transfer.{name}{CHANCE}": _number(r.guess) for name, r in result.transfer.items()}
+
+
+def _target_zero_shot(result: Result) -> dict[str, float]:
+    read = result.target_zero_shot
+    if read is None:
+        return {}
+    found = {".accuracy": read.accuracy, BASELINE: read.baseline_accuracy, CHANCE: read.guess}
+    return {f"{TARGET_ZERO_SHOT}{field}": _number(value) for field, value in found.items()}
 
 
 def _number(value: float | None) -> float:

@@ -6,13 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipdrift.analysis.frame import BASELINE, CHANCE
+from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
-from clipdrift.report.printed import COUNT, DERIVED, MEAN, Printed, Sentence, of_cell, of_row
+from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row, of_runs
 from clipdrift.report.study import Place, Row, Study, mark_of
-from clipdrift.report.tables import Column, Table, cell_table, word
+from clipdrift.report.tables import (
+    Column,
+    Table,
+    cell_table,
+    metric_columns,
+    metric_values,
+    read_on_images,
+    word,
+)
+from clipdrift.report.untouched import baseline_of, zero_shot_before
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,11 @@ def answers(study: Study) -> list[Answer]:
     return [
         Answer(
             study.title(place),
-            [*_sentences(study, place), *_unbeaten(study, place)],
+            [
+                *_sentences(study, place),
+                *zero_shot_before(study, place),
+                *_unbeaten(study, place),
+            ],
             headline_table(study, place, i) or _all_rates(study, place, i),
             limits(study, place),
         )
@@ -74,18 +88,26 @@ def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
 def headline_table(study: Study, place: Place, number: int) -> Table | None:
     """Each method at its best rate: accuracy, retention, drift; None where none is known."""
     names = [study.accuracy, *study.outcomes, *study.main_drifts[:2]]
+    points = operating_points(study, place)
+    known = read_on_images(names, list(points.values()))
     columns = [
         Column("Method", numeric=False),
         Column("LR", "rate of the best mean validation accuracy"),
         Column("Seeds", "runs with a value"),
-        *(Column(metric(name).axis, f"{study.averaged}: {name}") for name in names),
+        *metric_columns(study, names, known),
     ]
+    by_texts = f"{TARGET_ZERO_SHOT}.accuracy"
+    if by_texts in study.runs:
+        columns.append(Column(metric(by_texts).axis, f"{study.averaged}: by class texts, no head"))
     rows, marks = [], []
-    for method, found in operating_points(study, place).items():
+    for method, found in points.items():
         first = found.get(study.accuracy) or next(iter(found.values()))
         runs = study.index.encode(first["run_ids"])
         count = Printed(str(first["n"]), first["metric"], COUNT, runs, first["n"])
-        values = [of_cell(found.get(name), study.index) for name in names]
+        values = list(metric_values(study, names, known, found))
+        if by_texts in study.runs:
+            own = study.runs[study.runs["run_id"].isin(first["run_ids"])]
+            values.append(of_runs(own, by_texts, study.index))
         rows.append([word(method), _best_rate(study, first), count, *values])
         marks.append(_mark(study, place, method, first["lr"]))
     if not rows:
@@ -160,31 +182,14 @@ def _kept(study: Study, place: Place, row: Row) -> Sentence:
     out: Sentence = [of_cell(row, study.index, unit=True)]
     if row["metric"].endswith("retention_pct"):
         out.append(f" of the untouched zero-shot accuracy on {dataset}")
-        before = untouched(study, place, dataset, BASELINE)
-        chance = untouched(study, place, dataset, CHANCE)
+        name = f"transfer.{dataset}"
+        before, chance = (baseline_of(study, place, name, field) for field in (BASELINE, CHANCE))
         if before is not None:
             out += [" (", before]
             out += [")"] if chance is None else [", chance ", chance, ")"]
     else:
         out.append(f" zero-shot accuracy on {dataset}")
     return out
-
-
-def untouched(study: Study, place: Place, dataset: str, field: str) -> Printed | None:
-    """Accuracy of the untouched model, or of a guess, as the runs of a place recorded it."""
-    name = f"transfer.{dataset}{field}"
-    if name not in study.runs:
-        return None
-    runs = study.runs[
-        (study.runs["backbone"] == place.backbone)
-        & (study.runs["target"] == place.target)
-        & study.runs[name].notna()
-    ]
-    if runs.empty:
-        return None
-    value = float(runs[name].mean())
-    positions = study.index.encode(runs["run_id"])
-    return Printed(metric(name).with_unit(value), name, MEAN, positions, value, metric(name).label)
 
 
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:

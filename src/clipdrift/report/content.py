@@ -29,6 +29,7 @@ from clipdrift.report.provenance import (
 from clipdrift.report.ranking import agreement_table, ranking_table
 from clipdrift.report.study import Study
 from clipdrift.report.tables import Table, cell_table
+from clipdrift.report.untouched import untouched_table
 
 
 def content(study: Study, figures: Charts) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def _tables(study: Study) -> dict[str, Any]:
     return {
         "robustness": _robustness(study),
         "choice": choice_table(study),
+        "untouched": untouched_table(study),
         "cells": cell_table(study, main, table_id="cells", caption="All cells", note=note),
         "drifts": cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None,
         "paired_per_lr": comparison.paired_table(study, "per_lr", every_metric=False),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from clipdrift.analysis.crossed import SEEDS
-from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.metrics import NBSP, fixed, metric, rate_text
 from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
 from clipdrift.report.study import Place, Row, Study
+
+POINT = 0.01
+"""One percentage point of accuracy."""
 
 
 def limits(study: Study, place: Place) -> list[Sentence]:
@@ -15,6 +18,7 @@ def limits(study: Study, place: Place) -> list[Sentence]:
     return [
         *_at_chance(study, place),
         *_edges(study, place),
+        *_few_images(study, place),
         *_seeds_alone(study, place),
         *_detectable(study, place),
         *_unequal_dose(study, place),
@@ -63,6 +67,26 @@ def _unfit(study: Study, rows: list[tuple[int, Row]], key: str, head: str) -> It
             found += ["; " if found else "", f"{row['method']} at ", at]
     if found:
         yield [head, *found, "."]
+
+
+def _few_images(study: Study, place: Place) -> Iterable[Sentence]:
+    """Where a point of validation accuracy is less than two standard errors from its images."""
+    where = {**place._asdict(), "metric": "val_accuracy"}
+    known = [item for item in study.rows("operating_points", **where) if item[1]["n_images"]]
+    if not known:
+        return
+    position, row = max(known, key=lambda item: float(item[1]["image_se"]))
+    if 2 * row["image_se"] > POINT:
+        runs = study.runs_of(row)
+        se = fixed(100 * row["image_se"], 1)
+        yield [
+            "With ",
+            of_row("operating_points", position, row, "n_images", runs),
+            " validation images an accuracy has a standard error of up to ",
+            Printed(f"{se}{NBSP}pp", "val_accuracy", DERIVED, runs),
+            " from images alone: rates and methods less than twice that apart are not ordered by ",
+            "it, and 1 pp is less.",
+        ]
 
 
 def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:

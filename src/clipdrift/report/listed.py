@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
 from clipdrift.report.metrics import metric
@@ -55,7 +56,8 @@ def listed(study: Study) -> Listed:
 
 def _metrics(study: Study) -> list[str]:
     main = list(dict.fromkeys([study.accuracy, *study.outcomes, *study.main_drifts]))
-    before = [name for name in map(str, study.runs) if name.endswith(".baseline_accuracy")]
+    beside = (".baseline_accuracy", f"{TARGET_ZERO_SHOT}.accuracy")
+    before = [name for name in map(str, study.runs) if name.endswith(beside)]
     rest = [name for name in study.metrics if not name.startswith("epoch1.")]
     full = list(dict.fromkeys([*main, *rest, *before]))
     return full if len(full) * len(study.index.ids) <= MAX_VALUES else main

@@ -42,6 +42,9 @@ PLAIN = {
     "test_accuracy": "Test accuracy",
     "val_accuracy": "Validation accuracy",
     "train_loss": "Training loss",
+    "target_zero_shot.accuracy": "Zero-shot accuracy on the target",
+    "target_zero_shot.baseline_accuracy": "Untouched zero-shot accuracy on the target",
+    "target_zero_shot.chance": "Chance on the target",
     "log10_learning_rate": "log₁₀ learning rate",
 }
 TRANSFER = {
@@ -145,7 +148,7 @@ def _described(name: str) -> Metric:
         unit = "pp" if field.endswith("_pp") else "%"
         return Metric(name, label, unit, 1.0, 1, signed=unit == "pp")
     if name in PLAIN:
-        accuracy = name.endswith("accuracy")
+        accuracy = name.endswith(("accuracy", "chance"))
         return Metric(
             name,
             PLAIN[name],

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
+
 from clipdrift.report.metrics import (
     NBSP,
     UNDEFINED,
@@ -164,6 +166,17 @@ def of_cell(row: Mapping[str, Any] | None, index: RunIndex, *, unit: bool = Fals
     )
 
 
+def of_runs(frame: pd.DataFrame, name: str, index: RunIndex) -> Printed:
+    """Mean ± SD of a column of the run frame over some of its runs; a dash where none has it."""
+    known = frame[frame[name].notna()] if name in frame else frame[:0]
+    if known.empty:
+        return Printed(UNDEFINED, title="not measured in these runs")
+    values = known[name]
+    mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+    text = mean_sd_text(name, mean, sd)
+    return Printed(text, name, MEAN_SD, index.encode(known["run_id"]), mean, metric(name).label)
+
+
 def of_row(
     table: str,
     position: int,
@@ -242,6 +255,7 @@ __all__ = [
     "mean_sd_text",
     "of_cell",
     "of_row",
+    "of_runs",
     "part_of",
     "row_text",
 ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import UNDEFINED, metric, rate_text
+from clipdrift.report.metrics import UNDEFINED, fixed, metric, rate_text
 from clipdrift.report.printed import (
     COUNT,
     DERIVED,
     HOW_SURE,
     INTERVALS,
     Printed,
+    RunIndex,
     Sentence,
     of_cell,
     of_row,
@@ -20,6 +21,7 @@ from clipdrift.report.printed import (
 from clipdrift.report.study import CellId, Place, Row, Study
 
 MAX_ROWS = 400
+ByMetric = Mapping[str, Row]
 
 
 @dataclass(frozen=True)
@@ -164,14 +166,14 @@ def cell_table(
     if len(study.backbones) > 1:
         heads.insert(0, Column("Backbone", numeric=False))
     heads += [Column("LR", "learning rate"), Column("n", "runs in the cell")]
-    shown = [metric(name) for name in metrics]
-    columns = [*heads, *(Column(m.axis, f"{study.averaged}: {m.name}") for m in shown)]
     order = list(study.looks)
     cells = sorted(
         study.cells if place is None else study.cells_of(place),
         key=lambda cell: (study.places.index(cell.place), order.index(cell.method), cell.lr),
     )
-    rows = [_cell_row(study, cell, metrics) for cell in cells[:MAX_ROWS]]
+    known = read_on_images(metrics, [study.cells[cell] for cell in cells])
+    columns = [*heads, *metric_columns(study, metrics, known)]
+    rows = [_cell_row(study, cell, metrics, known) for cell in cells[:MAX_ROWS]]
     marks = [study.mark(cell) for cell in cells[:MAX_ROWS]]
     omitted = max(0, len(cells) - MAX_ROWS)
     n_keys = len(heads) - 1
@@ -180,7 +182,44 @@ def cell_table(
     return Table(table_id, caption, columns, rows, n_keys, marks, notes, omitted, file)
 
 
-def _cell_row(study: Study, cell: CellId, metrics: Sequence[str]) -> list[Printed]:
+def read_on_images(metrics: Sequence[str], found: Sequence[ByMetric]) -> frozenset[str]:
+    """The metrics whose error from images is known in some of the rows."""
+    rows = (row[name] for row in found for name in metrics if name in row)
+    return frozenset(row["metric"] for row in rows if row["image_se"] is not None)
+
+
+def metric_columns(
+    study: Study, metrics: Sequence[str], known: Collection[str]
+) -> Iterator[Column]:
+    """A column per metric, and one more for its error from images where that is known."""
+    for name in metrics:
+        yield Column(metric(name).axis, f"{study.averaged}: {name}")
+        if name in known:
+            unit = metric(name).difference_unit
+            yield Column("± images", f"{unit}: standard error from drawing images; how many")
+
+
+def metric_values(
+    study: Study, metrics: Sequence[str], known: Collection[str], own: ByMetric
+) -> Iterator[Printed]:
+    """The numbers of one row under `metric_columns`."""
+    for name in metrics:
+        yield of_cell(own.get(name), study.index)
+        if name in known:
+            yield _image_error(own.get(name, {}), study.index)
+
+
+def _image_error(row: Row, index: RunIndex) -> Printed:
+    if row.get("image_se") is None:
+        return Printed(UNDEFINED, title="which images were right is not recorded")
+    shown = metric(row["metric"])
+    se, n = fixed(row["image_se"] * shown.scale, shown.decimals or 1), row["n_images"]
+    return Printed(f"{se} ({n:,})", "", DERIVED, index.encode(row["run_ids"]), row["image_se"])
+
+
+def _cell_row(
+    study: Study, cell: CellId, metrics: Sequence[str], known: Collection[str]
+) -> list[Printed]:
     rows = study.cells[cell]
     keys = [word(cell.place.target), word(cell.method)]
     if len(study.backbones) > 1:
@@ -188,7 +227,7 @@ def _cell_row(study: Study, cell: CellId, metrics: Sequence[str]) -> list[Printe
     ids = list(dict.fromkeys(run_id for row in rows.values() for run_id in row["run_ids"]))
     runs = study.index.encode(ids)
     count = Printed(str(len(ids)), "", COUNT, runs, len(ids))
-    values = [of_cell(rows.get(name), study.index) for name in metrics]
+    values = metric_values(study, metrics, known, rows)
     return [*keys, word(rate_text(cell.lr), cell.lr), count, *values]
 
 
@@ -199,8 +238,11 @@ __all__ = [
     "Table",
     "analysis_table",
     "cell_table",
+    "metric_columns",
     "metric_of",
+    "metric_values",
     "name_of",
     "place_columns",
+    "read_on_images",
     "word",
 ]
