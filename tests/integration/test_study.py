@@ -188,7 +188,7 @@ def test_weights_that_are_not_the_records_are_refused(
     path.write_bytes(content)
     was = read_record(run / "record.json").files[path.name]
     told = re.escape(
-        f"{path}: expected saved weights with SHA-256 {was}, as recorded, "
+        f"{path}: expected a file as it was saved, with SHA-256 {was}, as recorded, "
         f"got {hashlib.sha256(content).hexdigest()}."
     )
     with pytest.raises(RecordError, match=told):
@@ -197,10 +197,10 @@ def test_weights_that_are_not_the_records_are_refused(
         export_merged(run, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     path.write_bytes(b"torn")
-    with pytest.raises(RecordError, match=r"vision\.safetensors: expected saved weights"):
+    with pytest.raises(RecordError, match=r"vision\.safetensors: expected a file as it was saved"):
         evaluate_run(run, cache_dir=cache_dir)
     path.unlink()
-    with pytest.raises(RecordError, match=r"vision\.safetensors: expected saved weights"):
+    with pytest.raises(RecordError, match=r"vision\.safetensors: expected a file as it was saved"):
         evaluate_run(run, cache_dir=cache_dir)
 
 
