@@ -125,6 +125,7 @@ def measure_costs(study: Path) -> tuple[Costs, dict[str, float]]:
 
     with tempfile.TemporaryDirectory(dir=study.parent) as scratch:
         place = StudyFolder(Path(scratch))
+        place.create()
         for number in range(SCANNED):
             atomic_write(place.record_path(f"r{number}"), text)
 

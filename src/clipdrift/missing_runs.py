@@ -56,6 +56,7 @@ class MissingRuns:
                 if event["event"] == "busy":
                     busy.append(by_id[event["key"]])
                     continue
+                self.folder.require_there()
                 self.on_event(event)
                 if event.get("last"):
                     self._close(by_id[event["key"]], event)
@@ -74,6 +75,7 @@ class MissingRuns:
         since, free = time.time(), []
         remind = since + REMIND_SECONDS
         while busy:
+            self.folder.require_there()
             still = [run for run in busy if held(self.folder.claim_path(run.run_id))]
             for run in (run for run in busy if run not in still):
                 record = settled(self.folder, run.config, run.identity, self.stop_rule)

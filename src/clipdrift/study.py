@@ -7,6 +7,7 @@ else is measured. A changed study, backbone or dataset has other identities and 
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from clipdrift.devices import choose_device
 from clipdrift.early_warning.rule import (
     StopRule,
     backbone_faults,
+    has_rule,
     rule_faults,
     settled,
     write_rule,
@@ -27,6 +29,7 @@ from clipdrift.missing_runs import MissingRuns, OnEvent
 from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.provenance import supports_bfloat16
 from clipdrift.records import StudyFolder
+from clipdrift.records.plan_claim import plan_in_use
 from clipdrift.run.files import clear_state
 from clipdrift.spec import StudySpec
 from clipdrift.trackers import Tracking
@@ -36,10 +39,12 @@ from clipdrift.trackers import Tracking
 class Outcome:
     """What a call of `run_study` did, in numbers of runs.
 
+    plan: run id -> identity of all of them.
     kept: those whose records were there, or were made by another process under way.
     """
 
     folder: StudyFolder
+    plan: dict[str, str]
     total: int
     kept: int
     measured: int
@@ -87,19 +92,30 @@ def run_study(
     tracking = Tracking(track, folder, on_event)
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
-    with folder.made():
-        spec = _settled(spec, folder, _device_of(executor))
-        planned = _prepare(spec, folder, cache, stop_rule, on_event)
-    pending = _pending(folder, planned, stop_rule)
-    kept = len(planned) - len(pending)
-    steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
-    on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
-    program = worker_program(folder, cache)
-    missing = MissingRuns(folder, spec, executor, program, stop_rule, tracking)
-    with tracking:
+    with ExitStack() as in_use:
+        with folder.made():
+            spec = _settled(spec, folder, _device_of(executor))
+            planned = _prepare(spec, cache, stop_rule, on_event)
+            plan = {run.run_id: run.identity for run in planned}
+            in_use.enter_context(
+                plan_in_use(
+                    folder,
+                    lambda: folder.has_plan(spec, plan) and has_rule(folder, stop_rule),
+                    lambda: _write_plan(folder, spec, plan, stop_rule),
+                )
+            )
+        folder.clear_half_written()
+        pending = _pending(folder, planned, stop_rule)
+        kept = len(planned) - len(pending)
+        steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
+        on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
+        program = worker_program(folder, cache)
+        missing = MissingRuns(folder, spec, executor, program, stop_rule, tracking)
+        in_use.enter_context(tracking)
         missing.measure(pending)
     return Outcome(
         folder=folder,
+        plan=plan,
         total=len(planned),
         kept=kept + missing.counts["found"],
         measured=missing.counts["finished"],
@@ -151,13 +167,9 @@ def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:
 
 
 def _prepare(
-    spec: StudySpec,
-    folder: StudyFolder,
-    cache: Path,
-    stop_rule: StopRule | None,
-    on_event: OnEvent,
+    spec: StudySpec, cache: Path, stop_rule: StopRule | None, on_event: OnEvent
 ) -> list[PlannedRun]:
-    """Prepare the images, write plan and rule; what is read of the backbone is left to workers."""
+    """Prepare the images and plan; what is read of the backbone is left to workers."""
     materials = load_materials(
         spec,
         cache_dir=cache,
@@ -166,11 +178,14 @@ def _prepare(
     require_fit(spec, materials.backbone)
     if stop_rule and (faults := list(backbone_faults(stop_rule, materials.backbone.name))):
         raise SpecError(faults)
-    planned = plan_runs(spec, materials)
+    return plan_runs(spec, materials)
+
+
+def _write_plan(
+    folder: StudyFolder, spec: StudySpec, plan: dict[str, str], stop_rule: StopRule | None
+) -> None:
     write_rule(folder, stop_rule)
-    folder.write_plan(spec, {run.run_id: run.identity for run in planned})
-    folder.clear_half_written()
-    return planned
+    folder.write_plan(spec, plan)
 
 
 def _pending(

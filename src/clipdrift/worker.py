@@ -120,21 +120,27 @@ class Worker:
             folder=self.folder,
             device=self.device,
             on_epoch=on_epoch,
-            stop=_AfterStep(self.stop, say),
+            stop=_AfterStep(self.stop, say, self.folder),
             stop_rule=rule,
             checkpoint_seconds=self.checkpoint_seconds,
         )
 
 
 class _AfterStep:
-    """What happens after a training step: a sign of life now and then; whether to stop."""
+    """What happens after a training step: a sign of life now and then; whether to stop.
 
-    def __init__(self, stop: StopRequest, say: Say) -> None:
-        self.stop, self.say, self.said = stop, say, time.monotonic()
+    Raises:
+        StudyFolderError: if the study folder is gone: nothing of the run could be kept.
+    """
+
+    def __init__(self, stop: StopRequest, say: Say, folder: StudyFolder) -> None:
+        self.stop, self.say, self.folder = stop, say, folder
+        self.said = time.monotonic()
 
     def __call__(self) -> bool:
         if time.monotonic() - self.said >= ALIVE_SECONDS:
             self.said = time.monotonic()
+            self.folder.require_there()
             self.say({"event": "alive"})
         return self.stop()
 

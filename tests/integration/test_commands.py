@@ -122,6 +122,21 @@ def test_a_command_waits_for_the_worker_of_one_that_was_killed(desk: Desk) -> No
     assert [epoch.epoch for epoch in record.history] == list(range(13))
 
 
+def test_another_study_is_refused_while_one_runs_in_the_folder(desk: Desk) -> None:
+    first, said = desk.run(tiny(schedule={"epochs": 12, "batch_size": 20}))
+    wait_until(lambda: list(desk.out.glob("baselines/*")), first)
+    plan = StudyFolder(desk.out).plan_path.read_bytes()
+    other, log = desk.run(tiny(seeds=[8]))
+    other.join()
+    assert other.exitcode == 2
+    assert "expected a folder in which no other study is being measured, got" in log.read_text()
+    first.join()
+    assert first.exitcode == 0, said.read_text()
+    assert StudyFolder(desk.out).plan_path.read_bytes() == plan
+    (record,) = records(desk.out).values()
+    assert (record.seed, record.status) == (7, "finished")
+
+
 def test_an_amended_study_measures_what_is_missing(desk: Desk) -> None:
     short = {"epochs": 1, "batch_size": 20}
     assert desk.measure(tiny(schedule=short), desk.out, 1) == {"total": 1, "kept": 0, "measured": 1}

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 from tiny_study import tiny
 from worker_processes import workers_of
 
-from clipdrift.errors import ClipdriftError
+from clipdrift.errors import ClipdriftError, StudyFolderError
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import StudyFolder
 from clipdrift.run.files import STATE_FILE
@@ -111,19 +110,25 @@ def test_a_folder_that_becomes_read_only_is_told(small_disk: Path, cache_dir: Pa
     assert (outcome.kept, outcome.measured) == (1, 1)
 
 
-def test_a_folder_deleted_under_way_is_told_or_made_anew(cache_dir: Path, tmp_path: Path) -> None:
-    out, deleted = tmp_path / "out", []
+@pytest.mark.parametrize("how", ["deleted", "renamed"])
+def test_a_folder_that_goes_under_way_ends_the_study_at_once(
+    how: str, cache_dir: Path, tmp_path: Path
+) -> None:
+    """The run in hand would last for minutes; nothing of the folder is made anew."""
+    out, gone = tmp_path / "out", []
 
-    def delete(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and not deleted:
-            deleted.append(True)
-            shutil.rmtree(out)
+    def take_away(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and not gone:
+            gone.append(time.monotonic())
+            os.rename(out, tmp_path / "elsewhere")
+            if how == "deleted":
+                shutil.rmtree(tmp_path / "elsewhere")
 
-    with suppress(ClipdriftError):  # or its files are made anew: either will do
-        measure(tiny(seeds=[7, 11]), out, cache_dir, on_event=delete)
-    assert deleted
-    outcome = measure(tiny(seeds=[7, 11]), out, cache_dir)
-    assert (outcome.failed, outcome.kept + outcome.measured) == ({}, 2)
+    spec = tiny(schedule={"epochs": 100000, "batch_size": 20})
+    with pytest.raises(StudyFolderError, match="deleted, renamed or emptied since"):
+        measure(spec, out, cache_dir, on_event=take_away)
+    assert time.monotonic() - gone[0] < 40
+    assert not out.exists()
 
 
 def test_a_run_out_of_memory_is_tried_again_and_the_others_go_on(

@@ -217,6 +217,7 @@ def test_every_file_of_a_study_folder(
     tmp_path: Path, marker: Path, poison: Callable[[Path], bytes]
 ) -> None:
     folder = StudyFolder(tmp_path / "study")
+    folder.create()
     made = synthetic_records(rates=(1e-5,), seeds=(1, 2))
     for one in made:
         atomic_write(folder.record_path(one.run_id), one.to_json())

@@ -148,6 +148,7 @@ def refused(*arguments: str) -> str:
 
 def test_a_forecast_that_cannot_be_is_refused_before_anything_starts(tmp_path: Path) -> None:
     few = StudyFolder(tmp_path / "few")
+    few.create()
     records = synthetic_records(rates=(1e-4,))
     for record in records:
         atomic_write(few.record_path(record.run_id), record.to_json())

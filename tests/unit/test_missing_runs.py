@@ -40,6 +40,7 @@ def test_every_minute_it_is_said_what_is_waited_for_and_since_when(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, events = StudyFolder(tmp_path), []
+    folder.plan_path.write_text("{}")
     runs: list[Any] = [
         SimpleNamespace(
             run_id=name, identity=name, config=SimpleNamespace(run_id=lambda identity: identity)

@@ -34,7 +34,7 @@ def keep(folder: StudyFolder, run_id: str, **changes: Any) -> RunRecord:
 
 @pytest.mark.parametrize("data", [b"\x00\xffnew", "neu \u00fc"])
 def test_a_file_is_written_and_replaced(tmp_path: Path, data: bytes | str) -> None:
-    path = tmp_path / "deep" / "er" / "file"
+    path = tmp_path / "new" / "file"
     atomic_write(path, b"old")
     atomic_write(path, data)
     assert path.read_bytes() == (data if isinstance(data, bytes) else data.encode())

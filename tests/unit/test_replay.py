@@ -93,6 +93,7 @@ def test_imported_runs_are_held_against_every_cell_and_headline(tmp_path: Path) 
 
 def test_leaks_of_measured_records_are_said(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
+    folder.create()
     record = RunRecord(
         run_id="pets-lora", identity="00", status="finished", study="mine", backbone="clip",
         target="pets", method="lora", learning_rate=1e-5, seed=7, selected_epoch=1,
@@ -114,6 +115,7 @@ def test_entropy_is_that_of_the_last_epoch_whichever_was_kept(
 ) -> None:
     """A history that ends before the kept epoch is an import's, and the result stands in."""
     folder = StudyFolder(tmp_path)
+    folder.create()
     for seed in (7, 11):
         record = RunRecord(
             run_id=f"pets-lora-{seed}", identity="00", status="finished", study="mine",
@@ -136,6 +138,7 @@ def test_entropy_is_that_of_the_last_epoch_whichever_was_kept(
 def measured(folder: Path) -> StudyFolder:
     """EuroSAT runs with histories and per-image readings, as a study leaves them."""
     out = StudyFolder(folder)
+    out.create()
     for method, rates in {"lora": (1e-6, 5e-5), "full_ft": (1e-5,)}.items():
         for rate in rates:
             for seed in (7, 11):

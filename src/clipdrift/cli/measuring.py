@@ -30,6 +30,7 @@ from clipdrift.cli.tables import audit_table, run_table, state_line
 from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
+from clipdrift.records.plan_claim import same_plan
 from clipdrift.signals import Interrupted, interruptions
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.audit import audit
@@ -241,8 +242,9 @@ def run(
                     track=track,
                     on_event=progress,
                 )
-            if study.has_finished():
-                close_study(study)
+            with same_plan(study, outcome.plan):
+                if study.has_finished():
+                    close_study(study)
     except Interrupted as stopped:
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "

@@ -136,6 +136,17 @@ def write_rule(folder: StudyFolder, rule: StopRule | None) -> None:
     atomic_write(path, json.dumps({**body, "hash": content_hash(body)}, indent=1))
 
 
+def has_rule(folder: StudyFolder, rule: StopRule | None) -> bool:
+    """Whether exactly this rule, or none, lies where workers look for it."""
+    try:
+        there = read_rule(folder)
+    except RecordError:
+        return False
+    if there is None or rule is None:
+        return there is rule
+    return (there.forecast.hash, there.below_pct) == (rule.forecast.hash, rule.below_pct)
+
+
 def read_rule(folder: StudyFolder) -> StopRule | None:
     """The rule of a study folder; None where there is none.
 
@@ -184,6 +195,7 @@ __all__ = [
     "OPTION",
     "StopRule",
     "backbone_faults",
+    "has_rule",
     "limit_faults",
     "read_rule",
     "rule_faults",

@@ -18,7 +18,7 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start a worker with pipes for its keys and answers; its standard error goes to `log`."""
     with writing_to(log):
-        log.parent.mkdir(parents=True, exist_ok=True)
+        log.parent.mkdir(exist_ok=True)
         with log.open("a", encoding="utf-8") as errors:
             return subprocess.Popen(
                 list(command),
@@ -36,7 +36,10 @@ def how_it_ended(code: int, log: Path) -> str:
     how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     if code == -9:
         how += " (often: out of memory)"
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:  # somebody cleared the folder of logs
+        lines = []
     return f"worker {how}; last words: {lines[-1][:200]}" if lines else f"worker {how}"
 
 

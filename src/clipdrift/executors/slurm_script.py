@@ -108,7 +108,8 @@ def _submit_array(
     folder: Path, command: Sequence[str], shares: list[list[str]], parameters: dict[str, Any]
 ) -> list[Element]:
     with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         lists = Path(tempfile.mkdtemp(prefix="keys-", dir=folder))
         for number, share in enumerate(shares):
             (lists / f"{number}.txt").write_text("".join(f"{key}\n" for key in share))

@@ -22,7 +22,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         try:
             save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path)
             as_usual(path)

@@ -126,6 +126,8 @@ def readings(
         except RecordError as error:
             faults += error.faults
             continue
+        if path != after_path(folder, one.name, one.identity):
+            continue  # a copy of another name, as programs for backups make them
         now = all(finished.get(run_id) == identity for run_id, identity in one.runs.items())
         if now and (one.kind == "scaled" or set(one.runs) == whole.get(one.cell)):
             found.append(one)

@@ -11,6 +11,7 @@ them, so clocks need not agree.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ LEASE_SECONDS = 90.0
 
 RENEW_SECONDS = 10.0
 GIVEN_BACK = "given back"
+LEASE = re.compile(r"(.+)\.lease-([0-9]{1,12})")
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def claim(path: Path) -> Iterator[bool]:
 
     lock = path.with_name(f"{path.name}.{_machine()}.lock")
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
@@ -59,6 +61,24 @@ def held(path: Path) -> bool:
     """Whether a process holds the claim now."""
     with claim(path) as mine:
         return not mine
+
+
+def in_hand(folder: Path) -> list[str]:
+    """Names of the claims in a folder that some process holds now."""
+    leases = (
+        (found[1], entry)
+        for entry in (folder.iterdir() if folder.is_dir() else ())
+        if (found := LEASE.fullmatch(entry.name))
+    )
+    taken = {name for name, lease in leases if _holder(lease) != GIVEN_BACK}
+    return sorted(name for name in taken if held(folder / name))
+
+
+def _holder(lease: Path) -> str | None:
+    try:
+        return lease.read_text()
+    except (OSError, ValueError):
+        return None
 
 
 def _take(path: Path, *, now: float) -> Path | None:
@@ -118,9 +138,9 @@ def _lease(path: Path, number: int) -> Path:
 
 
 def _numbers(path: Path) -> list[int]:
-    start = f"{path.name}.lease-"
-    names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(start)]
-    return [int(name.removeprefix(start)) for name in names]
+    """Of the leases of a claim; copies that a program for backups laid beside them are none."""
+    found = (LEASE.fullmatch(entry.name) for entry in path.parent.iterdir())
+    return [int(lease[2]) for lease in found if lease and lease[1] == path.name]
 
 
 @cache
@@ -133,4 +153,4 @@ def _machine() -> str:
     return sha256(f"{socket.gethostname()}\n{boot}".encode()).hexdigest()[:16]
 
 
-__all__ = ["claim", "held"]
+__all__ = ["claim", "held", "in_hand"]

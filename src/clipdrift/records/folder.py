@@ -72,9 +72,14 @@ class StudyFolder:
     def record_path(self, run_id: str) -> Path:
         return self.run_path(run_id) / "record.json"
 
+    @property
+    def claims_path(self) -> Path:
+        """Where all that is held by a process lies (`records.claims`)."""
+        return self.path / ".locks"
+
     def claim_path(self, run_id: str) -> Path:
-        """What a worker that measures the run holds (`records.claims`)."""
-        return self.path / ".locks" / run_id
+        """What a worker that measures the run holds."""
+        return self.claims_path / run_id
 
     @contextmanager
     def made(self) -> Iterator[None]:
@@ -111,11 +116,36 @@ class StudyFolder:
 
         Not what is new: another command on the folder may be writing it.
         """
-        for folder in (self.path, self.tables_path, self.figures_path):
+        places = (self.tables_path, self.figures_path, self.path / "baselines", self.path / "after")
+        for folder in (self.path, *places):
             for path in folder.glob(HALF_WRITTEN):
                 with suppress(OSError):  # another command may have removed it
                     if time.time() - path.stat().st_mtime > HALF_WRITTEN_SECONDS:
                         path.unlink()
+
+    def require_there(self) -> None:
+        """Refuse to go on in a folder that was deleted, renamed or emptied under way.
+
+        Raises:
+            StudyFolderError: if the study's plan is not in it.
+        """
+        if not self.plan_path.exists():
+            raise StudyFolderError(
+                Fault(
+                    str(self.path),
+                    "the study folder as it was when the command began",
+                    "one that was deleted, renamed or emptied since",
+                    "Put it back and run the same command, or choose another --out",
+                )
+            )
+
+    def has_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> bool:
+        """Whether exactly this study is planned here."""
+        try:
+            text = self.spec_path.read_text(encoding="utf-8")
+            return self.planned() == run_ids and text == with_checksum(dump_spec(spec))
+        except (OSError, ValueError, RecordError):
+            return False
 
     def write_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> None:
         """Keep the resolved study and the identity of each of its runs (run_id -> identity)."""
@@ -205,7 +235,8 @@ class StudyFolder:
             names = sorted(p.parent.name for p in self.runs_path.glob("*/record.json"))
         else:
             names = sorted(name for name in planned if self.record_path(name).exists())
-        records, faults = [], []
+        records: dict[str, RunRecord] = {}
+        faults: list[Fault] = []
         for name in names:
             try:
                 record = read_record(self.record_path(name))
@@ -213,8 +244,9 @@ class StudyFolder:
                 faults += error.faults
                 continue
             if planned is None or record.identity == planned[name]:
-                records.append(record)
-        return records, faults
+                # A second folder with a run is a copy, as programs for backups make them.
+                records.setdefault(record.run_id, record)
+        return list(records.values()), faults
 
 
 __all__ = ["StudyFolder"]

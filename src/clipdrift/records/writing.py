@@ -32,7 +32,7 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         StudyFolderError: if the disk is full or the folder cannot be written.
     """
     with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # and no more: a study folder that is gone stays gone
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             as_usual(Path(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ STATE_FILE = "interrupted.safetensors"
 CLASSES_FILE = "classes.json"
 HASHED = {".safetensors", ".parquet", ".json"}
 RECORD_FILE = "record.json"
+OURS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+"""Not "head (conflicted copy).safetensors", which a program for backups lays beside it."""
 
 
 def write_classes(folder: Path, names: Sequence[str], templates: Sequence[str]) -> None:
@@ -84,7 +87,8 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights, readings or settings."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE):
+        kept = path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE)
+        if kept and OURS.fullmatch(path.name):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest

@@ -140,7 +140,7 @@ class Run:
         self.gauge.require_adapted(model, kept.weights)
         test = read_test(self.gauge, model)
         with writing_to(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(exist_ok=True)
         model.save(self.path)
         target = self.config.target
         write_classes(self.path, self.gauge.target.class_names, templates_of(target))
