@@ -109,6 +109,7 @@ def test_code_in_the_working_directory_is_not_run(
     """Neither by the worker nor by Ray's own process, which imports what it is sent."""
     marker = plant(tmp_path)
     monkeypatch.chdir(tmp_path)
+    StudyFolder(tmp_path / "out").create()
     workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
     events = list(RayExecutor(cluster.address, cpus=CPUS).run(workers, ["a"]))
     assert "expected a study, got nothing there" in events[-1]["reason"]

@@ -118,6 +118,7 @@ def test_code_in_the_working_directory_is_not_run(
 ) -> None:
     marker = plant(tmp_path)
     monkeypatch.chdir(tmp_path)
+    StudyFolder(tmp_path / "out").create()
     workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
     events = list(SlurmExecutor(minutes=1, poll_seconds=0.3).run(workers, ["a"]))
     assert "expected a study, got nothing there" in events[-1]["reason"]

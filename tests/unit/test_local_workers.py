@@ -232,6 +232,7 @@ def test_code_in_the_working_directory_is_not_run(
 ) -> None:
     marker = plant(tmp_path)
     monkeypatch.chdir(tmp_path)
+    StudyFolder(tmp_path / "out").create()
     workers = worker_program(StudyFolder(tmp_path / "out"), tmp_path / "cache")
     with pytest.raises(ExecutorError, match="expected a study, got nothing there"):
         list(LocalExecutor(1, "cpu").run(workers, ["a"]))

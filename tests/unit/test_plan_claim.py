@@ -12,8 +12,10 @@ from small_study import study
 
 from clipdrift.errors import StudyFolderError
 from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records.after import readings
 from clipdrift.records.claims import claim, in_hand
 from clipdrift.records.plan_claim import plan_in_use, same_plan
+from clipdrift.run.files import file_hashes
 
 FIRST, SECOND = {"a-1": "1"}, {"b-2": "2"}
 
@@ -89,6 +91,31 @@ def test_what_other_programs_leave_among_the_claims_is_no_claim(folder: StudyFol
         for name in names:
             (folder.claims_path / name).write_text("left behind")
     assert in_hand(folder.claims_path) == []
+
+
+def test_what_other_programs_leave_among_the_files_of_a_run_is_none_of_it(
+    folder: StudyFolder,
+) -> None:
+    run = folder.run_path("a-1")
+    theirs = (
+        ".DS_Store",
+        "._head.safetensors",
+        "head (conflicted copy).safetensors",
+        "head.safetensors~",
+        "adapter (1)/weights.safetensors",
+        "adapter/.sync.tmp",
+        "desktop.ini",
+    )
+    for name in ("head.safetensors", "text/adapter/weights.safetensors", *theirs):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(name)
+    (run / "folder.safetensors").mkdir()
+    assert list(file_hashes(run)) == ["head.safetensors", "text/adapter/weights.safetensors"]
+    after = folder.path / "after"
+    after.mkdir()
+    for name in ("._x.json", "x (conflicted copy).json", "x.json~"):
+        (after / name).write_text("{")
+    assert readings(folder, []) == ([], [])
 
 
 def test_copies_of_records_by_other_programs_are_not_read(folder: StudyFolder) -> None:

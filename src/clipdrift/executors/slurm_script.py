@@ -17,7 +17,7 @@ from typing import Any
 
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import STOPPED, Event, Program
-from clipdrift.records.writing import atomic_write, writing_to
+from clipdrift.records.writing import atomic_write, ours, writing_to
 
 STOP_SECONDS = 90
 """A job is told this long before its time limit, so that its worker can save what it has."""
@@ -125,7 +125,7 @@ def earlier_elements(program: Program, jobs: Container[str], wanted: set[str]) -
     They are read from where their output is now: what was said before is in the records.
     """
     folder, found = _folder(program), []
-    for path in sorted(folder.glob("*.json")):
+    for path in ours(folder, "*.json"):
         try:
             shares = [list(share) for share in json.loads(path.read_bytes())["shares"]]
         except (OSError, ValueError, KeyError, TypeError):

@@ -14,6 +14,7 @@ from clipdrift.methods.class_texts import ClassTexts, Prompts
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.tower_weights import effective_state
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
+from clipdrift.records.writing import writing_to
 from clipdrift.spec.methods import MethodBase
 
 HEAD_FILE = "head.safetensors"
@@ -132,8 +133,11 @@ class AdaptedModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the method's own files, and head and projections in one more.
 
-        Those of a text tower lie in a folder of their own.
+        Those of a text tower lie in a folder of their own. The folder above `folder` must be there.
         """
+        for place in (folder, *(folder / name for name in self.adapted())):
+            with writing_to(place):
+                place.mkdir(exist_ok=True)
         for name, encoder in self.adapted().items():
             self.family.save(encoder, folder / name)
         save_tensors(self._beside(), folder / HEAD_FILE)

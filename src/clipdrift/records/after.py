@@ -18,6 +18,7 @@ from clipdrift.errors import Fault, RecordError
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
 from clipdrift.records.transfer import Number
+from clipdrift.records.writing import ours
 from clipdrift.spec import content_hash
 
 FOLDER = "after"
@@ -120,7 +121,7 @@ def readings(
     found, faults = [], []
     finished = {r.run_id: r.identity for r in records if r.status == "finished"}
     whole = _cells(records)
-    for path in sorted((folder.path / FOLDER).glob("*.json")):
+    for path in ours(folder.path / FOLDER, "*.json"):
         try:
             one = read_after(path)
         except RecordError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,18 @@ from clipdrift.errors import Fault, StudyFolderError
 
 HALF_WRITTEN = ".*.tmp"
 """Names of what a killed `atomic_write` leaves, beside the file that it was to be."""
+
+OURS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+"""Not "head (conflicted copy).safetensors" or "._head", which other programs lay beside a file."""
+
+
+def ours(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder that a pattern names, sorted, without those that other programs left."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if all(map(OURS.fullmatch, path.relative_to(folder).parts)) and path.is_file()
+    )
 
 
 def _umask() -> int:
@@ -73,4 +86,4 @@ def writing_to(path: Path) -> Iterator[None]:
         ) from None
 
 
-__all__ = ["HALF_WRITTEN", "as_usual", "atomic_write", "writing_to"]
+__all__ = ["HALF_WRITTEN", "as_usual", "atomic_write", "ours", "writing_to"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
+from clipdrift.records.writing import ours
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.study import Study
 
@@ -34,7 +35,7 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     # A record's id is text of whoever wrote it: it chooses among the folders there are.
     folders = {path.name: path for path in study.folder.runs_path.glob("*")}
     found = [
-        (record, sorted((folders[record.run_id] / "attention").glob("*.png")))
+        (record, ours(folders[record.run_id] / "attention", "*.png"))
         for record in _in_turn(study)
         if record.run_id in folders
     ]
@@ -45,6 +46,7 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     usable = list(islice(read, MAX_IMAGES))
     position = {record.run_id: i for i, (record, _) in enumerate(found)}
     usable.sort(key=lambda item: (position[item[0].run_id], item[1].name))
+    there = sum(len(ours(path / "attention", "*.png")) for path in folders.values())
     images = [
         AttentionImage(
             _caption(study, record, path),
@@ -53,7 +55,7 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
         )
         for record, path, png in usable
     ]
-    return images, sum(1 for _ in study.folder.runs_path.glob("*/attention/*.png")) - len(images)
+    return images, there - len(images)
 
 
 def _in_turn(study: Study) -> Iterator[RunRecord]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from clipdrift.paths import links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
 from clipdrift.records import atomic_write
-from clipdrift.records.writing import HALF_WRITTEN, writing_to
+from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
 
 PROBE_FILE = "probe_images.parquet"
 STATE_FILE = "interrupted.safetensors"
@@ -23,8 +22,6 @@ STATE_FILE = "interrupted.safetensors"
 CLASSES_FILE = "classes.json"
 HASHED = {".safetensors", ".parquet", ".json"}
 RECORD_FILE = "record.json"
-OURS = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-"""Not "head (conflicted copy).safetensors", which a program for backups lays beside it."""
 
 
 def write_classes(folder: Path, names: Sequence[str], templates: Sequence[str]) -> None:
@@ -74,7 +71,8 @@ def clear_unfinished(folder: Path) -> None:
     with writing_to(folder):
         for pattern in (HALF_WRITTEN, ".tmp*"):  # our own names, and those of safetensors
             for path in folder.rglob(pattern):
-                path.unlink(missing_ok=True)
+                if not path.is_dir():
+                    path.unlink(missing_ok=True)
 
 
 def clear_state(folder: Path) -> None:
@@ -86,9 +84,8 @@ def clear_state(folder: Path) -> None:
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights, readings or settings."""
     hashes = {}
-    for path in sorted(folder.rglob("*")):
-        kept = path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE)
-        if kept and OURS.fullmatch(path.name):
+    for path in ours(folder, "**/*"):
+        if path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE):
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest

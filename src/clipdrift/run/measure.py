@@ -26,7 +26,6 @@ from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, Result
-from clipdrift.records.writing import writing_to
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.run.files import (
     clear_state,
@@ -139,8 +138,6 @@ class Run:
         model.rewind(kept.weights)
         self.gauge.require_adapted(model, kept.weights)
         test = read_test(self.gauge, model)
-        with writing_to(self.path):
-            self.path.mkdir(exist_ok=True)
         model.save(self.path)
         target = self.config.target
         write_classes(self.path, self.gauge.target.class_names, templates_of(target))
