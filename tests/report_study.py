@@ -14,8 +14,9 @@ def study_folder(path: Path, records: Iterable[RunRecord]) -> StudyFolder:
     folder = StudyFolder(path)
     folder.create()
     for number, record in enumerate(records):
-        # Folder names are no part of a record; hostile names in records must not break paths.
-        atomic_write(folder.record_path(f"run-{number}"), record.to_json())
+        if Path(record.run_id).name != record.run_id:  # no name of a folder
+            record = record.model_copy(update={"run_id": f"run-{number}"})
+        atomic_write(folder.record_path(record.run_id), record.to_json())
     write_analysis(folder)
     return folder
 

@@ -114,13 +114,16 @@ def test_a_record_chooses_no_pictures_outside_of_its_study(
     tmp_path: Path, make_records: Callable[..., list[RunRecord]]
 ) -> None:
     records = make_records(targets=("a",), rates=(1e-5,), seeds=(1,))
-    for one in records:
-        one.run_id = "../../private"
     folder = study_folder(tmp_path / "study", records)
+    escaping = records[0].model_copy(update={"run_id": "../../private"})
+    atomic_write(folder.record_path("a"), escaping.to_json())
+    found, (fault,) = folder.records()
+    assert {one.run_id for one in found} == {one.run_id for one in records}
+    assert fault.got == "that of ../../private"
     private = tmp_path / "private" / "attention" / "mine.png"
     private.parent.mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(private)
-    linked = folder.run_path("run-0") / "attention" / "linked.png"
+    linked = folder.run_path(records[0].run_id) / "attention" / "linked.png"
     linked.parent.mkdir()
     linked.symlink_to(private)
     assert attention_images(read_study(folder))[0] == []

@@ -261,7 +261,7 @@ def test_import_again_changes_nothing_and_other_runs_are_refused(given: Import) 
 
 def test_folder_of_a_study_is_refused(given: Import) -> None:
     given.out.create()
-    given.out.plan_path.write_text('{"runs": {}}')
+    given.out.spec_path.write_text("name: mine")
     with pytest.raises(StudyFolderError, match="got the runs of a study"):
         given.run()
 

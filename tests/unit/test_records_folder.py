@@ -159,7 +159,7 @@ def test_a_folder_without_valid_record_is_not_finished(folder: StudyFolder) -> N
     folder.run_path("a").mkdir()
     (folder.run_path("a") / "head.safetensors").write_bytes(b"x")
     assert folder.finished("a", "now") is None
-    text = record(identity="now").to_json()
+    text = record(run_id="a", identity="now").to_json()
     folder.record_path("a").write_text(text[:-20])
     assert folder.finished("a", "now") is None
     folder.record_path("a").write_text(text.replace("0.9", "0.95"))
@@ -211,7 +211,7 @@ def test_a_damaged_plan_is_said(folder: StudyFolder, text: str) -> None:
         folder.planned()
     assert str(caught.value) == (
         f"{folder.plan_path}: expected the study's plan, got a damaged file. "
-        "Run the study again; finished runs are kept."
+        "Run the study, or the import, again; finished runs are kept."
     )
 
 
@@ -223,7 +223,9 @@ def test_only_the_planned_runs_are_read(folder: StudyFolder) -> None:
     folder.write_plan(study(), {"c": "4", "b": "2", "a": "1", "not-yet-run": "5"})
     records, faults = folder.records()
     assert [r.run_id for r in records] == ["a", "b"]
-    assert faults == []
+    assert [(fault.where, fault.got) for fault in faults] == [
+        (str(folder.record_path("c")), "that run on other data")
+    ]
 
 
 def test_without_a_plan_all_records_are_read(folder: StudyFolder) -> None:

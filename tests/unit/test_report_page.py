@@ -293,7 +293,7 @@ def test_a_report_of_changed_records_is_refused(tmp_path: Path, make_records: Ma
     records = make_records(targets=("digits",), rates=(1e-5,))
     folder = study_folder(tmp_path, records)
     records[0].result.test_accuracy = 0.5
-    atomic_write(folder.record_path("run-0"), records[0].to_json())
+    atomic_write(folder.record_path(records[0].run_id), records[0].to_json())
     with pytest.raises(RecordError, match="an analysis of the records in the folder, got one of"):
         read_study(folder)
 

@@ -15,6 +15,7 @@ from clipdrift.analysis.signals import matched_runs, parts
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 
+NAMED = 3
 PLACE = ("backbone", "target", "method", "lr", "seed")
 
 
@@ -23,20 +24,23 @@ def rows(
     faults: Sequence[Fault] = (),
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
+    planned: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Everything that limits the analysis, one row per kind and place.
 
-    Kinds: `unreadable_record`, `run_not_finished` (diverged or failed: listed, in no mean),
-    `run_stopped` (ended early by a forecast: listed, in no mean; those of its cell are of the runs
-    that went on, and so flattered), `duplicate_kept_once`, `duplicate_dropped`, `run_warning`,
-    `leak` (the test part was read before the end), `undefined_value`, `several_backbones` (never
-    pooled), `one_method`, `one_learning_rate`, `one_seed`, `pairs_dropped`, `pairs_not_compared`.
+    Kinds: `runs_to_do` (planned, without a record), `unreadable_record`, `run_not_finished`
+    (diverged or failed: listed, in no mean), `run_stopped` (ended early by a forecast: listed, in
+    no mean; those of its cell are of the runs that went on, and so flattered),
+    `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `leak` (the test part was read before
+    the end), `undefined_value`, `several_backbones` (never pooled), `one_method`,
+    `one_learning_rate`, `one_seed`, `pairs_dropped`, `pairs_not_compared`.
 
     Args:
         records: as read, in any order.
         faults: of records that could not be read.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every compared pair holds one; default every pair.
+        planned: run ids that there were to be, where that is known.
 
     Returns:
         Dicts with `kind, backbone, target, method, lr, seed, count, detail, run_ids`; the place is
@@ -44,6 +48,7 @@ def rows(
     """
     frame = runs_frame(records)
     found = [
+        *_unmeasured(records, planned or ()),
         *_unreadable(faults),
         *_unfinished(records),
         *_duplicates(records),
@@ -56,6 +61,21 @@ def rows(
     return [
         {**dict.fromkeys(("kind", *PLACE, "count", "detail")), "run_ids": [], **r} for r in found
     ]
+
+
+def to_do(records: Sequence[RunRecord], planned: Collection[str]) -> list[str]:
+    """Planned runs without a record, in the order of the plan."""
+    there = {record.run_id for record in records}
+    return [run_id for run_id in planned if run_id not in there]
+
+
+def _unmeasured(records: Sequence[RunRecord], planned: Collection[str]) -> Iterator[dict[str, Any]]:
+    left = to_do(records, planned)
+    if left:
+        names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+        there = len(planned) - len(left)
+        detail = f"{there} of {len(planned)} planned, {len(left)} to do: {names}"
+        yield {"kind": "runs_to_do", "count": 1, "detail": detail}
 
 
 def _unreadable(faults: Sequence[Fault]) -> Iterator[dict[str, Any]]:

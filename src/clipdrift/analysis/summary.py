@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -61,6 +61,7 @@ def analyze(
     probe_tables: Mapping[str, pd.DataFrame] | None = None,
     made: Sequence[AfterReading] = (),
     faults: Sequence[Fault] = (),
+    planned: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Every statistic of a study, as in `analysis.schema.json`.
 
@@ -73,6 +74,8 @@ def analyze(
         probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
         made: readings of weights made after training, of these records.
         faults: of records that could not be read; they become warnings.
+        planned: run ids that the study was to have, where that is known; those without a record
+            are told.
 
     Returns:
         `schema_version`, `generated_from`, `settings`, `warnings` and one list of flat rows per
@@ -96,7 +99,7 @@ def analyze(
         supported = with_supporting(runs, records, sensitivity)
         return {
             "schema_version": SCHEMA_VERSION,
-            "generated_from": _origin(records, runs),
+            "generated_from": _origin(records, runs, planned),
             "settings": {
                 "underfit_fraction": underfit,
                 "varied": varied,
@@ -104,7 +107,7 @@ def analyze(
                 "compare_with": compared,
                 "families": families,
             },
-            "warnings": caveats.rows(records, faults, varied, compared),
+            "warnings": caveats.rows(records, faults, varied, compared, planned),
             "cells": cells.rows(runs, images=images, underfit_fraction=underfit),
             "paired": paired.rows(
                 runs,
@@ -188,6 +191,7 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         probe_tables={run_id: table for run_id, table in tables.items() if run_id in known},
         made=made,
         faults=[*faults, *table_faults, *made_faults],
+        planned=folder.planned(),
     )
 
 
@@ -251,11 +255,15 @@ def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:
     return known.pop() if len(names) == 1 and known else None
 
 
-def _origin(records: Sequence[RunRecord], runs: pd.DataFrame) -> dict[str, Any]:
+def _origin(
+    records: Sequence[RunRecord], runs: pd.DataFrame, planned: Collection[str] | None
+) -> dict[str, Any]:
     """Which records the numbers come from; the hash changes with any of their content."""
     return {
         "n_records": len(records),
         "n_runs_used": len(runs),
+        "n_planned": None if planned is None else len(planned),
+        "n_to_do": 0 if planned is None else len(caveats.to_do(records, planned)),
         "records_hash": content_hash(sorted(record.model_dump_json() for record in records)),
     }
 

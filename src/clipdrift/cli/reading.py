@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +20,15 @@ def analyze(folder: StudyDir) -> None:
 
     study = StudyFolder(folder)
     result = write_analysis(study)
-    origin = result["generated_from"]
-    say(f"{origin['n_runs_used']} of {origin['n_records']} records used: {study.analysis_path}")
+    say(f"{runs_used(result)}: {study.analysis_path}")
+
+
+def runs_used(analysis: Mapping[str, Any]) -> str:
+    """For example `4 of 4 records used, 12 planned, 8 to do`."""
+    origin = analysis["generated_from"]
+    used = f"{origin['n_runs_used']} of {origin['n_records']} records used"
+    left = f", {origin['n_planned']} planned, {origin['n_to_do']} to do"
+    return used + left if origin["n_to_do"] else used
 
 
 def report(folder: StudyDir) -> None:
@@ -29,12 +37,15 @@ def report(folder: StudyDir) -> None:
     from clipdrift.report import write_report
 
     study = StudyFolder(folder)
-    write_analysis(study)
+    say(runs_used(write_analysis(study)))
     say(str(write_report(study)))
 
 
 def audit(folder: StudyDir) -> None:
-    """Recompute every number of a report from the records; exit code 1 if one differs."""
+    """Recompute every number of a report from the records; exit code 1 if one differs.
+
+    Also where a planned run has no record, or a record cannot be used.
+    """
     from clipdrift.report import audit_report
 
     differences = audit_report(StudyFolder(folder))
@@ -83,6 +94,8 @@ def close_study(study: StudyFolder) -> None:
     analysis = write_analysis(study)
     path = write_report(study).resolve()
     Terminal().print(cell_table(analysis))
+    if analysis["generated_from"]["n_to_do"]:
+        say(runs_used(analysis))
     say(f"Report: {path}")
 
 

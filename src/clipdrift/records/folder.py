@@ -150,6 +150,10 @@ class StudyFolder:
     def write_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> None:
         """Keep the resolved study and the identity of each of its runs (run_id -> identity)."""
         atomic_write(self.spec_path, with_checksum(dump_spec(spec)))
+        self.write_run_ids(run_ids)
+
+    def write_run_ids(self, run_ids: dict[str, str]) -> None:
+        """Keep which runs there are to be: all that is known of those that are imported."""
         plan = {"runs": run_ids}
         atomic_write(self.plan_path, json.dumps({**plan, "checksum": content_hash(plan)}, indent=1))
 
@@ -175,7 +179,7 @@ class StudyFolder:
         return spec
 
     def planned(self) -> dict[str, str] | None:
-        """run_id -> identity of the study's runs; None where nothing was planned (imports).
+        """run_id -> identity of the runs there are to be; None where no plan was kept.
 
         Raises:
             RecordError: if the plan is damaged.
@@ -196,7 +200,7 @@ class StudyFolder:
                     str(self.plan_path),
                     "the study's plan",
                     "a damaged file",
-                    "Run the study again; finished runs are kept",
+                    "Run the study, or the import, again; finished runs are kept",
                 )
             ) from None
 
@@ -206,7 +210,7 @@ class StudyFolder:
             record = read_record(self.record_path(run_id))
         except RecordError:
             return None
-        return record if record.identity == identity else None
+        return record if (record.run_id, record.identity) == (run_id, identity) else None
 
     def finished(self, run_id: str, identity: str) -> RunRecord | None:
         """The valid record of a run that came to its end under exactly this identity, else None."""
@@ -222,6 +226,7 @@ class StudyFolder:
         """Records of the current study, sorted by run id, and the faults of unusable ones.
 
         Records of an earlier version of the study lie in folders of other names; they are not read.
+        A record of another run, or of other data, in the place of a planned one is a fault.
 
         Raises:
             StudyFolderError: if the folder does not exist.
@@ -237,16 +242,27 @@ class StudyFolder:
             names = sorted(name for name in planned if self.record_path(name).exists())
         records: dict[str, RunRecord] = {}
         faults: list[Fault] = []
+        elsewhere: list[tuple[str, RunRecord]] = []
         for name in names:
             try:
                 record = read_record(self.record_path(name))
             except RecordError as error:
                 faults += error.faults
                 continue
-            if planned is None or record.identity == planned[name]:
-                # A second folder with a run is a copy, as programs for backups make them.
-                records.setdefault(record.run_id, record)
+            if record.run_id == name and (planned is None or record.identity == planned[name]):
+                records[name] = record
+            elif planned is not None:
+                faults.append(self._misplaced(name, record))
+            else:
+                elsewhere.append((name, record))
+        # Without a plan, a second folder with a run is a copy, as programs for backups make them.
+        faults += [self._misplaced(*it) for it in elsewhere if it[1].run_id not in records]
         return list(records.values()), faults
+
+    def _misplaced(self, name: str, record: RunRecord) -> Fault:
+        got = "that run on other data" if record.run_id == name else f"that of {record.run_id}"
+        step = "Restore the file, or run the study again to redo the run"
+        return Fault(str(self.record_path(name)), "the record of the run", got, step)
 
 
 __all__ = ["StudyFolder"]

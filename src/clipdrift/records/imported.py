@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipdrift.errors import Fault, StudyFolderError
+from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import Row, Table, read_table
@@ -169,17 +169,28 @@ def _transfer(parts: Mapping[str, float | None]) -> TransferReading:
 
 def _write(records: list[RunRecord], folder: StudyFolder) -> None:
     folder.create()
-    planned = folder.planned() is not None
-    existing = {path.parent.name for path in folder.runs_path.glob("*/record.json")}
-    others = existing - {record.run_id for record in records}
-    if planned or others:
-        got = "the runs of a study" if planned else f"{len(others)} other runs"
+    plan = {record.run_id: record.identity for record in records}
+    others = _names(folder) - plan.keys()
+    study = folder.spec_path.exists()
+    if study or others:
+        got = "the runs of a study" if study else f"{len(others)} other runs"
         step = "Choose another --out; studies are kept apart"
         raise StudyFolderError(Fault(str(folder.path), "a new or empty folder", got, step))
+    folder.write_run_ids(plan)  # first: a folder with a part of the rows says so
     # Each write waits for the disk; waiting side by side is several times faster.
     with ThreadPoolExecutor(WRITERS) as pool:
         paths = [folder.record_path(record.run_id) for record in records]
         list(pool.map(atomic_write, paths, (record.to_json() for record in records)))
+
+
+def _names(folder: StudyFolder) -> set[str]:
+    """Runs of the folder: those of its plan, or all with a record."""
+    try:
+        planned = folder.planned()
+    except RecordError:  # damaged: written anew
+        planned = None
+    there = folder.runs_path.glob("*/record.json")
+    return {path.parent.name for path in there} if planned is None else set(planned)
 
 
 __all__ = ["ImportSummary", "import_csv"]

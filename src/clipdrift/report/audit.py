@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
     point by point. Nothing is written.
 
     Returns:
-        One entry per number, text or point that differs; empty if all agree.
+        One entry per number, text or point that differs, per record that cannot be used, and one
+        where planned runs have no record; empty if all agree and the study is whole.
 
     Raises:
         RecordError: if there is no report, or no record can be used.
@@ -70,15 +71,27 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
     settings = stored.get("settings") if isinstance(stored, dict) else None
     preset = settings.get("preset") if isinstance(settings, dict) else None
     analysis = analyze_folder(folder, published=preset)
-    study = Study(folder, folder.records()[0], analysis, folder.read_spec())
+    records, faults = folder.records()
+    study = Study(folder, records, analysis, folder.read_spec())
     theirs = read_page(folder.report_path.read_text(encoding="utf-8", errors="replace"))
     found = [
+        *_incomplete(study, faults),
         *_from_records(study, theirs),
         *_texts(read_page(render(study)), theirs),
         *_numbers("analysis.json", analysis, stored),
         *_table_files(study),
     ]
     return list({difference.place: difference for difference in reversed(found)}.values())[::-1]
+
+
+def _incomplete(study: Study, faults: Sequence[Fault]) -> Iterator[Difference]:
+    """Planned runs without a record, and records that cannot be used."""
+    for row in study.analysis["warnings"]:
+        if row["kind"] == "runs_to_do":
+            place = str(study.folder.plan_path)
+            yield Difference("runs", place, "a record of each", row["detail"])
+    for fault in faults:
+        yield Difference("record", fault.where, fault.expected, fault.got)
 
 
 def _stored_analysis(folder: StudyFolder) -> Any:

@@ -174,6 +174,9 @@ def _facts(study: Study) -> list[Sentence]:
         " runs used of ",
         Printed(str(len(study.records)), "", DERIVED, everything),
     ]
+    origin = study.analysis["generated_from"]
+    if origin["n_to_do"]:
+        counts += [f", {origin['n_planned']} planned, {origin['n_to_do']} to do"]
     others: list[Sentence] = [[fact] for fact in facts if fact]
     return [counts, *others]
 

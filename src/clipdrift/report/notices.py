@@ -8,6 +8,7 @@ from clipdrift.report.metrics import rate_text
 from clipdrift.report.study import Row, Study
 
 WARNING_WORDS = {
+    "runs_to_do": "The study is not whole: what follows is of the runs that are there",
     "leak": "The test part was read before the end",
     "run_not_finished": "Run not finished, in no mean",
     "run_stopped": "Run stopped early by a forecast, in no mean; means of its cell are of the rest",
@@ -23,7 +24,7 @@ WARNING_WORDS = {
     "one_seed": "One seed",
     "run_warning": "Remark of a run",
 }
-URGENT = ("leak", "duplicate_dropped", "unreadable_record")
+URGENT = ("runs_to_do", "leak", "duplicate_dropped", "unreadable_record")
 MAX_LISTED = 40
 
 
