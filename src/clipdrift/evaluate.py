@@ -80,7 +80,7 @@ def finished_run(run_dir: Path) -> tuple[RunRecord, RunConfig]:
         raise RecordError(
             Fault(str(run_dir), "a finished run", state, "Choose a run that has weights")
         )
-    _require_same_weights(run_dir, record)
+    _require_same_files(run_dir, record)
     config = RunConfig.model_validate(record.config)
     _require_same_plugins(run_dir, record, config)
     return record, config
@@ -98,8 +98,8 @@ def _require_same_plugins(run_dir: Path, record: RunRecord, config: RunConfig) -
         raise RecordError(faults)
 
 
-def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
-    """Each file that is read again is there and has the hash in the record."""
+def _require_same_files(run_dir: Path, record: RunRecord) -> None:
+    """Every file of the record is there with its hash: weights, and readings image by image."""
     now = file_hashes(run_dir)
     faults = [
         Fault(
@@ -109,19 +109,30 @@ def _require_same_weights(run_dir: Path, record: RunRecord) -> None:
             "Restore the file, or remove the run's folder and run the study again",
         )
         for name, sha in record.files.items()
-        if not name.endswith(".parquet") and now.get(name) != sha
+        if now.get(name) != sha
     ]
     if faults:
         raise RecordError(faults)
 
 
 def require_same_content(record: RunRecord, materials: Materials) -> None:
-    was = record.provenance.get("data", {})
-    now = materials.content(record.target)
+    """Weights, images and prompts are those that were recorded.
+
+    Raises:
+        RecordError: naming each that is not.
+    """
+    target, recorded = record.target, record.provenance
+    parts = {"data": materials.content(target), "prompts": materials.prompt_hashes(target)}
     faults = [
-        Fault(f"{record.run_id} {name}", f"content {was.get(name)}", sha, "Restore what was used")
+        Fault(
+            f"{record.run_id} {part}, {name}",
+            f"content {was}, as recorded",
+            sha,
+            "Restore what was used",
+        )
+        for part, now in parts.items()
         for name, sha in now.items()
-        if was.get(name) != sha
+        if (was := recorded.get(part, {}).get(name)) != sha
     ]
     if faults:
         raise RecordError(faults)

@@ -14,6 +14,7 @@ from small_study import TEXT
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import write_report
+from clipdrift.spec.load import with_checksum
 
 pytestmark = pytest.mark.browser
 
@@ -72,7 +73,7 @@ def test_no_text_of_a_record_or_a_study_runs(
     study = {**yaml.safe_load(TEXT), "description": ALL}
     study["targets"] = [{"name": "x", "folder": ALL, "class_names": list(PAYLOADS)}]
     study["transfers"] = [{"name": "y", "builtin": "digits", "templates": [f"{PAYLOADS[0]} {{}}"]}]
-    folder.spec_path.write_text(yaml.safe_dump(study, allow_unicode=True))
+    folder.spec_path.write_text(with_checksum(yaml.safe_dump(study, allow_unicode=True)))
     write_analysis(StudyFolder(folder.path))
     write_report(folder)
     context = chromium.new_context()

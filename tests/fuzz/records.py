@@ -42,7 +42,8 @@ def record_seeds() -> list[bytes]:
 
 def plan_seeds() -> list[bytes]:
     good = record()
-    return [as_json({"runs": {good.run_id: good.identity}}), as_json({"runs": {"a": "b"}})]
+    plans: list[dict[str, Any]] = [{"runs": {good.run_id: good.identity}}, {"runs": {"a": "b"}}]
+    return [as_json({**plan, "checksum": content_hash(plan)}) for plan in plans]
 
 
 def shaped_records() -> SearchStrategy[bytes]:

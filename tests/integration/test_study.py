@@ -176,13 +176,14 @@ def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path
         assert [row for row in compared if not row.agrees] == []
 
 
-def test_weights_that_are_not_the_records_are_refused(
-    finished_study: Path, cache_dir: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["vision.safetensors", "probe_images.parquet"])
+def test_files_that_are_not_the_records_are_refused(
+    name: str, finished_study: Path, cache_dir: Path, tmp_path: Path
 ) -> None:
     study = tmp_path / "study"
     shutil.copytree(finished_study, study)
     run = next((study / "runs").glob("*full_ft-lr0.003*"))
-    path = run / "vision.safetensors"
+    path = run / name
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(content)
@@ -197,10 +198,12 @@ def test_weights_that_are_not_the_records_are_refused(
         export_merged(run, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
     path.write_bytes(b"torn")
-    with pytest.raises(RecordError, match=r"vision\.safetensors: expected a file as it was saved"):
+    with pytest.raises(
+        RecordError, match=f"{re.escape(name)}: expected a file as it was saved, with SHA-256"
+    ):
         evaluate_run(run, cache_dir=cache_dir)
     path.unlink()
-    with pytest.raises(RecordError, match=r"vision\.safetensors: expected a file as it was saved"):
+    with pytest.raises(RecordError, match=r"as recorded, got nothing there\."):
         evaluate_run(run, cache_dir=cache_dir)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from small_records import record
 
 from clipdrift.analysis import probe_sensitivity
 from clipdrift.analysis.probe_sensitivity import dealt_by_class, in_turn, read_tables
@@ -113,13 +114,14 @@ def test_tables_are_read_beside_the_records(tmp_path: Path) -> None:
     (folder.run_path("torn") / path).write_bytes(b"PAR1 but no more")
     pd.DataFrame({"x": [1]}).to_parquet(folder.run_path("strange") / path)
     pd.DataFrame({"image": [1, 1]}).to_parquet(folder.run_path("twice") / path)
-    tables, faults = read_tables(folder)
+    names = ("good", "none", "strange", "torn", "twice")
+    tables, faults = read_tables(folder, [record(run_id=name, files={}) for name in names])
     assert list(tables) == ["good"]
     assert probe_sensitivity.rows(tables) == probe_sensitivity.rows({"good": table()})
     assert [Path(fault.where).parent.name for fault in faults] == ["strange", "torn", "twice"]
     assert str(faults[1]).endswith(
-        "torn/probe_images.parquet: expected a table of probe images with distinct values in "
-        "'image', got a damaged or different file. Run the study again to redo the run."
+        "torn/probe_images.parquet: expected the recorded table of probe images, with distinct "
+        "values in 'image', got a damaged or different file. Run the study again to redo the run."
     )
 
 

@@ -105,7 +105,7 @@ def test_a_plan_names_folders_of_its_own_study_only(tmp_path: Path, name: str) -
     folder.create()
     outside = record(run_id="elsewhere")
     atomic_write(tmp_path / "study" / "elsewhere" / "record.json", outside.to_json())
-    atomic_write(folder.plan_path, json.dumps({"runs": {name: outside.identity}}))
+    folder.write_run_ids({name: outside.identity})
     with pytest.raises(RecordError, match=r"the study's plan, got a damaged file"):
         folder.records()
 

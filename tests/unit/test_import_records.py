@@ -288,9 +288,12 @@ def test_all_bad_cells_are_told_at_once_with_their_rows(given: Import) -> None:
             "Correct the cells."
         ),
         "runs.csv column 'dataset': expected a name, got '' in row 5. Correct the cells.",
-        "runs.csv column 'rate': expected a number above 0, got '-1' in row 4. Correct the cells.",
         (
-            "runs.csv column 's': expected a whole number, got '1.5' in row 3, '' in row 5. "
+            "runs.csv column 'rate': expected a number above 0, at most 1000, got '-1' in row 4. "
+            "Correct the cells."
+        ),
+        (
+            "runs.csv column 's': expected a whole number from 0, got '1.5' in row 3, '' in row 5. "
             "Correct the cells."
         ),
     ]

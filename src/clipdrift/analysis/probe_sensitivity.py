@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from clipdrift.analysis.ranks import Floats
 from clipdrift.errors import Fault
-from clipdrift.records import StudyFolder
+from clipdrift.records import RunRecord, StudyFolder
 
 FILE_NAME = "probe_images.parquet"
 Positions = NDArray[np.intp]
@@ -120,22 +122,29 @@ def _sensitivity(
     return {**row, "cv": float(means.std(ddof=1)) / abs(mean), "reason": None}
 
 
-def read_tables(folder: StudyFolder) -> tuple[dict[str, pd.DataFrame], list[Fault]]:
-    """The per-image tables beside the records of a study, and the faults of unusable ones.
+def read_tables(
+    folder: StudyFolder, records: Sequence[RunRecord]
+) -> tuple[dict[str, pd.DataFrame], list[Fault]]:
+    """The per-image tables beside records of a study, and the faults of unusable ones.
 
-    Runs without such a file (imported records) are left out.
+    Runs without such a file (imported or packed records) are left out.
     """
     tables: dict[str, pd.DataFrame] = {}
     faults = []
-    for path in sorted(folder.runs_path.glob(f"*/{FILE_NAME}")):
+    for record in sorted(records, key=lambda record: record.run_id):
+        path = folder.run_path(record.run_id) / FILE_NAME
+        if not path.exists():
+            continue
         try:
-            table = pd.read_parquet(path)
+            data = path.read_bytes()
+            table = pd.read_parquet(io.BytesIO(data))
         except (OSError, ValueError):  # pyarrow's errors are ValueErrors
-            table = pd.DataFrame()
-        if IMAGE in table and table[IMAGE].is_unique:
-            tables[path.parent.name] = table
+            data, table = b"", pd.DataFrame()
+        right = record.files.get(FILE_NAME) in (None, hashlib.sha256(data).hexdigest())
+        if right and IMAGE in table and table[IMAGE].is_unique:
+            tables[record.run_id] = table
         else:
-            expected = f"a table of probe images with distinct values in {IMAGE!r}"
+            expected = f"the recorded table of probe images, with distinct values in {IMAGE!r}"
             step = "Run the study again to redo the run"
             faults.append(Fault(str(path), expected, "a damaged or different file", step))
     return tables, faults

@@ -50,7 +50,7 @@ def replay(folder: StudyFolder, preset: str) -> Replay:
         step = "Run the study, or import records, first"
         nothing = Fault(str(folder.path), "at least one finished run", "none", step)
         raise RecordError([nothing, *faults])
-    tables, damaged = probe_sensitivity.read_tables(folder)
+    tables, damaged = probe_sensitivity.read_tables(folder, records)
     faults += damaged
     known_runs = {run_id: tables[run_id] for run_id in runs["run_id"] if run_id in tables}
     runs = with_supporting(runs, records, probe_sensitivity.rows(known_runs))

@@ -181,14 +181,13 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         step = "Run the study, or import records, first"
         nothing = Fault(str(folder.path), "at least one finished run", "none", step)
         raise RecordError([nothing, *faults])
-    tables, table_faults = probe_sensitivity.read_tables(folder)
-    known = {record.run_id for record in records}
+    tables, table_faults = probe_sensitivity.read_tables(folder, records)
     made, made_faults = readings(folder, records)
     return analyze(
         records,
         spec=folder.read_spec(),
         published=published,
-        probe_tables={run_id: table for run_id, table in tables.items() if run_id in known},
+        probe_tables=tables,
         made=made,
         faults=[*faults, *table_faults, *made_faults],
         planned=folder.planned(),

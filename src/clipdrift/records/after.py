@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records.folder import StudyFolder
+from clipdrift.records.ranges import beyond
 from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
 from clipdrift.records.transfer import Number
 from clipdrift.records.writing import ours
@@ -101,7 +102,8 @@ def read_after(path: Path) -> AfterReading:
             raise ValueError
         body = json.loads(path.read_bytes())
         stored = body.pop("checksum")
-        if content_hash(body) == stored and body.get("version") == VERSION:
+        right = content_hash(body) == stored and not any(beyond(body))
+        if right and body.get("version") == VERSION:
             return AfterReading.model_validate({**body, "checksum": stored}, strict=True)
     except OSError as error:
         got = str(error.strerror)

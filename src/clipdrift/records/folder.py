@@ -172,7 +172,7 @@ class StudyFolder:
                 Fault(
                     str(self.spec_path),
                     "the study as it was run",
-                    "a file that was changed since: its checksum differs",
+                    "a file that was changed since: its checksum differs or is gone",
                     "Remove it and run the study again from your own file; finished runs are kept",
                 )
             )
@@ -188,8 +188,8 @@ class StudyFolder:
             return None
         try:
             plan: Any = json.loads(self.plan_path.read_bytes())
-            runs, checksum = plan["runs"], plan.get("checksum")
-            if checksum is not None and checksum != content_hash({"runs": runs}):
+            runs = plan["runs"]
+            if plan["checksum"] != content_hash({"runs": runs}):
                 raise ValueError("changed since it was written")
             if not all(map(_is_folder_name, runs)):
                 raise ValueError("a run outside of the study folder")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap, is_count
+from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap
+from clipdrift.records.ranges import LARGEST, RATE, SEED, range_of
 
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LONGEST_LIST = 20
-# Nothing measured is larger, and the square of a larger number is no number any more.
-LARGEST = 1e100
 # A retention of 1.5 % in every run is not a study; of 1.5 as a fraction it is above any seen.
 LARGEST_FRACTION = 1.5
 
@@ -126,7 +125,7 @@ class Table:
         return None not in parsed and any(cell.value is not None for cell in parsed if cell)
 
     def _keys(self, field: str, texts: list[str]) -> list[str]:
-        rule = {"lr": "a number above 0", "seed": "a whole number", "role": "matched or reference"}
+        rule = {"lr": RATE.words, "seed": SEED.words, "role": "matched or reference"}
         for (number, _), text in zip(self.lines, texts, strict=True):
             if not _valid_key(field, text):
                 expected = rule.get(field, "a name")
@@ -149,16 +148,15 @@ class Table:
                 self.bad[field, "a number", "Correct the cells"].append((number, text))
                 cell = Cell(None)
             elif cell.value is not None:
-                if is_count(field) and not (cell.value >= 1 and cell.value.is_integer()):
-                    expected = "a whole number from 1"
-                    self.bad[field, expected, "Correct the cells"].append((number, text))
-                cell = Cell(cell.value * factor if factor != 0.01 else cell.value / 100)
-                if accuracy and not 0 <= (cell.value or 0.0) <= 1:
-                    other = FRACTION if unit == PERCENT else PERCENT
-                    expected = (
-                        f"accuracies as {unit or FRACTION}, 0 to {1 if unit != PERCENT else 100}"
-                    )
-                    step = f"Write '{field}: {other}' under units, or correct the cells"
+                value = cell.value * factor if factor != 0.01 else cell.value / 100
+                cell, allowed = Cell(value), range_of(field)
+                if not allowed.holds(value):
+                    expected, step = allowed.words, "Correct the cells"
+                    if accuracy:
+                        other = FRACTION if unit == PERCENT else PERCENT
+                        top = 1 if unit != PERCENT else 100
+                        expected = f"accuracies as {unit or FRACTION}, 0 to {top}"
+                        step = f"Write '{field}: {other}' under units, or correct the cells"
                     self.bad[field, expected, step].append((number, text))
             cells.append(cell)
         self._check_unit(field, unit, [cell.value for cell in cells if cell.value is not None])
@@ -218,7 +216,7 @@ def _valid_key(field: str, text: str) -> bool:
     cell = _parse(text)
     if cell is None or cell.value is None:
         return False
-    return cell.value > 0 if field == "lr" else cell.value.is_integer()
+    return (RATE if field == "lr" else SEED).holds(cell.value)
 
 
 __all__ = ["Cell", "Row", "Table", "read_table"]

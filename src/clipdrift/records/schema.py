@@ -15,7 +15,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.records.consistent import contradictions
 from clipdrift.records.correct import Correct
+from clipdrift.records.ranges import beyond
 from clipdrift.records.transfer import (
     RETENTIONS,
     TRANSFER_NUMBERS,
@@ -27,6 +29,7 @@ from clipdrift.spec import RunConfig, content_hash
 
 SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
+RESTORE = "Restore the file or redo the run"
 TARGET_ZERO_SHOT = "target_zero_shot"
 Status = Literal["finished", "diverged", "stopped", "failed"]
 
@@ -255,7 +258,8 @@ def read_record(path: Path) -> RunRecord:
     """Read and verify one record.
 
     Raises:
-        RecordError: if it is missing, torn, edited, or of a newer schema.
+        RecordError: if it is missing, torn, edited, of a newer schema, has a number that no run can
+            have, or is of another run than its configuration.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -282,9 +286,11 @@ def read_record(path: Path) -> RunRecord:
             path, f"{place}: {first['msg']}", "Run the study again to redo it"
         ) from None
     if not _sealed(body):
-        raise _unusable(
-            path, "a checksum that does not match its content", "Restore the file or redo the run"
-        )
+        raise _unusable(path, "a checksum that does not match its content", RESTORE)
+    for name, allowed, value in beyond(body):
+        raise _unusable(path, f"{name}: {value:g} instead of {allowed.words}", RESTORE)
+    for name, given in contradictions(record):
+        raise _unusable(path, f"another {name} than its configuration gives, {given}", RESTORE)
     return record
 
 

@@ -48,12 +48,13 @@ class RunConfig(Part):
         rate = repr(self.learning_rate).replace("+", "")
         return f"{self.target.name}-{self.method.name}-lr{rate}-seed{self.seed}"
 
-    def identity(self, content: Mapping[str, str]) -> str:
+    def identity(self, content: Mapping[str, str], protocol: int | None = None) -> str:
         """SHA-256 over this configuration, the hashes of weights and data, the code protocol.
 
         Args:
             content: name -> SHA-256 of the backbone weights and of every dataset of the run; name
                 -> package and version of what other packages add to it.
+            protocol: default PROTOCOL_VERSION.
         """
         resolved = self.model_dump(mode="json")
         # Where a dataset lies and what the text around it says do not change a number; its
@@ -70,7 +71,11 @@ class RunConfig(Part):
         resolved["backbone"] = None
         resolved["method"] = asked_of_method(resolved["method"])
         return content_hash(
-            {"protocol": PROTOCOL_VERSION, "config": resolved, "content": dict(content)}
+            {
+                "protocol": protocol or PROTOCOL_VERSION,
+                "config": resolved,
+                "content": dict(content),
+            }
         )
 
     def run_id(self, identity: str) -> str:

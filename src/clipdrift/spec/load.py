@@ -91,13 +91,13 @@ def with_checksum(text: str) -> str:
 
 
 def is_altered(text: str) -> bool:
-    """Whether a text has a checksum that is not its own; older files have none.
+    """Whether a text has another checksum than its own, or none.
 
     >>> is_altered(with_checksum("name: a")), is_altered(with_checksum("name: a") + "b")
     (False, True)
     """
     first, _, rest = text.partition("\n")
-    return first.startswith(_CHECKSUM) and first != _CHECKSUM + _sha256(rest)
+    return first != _CHECKSUM + _sha256(rest)
 
 
 def _sha256(text: str) -> str:
