@@ -405,6 +405,14 @@ def test_patterns_without_an_end_are_refused_in_seconds(
         loaded(folder)
 
 
+def test_a_busy_machine_makes_no_pattern_endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that the process waits for its turn is not counted; here it sleeps."""
+    monkeypatch.setattr(bounds, "SECONDS", 1.0)
+    waits = f"import time; time.sleep(2)\n{bounds.TRY}"
+    monkeypatch.setattr(bounds, "COMMAND", [*bounds.COMMAND[:-1], waits])
+    assert bounds.pattern_fault({"target_modules": VISION}, ["vision_model.q_proj"], "w") is None
+
+
 def test_patterns_that_only_peft_completes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,9 @@ from torch import nn
 from clipdrift.errors import Fault, brief
 
 SECONDS = 5.0
+"""Of computing, for all patterns of a file. On a busy machine that takes longer by the clock."""
+PATIENCE = 24
+"""Times as long by the clock, after which it is given up whatever was computed."""
 TIMES = 4
 """Parameters of a tower under adapters, in those of the tower: factors of full rank for each of its
 layers, and a copy of all that is saved whole."""
@@ -38,7 +41,12 @@ SPECIAL = frozenset("*+?{}[]()|^$\\")
 TRY = """
 import json, re, sys, warnings
 warnings.simplefilter("ignore")
-patterns, forms, names = json.load(sys.stdin)
+patterns, forms, names, seconds = json.load(sys.stdin)
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+except (ImportError, OSError, ValueError):  # Windows, or a lower limit: the clock alone
+    pass
 for number, pattern in enumerate(patterns):
     print(number, flush=True)
     for form in forms:
@@ -64,15 +72,17 @@ def pattern_fault(config: Any, names: Iterable[str], where: str) -> Fault | None
     patterns = sorted({text for text in _texts(config) if SPECIAL & set(text)})
     if not patterns:
         return None
-    given = json.dumps([patterns, FORMS, [*names]])
+    given = json.dumps([patterns, FORMS, [*names], int(SECONDS)]).encode()
     try:
-        subprocess.run(COMMAND, input=given, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(COMMAND, input=given, capture_output=True, timeout=PATIENCE * SECONDS)
+        if done.returncode >= 0:
+            return None
+        begun = done.stdout  # killed for the time it took
     except subprocess.TimeoutExpired as error:
-        begun = (error.stdout or b"0").split()
-        step = "Name the modules one by one"
-        expected = f"patterns that are matched with names of modules within {SECONDS:g} s"
-        return Fault(where, expected, brief(patterns[int(begun[-1])]), step)
-    return None
+        begun = error.stdout or b""
+    step = "Name the modules one by one"
+    expected = f"patterns that are matched with names of modules within {SECONDS:g} s"
+    return Fault(where, expected, brief(patterns[int((begun.split() or [b"0"])[-1])]), step)
 
 
 def size_fault(wrap: Any, module: nn.Module, where: str) -> Fault | None:
