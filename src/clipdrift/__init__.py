@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clipdrift.callback import DriftCallback
     from clipdrift.errors import ClipdriftError
     from clipdrift.evaluate import evaluate_run
+    from clipdrift.outside import record
     from clipdrift.reading.gauge import Gauge, ModelReading
     from clipdrift.records import StudyFolder, read_record
     from clipdrift.report import dose_response_figure, write_report
@@ -36,6 +37,7 @@ _HOMES = {
     "parse_spec": "clipdrift.spec",
     "read_frames": "clipdrift.analysis.folder",
     "read_record": "clipdrift.records",
+    "record": "clipdrift.outside",
     "run_study": "clipdrift.study",
     "study_status": "clipdrift.study",
     "write_analysis": "clipdrift.analysis.summary",
@@ -55,6 +57,7 @@ __all__ = [
     "parse_spec",
     "read_frames",
     "read_record",
+    "record",
     "run_study",
     "study_status",
     "write_analysis",

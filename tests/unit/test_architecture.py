@@ -57,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": ONE_RUN | {"devices", "executors", "missing_runs", "trackers"},
     "estimate": WHOLE_STUDY,
     "callback": {"reading"},
+    "outside": BASE | {"provenance", "reading"},
     "evaluate": WHOLE_STUDY,
     "checkpoint": WHOLE_STUDY,
     "after": WHOLE_STUDY | {"evaluate"},

@@ -53,6 +53,7 @@ def rows(
         *_unfinished(records),
         *_duplicates(records),
         *_remarks(records),
+        *_trained_elsewhere(records),
         *_undefined(records),
         *_design(frame),
         *_dropped_pairs(frame, varied, compare_with),
@@ -122,6 +123,14 @@ def _remarks(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             said["run_warning", text].append(record.run_id)
     for (kind, text), ids in sorted(said.items()):
         yield {"kind": kind, "count": len(ids), "detail": text, "run_ids": sorted(ids)}
+
+
+def _trained_elsewhere(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    """Runs whose training clipdrift did not see, among others."""
+    ids = sorted(one.run_id for one in records if "outside" in one.provenance)
+    if ids:
+        detail = "measured here: nothing proves that images, order, head and schedule are the same"
+        yield {"kind": "trained_elsewhere", "count": len(ids), "detail": detail, "run_ids": ids}
 
 
 def _undefined(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:

@@ -195,6 +195,11 @@ class Gauge:
         return self._target
 
     @property
+    def target_name(self) -> str | None:
+        """Of the target whose probe set is read; None where the gauge is not a study's."""
+        return self._target.name if self._target else None
+
+    @property
     def baselines(self) -> Baselines:
         """What the untouched backbone reads, image by image."""
         return self._baselines

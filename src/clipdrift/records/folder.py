@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,9 @@ from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.records.writing import HALF_WRITTEN, atomic_write, writing_to
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum
+
+OUTSIDE = "outside-"
+"""How the run ids of trainings begin that no study planned: see `clipdrift.record`."""
 
 HALF_WRITTEN_SECONDS = 3600.0
 """A half-written file of this age is nobody's any more: no file of ours takes so long to write."""
@@ -225,7 +229,8 @@ class StudyFolder:
     def records(self) -> tuple[list[RunRecord], list[Fault]]:
         """Records of the current study, sorted by run id, and the faults of unusable ones.
 
-        Records of an earlier version of the study lie in folders of other names; they are not read.
+        With those of trainings from outside. Records of an earlier version of the study lie in
+        folders of other names; they are not read.
         A record of another run, or of other data, in the place of a planned one is a fault.
 
         Raises:
@@ -239,7 +244,8 @@ class StudyFolder:
         if planned is None:
             names = sorted(p.parent.name for p in self.runs_path.glob("*/record.json"))
         else:
-            names = sorted(name for name in planned if self.record_path(name).exists())
+            outside = {path.parent.name for path in self.runs_path.glob(f"{OUTSIDE}*/record.json")}
+            names = sorted(n for n in {*planned, *outside} if self.record_path(n).exists())
         records: dict[str, RunRecord] = {}
         faults: list[Fault] = []
         elsewhere: list[tuple[str, RunRecord]] = []
@@ -249,7 +255,8 @@ class StudyFolder:
             except RecordError as error:
                 faults += error.faults
                 continue
-            if record.run_id == name and (planned is None or record.identity == planned[name]):
+            expected = (planned or {}).get(name, record.identity)
+            if (record.run_id, record.identity) == (name, expected):
                 records[name] = record
             elif planned is not None:
                 faults.append(self._misplaced(name, record))
@@ -265,4 +272,9 @@ class StudyFolder:
         return Fault(str(self.record_path(name)), "the record of the run", got, step)
 
 
-__all__ = ["StudyFolder"]
+def safe_name(text: str) -> str:
+    """A name that can be part of a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._")[:40] or "unnamed"
+
+
+__all__ = ["StudyFolder", "safe_name"]

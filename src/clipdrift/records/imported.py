@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
-from clipdrift.records.folder import StudyFolder
+from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import Row, Table, read_table
 from clipdrift.records.schema import EpochReading, Result, RunRecord
@@ -102,7 +101,7 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
     backbone = keys.get("backbone", UNSTATED)
     values = {field: cell.value for field, cell in row.cells.items()}
     identity = content_hash([backbone, keys["target"], method, role, rate, seed, values])
-    name = "-".join([_safe(keys["target"]), _safe(method), f"lr{rate!r}", f"seed{seed}"])
+    name = "-".join([safe_name(keys["target"]), safe_name(method), f"lr{rate!r}", f"seed{seed}"])
     final = {field: value for field, value in values.items() if not field.startswith(EPOCH1)}
     early = {
         field.removeprefix(EPOCH1): value
@@ -114,7 +113,7 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
         run_id=f"{name}-{identity[:8]}",
         identity=identity,
         status="finished",
-        study=_safe(Path(str(source["file"])).stem),
+        study=safe_name(Path(str(source["file"])).stem),
         backbone=backbone,
         target=keys["target"],
         method=method,
@@ -126,11 +125,6 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
         undefined={field: cell.reason for field, cell in row.cells.items() if cell.reason},
         provenance={"imported": {**source, "row": row.number}},
     )
-
-
-def _safe(text: str) -> str:
-    """A name that can be part of a folder's name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._")[:40] or "unnamed"
 
 
 def _reading(values: Mapping[str, float | None]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ WARNING_WORDS = {
     "one_learning_rate": "One learning rate",
     "one_seed": "One seed",
     "run_warning": "Remark of a run",
+    "trained_elsewhere": "Trained elsewhere, recorded beside the study",
 }
 URGENT = ("runs_to_do", "leak", "duplicate_dropped", "unreadable_record")
 MAX_LISTED = 40
