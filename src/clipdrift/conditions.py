@@ -83,8 +83,13 @@ def leaks(config: RunConfig) -> list[str]:
     return found
 
 
+def copied_images(config: RunConfig, materials: Materials) -> list[str]:
+    """Images that a run trains or is chosen on and is then asked about again, in words."""
+    return [str(copies) for copies in materials.shared_images[config.target.name].copies]
+
+
 def data_warnings(config: RunConfig, materials: Materials) -> list[str]:
-    """Images that were left out because they could not be read, by dataset."""
+    """Images that were left out because they could not be read, and equal ones in two classes."""
     target = materials.targets[config.target.name]
     bad = {target.name: target.bad_images}
     bad.update({name: t.bad_images for name, t in materials.transfers.items()})
@@ -92,7 +97,7 @@ def data_warnings(config: RunConfig, materials: Materials) -> list[str]:
         f"{name}: {len(images)} unreadable images left out ({', '.join(images[:3])})"
         for name, images in bad.items()
         if images
-    ]
+    ] + materials.shared_images[config.target.name].contradictions
 
 
 def validation_warnings(materials: Materials) -> list[str]:

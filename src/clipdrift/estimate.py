@@ -33,12 +33,16 @@ TRIAL_IMAGES = 32
 
 @dataclass(frozen=True)
 class Estimate:
-    """Wall seconds and bytes of disk; None with a reason where they cannot be known here."""
+    """Wall seconds and bytes of disk; None with a reason where they cannot be known here.
+
+    copies: target -> what its sets share, in words; None likewise.
+    """
 
     seconds: float | None
     disk_bytes: int | None
     machine: str
     reason: str | None = None
+    copies: dict[str, list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
         torch.set_num_threads(before)
     seconds = sum(_run_seconds(run, speeds[run.method.name], materials) for run in runs)
     disk = sum(speeds[run.method.name].saved_bytes for run in runs)
-    return Estimate(seconds / workers, disk, machine)
+    copies = {name: list(map(str, s.copies)) for name, s in materials.shared_images.items()}
+    return Estimate(seconds / workers, disk, machine, copies=copies)
 
 
 def _run_seconds(run: RunConfig, speed: _Speed, materials: Materials) -> float:

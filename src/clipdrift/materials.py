@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import PreparedPart, prepare
 from clipdrift.data.catalogue import templates_of
+from clipdrift.data.copies import Shared, shared_images
+from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
 from clipdrift.data.prompts import class_prompts
-from clipdrift.data.splits import balanced_subset, carve
+from clipdrift.data.splits import balanced_subset
 from clipdrift.errors import ClipdriftError, DataError, Fault, SpecError
 from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
@@ -29,6 +31,7 @@ class TransferMaterial:
     """One transfer set: class prompts, the images scored at the end and after each epoch."""
 
     name: str
+    class_names: tuple[str, ...]
     prompts: list[list[str]]
     images: Images
     epoch_images: Images | None
@@ -45,6 +48,7 @@ class TargetMaterial:
     """One target: its class prompts and the four disjoint sets of images."""
 
     name: str
+    class_names: tuple[str, ...]
     prompts: list[list[str]]
     train: Images
     val: Images
@@ -55,17 +59,23 @@ class TargetMaterial:
     corrupted: dict[str, Images]
     class_names: tuple[str, ...] = ()
 
+    @property
+    def sets(self) -> dict[str, Images]:
+        """The four sets by name."""
+        return {"train": self.train, "val": self.val, "probe": self.probe, "test": self.test}
+
     @cached_property
     def sha256(self) -> str:
         """Content of the sets and prompts, wherever they lie."""
-        sets = [images.sha256() for images in (self.train, self.val, self.probe, self.test)]
+        sets = [images.sha256() for images in self.sets.values()]
         damaged = {name: images.sha256() for name, images in self.corrupted.items()}
         return content_hash([sets, self.prompts, *([damaged] if damaged else [])])
 
     @cached_property
     def zero_shot(self) -> TransferMaterial:
         """The test part as a set to be read zero-shot."""
-        return TransferMaterial(f"{self.name}-test", self.prompts, self.test, None, ())
+        name = f"{self.name}-test"
+        return TransferMaterial(name, self.class_names, self.prompts, self.test, None, ())
 
     @cached_property
     def probe_sha256(self) -> str:
@@ -87,6 +97,15 @@ class Materials:
             "backbone": self.backbone.sha256,
             "target": self.targets[target].sha256,
             **transfers,
+        }
+
+    @cached_property
+    def shared_images(self) -> dict[str, Shared]:
+        """Target -> what its sets have in common, among themselves and with transfer sets."""
+        scored = {n: (t.images, t.class_names) for n, t in self.transfers.items()}
+        return {
+            name: shared_images(name, target.sets, target.class_names, scored)
+            for name, target in self.targets.items()
         }
 
     def prompt_hashes(self, target: str) -> dict[str, str]:
@@ -125,7 +144,7 @@ def load_materials(
     targets: dict[str, TargetMaterial] = {}
     transfers: dict[str, TransferMaterial] = {}
 
-    def parts(dataset: DatasetSpec) -> dict[str, PreparedPart]:
+    def parts(dataset: DatasetSpec, *, carve: bool = True) -> dict[str, PreparedPart]:
         return prepare(
             dataset,
             image_size=backbone.image_size,
@@ -133,12 +152,13 @@ def load_materials(
             resize_mode=backbone.resize_mode,
             resized=backbone.resized,
             cache_dir=cache_dir,
+            carve=carve,
             report=report,
         )
 
     for target in spec.targets:
         with _collecting(faults):
-            found = parts(target)
+            found = parts(target, carve=(target.splits or spec.splits).group_by is None)
             damaged = {one.name: parts(one)["test"] for one in target.corrupted}
             targets[target.name] = _target(spec, target, found, damaged)
     for transfer in spec.transfers:
@@ -157,28 +177,20 @@ def _target(
     parts: dict[str, PreparedPart],
     damaged: dict[str, PreparedPart],
 ) -> TargetMaterial:
-    train, test = parts["train"], parts["test"]
+    train, test = parts["train"], parts.get("test", parts["train"])
     _require_same_classes(target.name, train, damaged)
-    rule, probe = target.splits or spec.splits, target.probe or spec.probe
-    split = carve(
-        train.labels,
-        test.labels,
-        rule,
-        probe,
-        len(train.class_names),
-        where=f"target {target.name}",
-        class_names=train.class_names,
-    )
+    split = carve_target(target, parts, target.splits or spec.splits, target.probe or spec.probe)
     return TargetMaterial(
         name=target.name,
+        class_names=train.class_names,
         prompts=_prompts(target, train),
         train=_view(train, split.train),
         val=_view(train, split.val),
-        probe=_view(parts[split.probe_part], split.probe),
+        probe=_view(test if split.probe_part == "test" else train, split.probe),
         test=_view(test, split.test),
         split_sha256=content_hash([split.sha256, train.sha256, test.sha256]),
         bad_images=tuple(
-            name for part in (train, test, *damaged.values()) for name in part.bad_images
+            name for part in (*parts.values(), *damaged.values()) for name in part.bad_images
         ),
         corrupted={
             one.name: _view(damaged[one.name], _chosen(one, damaged[one.name]))
@@ -215,6 +227,7 @@ def transfer_material(
         few = images.select(chosen)
     return TransferMaterial(
         name=transfer.name,
+        class_names=part.class_names,
         prompts=_prompts(transfer, part),
         images=images,
         epoch_images=few,
@@ -234,7 +247,7 @@ def _prompts(spec: DatasetSpec, part: PreparedPart) -> list[list[str]]:
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
-    return Images(part.pixels, positions, part.labels[positions])
+    return Images(part.pixels, positions, part.labels[positions], part.names, part.prints)
 
 
 @contextmanager

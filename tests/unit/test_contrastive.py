@@ -382,7 +382,7 @@ def test_transfers_are_scored_by_the_live_text_tower(clip: Backbone, folder: Pat
     fit(model, learning_rate=3e-2)
     others = [["a big red star"], ["one blue circle"], ["a dark square"], ["two lines"]]
     images = photos(97)
-    material = TransferMaterial("other", others, images, images, ())
+    material = TransferMaterial("other", ("a", "b"), others, images, images, ())
     untouched = clip.text_features(others)
     half = Correct.of(np.arange(len(images)) % 2 == 0)
     gauge = Gauge.__new__(Gauge)

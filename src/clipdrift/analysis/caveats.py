@@ -31,9 +31,10 @@ def rows(
     Kinds: `runs_to_do` (planned, without a record), `unreadable_record`, `run_not_finished`
     (diverged or failed: listed, in no mean), `run_stopped` (ended early by a forecast: listed, in
     no mean; those of its cell are of the runs that went on, and so flattered),
-    `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `leak` (the test part was read before
-    the end), `undefined_value`, `several_backbones` (never pooled), `one_method`,
-    `one_learning_rate`, `one_seed`, `pairs_dropped`, `pairs_not_compared`.
+    `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `trained_elsewhere` (by no
+    run of clipdrift's), `leak` (the test part was read before the end, or sets share images),
+    `undefined_value`, `several_backbones` (never pooled), `one_method`, `one_learning_rate`,
+    `one_seed`, `pairs_dropped`, `pairs_not_compared`.
 
     Args:
         records: as read, in any order.

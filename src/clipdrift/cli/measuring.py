@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -33,7 +32,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.plan_claim import same_plan
 from clipdrift.signals import Interrupted, interruptions
 from clipdrift.spec import StudySpec, load_spec
-from clipdrift.spec.audit import audit
+from clipdrift.spec.audit import audit, copies_rows
 
 SpecFile = Annotated[Path, typer.Argument(help="study file (YAML)", show_default=False)]
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
@@ -64,12 +63,11 @@ def init(
 
 def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
-    from clipdrift.conditions import validation_warnings
+    from clipdrift.cli.checked import found_of, lines_of
     from clipdrift.data.cache import default_cache_dir
     from clipdrift.devices import limit_threads
     from clipdrift.materials import load_materials
     from clipdrift.plan import require_fit
-    from clipdrift.reading.model import not_read
 
     spec = load_spec(spec_file)
     limit_threads()
@@ -79,51 +77,13 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         report=lambda text: say(text, err=True),
     )
     require_fit(spec, materials.backbone)
-    found: dict[str, Any] = {
-        "study": spec.name,
-        "backbone": materials.backbone.name,
-        "image_size": materials.backbone.image_size,
-        "not_read": not_read(materials.backbone),
-        "targets": {
-            name: {
-                "classes": len(t.prompts),
-                **{part: len(getattr(t, part)) for part in ("train", "val", "probe", "test")},
-                "unreadable": list(t.bad_images),
-            }
-            for name, t in materials.targets.items()
-        },
-        "transfers": {
-            name: {
-                "classes": len(t.prompts),
-                "images": len(t.images),
-                "unreadable": list(t.bad_images),
-            }
-            for name, t in materials.transfers.items()
-        },
-        "warnings": validation_warnings(materials),
-    }
+    found = found_of(spec, materials)
     if json_:
         say_json(found)
         return
-    say(f"{spec.name}: backbone {found['backbone']}, {found['image_size']} px")
-    for reason, names in _by_reason(found["not_read"]).items():
-        say(f"not read ({reason}): {', '.join(names)}")
-    for kind in ("targets", "transfers"):
-        for name, numbers in found[kind].items():
-            bad = len(numbers.pop("unreadable"))
-            text = ", ".join(f"{n:,} {what}" for what, n in numbers.items())
-            say(f"{kind[:-1]} {name}: {text}" + (f"; {bad} unreadable left out" if bad else ""))
-    for warning in found["warnings"]:
-        say(f"warning: {warning}")
+    for line in lines_of(found):
+        say(line)
     say(f"Ready. Next: clipdrift plan {spec_file}")
-
-
-def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
-    """Why -> what, in the order of the names."""
-    grouped: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        grouped.setdefault(reason, []).append(name)
-    return grouped
 
 
 def plan(
@@ -142,6 +102,7 @@ def plan(
     runs = expand(spec, precision="float32")  # precision does not change which runs there are
     added = {name: origin for run in runs for name, origin in plugins_of(run).items()}
     cost = estimate(spec, device=device, cache_dir=cache)
+    rows = [*audit(spec), *copies_rows(cost.copies)]
     n_cells = len({(r.target.name, r.method.name, r.learning_rate) for r in runs})
     if json_:
         shown = {
@@ -149,7 +110,7 @@ def plan(
             "n_cells": n_cells,
             "n_runs": len(runs),
             "runs": [run.name for run in runs],
-            "audit": [vars(row) for row in audit(spec)],
+            "audit": [vars(row) for row in rows],
             "plugins": added,
             "estimate": vars(cost),
         }
@@ -158,7 +119,7 @@ def plan(
     _tell_crowded()
     console = Terminal()
     console.print(run_table(runs))
-    console.print(audit_table(audit(spec)))
+    console.print(audit_table(rows))
     for name, origin in added.items():
         say(f"plugin {name}: {origin}")
     say(f"{n_cells} cells, {len(runs)} runs")

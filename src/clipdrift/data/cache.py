@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from clipdrift.data.decode import Interpolation, ResizeMode, Square, formats
 from clipdrift.data.decoding import Written, write_pixels
+from clipdrift.data.fingerprints import Prints
 from clipdrift.data.parts import ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, Fault
@@ -40,7 +41,8 @@ class PreparedPart:
 
     pixels: uint8 [N, S, S, 3], memory-mapped, read-only. labels: int64 [N] in 0..C-1.
     class_names: C. sha256: hex, over pixels, labels and class names; the same wherever the data
-    lies. bad_images: "name: reason" of those left out.
+    lies. bad_images: "name: reason" of those left out. names: N, for messages. prints: [N, 3], see
+    `fingerprints`.
     """
 
     pixels: NDArray[np.uint8]
@@ -48,6 +50,8 @@ class PreparedPart:
     class_names: tuple[str, ...]
     sha256: str
     bad_images: tuple[str, ...]
+    names: Sequence[str]
+    prints: Prints
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,6 +70,7 @@ def prepare(
     cache_dir: Path,
     resize_mode: ResizeMode = "shortest",
     resized: int | None = None,
+    carve: bool = True,
     report: Report | None = None,
 ) -> dict[str, PreparedPart]:
     """The parts of a dataset as squares of pixels, from the cache or decoded into it.
@@ -77,17 +82,18 @@ def prepare(
         cache_dir: made where it is missing; safe for several processes.
         resize_mode: "shortest" resizes the short side to S and crops, "squash" both sides to S.
         resized: what they are resized to instead, before S is cut out of the middle.
+        carve: as for `open_dataset`.
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
     Returns:
-        Parts under "train" and "test".
+        Parts under "train" and "test"; "train" alone where none was there or carved.
 
     Raises:
         DataError: what `open_dataset` raises; more unreadable images in a part than
             `max_bad_images`; no room for the pixels.
     """
     tell = report or (lambda line: None)
-    opened = open_dataset(spec)
+    opened = open_dataset(spec, carve=carve)
     for note in opened.notes:
         tell(note)
     square = Square(image_size, interpolation, resize_mode, resized)
@@ -152,8 +158,9 @@ def _write_entry(
         _require_few_bad(part, written.bad, max_bad, where)
         content = {"key": key, "count": written.count, "pixels_sha256": written.pixels_sha256}
         bad = {str(position): reason for position, reason in written.bad.items()}
+        prints = np.ascontiguousarray(written.prints, dtype="<u8").tobytes().hex()
         with (unfinished / "entry.json").open("w", encoding="utf-8") as file:
-            json.dump(_sealed(content | {"bad": bad}), file)
+            json.dump(_sealed(content | {"bad": bad, "prints": prints}), file)
             file.flush()
             os.fsync(file.fileno())
         _remove(entry)
@@ -173,7 +180,8 @@ def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
         content = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         bad = {int(position): str(reason) for position, reason in content["bad"].items()}
         sealed = content == _sealed(content)
-        written = Written(int(content["count"]), str(content["pixels_sha256"]), bad)
+        prints = np.frombuffer(bytes.fromhex(content["prints"]), dtype="<u8").reshape(-1, 3)
+        written = Written(int(content["count"]), str(content["pixels_sha256"]), bad, prints)
         # Mapping fails where the file is shorter than its header says; unlike np.load, this reads
         # plain arrays only, no archives.
         pixels = np.lib.format.open_memmap(entry / "pixels.npy", mode="r")
@@ -186,6 +194,7 @@ def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
         and set(bad) <= set(range(count))
         and pixels.shape == (written.count, size, size, 3)
         and pixels.dtype == np.uint8
+        and len(prints) == written.count
     )
     return written if fits else None
 
@@ -215,6 +224,8 @@ def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
         class_names=part.class_names,
         sha256=digest.hexdigest(),
         bad_images=_bad_images(part, written.bad),
+        names=[part.names[position] for position in np.flatnonzero(kept).tolist()],
+        prints=written.prints,
     )
 
 

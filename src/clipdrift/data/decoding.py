@@ -17,8 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.data.decode import Square, to_square
+from clipdrift.data.fingerprints import Prints, fingerprint
 from clipdrift.data.parts import ImagePart, Loaded
 from clipdrift.devices import available_cores
+
+_Image = tuple[NDArray[np.uint8], Prints]
+"""Pixels and fingerprint of one."""
 
 REPORT_EVERY = 1000
 _AHEAD = 64
@@ -28,11 +32,15 @@ _LARGE = 24_000_000
 
 @dataclass(frozen=True)
 class Written:
-    """What went into the file: SHA-256 of its pixels, and position -> reason of those left out."""
+    """What went into the file: SHA-256 of its pixels, and position -> reason of those left out.
+
+    prints: fingerprints of its images.
+    """
 
     count: int
     pixels_sha256: str
     bad: dict[int, str]
+    prints: Prints
 
 
 def write_pixels(
@@ -48,13 +56,15 @@ def write_pixels(
         progress: called with the number of images seen, every `REPORT_EVERY`.
     """
     digest, bad = hashlib.sha256(), {}
+    prints = np.empty((len(part), 3), dtype=np.uint64)
     with path.open("wb") as file:
         start = _write_header(file, len(part), square.size)
         for position, result in enumerate(_decoded(part, square)):
             if isinstance(result, str):
                 bad[position] = result
             else:
-                data = np.ascontiguousarray(result).tobytes()
+                pixels, prints[position - len(bad)] = result
+                data = np.ascontiguousarray(pixels).tobytes()
                 digest.update(data)
                 file.write(data)
             if (position + 1) % REPORT_EVERY == 0:
@@ -64,7 +74,8 @@ def write_pixels(
         assert _write_header(file, len(part) - len(bad), square.size) == start
         file.flush()
         os.fsync(file.fileno())
-    return Written(len(part) - len(bad), digest.hexdigest(), bad)
+    count = len(part) - len(bad)
+    return Written(count, digest.hexdigest(), bad, prints[:count])
 
 
 def _write_header(file: Any, count: int, size: int) -> int:
@@ -74,8 +85,8 @@ def _write_header(file: Any, count: int, size: int) -> int:
     return int(file.tell())
 
 
-def _decoded(part: ImagePart, square: Square) -> Iterator[NDArray[np.uint8] | str]:
-    """Pixels or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
+def _decoded(part: ImagePart, square: Square) -> Iterator[_Image | str]:
+    """Images or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
 
     alone = Lock()
 
@@ -83,18 +94,19 @@ def _decoded(part: ImagePart, square: Square) -> Iterator[NDArray[np.uint8] | st
         large = not isinstance(loaded, np.ndarray) and loaded.width * loaded.height > _LARGE
         return alone if large else nullcontext()
 
-    def one(position: int) -> NDArray[np.uint8] | str:
+    def one(position: int) -> _Image | str:
         try:
             loaded = part.load(position)
             with turn(loaded):
-                return to_square(loaded, *square)
+                pixels = to_square(loaded, *square)
+            return pixels, fingerprint(pixels)
         except Exception as error:  # Pillow raises nearly every kind on a broken file
             return " ".join(str(error).split())[:200] or type(error).__name__
 
     workers = min(8, available_cores())
     with ThreadPoolExecutor(workers) as pool:
         # Ahead of the writer, so that none waits for it; bounded, so that memory is.
-        ahead: deque[Future[NDArray[np.uint8] | str]] = deque()
+        ahead: deque[Future[_Image | str]] = deque()
         for position in range(len(part)):
             ahead.append(pool.submit(one, position))
             if len(ahead) >= _AHEAD:

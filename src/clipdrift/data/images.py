@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from clipdrift.data.fingerprints import Prints
 
 
 @dataclass(frozen=True)
 class Images:
     """Some images of one prepared part; pixels stay memory-mapped until they are taken.
 
-    pixels: uint8 [M, S, S, 3], the whole part. index: [N] positions in it. labels: [N].
+    pixels: uint8 [M, S, S, 3], the whole part. index: [N] positions in it. labels: [N]. names: M,
+    for messages, and prints: [M, 3], see `fingerprints`; none of images that were never prepared.
     """
 
     pixels: NDArray[np.uint8]
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
+    names: Sequence[str] = ()
+    prints: Prints | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -29,7 +35,7 @@ class Images:
 
     def select(self, positions: NDArray[np.int64]) -> Images:
         """The images at some positions of this view."""
-        return Images(self.pixels, self.index[positions], self.labels[positions])
+        return replace(self, index=self.index[positions], labels=self.labels[positions])
 
     def sha256(self) -> str:
         """SHA-256 (hex) over the pixels and labels in view."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,10 @@ from clipdrift.data.tables import open_tables
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 
-__all__ = ["DatasetParts", "ImagePart", "open_dataset"]
+__all__ = ["DatasetParts", "ImagePart", "carved_test", "open_dataset"]
 
 _CARVE_SEED = 20_260_416
-"""Draws the test part of data that has none: one split per dataset, whatever the study's seeds."""
+"""Draws the test part of data that has none."""
 
 _OPENERS = {
     "builtin": open_builtin,
@@ -26,12 +28,12 @@ _OPENERS = {
 }
 
 
-def open_dataset(spec: DatasetSpec) -> DatasetParts:
+def open_dataset(spec: DatasetSpec, *, carve: bool = True) -> DatasetParts:
     """The parts of a dataset; labels are read, images are not decoded yet.
 
-    A target without a test part gets one: `test_fraction` of every class, at least one image, drawn
-    with a fixed seed. A transfer dataset is only scored, so one part, "test", is returned: its test
-    part, or all of its images where it has none.
+    A target without a test part gets one, unless `carve` is false: see `carved_test`. A transfer
+    dataset is only scored, so one part, "test", is returned: its test part, or all of its images
+    where it has none.
 
     Raises:
         DataError: the source is not there, not readable, or breaks a rule of its kind; a target
@@ -43,7 +45,7 @@ def open_dataset(spec: DatasetSpec) -> DatasetParts:
     if isinstance(spec, TransferSpec):
         parts = {"test": parts.get("test") or parts["train"]}
     elif "test" not in parts:
-        parts = _with_test_part(parts["train"], spec)
+        parts = _with_test_part(parts["train"], spec) if carve else parts
     elif isinstance(spec, TargetSpec) and "train" not in parts:
         raise DataError(
             Fault(
@@ -57,11 +59,26 @@ def open_dataset(spec: DatasetSpec) -> DatasetParts:
 
 
 def _with_test_part(part: ImagePart, spec: DatasetSpec) -> dict[str, ImagePart]:
-    """Train and test: the rounded `test_fraction` of each class, leaving one image at least."""
+    test = carved_test(part.labels, part.class_names, spec)
+    train = np.setdiff1d(np.arange(len(part), dtype=np.int64), test)
+    return {"train": part.subset(train), "test": part.subset(test)}
+
+
+def carved_test(
+    labels: NDArray[np.int64], class_names: Sequence[str], spec: DatasetSpec
+) -> NDArray[np.int64]:
+    """Sorted positions of a test part: the rounded `test_fraction` of each class.
+
+    It takes one image at least and leaves one at least. The draw depends on nothing but the labels:
+    one split per dataset, whatever the study's seeds.
+
+    Raises:
+        DataError: each class of fewer than two images.
+    """
     chosen: list[NDArray[np.int64]] = []
     faults: list[Fault] = []
-    for label, name in enumerate(part.class_names):
-        positions = np.flatnonzero(part.labels == label)
+    for label, name in enumerate(class_names):
+        positions = np.flatnonzero(labels == label)
         if len(positions) < 2:
             faults.append(
                 Fault(
@@ -77,6 +94,4 @@ def _with_test_part(part: ImagePart, spec: DatasetSpec) -> dict[str, ImagePart]:
         chosen.append(rng.permutation(positions)[:count])
     if faults:
         raise DataError(faults)
-    test = np.sort(np.concatenate(chosen))
-    train = np.setdiff1d(np.arange(len(part), dtype=np.int64), test)
-    return {"train": part.subset(train), "test": part.subset(test)}
+    return np.sort(np.concatenate(chosen))

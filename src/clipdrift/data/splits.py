@@ -105,7 +105,12 @@ def carve(
         for label, size in enumerate(sizes)
     ]
     sets["test"] = np.sort(np.concatenate(tests))
-    return Splits(**sets, probe_part=probe.source, sha256=_digest(sets, probe.source))
+    return splits_of(sets, probe.source)
+
+
+def splits_of(sets: dict[str, Positions], probe_part: Literal["train", "test"]) -> Splits:
+    """The four sets with the hash over them."""
+    return Splits(**sets, probe_part=probe_part, sha256=_digest(sets, probe_part))
 
 
 @dataclass(frozen=True)

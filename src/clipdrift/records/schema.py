@@ -204,7 +204,9 @@ class RunRecord(BaseModel):
     fingerprints: dict[str, str] = Field(
         default_factory=dict, description="hash of each factor that matched runs share"
     )
-    leaks: list[str] = Field(default_factory=list, description="what read the test part early")
+    leaks: list[str] = Field(
+        default_factory=list, description="what read the test part early; copies between sets"
+    )
     stopped_early: EarlyStop | None = Field(
         None,
         description="only of a run that was stopped: it has a history and no result",

@@ -9,7 +9,7 @@ from clipdrift.report.study import Row, Study
 
 WARNING_WORDS = {
     "runs_to_do": "The study is not whole: what follows is of the runs that are there",
-    "leak": "The test part was read before the end",
+    "leak": "Sets that were not kept apart",
     "run_not_finished": "Run not finished, in no mean",
     "run_stopped": "Run stopped early by a forecast, in no mean; means of its cell are of the rest",
     "unreadable_record": "Record that cannot be read",

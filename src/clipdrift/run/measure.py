@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clipdrift.conditions import data_warnings, fingerprints, leaks, plugins_of
+from clipdrift.conditions import copied_images, data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.data.catalogue import templates_of
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.materials import Materials
@@ -96,7 +96,7 @@ class Run:
         )
         head = model.head.state_dict()
         record.fingerprints = fingerprints(self.config, self.materials, head)
-        record.leaks = leaks(self.config)
+        record.leaks = leaks(self.config) + copied_images(self.config, self.materials)
         record.warnings = data_warnings(self.config, self.materials)
         try:
             self.epochs.train(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -228,6 +228,13 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         status = "varied" if factor in spec.varied else "shared"
         rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
     return rows
+
+
+def copies_rows(copies: Mapping[str, Sequence[str]] | None) -> list[AuditRow]:
+    """Whether the sets of each target are kept apart: what they share, in words, if it is known."""
+    found = [f"{target}: {text}" for target, texts in (copies or {}).items() for text in texts]
+    told = "; ".join(found) or ("none" if copies is not None else "not looked for")
+    return [AuditRow("images in two sets", told, "leak" if found else "shared")]
 
 
 def _part_rows(

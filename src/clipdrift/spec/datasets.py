@@ -187,6 +187,11 @@ class SplitSpec(Part):
         "by_class",
         "in_turn: validation, probe and training images from one numpy RandomState(seed)",
     )
+    group_by: Literal["duplicates"] | None = added(
+        None,
+        "duplicates: copies of a picture go where its first image goes, and sizes count pictures; "
+        "of a test part of its own, copies leave the training part",
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

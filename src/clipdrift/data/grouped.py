@@ -1,0 +1,113 @@
+"""Splits that keep the copies of a picture together: `splits: {group_by: duplicates}`.
+
+The first image of each picture stands in the draw for all of them, and the others follow it into
+its set, whatever their labels. Without copies the sets are those of `splits.carve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipdrift.data.cache import PreparedPart
+from clipdrift.data.fingerprints import same_pictures
+from clipdrift.data.sources import carved_test
+from clipdrift.data.splits import Positions, Splits, carve, splits_of
+from clipdrift.spec.datasets import ProbeSpec, SplitSpec, TargetSpec
+
+
+def carve_target(
+    target: TargetSpec, parts: Mapping[str, PreparedPart], splits: SplitSpec, probe: ProbeSpec
+) -> Splits:
+    """The four sets of a target, by `splits.carve` or as `splits.group_by` says.
+
+    Raises:
+        DataError: every class with too few images.
+    """
+    where, train = f"target {target.name}", parts["train"]
+    if splits.group_by == "duplicates":
+        return _carve_together(target, parts, splits, probe, where)
+    return carve(
+        train.labels,
+        parts["test"].labels,
+        splits,
+        probe,
+        len(train.class_names),
+        where=where,
+        class_names=train.class_names,
+    )
+
+
+def _carve_together(
+    target: TargetSpec,
+    parts: Mapping[str, PreparedPart],
+    splits: SplitSpec,
+    probe: ProbeSpec,
+    where: str,
+) -> Splits:
+    """Over pictures. Copies of a "test" part leave the training part; where there is none, the test
+    set is carved from the pictures of "train", and all positions are in that.
+    """
+    train = parts["train"]
+    if "test" in parts:
+        test = parts["test"]
+        test_pictures, pictures = _pictures(test, train)
+        tested = np.arange(len(test))
+        trained = np.flatnonzero(~np.isin(pictures, test_pictures))
+    else:
+        test = train
+        (pictures,) = _pictures(train)
+        test_pictures, firsts = pictures, np.unique(pictures)
+        chosen = firsts[carved_test(train.labels[firsts], train.class_names, target)]
+        tested = np.flatnonzero(np.isin(pictures, chosen))
+        trained = np.setdiff1d(np.arange(len(train)), tested)
+    training, testing = _Drawn(pictures, trained), _Drawn(test_pictures, tested)
+    drawn = carve(
+        train.labels[training.firsts],
+        test.labels[testing.firsts],
+        splits,
+        probe,
+        len(train.class_names),
+        where=where,
+        class_names=train.class_names,
+    )
+    probed = training if drawn.probe_part == "train" else testing
+    sets = {
+        "train": training.whole(drawn.train),
+        "val": training.whole(drawn.val),
+        "probe": probed.whole(drawn.probe),
+        "test": testing.whole(drawn.test),
+    }
+    return splits_of(sets, drawn.probe_part)
+
+
+def _pictures(*parts: PreparedPart) -> list[NDArray[np.int64]]:
+    """For each part [N]: numbers that are equal where images are the same picture."""
+    starts = np.cumsum([0, *map(len, parts)])
+
+    def pixels(place: int) -> NDArray[np.uint8]:
+        number = int(np.searchsorted(starts, place, side="right")) - 1
+        found: NDArray[np.uint8] = parts[number].pixels[place - starts[number]]
+        return found
+
+    numbers = same_pictures(np.concatenate([part.prints for part in parts]), pixels)
+    return np.split(numbers, starts[1:-1])
+
+
+class _Drawn:
+    """Images of a pool, of which the first of each picture is drawn."""
+
+    def __init__(self, pictures: NDArray[np.int64], pool: Positions) -> None:
+        """pictures: [N] of the whole part. pool: sorted positions in it."""
+        self._pictures, self._pool = pictures, pool
+        self.firsts = pool[np.sort(np.unique(pictures[pool], return_index=True)[1])]
+
+    def whole(self, drawn: Positions) -> Positions:
+        """Positions among the first images -> all images of the same pictures, in the part."""
+        same = np.isin(self._pictures[self._pool], self._pictures[self.firsts[drawn]])
+        return self._pool[same]
+
+
+__all__ = ["carve_target"]
