@@ -89,15 +89,18 @@ def copied_images(config: RunConfig, materials: Materials) -> list[str]:
 
 
 def data_warnings(config: RunConfig, materials: Materials) -> list[str]:
-    """Images that were left out because they could not be read, and equal ones in two classes."""
+    """Images left out because they could not be read, equal ones in two classes, prompts cut."""
     target = materials.targets[config.target.name]
     bad = {target.name: target.bad_images}
     bad.update({name: t.bad_images for name, t in materials.transfers.items()})
-    return [
+    unread = [
         f"{name}: {len(images)} unreadable images left out ({', '.join(images[:3])})"
         for name, images in bad.items()
         if images
-    ] + materials.shared_images[config.target.name].contradictions
+    ]
+    remarks = [target.text_remarks, *(t.text_remarks for t in materials.transfers.values())]
+    told = [text for texts in remarks for text in texts]
+    return unread + told + materials.shared_images[config.target.name].contradictions
 
 
 def validation_warnings(materials: Materials) -> list[str]:

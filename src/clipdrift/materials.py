@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.backbone import Backbone, load_backbone
+from clipdrift.backbone import Backbone, load_backbone, partly_read, same_texts
 from clipdrift.data.cache import PreparedPart, prepare
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.copies import Shared, shared_images
@@ -36,6 +36,7 @@ class TransferMaterial:
     images: Images
     epoch_images: Images | None
     bad_images: tuple[str, ...]
+    text_remarks: tuple[str, ...] = ()
 
     @cached_property
     def sha256(self) -> str:
@@ -48,7 +49,6 @@ class TargetMaterial:
     """One target: its class prompts and the four disjoint sets of images."""
 
     name: str
-    class_names: tuple[str, ...]
     prompts: list[list[str]]
     train: Images
     val: Images
@@ -58,6 +58,7 @@ class TargetMaterial:
     bad_images: tuple[str, ...]
     corrupted: dict[str, Images]
     class_names: tuple[str, ...] = ()
+    text_remarks: tuple[str, ...] = ()
 
     @property
     def sets(self) -> dict[str, Images]:
@@ -160,12 +161,14 @@ def load_materials(
         with _collecting(faults):
             found = parts(target, carve=(target.splits or spec.splits).group_by is None)
             damaged = {one.name: parts(one)["test"] for one in target.corrupted}
-            targets[target.name] = _target(spec, target, found, damaged)
+            targets[target.name] = _target(spec, target, found, damaged, backbone)
     for transfer in spec.transfers:
         with _collecting(faults):
             part = parts(transfer)["test"]
             epoch = spec.evaluation.epoch_transfer_images
-            transfers[transfer.name] = transfer_material(transfer, part, epoch_images=epoch)
+            transfers[transfer.name] = transfer_material(
+                transfer, part, backbone, epoch_images=epoch
+            )
     if faults:
         raise ClipdriftError(faults)
     return Materials(backbone, targets, transfers)
@@ -176,14 +179,18 @@ def _target(
     target: TargetSpec,
     parts: dict[str, PreparedPart],
     damaged: dict[str, PreparedPart],
+    backbone: Backbone,
 ) -> TargetMaterial:
     train, test = parts["train"], parts.get("test", parts["train"])
     _require_same_classes(target.name, train, damaged)
     split = carve_target(target, parts, target.splits or spec.splits, target.probe or spec.probe)
+    by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
+    prompts, remarks = _prompts(target, train, backbone, asked=by_text)
     return TargetMaterial(
         name=target.name,
         class_names=train.class_names,
-        prompts=_prompts(target, train),
+        prompts=prompts,
+        text_remarks=remarks,
         train=_view(train, split.train),
         val=_view(train, split.val),
         probe=_view(test if split.probe_part == "test" else train, split.probe),
@@ -196,7 +203,6 @@ def _target(
             one.name: _view(damaged[one.name], _chosen(one, damaged[one.name]))
             for one in target.corrupted
         },
-        class_names=tuple(train.class_names),
     )
 
 
@@ -216,19 +222,25 @@ def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, Pre
 
 
 def transfer_material(
-    transfer: TransferSpec, part: PreparedPart, *, epoch_images: int
+    transfer: TransferSpec, part: PreparedPart, backbone: Backbone, *, epoch_images: int
 ) -> TransferMaterial:
-    """A prepared part as a transfer set; `epoch_images` of it are scored after each epoch."""
+    """A prepared part as a transfer set; `epoch_images` of it are scored after each epoch.
+
+    Raises:
+        ClipdriftError: fewer images than asked for; classes that no prompt tells apart.
+    """
     images = _view(part, _chosen(transfer, part))
     n_epoch = min(epoch_images, len(images))
     few = None
     if n_epoch:
         chosen = balanced_subset(images.labels, n_epoch, transfer.seed, draw=transfer.draw)
         few = images.select(chosen)
+    prompts, remarks = _prompts(transfer, part, backbone, asked=True)
     return TransferMaterial(
         name=transfer.name,
         class_names=part.class_names,
-        prompts=_prompts(transfer, part),
+        prompts=prompts,
+        text_remarks=remarks,
         images=images,
         epoch_images=few,
         bad_images=part.bad_images,
@@ -242,8 +254,21 @@ def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:
     return balanced_subset(part.labels, spec.n_images, spec.seed, draw=spec.draw, where=where)
 
 
-def _prompts(spec: DatasetSpec, part: PreparedPart) -> list[list[str]]:
-    return class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
+def _prompts(
+    spec: DatasetSpec, part: PreparedPart, backbone: Backbone, *, asked: bool
+) -> tuple[list[list[str]], tuple[str, ...]]:
+    """Prompts of each class, and what a reader must know of them.
+
+    asked: whether texts are all that tells the classes apart, so that equal ones are refused; a
+    head that is trained from a random start needs none.
+    """
+    prompts = class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
+    remarks = partly_read(backbone, prompts, spec.name)
+    if same := same_texts(backbone, prompts, spec.name):
+        if asked:
+            raise DataError(same)
+        remarks += map(str, same)
+    return prompts, tuple(remarks)
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:

@@ -105,7 +105,7 @@ def test_its_conditions_are_the_prompts_and_not_a_head() -> None:
     images = Images(torch.zeros(4, 2, 2, 3).byte().numpy(), *[torch.arange(4).numpy()] * 2)
 
     def marks(method: dict[str, Any] | str, prompts: list[list[str]]) -> dict[str, str]:
-        target = TargetMaterial("land-cover", (), prompts, *[images] * 4, "s", (), {})
+        target = TargetMaterial("land-cover", prompts, images, images, images, images, "s", (), {})
         backbone: Any = type("Backbone", (), {"sha256": "b"})
         materials = Materials(backbone, {"land-cover": target}, {})
         return fingerprints(run_of(method), materials, {"weight": torch.ones(2)})

@@ -5,6 +5,7 @@
 use.
 """
 
+from clipdrift.backbone.class_texts import partly_read, same_texts
 from clipdrift.backbone.encoder import ImageEncoder, n_tokens, weights_of
 from clipdrift.backbone.loading import (
     EMBEDDED,
@@ -32,7 +33,9 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "n_tokens",
+    "partly_read",
     "precision_on_disk",
     "preprocessing",
+    "same_texts",
     "weights_of",
 ]

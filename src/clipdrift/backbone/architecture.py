@@ -19,7 +19,10 @@ class Architecture:
 
     name: in words. model_class: in transformers. image_path, text_path: its modules, tower first,
     then the projection if it has one. width: E of an embedding, from a loaded model. tokens:
-    (tokenizer, prompts, longest) -> inputs of the text tower. pretraining: the loss it learned by,
+    (tokenizer, prompts, longest) -> inputs of the text tower, with padding behind them whatever the
+    tokenizer says. written: a prompt as its tokenizer gets it. read_length: (text_config, input_ids
+    [N, T]) -> for each prompt the number of leading tokens that its embedding depends on.
+    pretraining: the loss it learned by,
     over the texts of a batch or for each pair. faults: what of a config.json cannot be read here,
     as (expected, got). mean, std, resize_mode: where a folder does not say its own.
     """
@@ -30,6 +33,8 @@ class Architecture:
     text_path: tuple[str, ...]
     width: Callable[[Any], int]
     tokens: Callable[[Any, Sequence[str], int], Mapping[str, Tensor]]
+    written: Callable[[str], str]
+    read_length: Callable[[Any, Tensor], list[int]]
     pretraining: Literal["softmax", "sigmoid"]
     faults: Callable[[Mapping[str, Any]], list[tuple[str, str]]]
     mean: Channels

@@ -23,6 +23,7 @@ def _tokens(tokenizer: Any, prompts: Sequence[str], longest: int) -> Mapping[str
     tokens = tokenizer(
         [prompt.lower() for prompt in prompts],
         padding="max_length",
+        padding_side="right",
         truncation=True,
         max_length=longest,
         return_tensors="pt",
@@ -49,6 +50,8 @@ SIGLIP = Architecture(
     text_path=("text_model",),
     width=lambda model: int(model.config.vision_config.hidden_size),
     tokens=_tokens,
+    written=str.lower,
+    read_length=lambda text, ids: [ids.shape[1]] * len(ids),
     pretraining="sigmoid",
     faults=_faults,
     mean=(0.5, 0.5, 0.5),

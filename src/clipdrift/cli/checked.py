@@ -31,6 +31,7 @@ def found_of(spec: StudySpec, materials: Materials) -> dict[str, Any]:
                 "unreadable": list(t.bad_images),
                 "shared_images": list(map(str, materials.shared_images[name].copies)),
                 "in_two_classes": materials.shared_images[name].contradictions,
+                "prompts_not_read": list(t.text_remarks),
                 "labels": _labels(t.class_names, t.prompts, t.train),
             }
             for name, t in materials.targets.items()
@@ -40,6 +41,7 @@ def found_of(spec: StudySpec, materials: Materials) -> dict[str, Any]:
                 "classes": len(t.prompts),
                 "images": len(t.images),
                 "unreadable": list(t.bad_images),
+                "prompts_not_read": list(t.text_remarks),
                 "labels": _labels(t.class_names, t.prompts, t.images),
             }
             for name, t in materials.transfers.items()
@@ -80,6 +82,8 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  and {len(more):,} more classes (--json lists them)"
     yield from (f"warning: {text}" for text in found["warnings"])
     yield from _warnings(found["targets"])
+    for about in (*found["targets"].values(), *found["transfers"].values()):
+        yield from (f"WARNING: {text}" for text in about["prompts_not_read"])
 
 
 def _warnings(targets: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

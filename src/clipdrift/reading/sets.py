@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def open_transfers(
         try:
             spec = _spec(name, named)
             part = _prepared(spec, backbone, cache_dir)
-            found[name] = transfer_material(spec, part, epoch_images=0)
+            found[name] = transfer_material(spec, part, backbone, epoch_images=0)
+            for text in found[name].text_remarks:
+                warnings.warn(text, stacklevel=3)
         except ClipdriftError as error:
             faults += error.faults
     if faults:
