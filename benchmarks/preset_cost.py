@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,7 @@ import torch
 
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
+from clipdrift.data.parts import DatasetParts, ImagePart
 from clipdrift.devices import available_cores
 from clipdrift.estimate import estimate
 from clipdrift.reading.baseline import score
@@ -100,7 +102,29 @@ def noise_part(dataset: DatasetSpec, part: str, pixels: np.ndarray) -> PreparedP
         class_names=tuple(entry.class_names),
         sha256=f"noise {dataset.name} {part}",
         bad_images=(),
+        names=range(len(pixels)),
+        prints=np.arange(len(pixels), dtype=np.uint64)[:, None] * np.uint64([1, 0, 0])
+        + np.uint64([0, zlib.crc32(f"{dataset.name} {part}".encode()), 0]),
     )
+
+
+def opened_noise(dataset: DatasetSpec, **_: Any) -> DatasetParts:
+    """What is known of such parts before they are prepared."""
+    names = tuple(catalogue()[str(dataset.builtin)].class_names)
+    return DatasetParts(
+        {
+            part: ImagePart(np.arange(n) % len(names), range(n), names, id, part)
+            for part, n in parts_of(dataset).items()
+        }
+    )
+
+
+@contextmanager
+def in_their_place(prepared: Callable[..., dict[str, PreparedPart]]) -> Iterator[None]:
+    """Images of ours in the place of those that a study names."""
+    where = "clipdrift.materials.loading"
+    with patch(f"{where}.open_dataset", opened_noise), patch(f"{where}.prepare", prepared):
+        yield
 
 
 def parts_of(dataset: DatasetSpec) -> dict[str, int]:
@@ -148,7 +172,10 @@ def on_noise(preset: str) -> Iterator[tuple[StudySpec, Path]]:
     strict_float32()
     spec = load_spec(STUDIES / f"{preset}.yaml")
     patch_size = int(spec.backbone.id[-2:])
-    with tempfile.TemporaryDirectory() as name, patch("clipdrift.materials.prepare", one_image):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        in_their_place(one_image),
+    ):
         backbone = write_backbone(Path(name) / "clip", {"patch_size": patch_size})
         yield on_backbone(spec, backbone), Path(name)
 

@@ -18,13 +18,21 @@ from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from preset_cost import SIDE, STUDIES, noise_part, on_backbone, parts_of, worker_on, write_backbone
+from preset_cost import (
+    SIDE,
+    STUDIES,
+    in_their_place,
+    noise_part,
+    on_backbone,
+    parts_of,
+    worker_on,
+    write_backbone,
+)
 
 from clipdrift.data.cache import PreparedPart
 from clipdrift.errors import ExecutorError, Fault
@@ -125,7 +133,7 @@ def main() -> None:
     spec = load_spec(STUDIES / f"{PRESET}.yaml")
     with (
         tempfile.TemporaryDirectory() as name,
-        patch("clipdrift.materials.prepare", partial(noise, side=SMALL_SIDE if smoke else SIDE)),
+        in_their_place(partial(noise, side=SMALL_SIDE if smoke else SIDE)),
     ):
         sizes, width = (SMALL, 64) if smoke else ({}, 512)
         spec = on_backbone(spec, write_backbone(Path(name) / "clip", sizes, width))

@@ -302,7 +302,7 @@ def test_progress_and_notes_are_told(
     (images / "notes.txt").write_text("x")
     lines: list[str] = []
     ready(images, cache_dir, report=lines.append)
-    note = "toy: 1 files without an image suffix are ignored"
+    note = "toy: 1 files are left out (1 .txt)"
     assert lines == [note, "toy (test): 4 / 10 images", "toy (test): 8 / 10 images"]
 
 

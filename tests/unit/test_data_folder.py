@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipdrift.data import decode, folder
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
@@ -25,9 +26,9 @@ def fill(root: Path, **counts: int) -> Path:
     return root
 
 
-def faults_of(folder: Path, **options: object) -> list[str]:
+def faults_of(root: Path, **options: object) -> list[str]:
     with pytest.raises(DataError) as raised:
-        open_dataset(DatasetSpec(name="toy", folder=str(folder), **options))
+        open_dataset(DatasetSpec(name="toy", folder=str(root), **options))
     return str(raised.value).splitlines()
 
 
@@ -95,8 +96,52 @@ def test_hidden_files_are_ignored_and_foreign_ones_counted(tmp_path: Path) -> No
     (tmp_path / "labels.csv").write_text("x")
     (tmp_path / "dog" / "UPPER.JPG").write_bytes((tmp_path / "dog" / "000.png").read_bytes())
     opened = open_dataset(TransferSpec(name="toy", folder=str(tmp_path)))
-    assert opened.notes == ("toy: 2 files without an image suffix are ignored",)
+    assert opened.notes == ("toy: 2 files are left out (1 .csv, 1 .txt)",)
     assert len(opened.parts["test"]) == 7
+
+
+def test_photographs_that_cannot_be_read_here_are_counted_with_what_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "suffixes", lambda: decode.SUFFIXES)
+    fill(tmp_path, cat=3, dog=3)
+    for name in ("a.heic", "b.HEIC", "c.heif", "d.avif"):
+        (tmp_path / "cat" / name).write_bytes(b"x")
+    (tmp_path / "dog" / "README").write_text("x")
+    opened = open_dataset(TransferSpec(name="toy", folder=str(tmp_path)))
+    assert opened.notes == (
+        (
+            "toy: 5 files are left out (2 .heic, 1 without a suffix, 1 .avif, 1 .heif); images "
+            "among them are read with Pillow 11.3 or newer and pillow-heif installed"
+        ),
+    )
+    for file in (tmp_path / "cat").glob("*.png"):
+        file.unlink()
+    (told,) = faults_of(tmp_path)
+    assert "got none in cat (2 .heic, 1 .avif, 1 .heif). Install Pillow 11.3 or newer" in told
+
+
+def test_a_class_may_be_called_like_a_part(tmp_path: Path) -> None:
+    fill(tmp_path, bus=3, train=4, test=2)
+    opened = open_dataset(TransferSpec(name="toy", folder=str(tmp_path)))
+    assert opened.notes == ()
+    assert opened.parts["test"].class_names == ("bus", "test", "train")
+    assert np.bincount(opened.parts["test"].labels).tolist() == [3, 2, 4]
+
+
+@pytest.mark.parametrize("parts", [[""], ["train", "test"]])
+def test_classes_to_skip_are_never_looked_into(tmp_path: Path, parts: list[str]) -> None:
+    for part in parts:
+        fill(tmp_path / part, cat=3, dog=4, owl=2)
+        (tmp_path / part / "unsorted" / "more").mkdir(parents=True)
+    found = open_dataset(
+        DatasetSpec(name="toy", folder=str(tmp_path), skip_classes=["unsorted", "dog"])
+    ).parts["train"]
+    assert found.class_names == ("cat", "owl")
+    assert not {name for name in found.names if "dog" in name}
+    assert faults_of(tmp_path, skip_classes=["unsorted", "dogs"]) == [
+        "toy.skip_classes: expected names of class folders, got 'dogs'. Did you mean 'dog'?"
+    ]
 
 
 def test_other_folders_beside_train_and_test_are_told(tmp_path: Path) -> None:
@@ -155,7 +200,7 @@ def test_a_nested_mess_is_told_in_full(tmp_path: Path) -> None:
     )
     assert lines[1] == (
         "toy.folder: expected class folders that hold images only, got folders in owl: old, young. "
-        "Name the folder whose sub-folders are the classes."
+        "Name the folder whose sub-folders are the classes, or name it under skip_classes."
     )
 
 

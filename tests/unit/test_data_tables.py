@@ -441,3 +441,19 @@ def test_a_column_whose_name_is_no_text_is_a_damaged_file(tmp_path: Path) -> Non
     path.write_bytes(whole[:at] + b"byt\x8ds" + whole[at + 5 :])
     with pytest.raises(DataError, match="expected a Parquet file, got 'utf-8' codec can't decode"):
         opened(file)
+
+
+def test_classes_are_skipped_by_name_and_the_rest_numbered_anew(tmp_path: Path) -> None:
+    names = ["cat", "dog", "owl"]
+    file = write_parquet(tmp_path / "a.parquet", structs(*range(9)), [2, 1, 0] * 3, names)
+    part = opened(file, skip_classes=["dog"])
+    assert part.class_names == ("cat", "owl")
+    assert part.labels.tolist() == [1, 0] * 3
+    assert [level_of(part.load(place)) for place in range(6)] == [0, 2, 3, 5, 6, 8]
+    (told,) = faults_of(file, skip_classes=["dogs"])
+    assert told == (
+        "toy.skip_classes: expected a class of the data (cat, dog, owl), got 'dogs'. "
+        "Correct or remove it."
+    )
+    (told,) = faults_of(file, skip_classes=["dog", "cat"])
+    assert told.startswith("toy.skip_classes: expected two or more classes left, got 1.")

@@ -83,7 +83,7 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"warning: {text}" for text in found["warnings"])
     yield from _warnings(found["targets"])
     for about in (*found["targets"].values(), *found["transfers"].values()):
-        yield from (f"WARNING: {text}" for text in about["prompts_not_read"])
+        yield from (f"warning: {text}" for text in about["prompts_not_read"])
 
 
 def _warnings(targets: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from clipdrift.data.decode import Interpolation, ResizeMode, Square, formats
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.fingerprints import Prints
-from clipdrift.data.parts import ImagePart, identity_of
+from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec import content_hash
@@ -70,7 +70,7 @@ def prepare(
     cache_dir: Path,
     resize_mode: ResizeMode = "shortest",
     resized: int | None = None,
-    carve: bool = True,
+    opened: DatasetParts | None = None,
     report: Report | None = None,
 ) -> dict[str, PreparedPart]:
     """The parts of a dataset as squares of pixels, from the cache or decoded into it.
@@ -82,7 +82,7 @@ def prepare(
         cache_dir: made where it is missing; safe for several processes.
         resize_mode: "shortest" resizes the short side to S and crops, "squash" both sides to S.
         resized: what they are resized to instead, before S is cut out of the middle.
-        carve: as for `open_dataset`.
+        opened: what `open_dataset` found, where it was asked before.
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
     Returns:
@@ -93,7 +93,7 @@ def prepare(
             `max_bad_images`; no room for the pixels.
     """
     tell = report or (lambda line: None)
-    opened = open_dataset(spec, carve=carve)
+    opened = opened or open_dataset(spec)
     for note in opened.notes:
         tell(note)
     square = Square(image_size, interpolation, resize_mode, resized)

@@ -2,7 +2,7 @@
 
 Of a transfer dataset with both, only `test/` is read.
 
-Names that begin with a dot are ignored. Files without an image suffix are ignored and counted.
+Names that begin with a dot are ignored. Files without an image suffix are counted by suffix.
 Links are followed as long as they stay inside the folder; one that leaves it is a fault, so that a
 folder never reads more than it shows.
 """
@@ -10,13 +10,14 @@ folder never reads more than it shows.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from clipdrift.data.decode import open_image, suffixes
+from clipdrift.data.decode import MORE, open_image, suffixes
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, brief, nearest
 from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
@@ -27,24 +28,27 @@ SHOWN = 5
 class _Listing:
     """The images of one part, with the faults and the ignored files met on the way."""
 
-    def __init__(self, root: Path, where: str) -> None:
-        self.root, self.where = root, where
+    def __init__(self, root: Path, where: str, skipped: Collection[str]) -> None:
+        """skipped: class folders that are left out."""
+        self.root, self.where, self.skipped = root, where, skipped
         self.files: list[Path] = []
         self.labels: list[str] = []
         self.faults: list[Fault] = []
-        self.ignored = 0
+        self.ignored: Counter[str] = Counter()
 
     def read(self, part: Path) -> None:
         """List every class folder of `part`."""
         classes, stray = 0, []
         for entry in self._visible(part) if self._stays(part) else ():
+            if entry.name in self.skipped:
+                continue
             if os.path.isdir(entry):
                 classes += 1
                 self._read_class(entry)
             elif entry.suffix.lower() in suffixes():
                 stray.append(self._shown(entry))
             else:
-                self.ignored += 1
+                self.ignored[entry.suffix.lower()] += 1
         if stray:
             many = f"{', ... ' if len(stray) > SHOWN else ' '}({len(stray):,} images)"
             got = f"{', '.join(stray[:SHOWN])}{many}" if stray[1:] else f"the image {stray[0]}"
@@ -58,6 +62,7 @@ class _Listing:
 
     def _read_class(self, folder: Path) -> None:
         before, nested = len(self.files), []
+        ignored: Counter[str] = Counter()
         for entry in self._visible(folder):
             if os.path.isdir(entry):
                 nested.append(entry.name)
@@ -65,18 +70,23 @@ class _Listing:
                 self.files.append(entry)
                 self.labels.append(folder.name)
             else:
-                self.ignored += 1
+                ignored[entry.suffix.lower()] += 1
+        self.ignored += ignored
         if nested:
             self._fault(
                 "class folders that hold images only",
                 f"folders in {self._shown(folder)}: {', '.join(nested[:5])}",
-                "Name the folder whose sub-folders are the classes",
+                "Name the folder whose sub-folders are the classes, or name it under skip_classes",
             )
         elif len(self.files) == before:
+            step = "Remove the folder, name it under skip_classes, or add images "
+            step += f"({', '.join(sorted(suffixes()))})"
+            if readers := _readers(ignored):
+                step = f"Install {readers}, or convert them"
             self._fault(
                 "images in every class folder",
-                f"none in {self._shown(folder)}",
-                "Remove the folder, or add images (" + ", ".join(sorted(suffixes())) + ")",
+                f"none in {self._shown(folder)}" + (f" ({_kinds(ignored)})" if ignored else ""),
+                step,
             )
 
     def _visible(self, folder: Path) -> Iterator[Path]:
@@ -119,10 +129,11 @@ def open_folder(spec: DatasetSpec, named: SplitFiles = TRAIN_AND_TEST) -> Datase
     folders, notes = _part_folders(root, where, named)
     if isinstance(spec, TransferSpec) and "test" in folders:
         folders = {"test": folders["test"]}
-    listings = {part: _Listing(root, where) for part in folders}
+    faults = _unknown_skips(spec, folders, where)
+    listings = {part: _Listing(root, where, spec.skip_classes) for part in folders}
     for part, listing in listings.items():
         listing.read(folders[part])
-    faults = [fault for listing in listings.values() for fault in listing.faults]
+    faults += [fault for listing in listings.values() for fault in listing.faults]
     if faults:
         raise DataError(faults)
     written = {part: WrittenLabels(listing.labels) for part, listing in listings.items()}
@@ -137,10 +148,42 @@ def open_folder(spec: DatasetSpec, named: SplitFiles = TRAIN_AND_TEST) -> Datase
         )
         for part, listing in listings.items()
     }
-    ignored = sum(listing.ignored for listing in listings.values())
+    ignored = sum((listing.ignored for listing in listings.values()), Counter[str]())
     if ignored:
-        notes.append(f"{spec.name}: {ignored:,} files without an image suffix are ignored")
+        notes.append(f"{spec.name}: {_left_out(ignored)}")
     return DatasetParts(parts, tuple(notes))
+
+
+def _unknown_skips(spec: DatasetSpec, folders: dict[str, Path], where: str) -> list[Fault]:
+    """A name that was mistyped would skip nothing."""
+    there = {entry.name for folder in folders.values() for entry in folder.iterdir()}
+    return [
+        Fault(
+            f"{spec.name}.skip_classes",
+            "names of class folders",
+            brief(name),
+            f"Did you mean {close[0]!r}?" if (close := nearest(name, sorted(there))) else "Remove",
+        )
+        for name in spec.skip_classes
+        if name not in there
+    ]
+
+
+def _left_out(ignored: Counter[str]) -> str:
+    """Files by suffix, the most frequent first, and what would read those that hold images."""
+    missing = _readers(ignored)
+    step = f"; images among them are read with {missing} installed" if missing else ""
+    return f"{ignored.total():,} files are left out ({_kinds(ignored)}){step}"
+
+
+def _kinds(files: Counter[str]) -> str:
+    ordered = sorted(files.items(), key=lambda kind: (-kind[1], kind[0]))
+    return ", ".join(f"{n:,} {suffix or 'without a suffix'}" for suffix, n in ordered)
+
+
+def _readers(files: Counter[str]) -> str:
+    """What would have to be installed to read images among files that were left out."""
+    return " and ".join(package for own, package in MORE.values() if files.keys() & set(own))
 
 
 def _existing(folder: Path, where: str) -> Path:
@@ -151,13 +194,21 @@ def _existing(folder: Path, where: str) -> Path:
     raise DataError(Fault(where, "a folder of class folders", got, step))
 
 
+def _holds_folders(path: Path) -> bool:
+    """Whether a folder may be a part: one of images alone is a class that is called like a part."""
+    try:
+        return any(os.path.isdir(entry) for entry in path.iterdir()) or not any(path.iterdir())
+    except OSError:  # it is told when it is read
+        return True
+
+
 def _part_folders(root: Path, where: str, named: SplitFiles) -> tuple[dict[str, Path], list[str]]:
     """Where each part lies, and what was left aside."""
     parts = {named.train: "train", named.test: "test"}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
-    found = {path.name: path for path in folders if path.name in parts}
-    others = [path.name for path in folders if path.name not in parts]
+    found = {path.name: path for path in folders if path.name in parts and _holds_folders(path)}
+    others = [path.name for path in folders if path.name not in found]
     if not found:
         return {"train": root}, []
     if others and len(found) == 1:

@@ -13,22 +13,27 @@ from numpy.typing import NDArray
 
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.fingerprints import same_pictures
+from clipdrift.data.parts import ImagePart
 from clipdrift.data.sources import carved_test
 from clipdrift.data.splits import Positions, Splits, carve, splits_of
 from clipdrift.spec.datasets import ProbeSpec, SplitSpec, TargetSpec
 
 
 def carve_target(
-    target: TargetSpec, parts: Mapping[str, PreparedPart], splits: SplitSpec, probe: ProbeSpec
+    target: TargetSpec,
+    parts: Mapping[str, PreparedPart] | Mapping[str, ImagePart],
+    splits: SplitSpec,
+    probe: ProbeSpec,
 ) -> Splits:
-    """The four sets of a target, by `splits.carve` or as `splits.group_by` says.
+    """The four sets of a target, by `splits.carve` or, of prepared parts, as `group_by` says.
 
     Raises:
         DataError: every class with too few images.
     """
     where, train = f"target {target.name}", parts["train"]
     if splits.group_by == "duplicates":
-        return _carve_together(target, parts, splits, probe, where)
+        prepared = {name: part for name, part in parts.items() if isinstance(part, PreparedPart)}
+        return _carve_together(target, prepared, splits, probe, where)
     return carve(
         train.labels,
         parts["test"].labels,

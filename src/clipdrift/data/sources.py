@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 
 __all__ = ["DatasetParts", "ImagePart", "carved_test", "open_dataset"]
 
+SHOWN = 40
 _CARVE_SEED = 20_260_416
 """Draws the test part of data that has none."""
 
@@ -41,7 +43,7 @@ def open_dataset(spec: DatasetSpec, *, carve: bool = True) -> DatasetParts:
     """
     source = next(kind for kind in _OPENERS if getattr(spec, kind) is not None)
     opened = _OPENERS[source](spec)
-    parts = opened.parts
+    parts = _without(opened.parts, spec)
     if isinstance(spec, TransferSpec):
         parts = {"test": parts.get("test") or parts["train"]}
     elif "test" not in parts:
@@ -56,6 +58,32 @@ def open_dataset(spec: DatasetSpec, *, carve: bool = True) -> DatasetParts:
             )
         )
     return DatasetParts(parts, opened.notes)
+
+
+def _without(parts: dict[str, ImagePart], spec: DatasetSpec) -> dict[str, ImagePart]:
+    """The parts without the classes to be skipped; of a folder they were never read."""
+    if not spec.skip_classes or spec.folder is not None:
+        return parts
+    names = next(iter(parts.values())).class_names
+    where, known = f"{spec.name}.skip_classes", ", ".join(names[:SHOWN])
+    faults = [
+        Fault(where, f"a class of the data ({known})", repr(name), "Correct or remove it")
+        for name in spec.skip_classes
+        if name not in names
+    ]
+    kept = [label for label, name in enumerate(names) if name not in spec.skip_classes]
+    if len(kept) < 2 and not faults:
+        faults = [Fault(where, "two or more classes left", f"{len(kept)}", "Skip fewer")]
+    if faults:
+        raise DataError(faults)
+    return {name: _only(part, kept) for name, part in parts.items()}
+
+
+def _only(part: ImagePart, kept: list[int]) -> ImagePart:
+    """The images of some classes, numbered anew in the order of their labels."""
+    images = part.subset(np.flatnonzero(np.isin(part.labels, kept)))
+    names = tuple(part.class_names[label] for label in kept)
+    return replace(images, labels=np.searchsorted(kept, images.labels), class_names=names)
 
 
 def _with_test_part(part: ImagePart, spec: DatasetSpec) -> dict[str, ImagePart]:

@@ -87,6 +87,7 @@ class DatasetSpec(Part):
     class_names: list[str] | dict[str, str] | None = Field(
         None, description="in label order, or name in the data: name to read; default: from data"
     )
+    skip_classes: list[str] = added([], "classes of the data that are left out, by name")
     templates: list[str] | Literal["single", "ensemble"] | None = Field(
         None,
         description="prompts, each with one {}; or those published with CLIP for a builtin: one, "

@@ -1,11 +1,10 @@
-"""What the runs of a study share: the backbone, and every image they train, read and score on."""
+"""From a study to its materials; what can be seen without images is told before any is prepared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,106 +13,36 @@ from numpy.typing import NDArray
 from clipdrift.backbone import Backbone, load_backbone, partly_read, same_texts
 from clipdrift.data.cache import PreparedPart, prepare
 from clipdrift.data.catalogue import templates_of
-from clipdrift.data.copies import Shared, shared_images
 from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
+from clipdrift.data.parts import DatasetParts, ImagePart
 from clipdrift.data.prompts import class_prompts
+from clipdrift.data.sources import open_dataset
 from clipdrift.data.splits import balanced_subset
 from clipdrift.errors import ClipdriftError, DataError, Fault, SpecError
+from clipdrift.materials.kinds import Materials, TargetMaterial, TransferMaterial
 from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 Report = Callable[[str], None]
+Part = ImagePart | PreparedPart
+"""Of a dataset, before and after its images are decoded."""
 
 
 @dataclass(frozen=True)
-class TransferMaterial:
-    """One transfer set: class prompts, the images scored at the end and after each epoch."""
+class _Texts:
+    """Prompts of each class, and what a reader must know of them."""
 
-    name: str
-    class_names: tuple[str, ...]
     prompts: list[list[str]]
-    images: Images
-    epoch_images: Images | None
-    bad_images: tuple[str, ...]
-    text_remarks: tuple[str, ...] = ()
-
-    @cached_property
-    def sha256(self) -> str:
-        parts = [self.images.sha256(), self.epoch_images.sha256() if self.epoch_images else ""]
-        return content_hash([*parts, self.prompts])
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class TargetMaterial:
-    """One target: its class prompts and the four disjoint sets of images."""
+class _Found:
+    """A dataset whose images are not decoded yet."""
 
-    name: str
-    prompts: list[list[str]]
-    train: Images
-    val: Images
-    probe: Images
-    test: Images
-    split_sha256: str
-    bad_images: tuple[str, ...]
-    corrupted: dict[str, Images]
-    class_names: tuple[str, ...] = ()
-    text_remarks: tuple[str, ...] = ()
-
-    @property
-    def sets(self) -> dict[str, Images]:
-        """The four sets by name."""
-        return {"train": self.train, "val": self.val, "probe": self.probe, "test": self.test}
-
-    @cached_property
-    def sha256(self) -> str:
-        """Content of the sets and prompts, wherever they lie."""
-        sets = [images.sha256() for images in self.sets.values()]
-        damaged = {name: images.sha256() for name, images in self.corrupted.items()}
-        return content_hash([sets, self.prompts, *([damaged] if damaged else [])])
-
-    @cached_property
-    def zero_shot(self) -> TransferMaterial:
-        """The test part as a set to be read zero-shot."""
-        name = f"{self.name}-test"
-        return TransferMaterial(name, self.class_names, self.prompts, self.test, None, ())
-
-    @cached_property
-    def probe_sha256(self) -> str:
-        return self.probe.sha256()
-
-
-@dataclass(frozen=True)
-class Materials:
-    """Backbone and data of a study, ready for its runs."""
-
-    backbone: Backbone
-    targets: dict[str, TargetMaterial]
-    transfers: dict[str, TransferMaterial]
-
-    def content(self, target: str) -> dict[str, str]:
-        """Name -> SHA-256 of everything that a run on one target reads."""
-        transfers = {f"transfer.{n}": t.sha256 for n, t in self.transfers.items()}
-        return {
-            "backbone": self.backbone.sha256,
-            "target": self.targets[target].sha256,
-            **transfers,
-        }
-
-    @cached_property
-    def shared_images(self) -> dict[str, Shared]:
-        """Target -> what its sets have in common, among themselves and with transfer sets."""
-        scored = {n: (t.images, t.class_names) for n, t in self.transfers.items()}
-        return {
-            name: shared_images(name, target.sets, target.class_names, scored)
-            for name, target in self.targets.items()
-        }
-
-    def prompt_hashes(self, target: str) -> dict[str, str]:
-        """Name -> SHA-256 of the prompts: class names in label order, written into templates."""
-        prompts = {f"transfer.{n}": t.prompts for n, t in self.transfers.items()}
-        prompts["target"] = self.targets[target].prompts
-        return {name: content_hash(these) for name, these in prompts.items()}
+    opened: DatasetParts
+    texts: _Texts
 
 
 def _require_its_filter(spec: StudySpec, backbone: Backbone) -> None:
@@ -134,7 +63,8 @@ def load_materials(
     """Load the backbone, prepare every dataset once and carve the splits.
 
     Raises:
-        ClipdriftError: with the faults of all parts together.
+        ClipdriftError: with the faults of all parts together: first those of sources, labels,
+            splits and prompts, then those of single images.
     """
     faults: list[Fault] = []
     with _collecting(faults):
@@ -142,10 +72,17 @@ def load_materials(
         _require_its_filter(spec, backbone)
     if faults:  # without the image size nothing can be prepared
         raise ClipdriftError(faults)
-    targets: dict[str, TargetMaterial] = {}
-    transfers: dict[str, TransferMaterial] = {}
+    found: dict[str, _Found] = {}
+    for target in spec.targets:
+        with _collecting(faults):
+            found[f"target {target.name}"] = _look_at_target(spec, target, backbone, faults)
+    for transfer in spec.transfers:
+        with _collecting(faults):
+            found[f"transfer {transfer.name}"] = _look_at_transfer(transfer, backbone, faults)
+    if faults:
+        raise ClipdriftError(faults)
 
-    def parts(dataset: DatasetSpec, *, carve: bool = True) -> dict[str, PreparedPart]:
+    def parts(dataset: DatasetSpec, opened: DatasetParts) -> dict[str, PreparedPart]:
         return prepare(
             dataset,
             image_size=backbone.image_size,
@@ -153,25 +90,51 @@ def load_materials(
             resize_mode=backbone.resize_mode,
             resized=backbone.resized,
             cache_dir=cache_dir,
-            carve=carve,
+            opened=opened,
             report=report,
         )
 
+    targets: dict[str, TargetMaterial] = {}
+    transfers: dict[str, TransferMaterial] = {}
     for target in spec.targets:
+        seen = found[f"target {target.name}"]
         with _collecting(faults):
-            found = parts(target, carve=(target.splits or spec.splits).group_by is None)
-            damaged = {one.name: parts(one)["test"] for one in target.corrupted}
-            targets[target.name] = _target(spec, target, found, damaged, backbone)
+            prepared = parts(target, seen.opened)
+            damaged = {one.name: parts(one, open_dataset(one))["test"] for one in target.corrupted}
+            targets[target.name] = _target(spec, target, prepared, damaged, seen.texts)
     for transfer in spec.transfers:
+        seen = found[f"transfer {transfer.name}"]
         with _collecting(faults):
-            part = parts(transfer)["test"]
-            epoch = spec.evaluation.epoch_transfer_images
-            transfers[transfer.name] = transfer_material(
-                transfer, part, backbone, epoch_images=epoch
-            )
+            part = parts(transfer, seen.opened)["test"]
+            n_epoch = spec.evaluation.epoch_transfer_images
+            transfers[transfer.name] = _transfer(transfer, part, seen.texts, n_epoch)
     if faults:
         raise ClipdriftError(faults)
     return Materials(backbone, targets, transfers)
+
+
+def _look_at_target(
+    spec: StudySpec, target: TargetSpec, backbone: Backbone, faults: list[Fault]
+) -> _Found:
+    rule, probe = target.splits or spec.splits, target.probe or spec.probe
+    opened = open_dataset(target, carve=rule.group_by is None)
+    if rule.group_by is None:  # else pixels decide
+        with _collecting(faults):
+            carve_target(target, opened.parts, rule, probe)
+    for one in target.corrupted:
+        with _collecting(faults):
+            damaged = open_dataset(one).parts["test"]
+            _chosen(one, damaged)
+            _require_same_classes(target.name, opened.parts["train"], {one.name: damaged})
+    by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
+    return _Found(opened, _texts(target, opened.parts["train"], backbone, asked=by_text))
+
+
+def _look_at_transfer(spec: TransferSpec, backbone: Backbone, faults: list[Fault]) -> _Found:
+    opened = open_dataset(spec)
+    with _collecting(faults):
+        _chosen(spec, opened.parts["test"])
+    return _Found(opened, _texts(spec, opened.parts["test"], backbone, asked=True))
 
 
 def _target(
@@ -179,18 +142,15 @@ def _target(
     target: TargetSpec,
     parts: dict[str, PreparedPart],
     damaged: dict[str, PreparedPart],
-    backbone: Backbone,
+    texts: _Texts,
 ) -> TargetMaterial:
     train, test = parts["train"], parts.get("test", parts["train"])
-    _require_same_classes(target.name, train, damaged)
     split = carve_target(target, parts, target.splits or spec.splits, target.probe or spec.probe)
-    by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
-    prompts, remarks = _prompts(target, train, backbone, asked=by_text)
     return TargetMaterial(
         name=target.name,
         class_names=train.class_names,
-        prompts=prompts,
-        text_remarks=remarks,
+        prompts=texts.prompts,
+        text_remarks=texts.remarks,
         train=_view(train, split.train),
         val=_view(train, split.val),
         probe=_view(test if split.probe_part == "test" else train, split.probe),
@@ -206,7 +166,7 @@ def _target(
     )
 
 
-def _require_same_classes(name: str, train: PreparedPart, damaged: dict[str, PreparedPart]) -> None:
+def _require_same_classes(name: str, train: Part, damaged: Mapping[str, Part]) -> None:
     faults = [
         Fault(
             f"target {name}, corrupted {other}",
@@ -229,37 +189,38 @@ def transfer_material(
     Raises:
         ClipdriftError: fewer images than asked for; classes that no prompt tells apart.
     """
+    return _transfer(transfer, part, _texts(transfer, part, backbone, asked=True), epoch_images)
+
+
+def _transfer(
+    transfer: TransferSpec, part: PreparedPart, texts: _Texts, epoch_images: int
+) -> TransferMaterial:
     images = _view(part, _chosen(transfer, part))
     n_epoch = min(epoch_images, len(images))
     few = None
     if n_epoch:
         chosen = balanced_subset(images.labels, n_epoch, transfer.seed, draw=transfer.draw)
         few = images.select(chosen)
-    prompts, remarks = _prompts(transfer, part, backbone, asked=True)
     return TransferMaterial(
         name=transfer.name,
         class_names=part.class_names,
-        prompts=prompts,
-        text_remarks=remarks,
+        prompts=texts.prompts,
+        text_remarks=texts.remarks,
         images=images,
         epoch_images=few,
         bad_images=part.bad_images,
     )
 
 
-def _chosen(spec: TransferSpec, part: PreparedPart) -> NDArray[np.int64]:
+def _chosen(spec: TransferSpec, part: Part) -> NDArray[np.int64]:
     if spec.n_images is None:
         return np.arange(len(part.labels))
     where = f"{spec.name}.n_images"
     return balanced_subset(part.labels, spec.n_images, spec.seed, draw=spec.draw, where=where)
 
 
-def _prompts(
-    spec: DatasetSpec, part: PreparedPart, backbone: Backbone, *, asked: bool
-) -> tuple[list[list[str]], tuple[str, ...]]:
-    """Prompts of each class, and what a reader must know of them.
-
-    asked: whether texts are all that tells the classes apart, so that equal ones are refused; a
+def _texts(spec: DatasetSpec, part: Part, backbone: Backbone, *, asked: bool) -> _Texts:
+    """asked: whether texts are all that tells the classes apart, so that equal ones are refused; a
     head that is trained from a random start needs none.
     """
     prompts = class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
@@ -268,7 +229,7 @@ def _prompts(
         if asked:
             raise DataError(same)
         remarks += map(str, same)
-    return prompts, tuple(remarks)
+    return _Texts(prompts, tuple(remarks))
 
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
@@ -284,10 +245,4 @@ def _collecting(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
-__all__ = [
-    "Materials",
-    "TargetMaterial",
-    "TransferMaterial",
-    "load_materials",
-    "transfer_material",
-]
+__all__ = ["load_materials", "transfer_material"]

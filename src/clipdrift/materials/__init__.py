@@ -1,0 +1,12 @@
+"""What the runs of a study share, and how it is found, checked and prepared."""
+
+from clipdrift.materials.kinds import Materials, TargetMaterial, TransferMaterial
+from clipdrift.materials.loading import load_materials, transfer_material
+
+__all__ = [
+    "Materials",
+    "TargetMaterial",
+    "TransferMaterial",
+    "load_materials",
+    "transfer_material",
+]
