@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
+from clipdrift.cli.caching import cache as show
 from clipdrift.data import cache, decoding
 from clipdrift.data.cache import PreparedPart, default_cache_dir, prepare
+from clipdrift.data.cached import cached
 from clipdrift.data.decode import to_square
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
@@ -390,3 +393,45 @@ def test_a_killed_process_leaves_nothing_in_the_way(
     assert len(ready(images, cache_dir)) == 10
     assert len(entries(cache_dir)) == 1
     assert entries(cache_dir)[0].suffix == ""
+
+
+def test_the_cache_is_shown_and_cleared_by_last_use_and_nothing_else_in_its_folder(
+    images: Path, cache_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready(images, cache_dir)
+    ready(images, cache_dir, size=16)
+    (large, small) = sorted(cached(cache_dir), key=lambda entry: -entry.size_bytes)
+    assert (large.dataset, large.images) == ("toy (test)", 10)
+    assert large.size_bytes > 10 * SIZE * SIZE * 3 > small.size_bytes
+    assert large.days < 0.1
+    (cache_dir / "mine").mkdir()
+    (cache_dir / ("a" * 32)).mkdir()  # named like an entry, and not one
+    (cache_dir / ("b" * 32)).symlink_to(images)
+    (cache_dir / f"{'c' * 32}.unfinished").mkdir()
+    for entry, days in ((large, 40), (small, 10)):
+        before = time.time() - days * 86_400
+        for path in (*entry.path.iterdir(), entry.path):
+            os.utime(path, (before, before))
+    assert [round(entry.days) for entry in cached(cache_dir)] == [0, 10, 40]
+    ready(images, cache_dir)  # a use of the large one
+    capsys.readouterr()
+    show(cache=cache_dir, older_than=5)
+    assert "1 parts of datasets" in capsys.readouterr().out
+    assert large.path.exists()
+    assert not small.path.exists()
+    with FileLock(cache_dir / f"{large.path.name}.lock"):
+        show(cache=cache_dir, clear=True)  # another process prepares it
+    assert large.path.exists()
+    show(cache=cache_dir)
+    assert "toy (test)" in capsys.readouterr().out
+    show(cache=cache_dir, clear=True, json_=True)
+    told = json.loads(capsys.readouterr().out)
+    assert [entry["path"] for entry in told["entries"]] == [str(large.path)]
+    assert told["bytes"] == large.size_bytes
+    assert sorted(path.name for path in cache_dir.iterdir() if not path.suffix) == [
+        "a" * 32,
+        "b" * 32,
+        "mine",
+    ]
+    assert (images / "cat" / "0.png").exists()
+    assert cached(cache_dir / "nowhere") == []

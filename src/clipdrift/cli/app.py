@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clipdrift.cli import after, checkpoints, choosing, measuring, reading, replaying
+from clipdrift.cli import after, caching, checkpoints, choosing, measuring, reading, replaying
 
 app = typer.Typer(
     name="clipdrift",
@@ -50,3 +50,4 @@ app.command(
     "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"
 )(reading.import_)
 app.command(epilog="Example: clipdrift datasets imagenet")(measuring.datasets)
+app.command(epilog="Example: clipdrift cache --older-than 30")(caching.cache)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from clipdrift.spec.datasets import DatasetSpec
 
 CACHE_VERSION = 2
 """To be raised when the same source is decoded to other pixels than before."""
+
+ENTRY = "entry.json"
+"""In an entry, what it holds; the time of its last change is that of the last use."""
 
 Report = Callable[[str], None]
 
@@ -131,6 +134,8 @@ def _prepared(
             if written is None or not _intact(entry, written):
                 written = _write_entry(entry, key, part, square, max_bad, where, tell)
     _require_few_bad(part, written.bad, max_bad, where)
+    with suppress(OSError):  # a cache that is only read has no last use
+        os.utime(entry / ENTRY)
     return _mapped(entry, part, written)
 
 
@@ -145,7 +150,7 @@ def _write_entry(
 ) -> Written:
     """Decode beside the entry and rename; whoever holds the lock may clear what a crash left."""
     unfinished = entry.with_name(f"{key}.unfinished")
-    _remove(unfinished)
+    remove(unfinished)
     unfinished.mkdir()
     total = f"{len(part):,}"
     try:
@@ -159,25 +164,26 @@ def _write_entry(
         content = {"key": key, "count": written.count, "pixels_sha256": written.pixels_sha256}
         bad = {str(position): reason for position, reason in written.bad.items()}
         prints = np.ascontiguousarray(written.prints, dtype="<u8").tobytes().hex()
-        with (unfinished / "entry.json").open("w", encoding="utf-8") as file:
-            json.dump(_sealed(content | {"bad": bad, "prints": prints}), file)
+        with (unfinished / ENTRY).open("w", encoding="utf-8") as file:
+            about = {"dataset": where, "bad": bad, "prints": prints}
+            json.dump(_sealed(content | about), file)
             file.flush()
             os.fsync(file.fileno())
-        _remove(entry)
+        remove(entry)
         unfinished.rename(entry)
     except OSError as error:
         step = "Make room, or set CLIPDRIFT_CACHE to another folder"
         fault = Fault(f"{where}, cache", "a folder to write to", str(error), step)
         raise DataError(fault) from error
     finally:
-        _remove(unfinished)
+        remove(unfinished)
     return written
 
 
 def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
     """What an entry holds; None where it is absent, torn, or not what its name says."""
     try:
-        content = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        content = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
         bad = {int(position): str(reason) for position, reason in content["bad"].items()}
         sealed = content == _sealed(content)
         prints = np.frombuffer(bytes.fromhex(content["prints"]), dtype="<u8").reshape(-1, 3)
@@ -286,7 +292,8 @@ def _locked(cache_dir: Path, key: str, where: str, tell: Report) -> Iterator[Non
         lock.release()
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """A folder with all that is in it, or a file; a link and not what it leads to."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -1,0 +1,60 @@
+"""The command that shows and clears the cache of prepared images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from clipdrift.cli.measuring import Cache, Json
+
+if TYPE_CHECKING:
+    from clipdrift.data.cached import Cached
+
+Clear = Annotated[bool, typer.Option("--clear", help="remove everything in it")]
+OlderThan = Annotated[
+    float | None, typer.Option(min=0, metavar="DAYS", help="remove what was not used for so long")
+]
+
+
+def cache(
+    cache: Cache = None, clear: Clear = False, older_than: OlderThan = None, json_: Json = False
+) -> None:
+    """Show the prepared images on this machine, or remove them: they are made anew when needed."""
+    from clipdrift.data import cached
+    from clipdrift.data.cache import default_cache_dir
+
+    folder, removing = cache or default_cache_dir(), clear or older_than is not None
+    days = older_than or 0.0
+    found = list(cached.clear(folder, older_than=days)) if removing else cached.cached(folder)
+    total = sum(entry.size_bytes for entry in found)
+    if json_:
+        rows = [{**vars(entry), "path": str(entry.path)} for entry in found]
+        print(json.dumps({"folder": str(folder), "bytes": total, "entries": rows}, indent=1))
+        return
+    if found:
+        Console().print(_table(found))
+    where = f"removed from {folder}" if removing else f"in {folder}"
+    print(f"{len(found):,} parts of datasets, {total / 1e6:,.1f} MB {where}")
+
+
+def _table(found: Sequence[Cached]) -> Table:
+    table = Table(title="Prepared images")
+    for name in ("dataset", "images", "MB", "last use"):
+        table.add_column(name, justify="left" if name == "dataset" else "right")
+    for entry in found:
+        table.add_row(
+            escape(entry.dataset or "unfinished, or of an older version"),
+            "" if entry.images is None else f"{entry.images:,}",
+            f"{entry.size_bytes / 1e6:,.1f}",
+            "today" if entry.days < 1 else f"{entry.days:,.0f} days ago",
+        )
+    return table
+
+
+__all__ = ["cache"]
