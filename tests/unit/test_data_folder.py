@@ -139,6 +139,12 @@ def test_classes_to_skip_are_never_looked_into(tmp_path: Path, parts: list[str])
     ).parts["train"]
     assert found.class_names == ("cat", "owl")
     assert not {name for name in found.names if "dog" in name}
+    for form in ("NFC", "NFD"):  # a Mac writes names otherwise than a keyboard
+        spelt = unicodedata.normalize(form, "\u00e9t\u00e9")
+        (tmp_path / parts[0] / unicodedata.normalize("NFD", spelt)).mkdir(exist_ok=True)
+        names = ["unsorted", "dog", spelt]
+        assert open_dataset(DatasetSpec(name="toy", folder=str(tmp_path), skip_classes=names))
+    (tmp_path / parts[0] / unicodedata.normalize("NFD", "\u00e9t\u00e9")).rmdir()
     assert faults_of(tmp_path, skip_classes=["unsorted", "dogs"]) == [
         "toy.skip_classes: expected names of class folders, got 'dogs'. Did you mean 'dog'?"
     ]

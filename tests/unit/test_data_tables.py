@@ -457,3 +457,12 @@ def test_classes_are_skipped_by_name_and_the_rest_numbered_anew(tmp_path: Path) 
     )
     (told,) = faults_of(file, skip_classes=["dog", "cat"])
     assert told.startswith("toy.skip_classes: expected two or more classes left, got 1.")
+
+
+@pytest.mark.parametrize("text", ["data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo" * 9000])
+def test_images_written_as_text_are_refused_in_short(tmp_path: Path, text: str) -> None:
+    csv_file = write_csv(tmp_path / "a.csv", "image,label", f'"{text}",cat', f'"{text}",dog')
+    for file in (csv_file, write_parquet(tmp_path / "a.parquet", pa.array([text] * 2), ["a", "b"])):
+        (told,) = faults_of(file)
+        assert f"of {len(text):,} characters, as base64 is (2 in all). Write the images" in told
+        assert len(told) < 400

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from clipdrift.cli.measuring import Cache, Json
+from clipdrift.cli.terminal import Terminal, say, say_json
 
 if TYPE_CHECKING:
     from clipdrift.data.cached import Cached
@@ -35,12 +34,12 @@ def cache(
     total = sum(entry.size_bytes for entry in found)
     if json_:
         rows = [{**vars(entry), "path": str(entry.path)} for entry in found]
-        print(json.dumps({"folder": str(folder), "bytes": total, "entries": rows}, indent=1))
+        say_json({"folder": str(folder), "bytes": total, "entries": rows})
         return
     if found:
-        Console().print(_table(found))
+        Terminal().print(_table(found))
     where = f"removed from {folder}" if removing else f"in {folder}"
-    print(f"{len(found):,} parts of datasets, {total / 1e6:,.1f} MB {where}")
+    say(f"{len(found):,} parts of datasets, {total / 1e6:,.1f} MB {where}")
 
 
 def _table(found: Sequence[Cached]) -> Table:

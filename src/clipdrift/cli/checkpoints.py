@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -174,7 +175,8 @@ def export_model(
     if adapter:
         say("Classifier and projection, which lie outside the adapter: head.safetensors")
     say(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
-    say(f"Next: clipdrift evaluate {out} --baseline {base.id} --spec {study}")
+    words = ["evaluate", str(out), "--baseline", str(base.id), "--spec", str(study)]
+    say(f"Next: clipdrift {shlex.join(words)}")
 
 
 def _require_run(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,9 +47,17 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 def init(
     images: Annotated[
-        Path | None, typer.Argument(help="your images: one sub-folder per class")
+        Path | None,
+        typer.Argument(help="your images: one sub-folder per class, or a .csv or .parquet file"),
     ] = None,
     out: Annotated[Path, typer.Option(help="study file to write")] = Path("study.yaml"),
+    backbone: Annotated[str | None, typer.Option(help="hub id, folder, or mini-clip")] = None,
+    transfer: Annotated[
+        list[str] | None, typer.Option(help="built-in set or folder to watch; may be repeated")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a few steps, to see that it works")
+    ] = False,
 ) -> None:
     """Write a commented study file for your own images."""
     from clipdrift.cli.scaffold import study_text
@@ -57,8 +66,9 @@ def init(
         raise SpecError(
             Fault(str(out), "a new file", "one that exists", "Choose another --out or remove it")
         )
-    out.write_text(study_text(images, out), encoding="utf-8")
-    say(f"Wrote {out}. Next: clipdrift check {out}")
+    text = study_text(images, out, backbone=backbone, transfers=transfer or [], quick=quick)
+    out.write_text(text, encoding="utf-8")
+    say(f"Wrote {out}. Next: clipdrift check {shlex.quote(str(out))}")
 
 
 def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
@@ -83,7 +93,7 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         return
     for line in lines_of(found):
         say(line)
-    say(f"Ready. Next: clipdrift plan {spec_file}")
+    say(f"Ready. Next: clipdrift plan {shlex.quote(str(spec_file))}")
 
 
 def plan(
@@ -209,7 +219,7 @@ def run(
     except Interrupted as stopped:
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
-            f"Resume: clipdrift run {spec_file} --out {folder}"
+            f"Resume: {shlex.join(['clipdrift', 'run', str(spec_file), '--out', str(folder)])}"
         )
         raise typer.Exit(stopped.exit_code) from None
     if outcome.stopped:

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
-from clipdrift.errors import DataError, Fault
+from clipdrift.data.builtin import known_names
+from clipdrift.data.tables import column_names
+from clipdrift.errors import DataError, Fault, SpecError, brief, nearest
 
 TEMPLATE = """\
 # A matched fine-tuning study. Check it: clipdrift check {file}
 # Then: clipdrift plan {file}, clipdrift run {file}
 name: {name}
 
-# Any CLIP in transformers format: a hub id, a local folder, or the embedded mini-clip (28 px,
-# knows coloured shapes only: good for a first try, not for photographs).
+# Any CLIP or SigLIP in transformers format: a hub id, a local folder, or the embedded mini-clip
+# (28 px, knows coloured shapes only: good for a first try, not for photographs).
 backbone:
   id: {backbone}
 
-# What to fine-tune on. One sub-folder per class; train/ and test/ above them if you have a test
-# part of your own, else {{test_fraction}} of each class is set aside and read once per run.
+# What to fine-tune on. Where the data has no test part of its own (folders train/ and test/, or
+# files: {{train: ..., test: ...}}), test_fraction of each class is set aside and read once per run.
 targets:
   - name: {target}
 {source}
     test_fraction: 0.2
     max_bad_images: 0        # unreadable images to tolerate; each is named and counted
     horizontal_flip: true    # false where left and right mean something, as in text
-    # class_names: {{folder: name}}    # as CLIP should read them; default: the folder names
+    # class_names: {{"name in the data": "name to read"}}   # as CLIP should read them
     # templates: ["a photo of a {{}}"]   # prompts for the classes
+    # skip_classes: [unsorted]         # classes to leave out
 
 # What zero-shot ability to watch: any dataset with class names that the backbone knows. Of one on
 # which it does no better than chance nothing can be kept: the report says so.
 transfers:
-{transfer}
-  # - {{name: own, folder: /path/to/images, templates: ["a photo of a {{}}"]}}
+{transfers}
 
 # Matched methods share everything but the method; reference methods are points to compare with.
 methods:
@@ -44,56 +49,151 @@ methods:
 # One grid for all matched methods. It should reach from too small to harmful: the report says
 # where the best rate lies at the edge.
 learning_rates: {rates}
-seeds: [7, 11, 19]
+seeds: {seeds}
 
 schedule:
-  epochs: 6
-  batch_size: 32
+{schedule}
 
 splits:
   val_fraction: 0.15         # of the training part; chooses the epoch that is kept
+  # group_by: duplicates     # copies of a picture, which check names, go into one set
 # probe:                     # images on which drift is read; default: 200, class-balanced, and
 #   n_images: 200            # never more than a quarter of a class
 """
 
 
-WORLD = """\
-  - name: world
-    builtin: world           # 100 classes of coloured shapes, which mini-clip was trained on
-    n_images: 1000"""
-CIFAR100 = """\
-  - name: cifar100
-    builtin: cifar100        # from the hub; 'clipdrift datasets' lists others
-    n_images: 2000"""
+EMBEDDED = "mini-clip"
+RATES = {
+    True: ["1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3"],
+    False: ["1.0e-6", "5.0e-6", "1.0e-5", "5.0e-5"],
+}
+"""Of the embedded model, and of one that was pretrained on photographs."""
+TABLES = (".csv", ".parquet", ".pq")
+COLUMNS = {
+    "image_column": ("image", "image_path", "path", "file", "filename", "file_name", "filepath"),
+    "label_column": ("label", "class", "class_name", "category", "label_name", "target"),
+}
+"""What columns are usually called, the default first."""
 
 
-def study_text(images: Path | None, out: Path) -> str:
-    """A commented study file for a folder of images, or for the embedded land-cover set.
+def study_text(
+    images: Path | None,
+    out: Path,
+    *,
+    backbone: str | None = None,
+    transfers: Sequence[str] = (),
+    quick: bool = False,
+) -> str:
+    """A commented study file.
+
+    Args:
+        images: a folder of class folders, a CSV or Parquet file, or the embedded land-cover set.
+        backbone: default mini-clip for the embedded set, a CLIP from the hub for images of one's
+            own.
+        transfers: names of built-in sets, or folders; default one that the backbone knows.
+        quick: a few steps of few runs, to see that all works.
 
     Raises:
-        DataError: if the folder is not there or has no sub-folders.
+        DataError: images that are not there or not sorted into classes.
+        SpecError: a transfer set that is not known, or that the backbone cannot know.
     """
-    if images is None:
-        target, source = "land-cover", "    builtin: land-cover"
-        backbone, rates = "mini-clip", "[1.0e-4, 3.0e-4, 1.0e-3, 3.0e-3]"
-        transfer = WORLD
-    else:
-        _require_classes(images)
-        target = _safe_name(images.resolve().name)
-        shown = str(images.resolve()).replace("'", "''")
-        source = f"    folder: '{shown}'"
-        backbone, rates = "openai/clip-vit-base-patch32", "[1.0e-6, 5.0e-6, 1.0e-5, 5.0e-5]"
-        transfer = CIFAR100
+    chosen = backbone or (EMBEDDED if images is None else "openai/clip-vit-base-patch32")
+    drawn = chosen == EMBEDDED
+    named = list(transfers) or ["world" if drawn else "cifar100"]
+    _require_known(named, drawn=drawn)
+    n_images = 200 if quick else 1000 if drawn else 2000
+    rates = RATES[drawn][1:3] if quick else RATES[drawn]
+    schedule = ["epochs: 1", "max_steps: 20            # of each run; leave it out to train"]
     return TEMPLATE.format(
-        file=out, name=_safe_name(out.stem), target=target, source=source, backbone=backbone,
-        rates=rates, transfer=transfer,
-    )  # fmt: skip
+        file=shlex.quote(str(out)),
+        name=_safe_name(out.stem),
+        target="land-cover" if images is None else _safe_name(images.resolve().stem),
+        source="    builtin: land-cover" if images is None else _source(images),
+        backbone=_quoted(chosen),
+        transfers="\n".join(_transfer(name, n_images) for name in named),
+        rates=f"[{', '.join(rates)}]",
+        seeds="[7]" if quick else "[7, 11, 19]",
+        schedule="\n".join(
+            f"  {line}" for line in [*(schedule if quick else ["epochs: 6"]), "batch_size: 32"]
+        ),
+    )
+
+
+def _require_known(transfers: Sequence[str], *, drawn: bool) -> None:
+    """A set of which a backbone knows nothing has nothing to be kept."""
+    faults = []
+    for name in transfers:
+        known = name in known_names()
+        if not known and not os.path.isdir(name):
+            close = nearest(name, known_names())
+            step = f"Did you mean {close[0]!r}?" if close else "List them: clipdrift datasets"
+            faults.append(Fault("--transfer", "a built-in set or a folder", repr(name), step))
+        elif known and drawn != (name == "world"):
+            what = (
+                "mini-clip, which knows the drawn world only" if drawn else "another than mini-clip"
+            )
+            step = "Name another backbone or another set"
+            faults.append(
+                Fault("--transfer", f"a set that the backbone knows ({what})", repr(name), step)
+            )
+    if faults:
+        raise SpecError(faults)
+
+
+def _transfer(name: str, n_images: int) -> str:
+    if name in known_names():
+        lines = [
+            f"- name: {name}",
+            f"  builtin: {name}          # 'clipdrift datasets' lists others",
+        ]
+    else:
+        where = Path(name).resolve()
+        lines = [f"- name: {_safe_name(where.name)}", f"  folder: {_quoted(str(where))}"]
+    if name in known_names():
+        lines.append(f"  n_images: {n_images}           # class-balanced")
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _source(images: Path) -> str:
+    """The lines of a target that say where its images are."""
+    where = _quoted(str(images.resolve()))
+    if images.suffix.lower() not in TABLES:
+        _require_classes(images)
+        return f"    folder: {where}"
+    lines = [f"    files: {{train: {where}}}"]
+    lines += [f"    {key}: {_quoted(name)}" for key, name in _columns(images).items()]
+    return "\n".join(lines)
+
+
+def _columns(table: Path) -> dict[str, str]:
+    """Which column holds what, where it is not called as by default.
+
+    Raises:
+        DataError: no such file, or a column that cannot be told by its name.
+    """
+    header = column_names(table, str(table))
+    found, faults = {}, []
+    for key, usual in COLUMNS.items():
+        there = [name for name in usual if name in header]
+        if usual[0] in there:
+            continue
+        if len(there) == 1:
+            found[key] = there[0]
+            continue
+        step = f"Call the column of {key.split('_')[0]}s {usual[0]!r}"
+        faults.append(
+            Fault(str(table), f"a column called {' or '.join(usual)}", brief(header), step)
+        )
+    if faults:
+        raise DataError(faults)
+    return found
 
 
 def _require_classes(images: Path) -> None:
     if not images.is_dir():
         got = "a file" if images.exists() else "nothing there"
-        raise DataError(Fault(str(images), "a folder of images", got, "Check the path"))
+        expected = "a folder of images, or a .csv or .parquet file"
+        raise DataError(Fault(str(images), expected, got, "Check the path"))
     if not any(path.is_dir() for path in images.iterdir()):
         raise DataError(
             Fault(
@@ -103,6 +203,12 @@ def _require_classes(images: Path) -> None:
                 "Sort the images into folders named after their classes",
             )
         )
+
+
+def _quoted(text: str) -> str:
+    """Plain where YAML reads it as text, else in quotes."""
+    plain = re.fullmatch(r"[A-Za-z/][A-Za-z0-9._/-]*", text)
+    return text if plain else "'" + text.replace("'", "''") + "'"
 
 
 def _safe_name(text: str) -> str:

@@ -13,6 +13,8 @@ from clipdrift.data.labels import WrittenLabels
 from clipdrift.errors import DataError, Fault, brief
 from clipdrift.paths import leads_out
 
+LONGEST_PATH = 4096
+"""Characters; no system takes more."""
 FEWEST_CAPTIONS, CAPTION_WORDS = 8, 3
 """Rows from which on a column may be one of captions, and the words of a usual one."""
 
@@ -47,10 +49,12 @@ def image_source(held: bytes | None, path: str | None, root: Path) -> bytes | Pa
 
 
 def require_inside(written: Sequence[str], root: Path, *, where: str) -> None:
-    """Raises DataError if relative image paths leave the folder they start from, by `..` or a link.
+    """Raises DataError if relative image paths leave the folder they start from, by `..` or a link,
+    or are no paths but images written as text.
 
     Absolute paths are the word of whoever wrote the table, and are followed.
     """
+    _require_paths(written, where)
     folders: dict[str, bool] = {}  # many images lie in one folder: its links are followed once
     outside = [path for path in written if not os.path.isabs(path) and _leaves(path, root, folders)]
     if outside:
@@ -62,6 +66,15 @@ def require_inside(written: Sequence[str], root: Path, *, where: str) -> None:
                 "Move the images, or write absolute paths",
             )
         )
+
+
+def _require_paths(written: Sequence[str], where: str) -> None:
+    texts = [text for text in written if len(text) > LONGEST_PATH or text.startswith("data:image")]
+    if texts:
+        got = f"text such as {texts[0][:30]!r}... of {len(texts[0]):,} characters, as base64 is"
+        step = "Write the images to files, or into a Parquet column of bytes"
+        got += f" ({len(texts):,} in all)"
+        raise DataError(Fault(where, "image paths", got, step))
 
 
 def _leaves(path: str, root: Path, folders: dict[str, bool]) -> bool:

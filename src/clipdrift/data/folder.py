@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clipdrift.data.decode import MORE, open_image, suffixes
 from clipdrift.data.labels import WrittenLabels, number_labels
+from clipdrift.data.naming import composed
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
 from clipdrift.errors import DataError, Fault, brief, nearest
 from clipdrift.paths import leads_out
@@ -30,7 +31,8 @@ class _Listing:
 
     def __init__(self, root: Path, where: str, skipped: Collection[str]) -> None:
         """skipped: class folders that are left out."""
-        self.root, self.where, self.skipped = root, where, skipped
+        self.root, self.where = root, where
+        self.skipped = {composed(name) for name in skipped}
         self.files: list[Path] = []
         self.labels: list[str] = []
         self.faults: list[Fault] = []
@@ -40,7 +42,7 @@ class _Listing:
         """List every class folder of `part`."""
         classes, stray = 0, []
         for entry in self._visible(part) if self._stays(part) else ():
-            if entry.name in self.skipped:
+            if composed(entry.name) in self.skipped:
                 continue
             if os.path.isdir(entry):
                 classes += 1
@@ -156,7 +158,7 @@ def open_folder(spec: DatasetSpec, named: SplitFiles = TRAIN_AND_TEST) -> Datase
 
 def _unknown_skips(spec: DatasetSpec, folders: dict[str, Path], where: str) -> list[Fault]:
     """A name that was mistyped would skip nothing."""
-    there = {entry.name for folder in folders.values() for entry in folder.iterdir()}
+    there = {composed(entry.name) for folder in folders.values() for entry in folder.iterdir()}
     return [
         Fault(
             f"{spec.name}.skip_classes",
@@ -165,7 +167,7 @@ def _unknown_skips(spec: DatasetSpec, folders: dict[str, Path], where: str) -> l
             f"Did you mean {close[0]!r}?" if (close := nearest(name, sorted(there))) else "Remove",
         )
         for name in spec.skip_classes
-        if name not in there
+        if composed(name) not in there
     ]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clipdrift.data.builtin import open_builtin
 from clipdrift.data.folder import open_folder
 from clipdrift.data.hub import open_hub
+from clipdrift.data.naming import composed
 from clipdrift.data.parts import DatasetParts, ImagePart
 from clipdrift.data.tables import open_tables
 from clipdrift.errors import DataError, Fault
@@ -69,9 +70,10 @@ def _without(parts: dict[str, ImagePart], spec: DatasetSpec) -> dict[str, ImageP
     faults = [
         Fault(where, f"a class of the data ({known})", repr(name), "Correct or remove it")
         for name in spec.skip_classes
-        if name not in names
+        if composed(name) not in names
     ]
-    kept = [label for label, name in enumerate(names) if name not in spec.skip_classes]
+    skipped = {composed(name) for name in spec.skip_classes}
+    kept = [label for label, name in enumerate(names) if name not in skipped]
     if len(kept) < 2 and not faults:
         faults = [Fault(where, "two or more classes left", f"{len(kept)}", "Skip fewer")]
     if faults:

@@ -81,6 +81,20 @@ def open_tables(spec: DatasetSpec) -> DatasetParts:
     )
 
 
+def column_names(path: Path, where: str) -> list[str]:
+    """The header of a CSV or Parquet file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() == ".csv":
+        return _csv_rows(path, where)[0]
+    with parquet_faults(where):
+        return list(pq.read_schema(path).names)
+
+
 def _read(path: Path, spec: DatasetSpec, where: str) -> _Table:
     readers = {".csv": _read_csv, ".parquet": _read_parquet, ".pq": _read_parquet}
     if path.suffix.lower() not in readers:

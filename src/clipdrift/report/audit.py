@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
         StudyFolderError: if the folder does not exist.
     """
     if not folder.report_path.exists():
-        step = f"Run 'clipdrift report {folder.path}'"
+        step = f"Run: clipdrift report {shlex.quote(str(folder.path))}"
         raise RecordError(
             Fault(str(folder.report_path), "the study's report", "nothing there", step)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -267,7 +268,7 @@ def read_study(folder: StudyFolder) -> Study:
     """
     records, _ = folder.records()
     path = folder.analysis_path
-    step = f"Run 'clipdrift analyze {folder.path}'"
+    step = f"Run: clipdrift analyze {shlex.quote(str(folder.path))}"
     if not path.exists():
         raise _unusable(path, "the study's analysis", "nothing there", step)
     try:
