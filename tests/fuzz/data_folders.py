@@ -47,7 +47,8 @@ def feed_tree(data: bytes, folder: Path) -> None:
             elif inside and not os.path.islink(path):
                 with open(path, "xb") as file:
                     file.write(encoded("PNG", "RGB"))
-    _prepared(folder, folder=str(root))
+    skipped = ["unsorted"] if b"unsorted/" in data else []
+    _prepared(folder, folder=str(root), skip_classes=skipped)
 
 
 def feed_csv(data: bytes, folder: Path) -> None:
@@ -60,6 +61,17 @@ def feed_csv(data: bytes, folder: Path) -> None:
 def feed_parquet(data: bytes, folder: Path) -> None:
     (folder / "set.parquet").write_bytes(data)
     _prepared(folder, files={"train": str(folder / "set.parquet")})
+
+
+def feed_footer(data: bytes, folder: Path) -> None:
+    """A good file whose footer has other bytes: two for the place and one for the value, each."""
+    seeds = parquet_seeds()
+    good = bytearray(seeds[data[0] % len(seeds)] if data else seeds[0])
+    length = int.from_bytes(good[-8:-4], "little")
+    for at in range(1, len(data) - 2, 3):
+        place = int.from_bytes(data[at : at + 2], "little") % (length + 8)
+        good[len(good) - 8 - length + place] = data[at + 2]
+    feed_parquet(bytes(good), folder)
 
 
 def feed_cache(data: bytes, folder: Path) -> None:
@@ -80,6 +92,10 @@ def tree_seeds() -> list[bytes]:
         b"cat/1.png\ncat/2.png\ndog/1.png\ndog/2.png\n",
         b"train/cat/1.png\ntrain/dog/1.png\ntest/cat/1.png\ntest/dog/1.png\n",
         b"cat/1.png\ncat/2.png\ndog/1.png>../cat/1.png\ndog/2.png>/etc/passwd\n",
+        b"cat/1.png\ncat/2.png\nunsorted/a/b/1.png\ndog>cat\n",
+        b"train/1.png\ntrain/2.png\ncat/1.png\ncat/2.png\n",
+        b"cat/1.png\ncat/again>..\ndog/1.png\ndog/a/b/1.png\n",
+        b"train/cat/1.png\ntrain/dog/1.png\ntest>train\n",
     ]
 
 
@@ -100,13 +116,25 @@ def parquet_seeds() -> list[bytes]:
         {"image": ["a.png", "b.png"] * 2, "label": ["cat", "dog"] * 2},
         {"image": ["../a.png", None] * 2, "label": [0, 1] * 2},
     ]
-    return [_parquet(pa.table(one)) for one in columns]
+    tables = [pa.table(one) for one in columns]
+    coded = [_coded(table) for table in (tables[1], tables[2])]
+    groups = [_parquet(table, row_group_size=1) for table in (tables[0], coded[1])]
+    return [*map(_parquet, (*tables, *coded)), *groups]
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _coded(table: pa.Table) -> pa.Table:
+    """Columns as pandas writes categories: numbers, and a dictionary that they point into."""
+    return pa.table({name: table[name].dictionary_encode() for name in table.column_names})
+
+
+def _parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
     out = io.BytesIO()
-    pq.write_table(table, out, compression="none")
+    pq.write_table(table, out, compression="none", row_group_size=row_group_size)
     return out.getvalue()
+
+
+def footer_seeds() -> list[bytes]:
+    return [bytes([number]) for number in range(len(parquet_seeds()))]
 
 
 def cache_seeds() -> list[bytes]:
@@ -120,12 +148,13 @@ def cache_seeds() -> list[bytes]:
 
 @st.composite
 def trees(draw: DrawFn) -> bytes:
-    name = st.sampled_from(["cat", "dog", "train", "test", ".git", *ODD_TEXTS]) | st.text(
-        max_size=4
+    usual = ["cat", "dog", "train", "test", "unsorted", ".git", *ODD_TEXTS]
+    name = st.sampled_from(usual) | st.text(max_size=4)
+    end = st.sampled_from(["1.png", "2.JPG", "3.heic", "x.txt", "..png", "again"])
+    paths = st.lists(name, max_size=4).flatmap(lambda p: end.map(lambda e: "/".join([*p, e])))
+    links = st.sampled_from(
+        ["", "", "", ">..", ">/etc", ">.", ">cat", ">../cat", ">../../up", ">nowhere"]
     )
-    end = st.sampled_from(["1.png", "2.JPG", "x.txt", "..png"])
-    paths = st.lists(name, max_size=3).flatmap(lambda p: end.map(lambda e: "/".join([*p, e])))
-    links = st.sampled_from(["", "", "", ">..", ">/etc", ">.", ">../../up", ">nowhere"])
     lines = draw(st.lists(st.tuples(paths, links).map("".join), max_size=8))
     extra = draw(st.sampled_from(tree_seeds()))
     return extra + "\n".join(lines).encode("utf-8", "surrogatepass")
@@ -173,7 +202,16 @@ def parquets(draw: DrawFn) -> bytes:
     if names is not None:
         text = str({"info": {"features": {"label": {"names": names}}}}).replace("'", '"')
         table = table.replace_schema_metadata({b"huggingface": text.encode()})
-    return _parquet(table)
+    if draw(st.booleans()):
+        with suppress(pa.ArrowException):  # not every type has a dictionary
+            table = _coded(table).replace_schema_metadata(table.schema.metadata)
+    return _parquet(table, draw(st.sampled_from([None, 1, 3])))
+
+
+@st.composite
+def footers(draw: DrawFn) -> bytes:
+    edit = st.binary(min_size=3, max_size=3)
+    return draw(st.binary(min_size=1, max_size=1)) + b"".join(draw(st.lists(edit, max_size=4)))
 
 
 TARGETS = [
@@ -182,5 +220,6 @@ TARGETS = [
     Target(
         "table of images, Parquet", feed_parquet, parquet_seeds, parquets, examples=40, share=0.4
     ),
+    Target("footer of a Parquet file", feed_footer, footer_seeds, footers, share=0.4),
     Target("entry of the cache", feed_cache, cache_seeds, examples=25, share=0.2),
 ]
