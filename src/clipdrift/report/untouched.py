@@ -36,13 +36,9 @@ def zero_shot_before(study: Study, place: Place) -> Iterator[Sentence]:
         baseline_of(study, place, TARGET_ZERO_SHOT, field) for field in (BASELINE, CHANCE)
     )
     if before is not None and chance is not None:
-        yield [
-            "Untouched and by class texts alone, the model reaches ",
-            before,
-            " here (chance ",
-            chance,
-            ").",
-        ]
+        where = "on the target's test part"
+        how = "Untouched and by class texts alone, the model reaches "
+        yield [how, before, f" {where} (chance ", chance, ")."]
 
 
 def untouched_table(study: Study) -> Table | None:
