@@ -89,7 +89,7 @@ def load(plugin: Plugin, where: str) -> Any:
     """
     try:
         return _imported(plugin.entry)
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         step = f"Mend or update {plugin.package}, or leave it out of the study"
         rule = f"{plugin.entry.value} of {plugin.origin} to be importable"
@@ -106,7 +106,7 @@ def call(plugin: Plugin, where: str, function: Callable[[], Any]) -> Any:
         return function()
     except (ClipdriftError, MemoryError):
         raise
-    except Exception as error:  # a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
         got = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         step = f"Mend the options, or update {plugin.package}"
         raise PluginError(

@@ -183,14 +183,14 @@ def _closing(worker: Worker, key: str, say: Say) -> dict[str, Any]:
         # A full disk will refuse every other run as well.
         fatal = isinstance(error, StudyFolderError)
         return {"event": "failed", "reason": str(error), "fatal": fatal}
-    except Exception as error:  # one run's bug must not take the others with it
+    except (Exception, SystemExit) as error:  # one run's bug must not take the others with it
         traceback.print_exc()
         if _out_of_memory(error):
             raise SystemExit(f"out of memory: {' '.join(str(error).split())[:150]}") from None
         return {"event": "failed", "reason": f"{type(error).__name__}: {error}"[:500]}
 
 
-def _out_of_memory(error: Exception) -> bool:
+def _out_of_memory(error: BaseException) -> bool:
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -145,6 +145,8 @@ def text(adapted, baseline):
     return "much"
 def fails(adapted, baseline):
     return 1 / 0
+def leaves(adapted, baseline):
+    raise SystemExit(0)
 class Nothing: ...
 nothing = Nothing()
 def parts():
@@ -159,10 +161,11 @@ def bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "twice = bad_pack",
         "penalties": "bad = bad_pack:nothing\nl2_sp = bad_pack:nothing",
         "probes": "nan = bad_pack:nan\ntext = bad_pack:text\nfails = bad_pack:fails\n"
-        "none = bad_pack:nothing\ncka_mean = bad_pack:nan",
+        "leaves = bad_pack:leaves\nnone = bad_pack:nothing\ncka_mean = bad_pack:nan",
         "datasets": "parts = bad_pack:parts\nnone = bad_pack:nothing\ndigits = bad_pack:parts",
     }
     installed(tmp_path, "bad-pack", entries, BAD)
+    installed(tmp_path, "exit-pack", {"probes": "quits = exit_pack"}, "raise SystemExit(0)\n")
     installed(tmp_path, "other-pack", {"methods": "twice = other_pack"}, "raise OSError('no')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "bad_pack", raising=False)
@@ -198,6 +201,8 @@ def penalty(type_: str) -> dict[str, Any]:
         (penalty("l2_sp"), "expected a plugin with a name of its own, got 'l2_sp', which clipdri"),
         ({"evaluation": {"probes": ["none"]}}, ("evaluation.probes none: expected a function of "
          "two probe readings, got bad_pack:nothing of bad-pack 1.0, Nothing.")),
+        ({"evaluation": {"probes": ["quits"]}}, ("expected exit_pack of exit-pack 1.0 to be "
+         "importable, got SystemExit: 0.")),
         ({"evaluation": {"probes": ["cka_mean"]}}, "got 'cka_mean', which clipdrift has itself."),
     ],
 )  # fmt: skip
@@ -218,6 +223,7 @@ def test_a_plugin_that_is_not_as_promised_is_refused_by_name(
         ("text", "none of them NaN or infinite, got bad_pack:text of bad-pack 1.0, str."),
         ("fails", ("evaluation.probes fails: expected fails of bad-pack 1.0 to work, got "
          "ZeroDivisionError: division by zero.")),
+        ("leaves", "expected leaves of bad-pack 1.0 to work, got SystemExit: 0."),
     ],
 )  # fmt: skip
 def test_a_probe_that_gives_no_number_is_refused_by_name(name: str, words: str) -> None:

@@ -435,3 +435,18 @@ def test_the_cache_is_shown_and_cleared_by_last_use_and_nothing_else_in_its_fold
     ]
     assert (images / "cat" / "0.png").exists()
     assert cached(cache_dir / "nowhere") == []
+
+
+def test_a_user_without_a_home_is_asked_for_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number: no HOME, and no entry in the passwords."""
+    for name in ("HOME", "CLIPDRIFT_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 2)
+    with pytest.raises(DataError) as refused:
+        default_cache_dir()
+    assert str(refused.value) == (
+        "--cache: expected a place for prepared images, got no HOME, and a user that this system "
+        "does not know. Give --cache or set CLIPDRIFT_CACHE to a folder that can be written."
+    )
+    monkeypatch.setenv("CLIPDRIFT_CACHE", "/elsewhere")
+    assert default_cache_dir() == Path("/elsewhere")

@@ -124,6 +124,62 @@ def test_early_readings_of_every_kind(given: Import) -> None:
     assert epoch.transfer["cifar100"].accuracy == 0.5  # transfer is in percent in this map
 
 
+@pytest.mark.parametrize(
+    ("column", "cells", "states"),
+    [
+        ("diverged", ("false", "True", ""), ("finished", "diverged", "finished")),
+        ("diverged", ("0", "0", "1"), ("finished", "finished", "diverged")),
+        ("status", ("finished", "Diverged", "failed"), ("finished", "diverged", "failed")),
+    ],
+)
+def test_a_column_of_states_is_the_state_of_the_runs(
+    column: str, cells: tuple[str, ...], states: tuple[str, ...], given: Import
+) -> None:
+    """Without a word in the map; a run that diverged is in no mean."""
+    given.rows = [{**ROW, "s": str(seed), column: cell} for seed, cell in enumerate(cells)]
+    summary = given.run()
+    found = {record.seed: record for record in given.records()}
+    assert tuple(found[seed].status for seed in range(3)) == states
+    assert column not in (*summary.extra_signals, *summary.ignored_columns)
+    assert runs_frame(given.records())["seed"].tolist() == [
+        seed for seed, state in enumerate(states) if state == "finished"
+    ]
+
+
+def test_a_state_that_is_none_is_told(given: Import) -> None:
+    given.rows[0]["status"] = "great"
+    (fault,) = given.faults()
+    assert fault.startswith("runs.csv column 'status': expected finished, completed, done, ok, ")
+    assert fault.endswith("got 'great' in row 2. Correct the cells.")
+
+
+def test_columns_that_say_nothing_of_a_run_are_no_signals(given: Import) -> None:
+    """The same in all rows; what was read after epoch 1 is no reading of the end."""
+    given.rows = [
+        {**ROW, "s": str(s), "gpus": "8", "epoch1_gini_pct": str(s), "epoch1_x": ""}
+        for s in range(2)
+    ]
+    given.rows[0]["norm"] = "3.5"
+    summary = given.run()
+    assert summary.extra_signals == ("norm",)
+    assert summary.constant_columns == ("gpus",)
+    assert summary.ignored_columns == ("note", "epoch1_x")
+    first = min(given.records(), key=lambda record: record.seed)
+    assert first.result.extra == {"norm": 3.5}
+    assert first.history[0].drift == {"cls_entropy_pct": -0.5, "gini_pct": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("rate", "2000"), ("s", "-1"), ("kept", "-5"), ("c100", "-1")]
+)
+def test_a_number_that_no_run_can_have_is_refused(column: str, cell: str, given: Import) -> None:
+    """By the ranges that records are held against."""
+    given.rows[0][column] = cell
+    (fault,) = given.faults()
+    assert fault.startswith(f"runs.csv column '{column}': expected ")
+    assert f"got '{cell}' in row 2." in fault
+
+
 def test_percent_and_fraction(given: Import) -> None:
     given.units = {
         "val_accuracy": "percent",

@@ -82,6 +82,8 @@ def import_(
         say(f"kept as extra signals: {', '.join(summary.extra_signals)}")
     if summary.ignored_columns:
         say(f"left out, not numeric: {', '.join(summary.ignored_columns)}")
+    if summary.constant_columns:
+        say(f"left out, the same in all rows: {', '.join(summary.constant_columns)}")
 
 
 def close_study(study: StudyFolder) -> None:

@@ -61,8 +61,17 @@ class PreparedPart:
 
 
 def default_cache_dir() -> Path:
-    """$CLIPDRIFT_CACHE, or ~/.cache/clipdrift."""
-    return Path(os.environ.get("CLIPDRIFT_CACHE") or "~/.cache/clipdrift").expanduser()
+    """$CLIPDRIFT_CACHE, or ~/.cache/clipdrift.
+
+    Raises:
+        DataError: for a user without a home, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("CLIPDRIFT_CACHE") or "~/.cache/clipdrift").expanduser()
+    except RuntimeError:
+        got = "no HOME, and a user that this system does not know"
+        step = "Give --cache or set CLIPDRIFT_CACHE to a folder that can be written"
+        raise DataError(Fault("--cache", "a place for prepared images", got, step)) from None
 
 
 def prepare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from clipdrift.errors import Fault, RecordError, brief, first_faults, nearest
 from clipdrift.spec.plain_yaml import parse, read_text
 
-KEYS = ("backbone", "target", "method", "role", "lr", "seed")
+STATE = ("status", "diverged")
+KEYS = ("backbone", "target", "method", "role", "lr", "seed", *STATE)
 REQUIRED = ("target", "method", "lr", "seed")
 SCALARS = ("val_accuracy", "test_accuracy")
 TRANSFER_FIELDS = (
@@ -68,6 +69,23 @@ class ImportMap:
         if plain.startswith("transfer.") and plain.endswith("accuracy"):
             places += [plain.rsplit(".", 1)[0], "transfer"]
         return next((self.units[place] for place in places if place in self.units), None)
+
+
+def implied(header: Sequence[str], mapping: ImportMap) -> dict[str, str]:
+    """Columns outside of a map whose names say what they are -> their field.
+
+    >>> implied(["seed", "epoch1_gini_pct", "status"], ImportMap({"seed": "seed"}))
+    {'epoch1_gini_pct': 'epoch1.gini_pct', 'status': 'status'}
+    """
+    found: dict[str, str] = {}
+    taken = {*mapping.columns.values(), *mapping.constants}
+    for name in header:
+        field = re.sub(f"^{EPOCH1[:-1]}_", EPOCH1, name)
+        known = field in STATE or (field.startswith(EPOCH1) and _FIELD.fullmatch(field))
+        if known and name not in mapping.columns and field not in taken:
+            found[name] = field
+            taken.add(field)
+    return found
 
 
 def is_count(name: str) -> bool:
@@ -181,8 +199,10 @@ __all__ = [
     "KEYS",
     "PERCENT",
     "REQUIRED",
+    "STATE",
     "TEST_IMAGES",
     "ImportMap",
+    "implied",
     "is_count",
     "read_map",
 ]

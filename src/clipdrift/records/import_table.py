@@ -6,12 +6,21 @@ import csv
 import math
 from collections import defaultdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, ImportMap
+from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, STATE, ImportMap, implied
 from clipdrift.records.ranges import LARGEST, RATE, SEED, range_of
 
+STATES: dict[str, Literal["finished", "diverged", "failed"]] = {
+    **dict.fromkeys(("finished", "completed", "done", "ok"), "finished"),
+    "diverged": "diverged",
+    **dict.fromkeys(("failed", "crashed", "error"), "failed"),
+}
+FLAGS = {
+    **dict.fromkeys(("true", "yes", "1", "1.0"), True),
+    **dict.fromkeys(("false", "no", "0", "0.0", ""), False),
+}
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LONGEST_LIST = 20
 # A retention of 1.5 % in every run is not a study; of 1.5 as a fraction it is above any seen.
@@ -64,13 +73,14 @@ class Table:
         self, path: Path, header: list[str], lines: list[list[str]], mapping: ImportMap
     ) -> None:
         self.path, self.header, self.mapping = path, header, mapping
+        self.columns = dict(mapping.columns)
         # Row numbers as a spreadsheet shows them: the header is row 1. Blank lines are skipped.
         self.lines = [(i, line) for i, line in enumerate(lines, start=2) if any(line)]
         self.faults: list[Fault] = []
         self.bad: dict[tuple[str, str, str], list[tuple[int, str]]] = defaultdict(list)
 
     def rows(self) -> tuple[list[Row], list[str]]:
-        """All rows, and the columns kept as extra signals.
+        """All rows, and the columns kept as extra signals: numbers that differ between rows.
 
         Raises:
             RecordError: with every fault.
@@ -78,12 +88,13 @@ class Table:
         self._check_shape()
         if self.faults:
             raise RecordError(self.faults)
+        self._add_implied()
         columns = {name: i for i, name in enumerate(self.header)}
-        fields = {field: columns[name] for name, field in self.mapping.columns.items()}
+        fields = {field: columns[name] for name, field in self.columns.items()}
         texts = {field: [line[i] for _, line in self.lines] for field, i in fields.items()}
         for field, value in self.mapping.constants.items():
             texts[field] = [value] * len(self.lines)
-        extras = [n for n in self.header if n not in self.mapping.columns and self._numeric(n)]
+        extras = [n for n in self.header if n not in self.columns and self._is_signal(n)]
         numbers = {
             field: self._numbers(field, texts[field]) for field in texts if field not in KEYS
         }
@@ -119,13 +130,34 @@ class Table:
                 where = f"{self.path} row {number}"
                 self.faults.append(Fault(where, f"{width} cells", str(len(line)), step))
 
-    def _numeric(self, name: str) -> bool:
+    def _add_implied(self) -> None:
+        for name, field in implied(self.header, self.mapping).items():
+            if field in STATE or self._is_signal(name):
+                self.columns[name] = field
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column has numbers, and nothing else but empty cells."""
+        values = self._values(name)
+        return values is not None and any(value is not None for value in values)
+
+    def _is_signal(self, name: str) -> bool:
+        """A column of numbers; what is the same in all rows tells nothing of any."""
+        values = {value for value in self._values(name) or [] if value is not None}
+        return len(values) > 1 or (len(values) == 1 and len(self.lines) == 1)
+
+    def _values(self, name: str) -> list[float | None] | None:
         i = self.header.index(name)
         parsed = [_parse(line[i]) for _, line in self.lines]
-        return None not in parsed and any(cell.value is not None for cell in parsed if cell)
+        return None if None in parsed else [cell.value for cell in parsed if cell]
 
     def _keys(self, field: str, texts: list[str]) -> list[str]:
-        rule = {"lr": RATE.words, "seed": SEED.words, "role": "matched or reference"}
+        rule = {
+            "lr": RATE.words,
+            "seed": SEED.words,
+            "role": "matched or reference",
+            "status": ", ".join(STATES),
+            "diverged": "true or false",
+        }
         for (number, _), text in zip(self.lines, texts, strict=True):
             if not _valid_key(field, text):
                 expected = rule.get(field, "a name")
@@ -187,7 +219,7 @@ class Table:
 
     def _column_of(self, field: str) -> str:
         """The user's name for a field."""
-        names = [name for name, mapped in self.mapping.columns.items() if mapped == field]
+        names = [name for name, mapped in self.columns.items() if mapped == field]
         return f"column {names[0]!r}" if names else field
 
 
@@ -211,6 +243,8 @@ def _parse(text: str) -> Cell | None:
 def _valid_key(field: str, text: str) -> bool:
     if field == "role":
         return text in ("matched", "reference")
+    if field in STATE:
+        return text.lower() in (STATES if field == "status" else FLAGS)
     if field not in ("lr", "seed"):
         return text != ""
     cell = _parse(text)

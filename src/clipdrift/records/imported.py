@@ -14,7 +14,7 @@ from typing import Any
 from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
-from clipdrift.records.import_table import Row, Table, read_table
+from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
 from clipdrift.records.schema import EpochReading, Result, RunRecord
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
@@ -34,6 +34,7 @@ class ImportSummary:
     n_undefined: int
     extra_signals: tuple[str, ...]
     ignored_columns: tuple[str, ...]
+    constant_columns: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -44,9 +45,10 @@ def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
     fraction (`units`), values that hold for all rows (`constants`) and `reference_methods`. Counts
     of images and classes (`test_n_images`, `transfer.<name>.n_images`, `.n_classes`) give
     accuracies their error from images, and take away retention where the baseline is at chance.
-    Columns not in the map are kept as `extra.<column>` if they are numeric, else left out. Empty,
-    NaN and infinite cells are null with the reason in the record. Importing the same files again
-    changes nothing.
+    Columns not in the map are kept as `extra.<column>` if they are numeric and not the same in all
+    rows, else left out; but `epoch1_<signal>` is read after epoch 1, and `status` or `diverged` is
+    the state of the run: what diverged or failed is listed and in no mean. Empty, NaN and infinite
+    cells are null with the reason in the record. Importing the same files again changes nothing.
 
     Args:
         csv_path: comma-separated UTF-8 text with a header; row 1 is the header.
@@ -59,19 +61,22 @@ def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
     """
     mapping = read_map(map_path)
     header, lines = read_table(csv_path)
-    rows, extras = Table(csv_path, header, lines, mapping).rows()
+    table = Table(csv_path, header, lines, mapping)
+    rows, extras = table.rows()
     records, warnings = _records(rows, csv_path, mapping)
     _write(records, StudyFolder(out))
     if "backbone" not in (*mapping.columns.values(), *mapping.constants):
         warnings.append(f"no column for backbone: all runs are taken as of one, {UNSTATED!r}")
-    used = {*mapping.columns, *extras}
+    left = [name for name in header if name not in (*table.columns, *extras)]
+    constant = tuple(filter(table.numeric, left))
     return ImportSummary(
         folder=out,
         n_rows=len(rows),
         n_records=len(records),
         n_undefined=sum(len(record.undefined) for record in records),
         extra_signals=tuple(extras),
-        ignored_columns=tuple(name for name in header if name not in used),
+        ignored_columns=tuple(name for name in left if name not in constant),
+        constant_columns=constant,
         warnings=tuple(warnings),
     )
 
@@ -100,7 +105,10 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
     rate, seed = float(keys["lr"]), int(float(keys["seed"]))
     backbone = keys.get("backbone", UNSTATED)
     values = {field: cell.value for field, cell in row.cells.items()}
-    identity = content_hash([backbone, keys["target"], method, role, rate, seed, values])
+    state = "diverged" if FLAGS[keys.get("diverged", "").lower()] else None
+    state = state or STATES[keys.get("status", "finished").lower()]
+    told = [] if state == "finished" else [state]
+    identity = content_hash([backbone, keys["target"], method, role, rate, seed, values, *told])
     name = "-".join([safe_name(keys["target"]), safe_name(method), f"lr{rate!r}", f"seed{seed}"])
     final = {field: value for field, value in values.items() if not field.startswith(EPOCH1)}
     early = {
@@ -112,7 +120,8 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
     return RunRecord(
         run_id=f"{name}-{identity[:8]}",
         identity=identity,
-        status="finished",
+        status=state,
+        reason=f"{state}, says the imported table" if told else None,
         study=safe_name(Path(str(source["file"])).stem),
         backbone=backbone,
         target=keys["target"],
