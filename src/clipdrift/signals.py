@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+HEARD = "stopping after the current step; press again to end at once"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,11 +50,16 @@ class StopRequest:
 
 @contextmanager
 def interruptions() -> Iterator[None]:
-    """Turn the signals into `Interrupted` while open; a second one is as sudden as it ever was."""
+    """Turn the signals into `Interrupted` while open; a second one is as sudden as it ever was.
+
+    The first is answered on standard error at once: workers may take a while to end their step.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for one in before:
             signal.signal(one, signal.SIG_DFL)
+        with suppress(OSError):  # the terminal may be gone; os.write, as a print may be under way
+            os.write(2, f"\n{signal.Signals(number).name}: {HEARD}\n".encode())
         raise Interrupted(number)
 
     before = {}

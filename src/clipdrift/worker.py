@@ -32,6 +32,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.run.epochs import EpochEvent
 from clipdrift.run.measure import Run
+from clipdrift.run.progress import ProgressFile
 from clipdrift.run.state import CHECKPOINT_SECONDS
 from clipdrift.signals import StopRequest
 from clipdrift.training.loop import Stopped
@@ -101,7 +102,10 @@ class Worker:
         def report(text: str) -> None:
             say({"event": "prepare", "text": text})
 
+        progress = ProgressFile(self.folder.run_path(planned.run_id))
+
         def on_epoch(done: EpochEvent) -> None:
+            progress(done)
             say({"event": "epoch", "epoch": done.epoch, "epochs": done.epochs})
 
         if not self.has_baselines:

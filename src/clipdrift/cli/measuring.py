@@ -26,7 +26,7 @@ from clipdrift.cli.executing import (
 )
 from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
-from clipdrift.cli.tables import audit_table, run_table, state_line
+from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line
 from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
@@ -246,16 +246,17 @@ def _last_words(text: str) -> None:
 
 
 def status(folder: StudyDir, json_: Json = False) -> None:
-    """Say which runs of a study are finished, and which are still to do."""
-    from clipdrift.study import study_status
+    """Say which runs of a study are finished, under way with epoch and time left, or to do."""
+    from clipdrift.study import study_status, under_way
 
     states = study_status(folder)
     if json_:
         say_json(states)
         return
+    progress = under_way(folder, states)
     for run_id, state in states.items():
         if state != "finished":
-            say(f"{state:9} {run_id}")
+            say(f"{state:11} {run_id}{progress_words(progress.get(run_id), state)}")
     say(state_line(states))
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clipdrift.cli.progress import duration
 from clipdrift.cli.terminal import Sheet, line
 from clipdrift.errors import Fault, SpecError
 from clipdrift.spec import RunConfig
 from clipdrift.spec.audit import AuditRow
+
+if TYPE_CHECKING:
+    from clipdrift.run.progress import Progress
 
 DRIFT = "drift.cls_entropy_pct"
 FIT_SIGNS = {"underfits": " *", "damaged": " **"}
@@ -163,6 +167,15 @@ def state_line(states: Mapping[str, str]) -> str:
     counts = Counter(states.values())
     parts = ", ".join(f"{n} {state}" for state, n in counts.most_common())
     return f"{len(states)} runs: {parts}" if states else "no runs planned"
+
+
+def progress_words(progress: Progress | None, state: str) -> str:
+    """For example `: epoch 3 of 10, about 14 s left`."""
+    if progress is None:
+        return ""
+    left = progress.seconds_left if state == "running" else None
+    told = f", about {duration(left)} left" if left is not None else ""
+    return f": epoch {progress.epoch} of {progress.epochs}{told}"
 
 
 def _mean_sd(row: Mapping[str, Any] | None, scale: float = 1, *, signed: bool = False) -> str:

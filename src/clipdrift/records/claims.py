@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -35,10 +36,9 @@ def claim(path: Path) -> Iterator[bool]:
     """Hold the claim `path` while open; gives False at once if another process holds it."""
     import fcntl
 
-    lock = path.with_name(f"{path.name}.{_machine()}.lock")
     with writing_to(path):
         path.parent.mkdir(exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(_lock(path), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,6 +61,26 @@ def held(path: Path) -> bool:
     """Whether a process holds the claim now."""
     with claim(path) as mine:
         return not mine
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process seems to hold the claim; for those who only look, and may write nothing."""
+    import fcntl
+
+    number = max(_numbers(path), default=0) if path.parent.is_dir() else 0
+    lease = _lease(path, number)
+    holder = _holder(lease) if number else None
+    if holder in (None, GIVEN_BACK):
+        return False
+    with suppress(OSError):
+        if holder != _machine():
+            return time.time() - lease.stat().st_mtime < LEASE_SECONDS
+        with _lock(path).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def in_hand(folder: Path) -> list[str]:
@@ -133,6 +153,10 @@ def _renewed(lease: Path) -> Iterator[None]:
             lease.write_text(GIVEN_BACK)
 
 
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{_machine()}.lock")
+
+
 def _lease(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.lease-{number}")
 
@@ -153,4 +177,4 @@ def _machine() -> str:
     return sha256(f"{socket.gethostname()}\n{boot}".encode()).hexdigest()[:16]
 
 
-__all__ = ["claim", "held", "in_hand"]
+__all__ = ["claim", "held", "in_hand", "in_use"]

@@ -16,12 +16,12 @@ from clipdrift.records import atomic_write
 from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
 
 PROBE_FILE = "probe_images.parquet"
-STATE_FILE = "interrupted.safetensors"
+STATE_FILE, PROGRESS_FILE = "interrupted.safetensors", "progress.json"
 """Of a run that is not done; no part of its record."""
 
 CLASSES_FILE = "classes.json"
 HASHED = {".safetensors", ".parquet", ".json"}
-RECORD_FILE = "record.json"
+NOT_HASHED = {STATE_FILE, PROGRESS_FILE, "record.json"}
 
 
 def write_classes(folder: Path, names: Sequence[str], templates: Sequence[str]) -> None:
@@ -78,14 +78,15 @@ def clear_unfinished(folder: Path) -> None:
 def clear_state(folder: Path) -> None:
     """Remove the state of a run whose record is in place: nothing is to go on from."""
     with writing_to(folder):
-        (folder / STATE_FILE).unlink(missing_ok=True)
+        for name in (STATE_FILE, PROGRESS_FILE):
+            (folder / name).unlink(missing_ok=True)
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
     """Name within the folder -> SHA-256 (hex) of every file of weights, readings or settings."""
     hashes = {}
     for path in ours(folder, "**/*"):
-        if path.suffix in HASHED and path.name not in (STATE_FILE, RECORD_FILE):
+        if path.suffix in HASHED and path.name not in NOT_HASHED:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             hashes[path.relative_to(folder).as_posix()] = digest
