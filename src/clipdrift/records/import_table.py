@@ -142,8 +142,8 @@ class Table:
 
     def _is_signal(self, name: str) -> bool:
         """A column of numbers; what is the same in all rows tells nothing of any."""
-        values = {value for value in self._values(name) or [] if value is not None}
-        return len(values) > 1 or (len(values) == 1 and len(self.lines) == 1)
+        values = set(self._values(name) or [None])
+        return values != {None} and (len(values) > 1 or len(self.lines) == 1)
 
     def _values(self, name: str) -> list[float | None] | None:
         i = self.header.index(name)
