@@ -19,7 +19,7 @@ from clipdrift.reading.post_hoc import read_post_hoc
 from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
-from clipdrift.records.schema import Result
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
 from clipdrift.run.files import file_hashes, require_own_files
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import interpolation_paths
@@ -156,6 +156,12 @@ def _flat(result: Result) -> list[tuple[str, float | None]]:
     rows: list[tuple[str, float | None]] = [
         (name, getattr(result, name)) for name in ("val_accuracy", "test_accuracy", "test_loss")
     ]
+    if result.target_zero_shot is not None:
+        read = result.target_zero_shot
+        rows += [
+            (f"{TARGET_ZERO_SHOT}.{field}", getattr(read, field))
+            for field in ("baseline_accuracy", "accuracy")
+        ]
     rows += main_numbers(result.transfer).items()
     for group in ("levels", "drift", "extra"):
         rows += [(f"{group}.{name}", value) for name, value in getattr(result, group).items()]

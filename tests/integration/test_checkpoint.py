@@ -648,6 +648,10 @@ def test_an_exported_run_measures_as_its_record(
     assert found.sound
     now, was = found.transfers["world"], record.result.transfer["world"]
     assert (now.accuracy, now.retention_pct) == (was.accuracy, was.retention_pct)
+    own = record.result.target_zero_shot
+    assert own is not None
+    target = found.targets["land-cover"]
+    assert (target.baseline_accuracy, target.accuracy) == (own.baseline_accuracy, own.accuracy)
     drift = found.drift["land-cover"]
     assert drift.drift.keys() == record.result.drift.keys()
     for name, value in record.result.drift.items():

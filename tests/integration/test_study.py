@@ -173,6 +173,7 @@ def test_saved_runs_measure_the_same_again(finished_study: Path, cache_dir: Path
         names = {row.name for row in compared}
         assert {"test_accuracy", "transfer.world.accuracy", "drift.cls_entropy_pct"} <= names
         assert "extra.interpolation.0.5.test_accuracy" in names
+        assert {f"target_zero_shot.{when}accuracy" for when in ("", "baseline_")} <= names
         assert [row for row in compared if not row.agrees] == []
 
 

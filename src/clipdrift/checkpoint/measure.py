@@ -30,10 +30,14 @@ OnFound = Callable[[list[Finding]], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a checkpoint is, keeps and moved. Drift is read on the probe set of every target."""
+    """What a checkpoint is, keeps and moved. Drift is read on the probe set of every target.
+
+    targets: the test part of every target of a study by class texts, without any head.
+    """
 
     baseline: str
     findings: list[Finding]
+    targets: dict[str, TransferReading]
     transfers: dict[str, TransferReading]
     drift: dict[str, Reading]
 
@@ -48,6 +52,7 @@ class Evaluation:
             "baseline": self.baseline,
             "sound": self.sound,
             "findings": [asdict(finding) for finding in self.findings],
+            "targets": {n: reading.model_dump() for n, reading in self.targets.items()},
             "transfers": {n: reading.model_dump() for n, reading in self.transfers.items()},
             "drift": {
                 name: reading.model_dump(exclude={"val_accuracy", "transfer"})
@@ -85,7 +90,9 @@ def evaluate_checkpoint(
     on_found(checkpoint.findings)
     probes = {name: target.probe for name, target in materials.targets.items()}
     batch = spec.evaluation.batch_size
-    return _evaluation(checkpoint, materials.backbone, materials.transfers, probes, batch)
+    targets = {name: target.zero_shot for name, target in materials.targets.items()}
+    sets = (targets, materials.transfers)
+    return _evaluation(checkpoint, materials.backbone, *sets, probes, batch)
 
 
 def evaluate_on_images(
@@ -114,23 +121,25 @@ def evaluate_on_images(
     probes = {name: open_probe(images, backbone, cache) for name in transfers}
     checkpoint = load_checkpoint(folder, backbone)
     on_found(checkpoint.findings)
-    return _evaluation(checkpoint, backbone, transfers, probes, EvaluationSpec().batch_size)
+    return _evaluation(checkpoint, backbone, {}, transfers, probes, EvaluationSpec().batch_size)
 
 
 def _evaluation(
     checkpoint: Checkpoint,
     backbone: Backbone,
+    targets: Mapping[str, TransferMaterial],
     transfers: Mapping[str, TransferMaterial],
     probes: Mapping[str, Images],
     batch: int,
 ) -> Evaluation:
+    def read(sets: Mapping[str, TransferMaterial]) -> dict[str, TransferReading]:
+        return {name: _transfer(checkpoint, backbone, one, batch) for name, one in sets.items()}
+
     return Evaluation(
         baseline=backbone.name,
         findings=checkpoint.findings,
-        transfers={
-            name: _transfer(checkpoint, backbone, transfer, batch)
-            for name, transfer in transfers.items()
-        },
+        targets=read(targets),
+        transfers=read(transfers),
         drift=_drift(checkpoint, backbone, probes),
     )
 

@@ -27,11 +27,11 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Sheet:
     return table
 
 
-def transfer_table(transfers: Mapping[str, TransferReading]) -> Sheet:
+def transfer_table(transfers: Mapping[str, TransferReading], title: str) -> Sheet:
     """Zero-shot accuracy before and now, in percent, with why there is no retention."""
-    table = Sheet("Zero-shot transfer")
-    for name in ("transfer", "images", "chance %", "baseline %", "now %", "kept %", "change pp"):
-        table.column(name, right=name != "transfer")
+    table = Sheet(title)
+    for name in ("set", "images", "chance %", "baseline %", "now %", "kept %", "change pp"):
+        table.column(name, right=name != "set")
     for name, reading in transfers.items():
         table.row(
             name,

@@ -116,7 +116,10 @@ def _evaluate_checkpoint(
         raise SpecError(_unsaid(folder, baseline, spec, images))
     if json_:
         say_json(found.to_dict())
-    console.print(transfer_table(found.transfers))
+    if found.targets:
+        title = "Zero-shot on the targets' test parts, no head: was fine-tuning needed?"
+        console.print(transfer_table(found.targets, title))
+    console.print(transfer_table(found.transfers, "Zero-shot transfer"))
     console.print(drift_table(found.drift))
     if not found.sound:
         raise typer.Exit(1)
