@@ -49,6 +49,11 @@ class Table:
         if rows:
             self.found.setdefault(line, {}).setdefault(seeds, []).extend(rows)
 
+    def merge(self, other: Table) -> None:
+        for line, by_seeds in other.found.items():
+            for seeds, rows in by_seeds.items():
+                self.add(line, seeds, rows)
+
     def shares(self) -> Iterable[tuple[Line, dict[int, Share]]]:
         """Lines that ask the same, side by side, by rising number of images."""
         order = {what: i for i, what in enumerate(dict.fromkeys(line.what for line in self.found))}
@@ -60,7 +65,7 @@ class Table:
     def markdown(self) -> str:
         """One row a line."""
         columns = sorted({seeds for by_seeds in self.found.values() for seeds in by_seeds})
-        lines = [["what", "drawn", "images", *(f"{n} seeds" for n in columns)]]
+        lines = [["what", "drawn", "images", *(f"{n} seeds" if n else "no seeds" for n in columns)]]
         lines.append(["---"] * len(lines[0]))
         for line, by_seeds in self.shares():
             cells = [str(by_seeds[n]) if n in by_seeds else "" for n in columns]
