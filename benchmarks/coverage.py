@@ -79,15 +79,24 @@ def main() -> None:
     wall = time.perf_counter() - start
     print(f"{asked.studies} studies a cell; {cpu:.0f} s of CPU, {wall:.0f} s")
     if asked.write:
-        told = {
-            "studies": asked.studies,
-            "studies_of_runs": MORE * asked.studies,
-            "cpu_seconds": round(cpu),
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-            "date": date.today().isoformat(),
-            "table": table.markdown().splitlines(),
-        }
-        asked.write.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        _write(asked.write, asked.only, asked.studies, round(cpu), table)
+
+
+def _write(path: Path, only: list[str], studies: int, cpu_seconds: int, table: Table) -> None:
+    """Put a table beside those of other questions, in place of an earlier one of the same."""
+    told = {
+        "only": sorted(only),
+        "studies": studies,
+        "studies_of_runs": MORE * studies,
+        "cpu_seconds": cpu_seconds,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "date": date.today().isoformat(),
+        "table": table.markdown().splitlines(),
+    }
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [one for one in before if one["only"] != told["only"]]
+    text = json.dumps([*kept, told], indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
