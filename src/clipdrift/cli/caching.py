@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from clipdrift.cli.measuring import Cache, Json
-from clipdrift.cli.terminal import Terminal, say, say_json
+from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
 
 if TYPE_CHECKING:
     from clipdrift.data.cached import Cached
@@ -42,13 +40,13 @@ def cache(
     say(f"{len(found):,} parts of datasets, {total / 1e6:,.1f} MB {where}")
 
 
-def _table(found: Sequence[Cached]) -> Table:
-    table = Table(title="Prepared images")
+def _table(found: Sequence[Cached]) -> Sheet:
+    table = Sheet("Prepared images")
     for name in ("dataset", "images", "MB", "last use"):
-        table.add_column(name, justify="left" if name == "dataset" else "right")
+        table.column(name, right=name != "dataset")
     for entry in found:
-        table.add_row(
-            escape(entry.dataset or "unfinished, or of an older version"),
+        table.row(
+            entry.dataset or "unfinished, or of an older version",
             "" if entry.images is None else f"{entry.images:,}",
             f"{entry.size_bytes / 1e6:,.1f}",
             "today" if entry.days < 1 else f"{entry.days:,.0f} days ago",
