@@ -337,7 +337,7 @@ def test_too_few_runs_unknown_names_and_nonsense_are_refused(
         "a wider grid."
     )
     with pytest.raises(SpecError) as nonsense:
-        check_asked(0, 80, [-5.0])
+        check_asked(0, 0.8, [-5.0])
     assert [fault.where for fault in nonsense.value.faults] == [
         "--after-epoch", "--level", "--stop-below",
     ]  # fmt: skip

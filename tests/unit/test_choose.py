@@ -50,16 +50,16 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 def test_budgets_are_read_as_stated() -> None:
     assert budget() == DEFAULT
     assert budget(min_retention=95, max_retention_loss=2) == Budget(min_retention_pct=98)
-    both = budget(min_accuracy=0.9, max_retention_loss=0.5)
+    both = budget(min_accuracy=90, max_retention_loss=0.5)
     assert both.words == "accuracy of at least 90 %, retention of at least 99.5 %; most retention"
     assert (both.decides, Budget(min_retention_pct=95).decides) == ("retention", "accuracy")
 
 
 def test_every_nonsense_budget_is_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
-        budget(min_accuracy=95, within_pp=-1, min_retention=0.95, max_retention_loss=100)
+        budget(min_accuracy=0.95, within_pp=-1, min_retention=0.95, max_retention_loss=100)
     assert [str(fault) for fault in caught.value.faults] == [
-        "--min-accuracy: expected a fraction above 0 and at most 1, got 95. Write 0.95.",
+        "--min-accuracy: expected percent above 1 and up to 100, got 0.95. Write 95.",
         "--within: expected percentage points from 0 to below 100, got -1. Give points such as 1.",
         "--min-retention: expected percent of the untouched accuracy, above 1, got 0.95. Write 95.",
         (
@@ -108,7 +108,7 @@ def test_the_command_answers_in_words_and_as_json(folder: StudyFolder) -> None:
 
 
 def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
-    done = command(folder.path, "--min-accuracy", 0.999, "--target", "digits")
+    done = command(folder.path, "--min-accuracy", 99.9, "--target", "digits")
     assert done.returncode == 0
     said = re.sub(r"\s+", " ", done.stdout)
     assert (
@@ -118,9 +118,9 @@ def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
 
 
 def test_a_wrong_budget_is_a_line_and_exit_code_2(folder: StudyFolder) -> None:
-    done = command(folder.path, "--min-accuracy", 95)
+    done = command(folder.path, "--min-accuracy", 0.95)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[0].startswith("--min-accuracy: expected a fraction")
+    assert done.stderr.splitlines()[0].startswith("--min-accuracy: expected percent")
 
 
 def test_a_choice_that_does_not_fit_is_said(folder: StudyFolder) -> None:

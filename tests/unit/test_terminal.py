@@ -99,7 +99,7 @@ def unsafe(text: str) -> set[str]:
         (("status",), 2),
         (("analyze",), 0),
         (("choose",), 0),
-        (("choose", "--target", NAME, "--min-accuracy", "1"), 0),
+        (("choose", "--target", NAME, "--min-accuracy", "100"), 0),
         (("choose", "--target", f"no such {NAME}"), 2),
         (("audit",), 1),
         (("forecast",), 2),  # too few cells to learn from

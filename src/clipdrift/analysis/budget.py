@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -63,7 +62,7 @@ def budget(
     """A budget as a user states it; `DEFAULT` where nothing is.
 
     Args:
-        min_accuracy: fraction, above 0 and at most 1.
+        min_accuracy: percent, above 1 and at most 100.
         within_pp: percentage points, from 0 to below 100.
         min_retention: percent, above 0; more than 100 asks for more than the untouched model has.
         max_retention_loss: percentage points of retention: 2 asks for a retention of 98 %.
@@ -81,18 +80,17 @@ def budget(
     kept = [min_retention] if min_retention is not None else []
     if max_retention_loss is not None:
         kept.append(100.0 - max_retention_loss)
-    asked = Budget(min_accuracy, within_pp, max(kept, default=None))
+    accuracy = None if min_accuracy is None else min_accuracy / 100
+    asked = Budget(accuracy, within_pp, max(kept, default=None))
     return DEFAULT if asked == Budget() else asked
 
 
 def _faults(
     accuracy: float | None, within: float | None, retention: float | None, loss: float | None
 ) -> Iterator[Fault]:
-    if accuracy is not None and not 0 < accuracy <= 1:
-        percent = math.isfinite(accuracy) and 1 < accuracy <= 100
-        step = f"Write {accuracy / 100:g}" if percent else "Give a fraction such as 0.95"
-        rule = "a fraction above 0 and at most 1"
-        yield Fault("--min-accuracy", rule, f"{accuracy:g}", step)
+    if accuracy is not None and not 1 < accuracy <= 100:
+        step = f"Write {100 * accuracy:g}" if 0 < accuracy <= 1 else "Give percent such as 95"
+        yield Fault("--min-accuracy", "percent above 1 and up to 100", f"{accuracy:g}", step)
     if within is not None and not 0 <= within < 100:
         rule = "percentage points from 0 to below 100"
         yield Fault("--within", rule, f"{within:g}", "Give points such as 1")

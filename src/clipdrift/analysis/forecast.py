@@ -25,7 +25,7 @@ MAX_CELL_FOLDS = 20
 
 
 def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None:
-    """Refuse an epoch, a coverage or limits that make no sense.
+    """Refuse an epoch, a coverage or limits (both in percent) that make no sense.
 
     Raises:
         SpecError: all faults at once.
@@ -36,9 +36,9 @@ def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None
         faults.append(
             Fault("--after-epoch", rule, str(after_epoch), "Epoch 0 is the untouched model")
         )
-    if not 0.5 < level < 1:
-        step = "Give a share such as 0.8"
-        faults.append(Fault("--level", "a share between 0.5 and 1", f"{level:g}", step))
+    if not 50 < level < 100:
+        step = f"Write {100 * level:g}" if 0.5 < level < 1 else "Give one such as 80"
+        faults.append(Fault("--level", "percent between 50 and 100", f"{level:g}", step))
     faults += [
         Fault("--stop-below", "a retention in percent above 0", f"{limit:g}", "Give one such as 90")
         for limit in limits

@@ -10,7 +10,7 @@ def main() -> None:
     from clipdrift.cli.app import app
     from clipdrift.cli.terminal import guarded
 
-    sys.exit(guarded(lambda: app(standalone_mode=False)))
+    sys.exit(guarded(lambda: app(prog_name="clipdrift", standalone_mode=False)))
 
 
 __all__ = ["main"]

@@ -1,53 +1,94 @@
-"""The commands, put together in the order in which they are used."""
+"""The commands, in panels by what they are for and in the order in which they are used."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Annotated
+
 import typer
 
+import clipdrift
 from clipdrift.cli import after, caching, checkpoints, choosing, measuring, reading, replaying
+from clipdrift.cli.terminal import say
 
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="clipdrift",
     help="Matched fine-tuning studies of CLIP-style models: accuracy, the zero-shot transfer that "
     "survives, and drift, side by side.",
     epilog="Start with: clipdrift init photos/ --out study.yaml",
+    context_settings=HELP_NAMES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-app.command(epilog="Example: clipdrift init photos/ --out study.yaml")(measuring.init)
-app.command(epilog="Example: clipdrift check study.yaml")(measuring.check)
-app.command(epilog="Example: clipdrift plan study.yaml --json")(measuring.plan)
-app.command(
-    epilog="Examples: clipdrift run study.yaml --out results/ | "
-    "clipdrift run study.yaml --out /shared/results --executor ray --gpus-per-run 0.5 | "
-    "clipdrift run study.yaml --out /shared/results --executor slurm --gpus-per-run 1 "
-    "--slurm partition=gpu --time-limit 120 | "
-    "clipdrift run wide.yaml --out wide/ --stop-below 80 --forecast-from results/"
-)(measuring.run)
-app.command(epilog="Example: clipdrift status results/")(measuring.status)
-app.command(epilog="Example: clipdrift evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")(
-    checkpoints.evaluate
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"clipdrift {clipdrift.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="version alone"),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+def joined(text: str) -> str:
+    """Paragraphs without the line breaks of the source: a terminal has its own.
+
+    >>> joined("One sentence over\\ntwo lines.\\n\\nAnother.")
+    'One sentence over two lines.\\n\\nAnother.'
+    """
+    return "\n\n".join(" ".join(part.split()) for part in cleandoc(text).split("\n\n"))
+
+
+def _panel(panel: str) -> Callable[..., None]:
+    def add(command: Callable[..., None], *examples: str, name: str = "") -> None:
+        told = "Example: " if len(examples) == 1 else "Examples: "
+        app.command(
+            name or None,
+            help=joined(command.__doc__ or ""),
+            epilog=told + " | ".join(f"clipdrift {example}" for example in examples),
+            rich_help_panel=panel,
+            context_settings=HELP_NAMES,
+        )(command)
+
+    return add
+
+
+_start, _run = _panel("Start a study"), _panel("Run it")
+_read, _models = _panel("Read what came of it"), _panel("Models")
+
+_start(measuring.init, "init photos/ --out study.yaml")
+_start(measuring.datasets, "datasets imagenet")
+_start(caching.cache, "cache --older-than 30")
+_start(measuring.check, "check study.yaml")
+_start(measuring.plan, "plan study.yaml --json", "plan study.yaml --set schedule.epochs=2")
+_run(
+    measuring.run,
+    "run study.yaml --out results/",
+    "run study.yaml --out /shared/results --executor ray --gpus-per-run 0.5",
+    "run study.yaml --out /shared/results --executor slurm --gpus-per-run 1 "
+    "--slurm partition=gpu --time-limit 120",
+    "run wide.yaml --out wide/ --stop-below 80 --forecast-from results/",
 )
-app.command(epilog="Example: clipdrift after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")(
-    after.after
+_run(measuring.status, "status results/")
+_read(reading.analyze, "analyze results/")
+_read(reading.report, "report results/")
+_read(reading.audit, "audit results/")
+_read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
+_read(choosing.forecast, "forecast results/ --after-epoch 1 --stop-below 90")
+_read(replaying.replay, "replay paper-80 runs/paper-80")
+_read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
+_models(checkpoints.evaluate, "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")
+_models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
+_models(
+    checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"
 )
-app.command(
-    "export-model", epilog="Example: clipdrift export-model results/runs/RUN --out models/pets"
-)(checkpoints.export_model)
-app.command(epilog="Example: clipdrift analyze results/")(reading.analyze)
-app.command(epilog="Example: clipdrift report results/")(reading.report)
-app.command(epilog="Example: clipdrift audit results/")(reading.audit)
-app.command(epilog="Example: clipdrift choose results/ --min-accuracy 0.9 --min-retention 95")(
-    choosing.choose
-)
-app.command(epilog="Example: clipdrift forecast results/ --after-epoch 1 --stop-below 90")(
-    choosing.forecast
-)
-app.command(epilog="Example: clipdrift replay paper-80 runs/paper-80")(replaying.replay)
-app.command(
-    "import", epilog="Example: clipdrift import runs.csv --map columns.yaml --out results/"
-)(reading.import_)
-app.command(epilog="Example: clipdrift datasets imagenet")(measuring.datasets)
-app.command(epilog="Example: clipdrift cache --older-than 30")(caching.cache)

@@ -26,7 +26,7 @@ Transfers = Annotated[
 def choose(
     folder: StudyDir,
     min_accuracy: Annotated[
-        float | None, typer.Option(help="floor on target accuracy, a fraction")
+        float | None, typer.Option(help="floor on target accuracy, percent")
     ] = None,
     within: Annotated[
         float | None, typer.Option(help="or: percentage points below the best accuracy")
@@ -79,7 +79,7 @@ def forecast(
         list[Path], typer.Argument(help="study folders to learn from", show_default=False)
     ],
     after_epoch: Annotated[int, typer.Option(help="the epoch that is read")] = 1,
-    level: Annotated[float, typer.Option(help="coverage of the interval")] = 0.8,
+    level: Annotated[float, typer.Option(help="coverage of the interval, percent")] = 80,
     transfer: Transfers = None,
     stop_below: Annotated[
         list[float] | None,
@@ -108,7 +108,7 @@ def forecast(
         transfers=transfer or [],
     )
     tell_left_out(faults)
-    told, saved = forecast_from(data, after_epoch=after_epoch, level=level, limits=limits)
+    told, saved = forecast_from(data, after_epoch=after_epoch, level=level / 100, limits=limits)
     if save is not None:
         atomic_write(save, saved.to_json())
     if json_:

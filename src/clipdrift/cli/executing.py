@@ -32,8 +32,6 @@ Workers = Annotated[
     int | None,
     typer.Option(
         "--workers",
-        "--jobs",
-        "-j",
         min=1,
         help="at once; default: local: one per GPU, else what cores have room for; ray: what has "
         "room; slurm: all",

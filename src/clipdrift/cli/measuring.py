@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from clipdrift.cli.executing import (
 from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line
-from clipdrift.cli.terminal import Terminal, say, say_json
+from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import StudyFolder
 from clipdrift.records.plan_claim import same_plan
@@ -37,6 +38,15 @@ from clipdrift.spec.audit import audit, copies_rows
 
 SpecFile = Annotated[Path, typer.Argument(help="study file (YAML)", show_default=False)]
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="a key of the study file otherwise, such as schedule.epochs=2; repeatable",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 Cache = Annotated[
     Path | None,
@@ -71,7 +81,13 @@ def init(
     say(f"Wrote {out}. Next: clipdrift check {shlex.quote(str(out))}")
 
 
-def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None:
+def check(
+    spec_file: SpecFile,
+    settings: Settings = None,
+    json_: Json = False,
+    cache: Cache = None,
+    quiet: Quiet = False,
+) -> None:
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
     from clipdrift.cli.checked import found_of, lines_of
     from clipdrift.data.cache import default_cache_dir
@@ -79,12 +95,12 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
     from clipdrift.materials import load_materials
     from clipdrift.plan import require_fit
 
-    spec = load_spec(spec_file)
+    spec = load_spec(spec_file, settings or [])
     limit_threads()
     materials = load_materials(
         spec,
         cache_dir=cache or default_cache_dir(),
-        report=lambda text: say(text, err=True),
+        report=lambda text: note(text, err=True),
     )
     require_fit(spec, materials.backbone)
     found = found_of(spec, materials)
@@ -93,11 +109,15 @@ def check(spec_file: SpecFile, json_: Json = False, cache: Cache = None) -> None
         return
     for line in lines_of(found):
         say(line)
-    say(f"Ready. Next: clipdrift plan {shlex.quote(str(spec_file))}")
+    note(f"Ready. Next: clipdrift plan {shlex.quote(str(spec_file))}")
 
 
 def plan(
-    spec_file: SpecFile, json_: Json = False, cache: Cache = None, device: Device = "auto"
+    spec_file: SpecFile,
+    settings: Settings = None,
+    json_: Json = False,
+    cache: Cache = None,
+    device: Device = "auto",
 ) -> None:
     """Show cells, runs, the matchedness audit, and what they will cost in time and disk.
 
@@ -108,7 +128,7 @@ def plan(
     from clipdrift.estimate import estimate
     from clipdrift.spec import expand
 
-    spec = load_spec(spec_file)
+    spec = load_spec(spec_file, settings or [])
     runs = expand(spec, precision="float32")  # precision does not change which runs there are
     added = {name: origin for run in runs for name, origin in plugins_of(run).items()}
     cost = estimate(spec, device=device, cache_dir=cache)
@@ -147,6 +167,8 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="study folder; default runs/<name of the study>")
     ] = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
     cache: Cache = None,
     executor: ExecutorKind = Kind.local,
     workers: Workers = None,
@@ -194,16 +216,16 @@ def run(
         "--slurm": slurm or None,
     }
     chosen = make_executor(executor, given)
-    spec: StudySpec = load_spec(spec_file)
+    spec: StudySpec = load_spec(spec_file, settings or [])
     folder = out or Path("runs") / spec.name
     study = StudyFolder(folder)
     rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
-    say(*words)
+    note(*words)
     if executor is Kind.local:
         _tell_crowded()
     try:
         with interruptions():
-            with StudyProgress(Terminal()) as progress:
+            with StudyProgress(Terminal(quiet=is_quiet())) as progress:
                 outcome = run_study(
                     spec,
                     folder,
@@ -220,6 +242,7 @@ def run(
         _last_words(
             "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
             f"Resume: {shlex.join(['clipdrift', 'run', str(spec_file), '--out', str(folder)])}"
+            f"{_as_typed(settings or [])}"
         )
         raise typer.Exit(stopped.exit_code) from None
     if outcome.stopped:
@@ -230,11 +253,15 @@ def run(
         raise typer.Exit(1)
 
 
+def _as_typed(settings: Sequence[str]) -> str:
+    return "".join(f" --set {shlex.quote(setting)}" for setting in settings)
+
+
 def _tell_crowded() -> None:
     from clipdrift.devices import crowded
 
     if busy := crowded():
-        say(busy, err=True)
+        note(busy, err=True)
 
 
 def _last_words(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from clipdrift.cli.terminal import Terminal, say
+from clipdrift.cli.terminal import Terminal, is_quiet, note, say
 from clipdrift.records import StudyFolder
 
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
@@ -92,10 +92,10 @@ def close_study(study: StudyFolder) -> None:
     from clipdrift.cli.tables import cell_table
     from clipdrift.report import write_report
 
-    say("analysing and writing the report ...")
+    note("analysing and writing the report ...")
     analysis = write_analysis(study)
     path = write_report(study).resolve()
-    Terminal().print(cell_table(analysis))
+    Terminal(quiet=is_quiet()).print(cell_table(analysis))
     if analysis["generated_from"]["n_to_do"]:
         say(runs_used(analysis))
     say(f"Report: {path}")

@@ -13,8 +13,9 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -32,6 +33,29 @@ def say(*lines: str, err: bool = False) -> None:
     """Print each line as one, on standard output or standard error."""
     for line in lines:
         print(printable(line), file=sys.stderr if err else sys.stdout, flush=err)
+
+
+def note(*lines: str, err: bool = False) -> None:
+    """The same for what is no answer: how far it is, what to do next. Nothing with `--quiet`."""
+    if not is_quiet():
+        say(*lines, err=err)
+
+
+def is_quiet() -> bool:
+    """Whether answers and errors alone are printed."""
+    return _STATE["quiet"]
+
+
+def _set_quiet(given: bool) -> bool:
+    _STATE["quiet"] = given
+    return given
+
+
+_STATE = {"quiet": False}
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_set_quiet, help="answers, troubles and errors alone"),
+]
 
 
 def say_json(value: object) -> None:
@@ -143,7 +167,10 @@ def guarded(call: Callable[[], Any]) -> int:
     try:
         return int(call() or 0)
     except ClipdriftError as error:
-        say(*told(error.faults), err=True)
+        if "--json" in sys.argv:
+            say_json({"faults": [vars(fault) for fault in error.faults]})
+        else:
+            say(*told(error.faults), err=True)
         return 2
     except Exception as error:
         if not hasattr(error, "format_message"):
@@ -177,4 +204,4 @@ def _record(*what: Any, **more: Any) -> logging.LogRecord:
     return record
 
 
-__all__ = ["Sheet", "Terminal", "guarded", "line", "say", "say_json"]
+__all__ = ["Quiet", "Sheet", "Terminal", "guarded", "is_quiet", "line", "note", "say", "say_json"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +13,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from clipdrift.errors import Fault, SpecError, brief, first_faults, nearest
+from clipdrift.spec.changes import change
 from clipdrift.spec.methods import METHOD_KINDS
 from clipdrift.spec.parts import BackboneSpec, StudySpec
 from clipdrift.spec.plain_yaml import Place, parse, read_text
 
 
-def load_spec(path: Path | str) -> StudySpec:
+def load_spec(path: Path | str, settings: Sequence[str] = ()) -> StudySpec:
     """Read and validate a study file; relative data paths are read against its folder.
+
+    Args:
+        settings: `key=value`, each for a key of the file, read as if it stood there.
 
     Raises:
         SpecError: with every fault of the file, each naming its line.
@@ -27,16 +31,19 @@ def load_spec(path: Path | str) -> StudySpec:
     path = Path(path)
     step = "Check the path, or write one with 'clipdrift init'"
     text = read_text(path, "study file", step, SpecError)
-    return parse_spec(text, name=str(path), folder=path.resolve().parent)
+    return parse_spec(text, name=str(path), folder=path.resolve().parent, settings=settings)
 
 
-def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) -> StudySpec:
+def parse_spec(
+    text: str, *, name: str = "study", folder: Path | None = None, settings: Sequence[str] = ()
+) -> StudySpec:
     """Validate a study given as YAML text.
 
     Args:
         text: YAML.
         name: what error messages call the file.
         folder: folder that relative paths start from; None leaves them as they are.
+        settings: as in `load_spec`.
 
     Raises:
         SpecError: with every fault, each naming its line.
@@ -46,6 +53,9 @@ def parse_spec(text: str, *, name: str = "study", folder: Path | None = None) ->
     if not isinstance(value, dict):
         raise SpecError(Fault(name, "a mapping of study fields", type(value).__name__, _START_OVER))
     value.pop("$schema", None)
+    for place in change(value, settings):
+        below = [known for known in read.lines if known[: len(place)] == place]
+        read.lines.update(dict.fromkeys([place, *below], GIVEN))
     if folder and (elsewhere := _found_elsewhere(value, folder)):
         faults.append(_placed(elsewhere, name, read.lines))
     try:
@@ -105,6 +115,8 @@ def _sha256(text: str) -> str:
 
 
 _CHECKSUM = "# As it was run. SHA-256 of what follows: "
+GIVEN = 0
+"""Instead of a line of the file, for what was set beside it."""
 PATHS = (".", "/", "~")
 """What a backbone begins with that is a path wherever it is written."""
 
@@ -201,7 +213,7 @@ def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
     for end in range(len(parts), 0, -1):
         line = lines.get(tuple(parts[:end]))
         if line is not None:
-            where = f"{name}:{line} {fault.where}"
+            where = f"{name}:{line} {fault.where}" if line != GIVEN else f"--set {fault.where}"
             return Fault(where, fault.expected, fault.got, fault.next_step)
     return Fault(f"{name} {fault.where}", fault.expected, fault.got, fault.next_step)
 
