@@ -33,6 +33,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
+from clipdrift.spec.load import with_checksum
 
 PLANTED = (
     "\x1b[31m",  # a colour
@@ -74,13 +75,13 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     records = synthetic_records(
         targets=(NAME,), methods=("lora", f"m {NAME}"), rates=(1e-5, 1e-4), backbone=NAME, blocks=1
     )
-    for record in records:
+    for number, record in enumerate(records):
         record.leaks = [NAME]
         record.result.transfer[NAME] = record.result.transfer["cifar10"]
-        record.run_id = f"{NAME} {record.run_id}"
+        record.run_id = f"{NAME} {number}"  # a folder's name has at most 255 bytes
     records[0] = records[0].model_copy(update={"status": "failed", "reason": NAME})
     folder = study_folder(tmp_path_factory.mktemp("hostile") / NAME, records)
-    folder.spec_path.write_text(TEXT)
+    folder.spec_path.write_text(with_checksum(TEXT))
     write_report(folder)
     page = folder.report_path.read_text()
     folder.report_path.write_text(page.replace("Accuracy", "Accuracies", 1))
