@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, load_backbone
+from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
@@ -77,6 +78,9 @@ def export_merged(run_dir: Path, out: Path) -> None:
         for path in (base / name for name in COPIED):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
+        if not any((folder / name).is_file() for name in (PROCESSOR, IMAGE_PROCESSOR)):
+            said = json.dumps(_preprocessing(saved.backbone), indent=1)
+            atomic_write(folder / IMAGE_PROCESSOR, said)
         head = {f"head.{k}": v for k, v in saved.model.head.state_dict().items()}
         save_tensors(head, folder / HEAD_FILE)
         _write_origin(saved, folder, base=None)
@@ -159,6 +163,22 @@ def _merged_model(saved: _Saved) -> Any:
             own = model.logit_scale if name == "log_scale" else text.get_parameter(name)
             own.copy_(value)
     return model
+
+
+def _preprocessing(backbone: Backbone) -> dict[str, Any]:
+    """How its images were shown, as transformers writes it: the backbone's folder did not say."""
+    side, size = backbone.resized, backbone.image_size
+    short = backbone.resize_mode == "shortest"
+    kind = backbone.architecture.model_class.removesuffix("Model")
+    return {
+        "image_processor_type": f"{kind}ImageProcessor",
+        "size": {"shortest_edge": side} if short else {"height": side, "width": side},
+        "do_center_crop": short or side != size,
+        "crop_size": {"height": size, "width": size},
+        "resample": {"bilinear": 2, "bicubic": 3}[backbone.interpolation],
+        "image_mean": list(backbone.mean),
+        "image_std": list(backbone.std),
+    }
 
 
 def _wrap(tower: Any, folder: Path) -> None:

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_sample_image
 from small_models import EMBEDDED, METHODS, mini_clip, pixels
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from clipdrift.cli import main
 from clipdrift.data.landcover import LAND_COVER_CLASSES
@@ -188,6 +189,14 @@ def test_what_else_lies_in_the_backbones_folder_is_not_published(
     export_merged(run_of(finished_study, "full_ft"), tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     assert not (tmp_path / "out" / "notes.txt").exists()
+    (base / "preprocessor_config.json").unlink()  # then it is written as it was read
+    export_merged(run_of(finished_study, "full_ft"), tmp_path / "unsaid")
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    shown = [
+        AutoImageProcessor.from_pretrained(folder)(photo, return_tensors="pt").pixel_values
+        for folder in (EMBEDDED, tmp_path / "unsaid")
+    ]
+    assert torch.equal(*shown)
 
 
 def test_a_link_out_of_a_runs_folder_is_refused(finished_study: Path, tmp_path: Path) -> None:
