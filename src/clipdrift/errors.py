@@ -34,9 +34,9 @@ LONGEST_NAME, MOST_KNOWN = 100, 1_000
 """Characters of a name for which a similar one is looked for, and names it is looked for among."""
 MAX_PART = 4_000
 """Characters of each part of a fault that are shown: a table may hold a cell of any length."""
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+UNSEEN = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 """Unicode's categories of characters that control, turn or hide: also half a surrogate pair, which
-a file name may hold and no terminal prints."""
+a file name may hold and no terminal prints, and codes that stand for no character."""
 FILLERS = "\u034f\u115f\u1160\u3164\uffa0"
 """Letters and marks that are as invisible."""
 JOINED = {"Lo", "Mn", "Mc", "So", "Sk"}

@@ -17,7 +17,7 @@ from typing import Any
 from fuzz.target import Target
 
 from clipdrift.checkpoint.bounds import COMMAND
-from clipdrift.errors import ClipdriftError
+from clipdrift.errors import ClipdriftError, printable
 
 FAULT = re.compile(r".+: expected .+, got .+\. .+[.?]")
 OUT_OF_MEMORY = re.compile(r"MemoryError|can't allocate memory|Cannot allocate memory|bad_alloc")
@@ -118,7 +118,7 @@ def _told_badly(error: ClipdriftError) -> Finding | None:
         line, place = str(fault), f"{type(error).__name__} {fault.expected[:60]}"
         if OUT_OF_MEMORY.search(line):
             return Finding("memory", place, line[:2000])
-        if not FAULT.fullmatch(line) or not line.isprintable() or len(line) > MAX_FAULT:
+        if not FAULT.fullmatch(line) or printable(line) != line or len(line) > MAX_FAULT:
             return Finding("fault", place, repr(line[:2000]))
     return None
 

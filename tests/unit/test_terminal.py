@@ -45,6 +45,7 @@ PLANTED = (
     "\u200b\u2060\ufeff\u00ad",  # zero-width
     "\u200d",  # a joiner where there is nothing to join
     "\r\x08\x7f",
+    "\u0b45\ue000",  # codes without a character
     "\n3 runs finished",  # another line
 )
 WRITTEN = "Größe 猫 कि 👩‍🔬🇩🇪 ±%"
@@ -91,7 +92,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 def unsafe(text: str) -> set[str]:
     """Characters that a terminal obeys or hides; joiners of the writing are counted apart."""
     without = text.replace("👩‍🔬", "").replace("\n", "")
-    return {c for c in without if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    return {
+        c for c in without if unicodedata.category(c) in ("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp")
+    }
 
 
 @pytest.mark.parametrize(
