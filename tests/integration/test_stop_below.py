@@ -105,7 +105,7 @@ def test_the_command_shows_them_and_measures_them_whole_without_the_option(
         out,
         "--cache",
         str(cache_dir),
-        "-j",
+        "--workers",
         "1",
         "--cpus-per-run",
         "1",
