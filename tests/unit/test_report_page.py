@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_study import study_folder
@@ -276,9 +277,21 @@ def test_hostile_names_are_text_in_page_and_data(tmp_path: Path, make_records: M
     assert [text for text in drawn if re.search(r"<(?!/?b>|br>|/?extra>)", text)] == []
 
 
+def shown_of_points(value: Any) -> Any:
+    """[runs, label, names] -> [runs, label], in lines and in fields of points."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 3 and isinstance(value[0], str) and isinstance(value[2], list):
+        return value[:2]
+    return [shown_of_points(one) for one in value]
+
+
 def drawn_texts(value: object) -> list[str]:
+    """All but `meta` and the names of what a point lists, which no template of a figure has."""
     if isinstance(value, dict):
-        return [text for key, item in value.items() if key != "meta" for text in drawn_texts(item)]
+        rest = {key: item for key, item in value.items() if key != "meta"}
+        rest["customdata"] = shown_of_points(rest.get("customdata"))
+        return [text for item in rest.values() for text in drawn_texts(item)]
     if isinstance(value, list):
         return [text for item in value for text in drawn_texts(item)]
     return [value] if isinstance(value, str) else []
@@ -344,15 +357,3 @@ def test_penalties_are_drawn_over_epochs_for_the_methods_that_have_them(
     (empty,), shape = free.variants["penalty.l2_sp"]
     assert empty["x"] == []
     assert [note["text"] for note in shape["annotations"]] == ["not of this method"]
-
-
-def test_answers_of_many_methods_are_folded_and_those_of_few_are_not(
-    make_records: MakeRecords, tmp_path: Path, html: str
-) -> None:
-    methods = tuple(f"method-{letter}" for letter in "abcdefghijklmno")
-    many = make_records(methods=methods, targets=("digits",), rates=RATES[:2])
-    folded = page_of(study_folder(tmp_path, many))
-    opening = '<details><summary>In words</summary><ul class="sentences">'
-    assert folded.count(opening) == 1
-    assert "In words" not in html
-    assert '<ul class="sentences">' in html

@@ -58,7 +58,7 @@ def test_tables_of_a_page_are_those_of_its_records(
     assert cell[1].startswith(f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}")
     assert " (" in ranked[7]
     assert "runner-up" in text
-    assert "- Full FT reaches " in text or "- full_ft reaches " in text
+    assert "- At equal validation accuracy" in text
     made = (tmp_path / "study" / "tables" / "cells.csv").read_bytes()
     assert (place / "cells.csv").read_bytes() == made
 

@@ -78,6 +78,7 @@ def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
     record: RunRecord, tmp_path: Path
 ) -> None:
     folder, events = StudyFolder(tmp_path), list[dict[str, Any]]()
+    folder.create()
     atomic_write(folder.record_path(record.run_id), record.to_json())
     measured = {"event": "measured", "key": record.run_id}
     with Tracking("tensorboard", folder, events.append) as tracking:
@@ -87,6 +88,7 @@ def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
     assert list((tmp_path / "trackers/tensorboard" / record.run_id).glob("events.*"))
 
     folder = StudyFolder(tmp_path / "other")
+    folder.create()
     atomic_write(folder.record_path(record.run_id), record.to_json())
     (folder.path / "trackers").write_text("a file in the way")
     with Tracking("tensorboard", folder, events.append) as tracking:

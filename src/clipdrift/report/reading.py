@@ -158,7 +158,9 @@ class _TableAt:
         keys = " ".join(item.text for tag, item in self.row if tag == "th")
         row = f"row {self._number} ({keys})" if self._number else "heading"
         for i, (_, item) in enumerate(self.row):
-            head = self._heads[i] if i < len(self._heads) else f"column {i + 1}"
+            head = self._heads[i] if i < len(self._heads) else ""
+            if self._heads.count(head) != 1:  # none, or one of several that are called the same
+                head = f"{head} column {i + 1}".strip()
             item.label = f"table {self.name}, {row}, {head}"
         self._number += 1
         self.row = []
