@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.decode import Square
 from clipdrift.data.landcover import render_land_cover
 from clipdrift.devices import available_cores
 from clipdrift.spec.datasets import DatasetSpec
@@ -40,7 +41,7 @@ def timed_prepare(images: Path, cache: Path) -> tuple[float, float, dict[str, Pr
     """Wall and CPU seconds, and what was prepared."""
     spec = DatasetSpec(name="tiles", folder=str(images))
     wall, cpu = time.perf_counter(), time.process_time()
-    parts = prepare(spec, image_size=224, interpolation="bicubic", cache_dir=cache)
+    parts = prepare(spec, Square(224, "bicubic"), cache_dir=cache)
     return time.perf_counter() - wall, time.process_time() - cpu, parts
 
 

@@ -46,4 +46,15 @@ def wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     wandb.teardown()
 
 
-__all__ = ["make_records", "one_thread", "wandb_offline"]
+@pytest.fixture
+def mlflow_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """MLflow writes files below `tmp_path`."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
+    return tmp_path
+
+
+__all__ = ["make_records", "mlflow_offline", "one_thread", "wandb_offline"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def leveldb_log(data: bytes, *, first: int) -> Iterator[bytes]:
@@ -44,3 +45,12 @@ def offline_history(folder: Path) -> dict[str, list[float]]:
         for item in record.history.item:
             found[item.key or "/".join(item.nested_key)].append(float(item.value_json))
     return found
+
+
+def mlflow_run() -> tuple[Any, Callable[[str], list[float]]]:
+    """The only run of all experiments, and what reads the values of one of its metrics."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    (run,) = [r for e in client.search_experiments() for r in client.search_runs(e.experiment_id)]
+    return run, lambda name: [one.value for one in client.get_metric_history(run.info.run_id, name)]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, load_backbone
-from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR
+from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
@@ -175,7 +175,7 @@ def _preprocessing(backbone: Backbone) -> dict[str, Any]:
         "size": {"shortest_edge": side} if short else {"height": side, "width": side},
         "do_center_crop": short or side != size,
         "crop_size": {"height": size, "width": size},
-        "resample": {"bilinear": 2, "bicubic": 3}[backbone.interpolation],
+        "resample": RESAMPLE[backbone.interpolation],
         "image_mean": list(backbone.mean),
         "image_std": list(backbone.std),
     }
@@ -218,7 +218,8 @@ def _write_origin(saved: _Saved, folder: Path, *, base: str | None) -> None:
     }
     atomic_write(folder / ORIGIN_FILE, json.dumps(origin, indent=1, ensure_ascii=False))
     model_class = saved.backbone.architecture.model_class
-    text = card(saved.record, saved.config, model_class=model_class, base=base)
+    resample = RESAMPLE[saved.config.interpolation]
+    text = card(saved.record, saved.config, model_class=model_class, resample=resample, base=base)
     atomic_write(folder / "README.md", text)
 
 

@@ -66,11 +66,19 @@ if "projection.weight" in head:
 """
 
 
-def card(record: RunRecord, config: RunConfig, *, model_class: str, base: str | None = None) -> str:
+def card(
+    record: RunRecord,
+    config: RunConfig,
+    *,
+    model_class: str,
+    resample: int,
+    base: str | None = None,
+) -> str:
     """Markdown of an exported run.
 
     Args:
         model_class: of the backbone, in transformers.
+        resample: Pillow's number of the filter that the run's images were resized with.
         base: of an adapter: folder or hub id of the backbone that it is put onto.
     """
     accuracy = record.result.test_accuracy
@@ -79,7 +87,7 @@ def card(record: RunRecord, config: RunConfig, *, model_class: str, base: str | 
         imports="from peft import PeftModel\n" if base else "",
         base=repr(base) if base else "folder",
         adapt=ADAPT if base else "",
-        resample={"bilinear": 2, "bicubic": 3}[config.interpolation],
+        resample=resample,
     )
     return CARD.format(
         run_id=record.run_id,

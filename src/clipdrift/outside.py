@@ -81,7 +81,8 @@ def record(
     }
     run = (gauge.backbone.name, target, method, learning_rate, seed)
     identity = content_hash([*run, marks])
-    given = {name for name, value in accuracies.items() if value is None}
+    missing = [name for name, value in accuracies.items() if value is None]
+    device = str(gauge.guard_pixels.device)
     found = RunRecord(
         run_id=f"{OUTSIDE}{safe_name(str(target))}-{safe_name(method)}-lr{learning_rate!r}-seed{seed}-"
         f"{identity[:8]}",
@@ -96,8 +97,8 @@ def record(
         fingerprints=marks,
         history=steps,
         result=result,
-        undefined={**reading.undefined, **dict.fromkeys(given, "not given to `record`")},
-        provenance={**provenance("cpu"), "outside": "trained elsewhere, read by a gauge"},
+        undefined={**reading.undefined, **dict.fromkeys(missing, "not given to `record`")},
+        provenance={**provenance(device), "outside": "trained elsewhere, read by a gauge"},
     )
     _write(found, StudyFolder(Path(out)))
     return found

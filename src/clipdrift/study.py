@@ -95,12 +95,12 @@ def run_study(
     tracking = Tracking(track, folder, on_event)
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
-    with ExitStack() as in_use:
+    with ExitStack() as until_done:
         with folder.made():
             spec = _settled(spec, folder, _device_of(executor))
             planned = _prepare(spec, cache, stop_rule, on_event)
             plan = {run.run_id: run.identity for run in planned}
-            in_use.enter_context(
+            until_done.enter_context(
                 plan_in_use(
                     folder,
                     lambda: folder.has_plan(spec, plan) and has_rule(folder, stop_rule),
@@ -114,7 +114,7 @@ def run_study(
         on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
         program = worker_program(folder, cache)
         missing = MissingRuns(folder, spec, executor, program, stop_rule, tracking)
-        in_use.enter_context(tracking)
+        until_done.callback(tracking.close)
         missing.measure(pending)
     return Outcome(
         folder=folder,

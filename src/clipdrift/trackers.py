@@ -9,11 +9,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from clipdrift.errors import Fault, SpecError
-from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.records import RunRecord, StudyFolder, read_record
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -43,7 +42,7 @@ def _defined(prefix: str, numbers: dict[str, float | None]) -> dict[str, float]:
 
 
 class Tracking:
-    """Told of a study's events; logs each run that ends while it is open, in the background.
+    """Told of a study's events; logs each run that ends, in the background, until it is closed.
 
     A tracker that fails is told of once, as a `prepare` event, and is not asked again: the study
     goes on, and its records hold every number.
@@ -58,39 +57,26 @@ class Tracking:
         if kind is not None:
             _require(kind)
         self.kind, self.folder, self.on_event = kind, folder, on_event
-        self.failed = False
+        self.background, self.failed = ThreadPoolExecutor(1), False
 
-    def __enter__(self) -> Self:
-        self.background = ThreadPoolExecutor(1)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Wait until all runs are logged."""
         self.background.shutdown()
 
     def __call__(self, event: dict[str, Any]) -> None:
         self.on_event(event)
         if self.kind is not None and event["event"] == "measured":
-            self.background.submit(self._log, event["key"])
+            self.background.submit(self._log, self.kind, event["key"])
 
-    def _log(self, run_id: str) -> None:
+    def _log(self, kind: str, run_id: str) -> None:
         if self.failed:
             return
         try:
-            log_record(self._read(run_id), self.kind or "tensorboard", self.folder.path)
+            log_record(read_record(self.folder.record_path(run_id)), kind, self.folder.path)
         except Exception as error:  # of a stranger's package, a server or a full disk
             self.failed = True
-            text = f"{self.kind} failed ({type(error).__name__}: {error}); no more runs go there"
+            text = f"{kind} failed ({type(error).__name__}: {error}); no more runs go there"
             self.on_event({"event": "prepare", "text": text})
-
-    def _read(self, run_id: str) -> RunRecord:
-        from clipdrift.records import read_record
-
-        return read_record(self.folder.record_path(run_id))
 
 
 def log_record(record: RunRecord, kind: str, folder: Path) -> None:

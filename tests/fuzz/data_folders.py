@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from clipdrift.data.cache import prepare
+from clipdrift.data.decode import Square
 from clipdrift.spec.datasets import DatasetSpec
 
 CSV = b"image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,cat\n"
@@ -25,7 +26,7 @@ CSV = b"image,label\na.png,cat\nb.png,dog\na.png,dog\nb.png,cat\n"
 
 def _prepared(beside: Path, **source: Any) -> None:
     spec = DatasetSpec(name="set", max_bad_images=2, **source)
-    parts = prepare(spec, image_size=SIZE, interpolation="bicubic", cache_dir=beside / "cache")
+    parts = prepare(spec, Square(SIZE, "bicubic"), cache_dir=beside / "cache")
     for part in parts.values():
         assert part.pixels.shape == (len(part), SIZE, SIZE, 3)
         assert len(part.class_names) >= 2

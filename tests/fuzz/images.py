@@ -16,7 +16,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from PIL import Image
 
 from clipdrift.data.cache import prepare
-from clipdrift.data.decode import FORMATS
+from clipdrift.data.decode import FORMATS, Square
 from clipdrift.spec.datasets import DatasetSpec
 
 SIZE = 16
@@ -31,7 +31,7 @@ def feed(data: bytes, folder: Path) -> None:
     (folder / "set" / "b" / "good.png").write_bytes(_good())
     (folder / "set" / "b" / "again.png").write_bytes(_good())
     spec = DatasetSpec(name="set", folder=str(folder / "set"), max_bad_images=1)
-    parts = prepare(spec, image_size=SIZE, interpolation="bicubic", cache_dir=folder / "cache")
+    parts = prepare(spec, Square(SIZE, "bicubic"), cache_dir=folder / "cache")
     read = sum(len(part) for part in parts.values())
     bad = sum(len(part.bad_images) for part in parts.values())
     assert read + bad == 4

@@ -9,7 +9,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-from offline_logs import offline_history
+from offline_logs import mlflow_run, offline_history
 from small_models import EMBEDDED, land_cover
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -125,20 +125,11 @@ def test_weights_and_biases_gets_the_scalars_offline(gauge: Gauge, wandb_offline
     assert os.environ["WANDB_MODE"] == "offline"
 
 
-def test_mlflow_gets_the_scalars(
-    gauge: Gauge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
-    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
-    _, callback = trained(gauge, tmp_path, report_to=["mlflow"])
-    client = mlflow.MlflowClient()
-    (run,) = [r for e in client.search_experiments() for r in client.search_runs(e.experiment_id)]
-    history = client.get_metric_history(run.info.run_id, "clipdrift/drift.weight_drift_rel")
+def test_mlflow_gets_the_scalars(gauge: Gauge, mlflow_offline: Path) -> None:
+    _, callback = trained(gauge, mlflow_offline, report_to=["mlflow"])
+    _, history = mlflow_run()
     expected = [one.drift["weight_drift_rel"] for one in callback.readings.values()]
-    assert [one.value for one in history] == pytest.approx(expected)
+    assert history("clipdrift/drift.weight_drift_rel") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("every", [0, -1, True, "step", 1.5])

@@ -24,6 +24,7 @@ from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.cache import prepare
+from clipdrift.data.decode import Square
 from clipdrift.errors import BackboneError, ClipdriftError, DataError, RecordError
 from clipdrift.evaluate import finished_run
 from clipdrift.methods.weights_file import load_tensors
@@ -192,7 +193,7 @@ def test_images_in_folders_and_in_tables(
 
 
 def prepared(spec: DatasetSpec, folder: Path) -> Any:
-    return prepare(spec, image_size=16, interpolation="bicubic", cache_dir=folder / "cache")
+    return prepare(spec, Square(16, "bicubic"), cache_dir=folder / "cache")
 
 
 @poisons

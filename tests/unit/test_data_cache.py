@@ -20,7 +20,7 @@ from clipdrift.cli.caching import cache as show
 from clipdrift.data import cache, decoding
 from clipdrift.data.cache import PreparedPart, default_cache_dir, prepare
 from clipdrift.data.cached import cached
-from clipdrift.data.decode import to_square
+from clipdrift.data.decode import Square, to_square
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
@@ -48,9 +48,7 @@ def ready(images: Path, cache_dir: Path, *, size: int = SIZE, **options: Any) ->
     report = options.pop("report", None)
     filter_ = options.pop("interpolation", "bicubic")
     spec = TransferSpec(name="toy", folder=str(images), **options)
-    return prepare(
-        spec, image_size=size, interpolation=filter_, cache_dir=cache_dir, report=report
-    )["test"]
+    return prepare(spec, Square(size, filter_), cache_dir=cache_dir, report=report)["test"]
 
 
 def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -291,8 +289,7 @@ def test_faults_of_both_parts_come_together(images: Path, cache_dir: Path) -> No
     with pytest.raises(DataError) as raised:
         prepare(
             DatasetSpec(name="toy", folder=str(both)),
-            image_size=SIZE,
-            interpolation="bicubic",
+            Square(SIZE, "bicubic"),
             cache_dir=cache_dir,
         )
     assert [fault.where for fault in raised.value.faults] == ["toy (train)", "toy (test)"]
@@ -338,6 +335,7 @@ import sys, time
 from pathlib import Path
 import clipdrift.data.decoding as decoding
 from clipdrift.data.cache import prepare
+from clipdrift.data.decode import Square
 from clipdrift.spec.datasets import TransferSpec
 
 folder, cache, go = sys.argv[1:]
@@ -350,7 +348,7 @@ decoding.to_square = slow
 print("ready", flush=True)
 while not Path(go).exists():
     time.sleep(0.005)
-part = prepare(TransferSpec(name="toy", folder=folder), image_size=32, interpolation="bicubic",
+part = prepare(TransferSpec(name="toy", folder=folder), Square(32, "bicubic"),
                cache_dir=Path(cache))["test"]
 print(len(decoded), part.sha256, int(part.pixels.sum(dtype="int64")), flush=True)
 """

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipdrift.data import builtin, hub
 from clipdrift.data.cache import PreparedPart, prepare
-from clipdrift.data.decode import UnreadableImageError
+from clipdrift.data.decode import Square, UnreadableImageError
 from clipdrift.data.landcover import LAND_COVER_CLASSES
 from clipdrift.data.sources import open_dataset
 from clipdrift.data.world import WORLD_CLASSES, render_world
@@ -98,7 +98,7 @@ def test_builtin_class_names_may_be_renamed_but_not_lost() -> None:
 
 
 def prepared(spec: DatasetSpec, cache: Path, size: int = 28) -> dict[str, PreparedPart]:
-    return prepare(spec, image_size=size, interpolation="bicubic", cache_dir=cache)
+    return prepare(spec, Square(size, "bicubic"), cache_dir=cache)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from small_study import study
 
 from clipdrift.backbone import load_backbone
 from clipdrift.data.cache import prepare
-from clipdrift.data.decode import MAX_PIXELS
+from clipdrift.data.decode import MAX_PIXELS, Square
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
@@ -149,7 +149,7 @@ def test_a_parquet_file_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
 
 def prepared(folder: Path, name: str) -> None:
     spec = DatasetSpec(name="set", files={"train": str(folder / name)})
-    prepare(spec, image_size=16, interpolation="bicubic", cache_dir=folder / "cache")
+    prepare(spec, Square(16, "bicubic"), cache_dir=folder / "cache")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_links_that_lead_nowhere_are_unreadable_images(tmp_path: Path, goal: str
     (tmp_path / "set" / "dog" / "2.png").symlink_to(goal[:4000])
     spec = DatasetSpec(name="set", folder=str(tmp_path / "set"))
     with pytest.raises(DataError, match=r"at most 0 unreadable .* dog/2\.png"):
-        prepare(spec, image_size=16, interpolation="bicubic", cache_dir=tmp_path / "cache")
+        prepare(spec, Square(16, "bicubic"), cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])

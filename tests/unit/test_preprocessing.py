@@ -22,7 +22,7 @@ from clipdrift.backbone import ImageEncoder, preprocessing
 from clipdrift.backbone.clip import CLIP
 from clipdrift.backbone.siglip import SIGLIP
 from clipdrift.data.cache import prepare
-from clipdrift.data.decode import to_square
+from clipdrift.data.decode import Square, to_square
 from clipdrift.errors import BackboneError, ClipdriftError
 from clipdrift.materials import load_materials
 from clipdrift.spec.datasets import DatasetSpec
@@ -137,8 +137,8 @@ def test_prepared_images_of_two_resizes_are_not_taken_for_each_other(tmp_path: P
     spec = DatasetSpec(name="set", folder=str(tmp_path / "set"))
 
     def pixels(resized: int | None) -> NDArray[np.uint8]:
-        options: Any = {"image_size": S, "interpolation": "bicubic", "resized": resized}
-        part = prepare(spec, **options, cache_dir=tmp_path / "cache")["train"]
+        square = Square(S, "bicubic", "shortest", resized)
+        part = prepare(spec, square, cache_dir=tmp_path / "cache")["train"]
         return np.asarray(part.pixels)
 
     assert np.array_equal(pixels(None), pixels(S))

@@ -357,3 +357,17 @@ def test_penalties_are_drawn_over_epochs_for_the_methods_that_have_them(
     (empty,), shape = free.variants["penalty.l2_sp"]
     assert empty["x"] == []
     assert [note["text"] for note in shape["annotations"]] == ["not of this method"]
+
+
+def test_long_answers_are_folded_and_short_ones_are_not(
+    make_records: MakeRecords, tmp_path: Path, html: str
+) -> None:
+    many = make_records(targets=("digits",), rates=RATES[:2])
+    for record in many:
+        for number in range(24):
+            record.result.transfer[f"set{number}"] = record.result.transfer["cifar10"]
+    folded = page_of(study_folder(tmp_path, many))
+    opening = '<details><summary>In words</summary><ul class="sentences">'
+    assert folded.count(opening) == 1
+    assert "In words" not in html
+    assert '<ul class="sentences">' in html

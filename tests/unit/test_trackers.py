@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from offline_logs import offline_history
+from offline_logs import mlflow_run, offline_history
 from synthetic_records import synthetic_records
 
 from clipdrift.errors import SpecError
@@ -56,22 +57,13 @@ def test_weights_and_biases_holds_them_offline(
     assert found["clipdrift/final/test_accuracy"] == [record.result.test_accuracy]
 
 
-def test_mlflow_holds_them_with_what_the_run_is(
-    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import mlflow
-
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
-    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
-    log_record(record, "mlflow", tmp_path)
-    client = mlflow.MlflowClient()
-    runs = [r for e in client.search_experiments() for r in client.search_runs(e.experiment_id)]
-    assert [run.info.run_name for run in runs] == [record.run_id]
-    assert runs[0].data.params["learning_rate"] == "0.0001"
+def test_mlflow_holds_them_with_what_the_run_is(record: RunRecord, mlflow_offline: Path) -> None:
+    log_record(record, "mlflow", mlflow_offline)
+    run, history = mlflow_run()
+    assert run.info.run_name == record.run_id
+    assert run.data.params["learning_rate"] == "0.0001"
     for name in NAMES:
-        history = client.get_metric_history(runs[0].info.run_id, f"clipdrift/{name}")
-        assert [one.value for one in history] == pytest.approx(told(record, name))
+        assert history(f"clipdrift/{name}") == pytest.approx(told(record, name))
 
 
 def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
@@ -81,7 +73,7 @@ def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
     folder.create()
     atomic_write(folder.record_path(record.run_id), record.to_json())
     measured = {"event": "measured", "key": record.run_id}
-    with Tracking("tensorboard", folder, events.append) as tracking:
+    with closing(Tracking("tensorboard", folder, events.append)) as tracking:
         tracking({"event": "epoch", "key": record.run_id})
         tracking(measured)
     assert [one["event"] for one in events] == ["epoch", "measured"]
@@ -91,7 +83,7 @@ def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
     folder.create()
     atomic_write(folder.record_path(record.run_id), record.to_json())
     (folder.path / "trackers").write_text("a file in the way")
-    with Tracking("tensorboard", folder, events.append) as tracking:
+    with closing(Tracking("tensorboard", folder, events.append)) as tracking:
         tracking(measured)
         tracking(measured)
     assert [one["text"].partition(" (")[0] for one in events if "text" in one] == [

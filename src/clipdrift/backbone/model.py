@@ -13,7 +13,7 @@ from torch import Tensor
 from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.text import TextEncoder, Tokens
-from clipdrift.data.decode import Interpolation, ResizeMode
+from clipdrift.data.decode import Interpolation, ResizeMode, Square
 from clipdrift.errors import BackboneError, Fault, is_failure
 
 RESTORE = "Restore the tokenizer files of this model"
@@ -39,6 +39,11 @@ class Backbone:
     precision_on_disk: str
     resized: int
     interpolation: Interpolation
+
+    def square(self, interpolation: Interpolation | None = None) -> Square:
+        """What its images are made into; by another filter than its own where a study names one."""
+        filter_ = interpolation or self.interpolation
+        return Square(self.image_size, filter_, self.resize_mode, self.resized)
 
     @property
     def width(self) -> int:

@@ -21,6 +21,7 @@ PROCESSOR, IMAGE_PROCESSOR = "processor_config.json", "preprocessor_config.json"
 """Files that say it: transformers 5 writes the first one, and reads it before the second."""
 FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the filters that images are resized with here."""
+RESAMPLE = {name: number for number, name in FILTERS.items()}
 SIDES = ({"shortest_edge"}, {"height", "width"})
 UNSAID = 224
 """The short side and the crop of transformers' class where a file names only the other one."""

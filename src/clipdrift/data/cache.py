@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.decode import Interpolation, ResizeMode, Square, formats
+from clipdrift.data.decode import Square, formats
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.fingerprints import Prints
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
@@ -76,12 +76,9 @@ def default_cache_dir() -> Path:
 
 def prepare(
     spec: DatasetSpec,
+    square: Square,
     *,
-    image_size: int,
-    interpolation: Interpolation,
     cache_dir: Path,
-    resize_mode: ResizeMode = "shortest",
-    resized: int | None = None,
     opened: DatasetParts | None = None,
     report: Report | None = None,
 ) -> dict[str, PreparedPart]:
@@ -89,11 +86,8 @@ def prepare(
 
     Args:
         spec: where the images are; see `open_dataset` for which parts come back.
-        image_size: S, the side of the square.
-        interpolation: the resize filter, antialiased; CLIP's own is bicubic.
+        square: what images are made into; see `Backbone.square`.
         cache_dir: made where it is missing; safe for several processes.
-        resize_mode: "shortest" resizes the short side to S and crops, "squash" both sides to S.
-        resized: what they are resized to instead, before S is cut out of the middle.
         opened: what `open_dataset` found, where it was asked before.
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
@@ -108,7 +102,6 @@ def prepare(
     opened = opened or open_dataset(spec)
     for note in opened.notes:
         tell(note)
-    square = Square(image_size, interpolation, resize_mode, resized)
     prepared: dict[str, PreparedPart] = {}
     faults: list[Fault] = []
     for name, part in opened.parts.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.fingerprints import equal_pictures, same_pictures
+from clipdrift.data.fingerprints import equal_pictures, place_of, same_pictures
 from clipdrift.data.images import Images
 
 _NAMED = 3
@@ -106,8 +106,8 @@ class Pool:
         return str(images.names[int(images.index[position])])
 
     def _find(self, place: int) -> tuple[Images, int]:
-        number = int(np.searchsorted(self._starts, place, side="right")) - 1
-        return self._order[number], place - int(self._starts[number])
+        number, position = place_of(self._starts, place)
+        return self._order[number], position
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,10 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 
 class Square(NamedTuple):
-    """What images are made into: side S, resize filter, and how they become square.
+    """What images are made into: side S, resize filter (antialiased), and how they become square.
 
-    resized: what a side is resized to before the square of S is cut out of the middle, if not S.
+    resize_mode: "shortest" resizes the short side and crops, "squash" resizes both sides. resized:
+    what a side is resized to before the square of S is cut out of the middle, if not S.
     """
 
     size: int

@@ -92,6 +92,16 @@ def _root_of(root: NDArray[np.int64], one: int) -> int:
     return one
 
 
+def place_of(starts: NDArray[np.int64], place: int) -> tuple[int, int]:
+    """Which of several sets an image of all of them is in, and where.
+
+    >>> place_of(np.array([0, 3, 5]), 4)
+    (1, 1)
+    """
+    number = int(np.searchsorted(starts, place, side="right")) - 1
+    return number, place - int(starts[number])
+
+
 def _close_pairs(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
     """[P, 2]: pairs of hashes that differ in few bits.
 
@@ -131,4 +141,4 @@ def _shape(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return shape
 
 
-__all__ = ["Prints", "equal_pictures", "fingerprint", "same_pictures"]
+__all__ = ["Prints", "equal_pictures", "fingerprint", "place_of", "same_pictures"]

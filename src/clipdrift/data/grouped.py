@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.data.cache import PreparedPart
-from clipdrift.data.fingerprints import same_pictures
+from clipdrift.data.fingerprints import place_of, same_pictures
 from clipdrift.data.parts import ImagePart
 from clipdrift.data.sources import carved_test
 from clipdrift.data.splits import Positions, Splits, carve, splits_of
@@ -93,8 +93,8 @@ def _pictures(*parts: PreparedPart) -> list[NDArray[np.int64]]:
     starts = np.cumsum([0, *map(len, parts)])
 
     def pixels(place: int) -> NDArray[np.uint8]:
-        number = int(np.searchsorted(starts, place, side="right")) - 1
-        found: NDArray[np.uint8] = parts[number].pixels[place - starts[number]]
+        number, position = place_of(starts, place)
+        found: NDArray[np.uint8] = parts[number].pixels[position]
         return found
 
     numbers = same_pictures(np.concatenate([part.prints for part in parts]), pixels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ class _Found:
 
     opened: DatasetParts
     texts: _Texts
+    damaged: dict[str, DatasetParts]
 
 
 def _require_its_filter(spec: StudySpec, backbone: Backbone) -> None:
@@ -85,10 +86,7 @@ def load_materials(
     def parts(dataset: DatasetSpec, opened: DatasetParts) -> dict[str, PreparedPart]:
         return prepare(
             dataset,
-            image_size=backbone.image_size,
-            interpolation=spec.interpolation,
-            resize_mode=backbone.resize_mode,
-            resized=backbone.resized,
+            backbone.square(spec.interpolation),
             cache_dir=cache_dir,
             opened=opened,
             report=report,
@@ -100,7 +98,9 @@ def load_materials(
         seen = found[f"target {target.name}"]
         with _collecting(faults):
             prepared = parts(target, seen.opened)
-            damaged = {one.name: parts(one, open_dataset(one))["test"] for one in target.corrupted}
+            damaged = {
+                one.name: parts(one, seen.damaged[one.name])["test"] for one in target.corrupted
+            }
             targets[target.name] = _target(spec, target, prepared, damaged, seen.texts)
     for transfer in spec.transfers:
         seen = found[f"transfer {transfer.name}"]
@@ -121,20 +121,21 @@ def _look_at_target(
     if rule.group_by is None:  # else pixels decide
         with _collecting(faults):
             carve_target(target, opened.parts, rule, probe)
+    damaged: dict[str, DatasetParts] = {}
     for one in target.corrupted:
         with _collecting(faults):
-            damaged = open_dataset(one).parts["test"]
-            _chosen(one, damaged)
-            _require_same_classes(target.name, opened.parts["train"], {one.name: damaged})
+            found = damaged[one.name] = open_dataset(one)
+            _chosen(one, found.parts["test"])
+            _require_same_classes(target.name, opened.parts["train"], one.name, found.parts["test"])
     by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
-    return _Found(opened, _texts(target, opened.parts["train"], backbone, asked=by_text))
+    return _Found(opened, _texts(target, opened.parts["train"], backbone, asked=by_text), damaged)
 
 
 def _look_at_transfer(spec: TransferSpec, backbone: Backbone, faults: list[Fault]) -> _Found:
     opened = open_dataset(spec)
     with _collecting(faults):
         _chosen(spec, opened.parts["test"])
-    return _Found(opened, _texts(spec, opened.parts["test"], backbone, asked=True))
+    return _Found(opened, _texts(spec, opened.parts["test"], backbone, asked=True), {})
 
 
 def _target(
@@ -166,19 +167,12 @@ def _target(
     )
 
 
-def _require_same_classes(name: str, train: Part, damaged: Mapping[str, Part]) -> None:
-    faults = [
-        Fault(
-            f"target {name}, corrupted {other}",
-            f"the classes of the target, in their order ({', '.join(train.class_names[:12])})",
-            ", ".join(part.class_names[:12]),
-            "Give class_names in the label order of the data",
-        )
-        for other, part in damaged.items()
-        if part.class_names != train.class_names
-    ]
-    if faults:
-        raise DataError(faults)
+def _require_same_classes(name: str, train: Part, other: str, damaged: Part) -> None:
+    if damaged.class_names != train.class_names:
+        own, got = (", ".join(part.class_names[:12]) for part in (train, damaged))
+        expected = f"the classes of the target, in their order ({own})"
+        step = "Give class_names in the label order of the data"
+        raise DataError(Fault(f"target {name}, corrupted {other}", expected, got, step))
 
 
 def transfer_material(

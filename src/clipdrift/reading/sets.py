@@ -83,23 +83,14 @@ def _spec(name: str, named: Named) -> TransferSpec:
 
 
 def _prepared(spec: TransferSpec, backbone: Backbone, cache_dir: Path) -> PreparedPart:
-    parts = prepare(
-        spec,
-        image_size=backbone.image_size,
-        interpolation=backbone.interpolation,
-        resize_mode=backbone.resize_mode,
-        resized=backbone.resized,
-        cache_dir=cache_dir,
-    )
-    return parts["test"]
+    return prepare(spec, backbone.square(), cache_dir=cache_dir)["test"]
 
 
 def _pictures(pictures: Sequence[Picture], backbone: Backbone) -> Images:
     squares, faults = [], []
-    own = (backbone.image_size, backbone.interpolation, backbone.resize_mode, backbone.resized)
     for number, picture in enumerate(pictures):
         try:
-            squares.append(to_square(picture, *own))
+            squares.append(to_square(picture, *backbone.square()))
         except (UnreadableImageError, AttributeError) as error:
             step = "Pass PIL images, or the folder that they lie in"
             faults.append(Fault(f"probe[{number}]", "a PIL image", str(error), step))

@@ -97,7 +97,11 @@ def _readings(study: Study, place: Place, name: str) -> Iterator[TransferReading
     for record in study.usable:
         if (record.backbone, record.target) == place:
             own = record.result.target_zero_shot
-            read = own if name == TARGET_ZERO_SHOT else record.result.transfer.get(name[9:])
+            read = (
+                own
+                if name == TARGET_ZERO_SHOT
+                else record.result.transfer.get(name.removeprefix("transfer."))
+            )
             if read is not None:
                 yield read
 
