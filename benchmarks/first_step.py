@@ -32,7 +32,7 @@ def write_tiles(folder: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from clipdrift.data.landcover import render_land_cover
+    from clipdrift.data.drawn.landcover import render_land_cover
 
     for label in range(CLASSES):
         home = folder / f"class {label}"

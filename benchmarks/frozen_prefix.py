@@ -14,7 +14,7 @@ import sys
 
 from shapes import TINY, VIT_B32, machine, naive_step, noise, random_model, seconds
 
-from clipdrift.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -23,14 +23,14 @@ from unittest.mock import patch
 
 from preset_cost import on_noise, short
 
-from clipdrift.devices import available_cores
+from clipdrift.machine.devices import available_cores
 from clipdrift.materials import load_materials
-from clipdrift.plan import plan_runs
 from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import StudyFolder
 from clipdrift.run.measure import Run
 from clipdrift.spec import StudySpec, load_spec
+from clipdrift.study.plan import plan_runs
 
 STUDIES = Path(__file__).parents[1] / "studies"
 READINGS = ("reading.gauge.read_drift", "reading.target.classify",

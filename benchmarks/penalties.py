@@ -18,8 +18,8 @@ from typing import Any
 from pydantic import TypeAdapter
 from shapes import TINY, VIT_B32, Shape, machine, noise, random_model
 
+from clipdrift.machine.provenance import supports_bfloat16
 from clipdrift.penalties.held import HeldNear
-from clipdrift.provenance import supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.spec.penalties import PenaltySpec
 from clipdrift.training.loop import train

@@ -20,8 +20,8 @@ from PIL import Image
 
 from clipdrift.data.cache import PreparedPart, prepare
 from clipdrift.data.decode import Square
-from clipdrift.data.landcover import render_land_cover
-from clipdrift.devices import available_cores
+from clipdrift.data.drawn.landcover import render_land_cover
+from clipdrift.machine.devices import available_cores
 from clipdrift.spec.datasets import DatasetSpec
 
 EUROSAT = 27_000

@@ -31,16 +31,16 @@ import torch
 from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
 from clipdrift.data.parts import DatasetParts, ImagePart
-from clipdrift.devices import available_cores
-from clipdrift.estimate import estimate
+from clipdrift.machine.devices import available_cores
+from clipdrift.machine.signals import StopRequest
 from clipdrift.reading.baseline import score
 from clipdrift.reading.screening import Predictor
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.run.state import CHECKPOINT_SECONDS
-from clipdrift.signals import StopRequest
 from clipdrift.spec import StudySpec, expand, load_spec
 from clipdrift.spec.datasets import DatasetSpec
-from clipdrift.worker import Worker, strict_float32
+from clipdrift.study.estimate import estimate
+from clipdrift.study.worker import Worker, strict_float32
 
 STUDIES = Path(__file__).parents[1] / "studies"
 PRESETS = ("paper-80", "leakage-free-66", "leakage-free-b16")
@@ -210,7 +210,7 @@ def whole(preset: str) -> dict[str, Any]:
     with on_noise(preset) as (spec, path):
         schedule = spec.schedule.model_copy(update={"batch_size": TRIAL_IMAGES})
         shorter = spec.model_copy(update={"schedule": schedule})
-        with patch("clipdrift.estimate.TRIAL_IMAGES", TRIAL_IMAGES):
+        with patch("clipdrift.study.estimate.TRIAL_IMAGES", TRIAL_IMAGES):
             cost = estimate(shorter, device="cpu", cache_dir=path)
         return {
             "runs": len(expand(spec, precision="float32")),

@@ -25,10 +25,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
+from clipdrift.data.drawn.world import render_world
 from clipdrift.data.images import Images
-from clipdrift.data.world import render_world
-from clipdrift.devices import available_cores
-from clipdrift.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.devices import available_cores
+from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
 from clipdrift.reading.baseline import PROBE_BATCH, probe, score
 from clipdrift.reading.screening import Predictor
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.landcover import LAND_COVER_CLASSES, render_land_cover
-from clipdrift.data.world import WORLD_CLASSES, render_world
+from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES, render_land_cover
+from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
 
 COUNT = 4096
 

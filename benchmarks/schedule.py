@@ -119,7 +119,7 @@ def measure_costs(study: Path) -> tuple[Costs, dict[str, float]]:
             config.run_id(config.identity(content))
 
     def worker() -> None:
-        command = [sys.executable, "-m", "clipdrift.worker", str(study)]
+        command = [sys.executable, "-m", "clipdrift.study.worker", str(study)]
         options = ["--cache", str(default_cache_dir())]
         subprocess.run([*command, *options], stdin=subprocess.DEVNULL, check=True)
 
@@ -229,7 +229,7 @@ def main() -> None:
         study = given.study or Path(scratch) / "study"
         if given.study is None:
             from clipdrift.spec import load_spec
-            from clipdrift.study import run_study
+            from clipdrift.study.measure import run_study
 
             run_study(load_spec(ROOT / "studies" / "first-look.yaml"), study)
         costs, parts = measure_costs(study)

@@ -18,7 +18,7 @@ from shapes import machine
 
 from clipdrift.records import read_record
 from clipdrift.spec import StudySpec, load_spec
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 STUDIES = Path(__file__).parents[1] / "studies"
 COUNTS = (1, 2) if "--tiny" in sys.argv else (1, 2, 4, 8, 16, 32, 48)

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from clipdrift.executors import Event, Program
+from clipdrift.machine.signals import StopRequest
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run.state import CHECKPOINT_SECONDS
-from clipdrift.signals import StopRequest
 from clipdrift.spec import StudySpec
-from clipdrift.study import run_study
-from clipdrift.worker import Worker, serve
+from clipdrift.study.measure import run_study
+from clipdrift.study.worker import Worker, serve
 
 
 @dataclass(frozen=True)

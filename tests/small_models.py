@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
+from clipdrift.data.drawn.landcover import render_land_cover
 from clipdrift.data.images import Images
-from clipdrift.data.landcover import render_land_cover
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.spec.methods import (
     BitFitSpec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tiny_study import tiny
 
 from clipdrift.early_warning.forecast import KEPT, SIGNALS, Line, Model, Saved
-from clipdrift.study import Outcome
+from clipdrift.study.measure import Outcome
 
 # Falls with embedding drift only: of the two rates, only the larger moves the embedding by so much.
 LINE = Line(100.0, [0.0, 4000.0, 0.0, 0.0, 0.0], 0.0, 100.0)

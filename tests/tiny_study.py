@@ -11,7 +11,7 @@ import yaml
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import RunRecord
 from clipdrift.spec import StudySpec, parse_spec
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 TEXT = """\
 name: tiny

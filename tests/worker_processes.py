@@ -13,6 +13,6 @@ def workers_of(out: Path) -> list[int]:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"clipdrift.worker" in words and str(out).encode() in words:
+        if b"clipdrift.study.worker" in words and str(out).encode() in words:
             found.append(int(path.parent.name))
     return found

@@ -17,7 +17,7 @@ from typing import Any
 IMPORTED = [
     *("torch", "transformers.models.clip.modeling_clip"),
     *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "plotly.graph_objects"),
-    *("clipdrift.cli.app", "clipdrift.report", "clipdrift.study", "clipdrift.worker"),
+    *("clipdrift.cli.app", "clipdrift.report", "clipdrift.study.measure", "clipdrift.study.worker"),
 ]
 
 
@@ -118,7 +118,7 @@ def _call(
     from clipdrift.executors import local
 
     def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> ForkedWorker:
-        words = command[list(command).index("clipdrift.worker") + 1 :]
+        words = command[list(command).index("clipdrift.study.worker") + 1 :]
         return ForkedWorker([*words, *worker], log)
 
     local.start = start  # type: ignore[assignment]

@@ -19,7 +19,7 @@ from tokenizers import (
 )
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from clipdrift.data.world import WORLD_CLASSES, world_captions
+from clipdrift.data.drawn.world import WORLD_CLASSES, world_captions
 
 BOS, PAD, SPARE, UNK, EOS = "<|startoftext|>", "<|pad|>", "<|spare|>", "<|unk|>", "<|endoftext|>"
 """In id order. `SPARE` holds id 2: transformers' CLIP reads an EOS id of 2 in a legacy way that
@@ -113,8 +113,8 @@ tried, tested and taught without a download. It knows coloured shapes and nothin
 | tokenizer | byte-level BPE, {model.config.text_config.vocab_size} entries, lower case |
 
 ## Training
-Images of `clipdrift.data.world`: 10 shapes x 10 colours on 8 kinds of background, all drawn by
-code; no photograph and no third-party data. {settings["pool"]:,} distinct images, \
+Images of `clipdrift.data.drawn.world`: 10 shapes x 10 colours on 8 kinds of background, all drawn
+by code; no photograph and no third-party data. {settings["pool"]:,} distinct images, \
 {settings["steps"]:,} steps of {settings["batch"]}
 with random flips and shifts. Loss: cross-entropy of the image against the prompts of all 100
 classes, plus a quarter of the same against the background prompts, plus linear heads on the image

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from clipdrift.data.shapes import SHAPES
-from clipdrift.data.textures import TEXTURES
-from clipdrift.data.world import (
+from clipdrift.data.drawn.shapes import SHAPES
+from clipdrift.data.drawn.textures import TEXTURES
+from clipdrift.data.drawn.world import (
     CAPTION_TEMPLATES,
     COLOURS,
     WORLD_CLASSES,

@@ -39,7 +39,7 @@ from clipdrift.errors import ExecutorError, Fault
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec
-from clipdrift.worker import Worker, strict_float32
+from clipdrift.study.worker import Worker, strict_float32
 
 PRESET = "leakage-free-66"
 SMALL_SIDE = 32

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from clipdrift.backbone import ImageEncoder
 from clipdrift.data.images import Images
-from clipdrift.devices import available_cores
+from clipdrift.machine.devices import available_cores
+from clipdrift.machine.provenance import provenance
 from clipdrift.methods import FAMILIES
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.provenance import provenance
 from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
 
 METHODS: dict[str, MethodBase] = {

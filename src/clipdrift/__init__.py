@@ -12,34 +12,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
     from clipdrift.analysis.summary import analyze_folder, write_analysis
-    from clipdrift.callback import DriftCallback
     from clipdrift.errors import ClipdriftError
-    from clipdrift.evaluate import evaluate_run
-    from clipdrift.outside import record
+    from clipdrift.finished.evaluate import evaluate_run
+    from clipdrift.own_loop.callback import DriftCallback
+    from clipdrift.own_loop.record import record
     from clipdrift.reading.gauge import Gauge, ModelReading
     from clipdrift.records import StudyFolder, read_record
     from clipdrift.report import dose_response_figure, write_report
     from clipdrift.spec import load_spec, parse_spec
-    from clipdrift.study import run_study, study_status
+    from clipdrift.study.measure import run_study
+    from clipdrift.study.status import study_status
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ClipdriftError": "clipdrift.errors",
-    "DriftCallback": "clipdrift.callback",
+    "DriftCallback": "clipdrift.own_loop.callback",
     "Gauge": "clipdrift.reading.gauge",
     "ModelReading": "clipdrift.reading.gauge",
     "StudyFolder": "clipdrift.records",
     "analyze_folder": "clipdrift.analysis.summary",
     "dose_response_figure": "clipdrift.report",
-    "evaluate_run": "clipdrift.evaluate",
+    "evaluate_run": "clipdrift.finished.evaluate",
     "load_spec": "clipdrift.spec",
     "parse_spec": "clipdrift.spec",
     "read_frames": "clipdrift.analysis.folder",
     "read_record": "clipdrift.records",
-    "record": "clipdrift.outside",
-    "run_study": "clipdrift.study",
-    "study_status": "clipdrift.study",
+    "record": "clipdrift.own_loop.record",
+    "run_study": "clipdrift.study.measure",
+    "study_status": "clipdrift.study.status",
     "write_analysis": "clipdrift.analysis.summary",
     "write_report": "clipdrift.report",
 }

@@ -15,7 +15,7 @@ from small_records import record
 
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.spec import content_hash
-from clipdrift.study import study_status
+from clipdrift.study.status import study_status
 
 
 def feed_record(data: bytes, folder: Path) -> None:

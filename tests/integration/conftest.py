@@ -11,7 +11,7 @@ from in_process import InProcess
 
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.spec import StudySpec, load_spec
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,18 +16,18 @@ from tiny_study import tiny
 from transformers import CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
-from clipdrift.after import Asked, read_after_training
 from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.choose import choose
 from clipdrift.cli.app import app
 from clipdrift.errors import RecordError, SpecError
+from clipdrift.finished.after import Asked, read_after_training
 from clipdrift.materials import load_materials
 from clipdrift.methods.merged import Merged, soup
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, read_after, readings
 from clipdrift.report import audit_report
 from clipdrift.spec import content_hash
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 ASKED = Asked(alphas=[1.0, 0.0], scales=[0.0, 0.5, 1.0])
 SPEC = tiny(

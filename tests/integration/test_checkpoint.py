@@ -28,7 +28,7 @@ from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.checkpoint.measure import evaluate_checkpoint
 from clipdrift.cli import main
 from clipdrift.errors import ClipdriftError, RecordError
-from clipdrift.export import export_adapter, export_merged
+from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.reading.baseline import probe
 from clipdrift.reading.model import read_drift
 from clipdrift.records import RunRecord, StudyFolder

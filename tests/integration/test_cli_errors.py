@@ -32,7 +32,7 @@ def call(
 ) -> Call:
     """Run the command line in this process; gives exit code, output and error lines."""
     monkeypatch.setenv("CLIPDRIFT_CACHE", str(cache_dir))
-    monkeypatch.setattr("clipdrift.devices.crowded", lambda: None)
+    monkeypatch.setattr("clipdrift.machine.devices.crowded", lambda: None)
 
     def run(*words: object) -> tuple[int, str, list[str]]:
         monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])

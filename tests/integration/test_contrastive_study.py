@@ -12,14 +12,14 @@ from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
 
-from clipdrift.after import Asked, read_after_training
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.backbone import load_backbone
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.prompts import class_prompts
 from clipdrift.errors import MethodError
-from clipdrift.evaluate import evaluate_run
-from clipdrift.export import export_adapter, export_merged
+from clipdrift.finished.after import Asked, read_after_training
+from clipdrift.finished.evaluate import evaluate_run
+from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import read_after

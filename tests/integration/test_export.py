@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
 from clipdrift.cli import main
-from clipdrift.data.landcover import LAND_COVER_CLASSES
+from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
 from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, StudyFolderError
-from clipdrift.export import export_adapter, export_merged
+from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.records import StudyFolder
 from clipdrift.run.files import clear_unfinished
@@ -185,7 +185,7 @@ def test_what_else_lies_in_the_backbones_folder_is_not_published(
 ) -> None:
     base = shutil.copytree(EMBEDDED, tmp_path / "base")
     (base / "notes.txt").write_text("mine")
-    monkeypatch.setattr("clipdrift.export.backbone_folder", lambda _: base)
+    monkeypatch.setattr("clipdrift.finished.export.backbone_folder", lambda _: base)
     export_merged(run_of(finished_study, "full_ft"), tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     assert not (tmp_path / "out" / "notes.txt").exists()

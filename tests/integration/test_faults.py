@@ -22,7 +22,7 @@ from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import StudyFolder
 from clipdrift.run.files import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
-from clipdrift.study import Outcome, run_study
+from clipdrift.study.measure import Outcome, run_study
 
 ONE = LocalExecutor(1, "cpu", cpus=1)
 

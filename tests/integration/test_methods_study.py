@@ -17,8 +17,8 @@ from clipdrift.analysis.budget import budget
 from clipdrift.analysis.choose import choose
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import MethodError
-from clipdrift.evaluate import evaluate_run
-from clipdrift.export import export_merged
+from clipdrift.finished.evaluate import evaluate_run
+from clipdrift.finished.export import export_merged
 from clipdrift.methods.adapted import NOT_PLAIN, reload
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import audit_report, write_report

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from clipdrift.data.digits import DIGITS_CLASSES
-from clipdrift.data.landcover import LAND_COVER_CLASSES
-from clipdrift.data.world import WORLD_CLASSES, render_world
+from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
+from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
 
 UNSEEN_SEED = 77_000_001
 

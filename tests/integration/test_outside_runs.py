@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 import clipdrift
 from clipdrift.errors import RecordError, StudyFolderError
-from clipdrift.export import export_merged
+from clipdrift.finished.export import export_merged
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import write_report
 from clipdrift.report.audit import audit_report

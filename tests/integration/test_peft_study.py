@@ -15,12 +15,12 @@ from transformers import CLIPModel
 
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.errors import MethodError
-from clipdrift.evaluate import evaluate_run
-from clipdrift.export import export_adapter, export_merged
+from clipdrift.finished.evaluate import evaluate_run
+from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import NOT_PLAIN, reload
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import RunConfig
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 METHODS: list[dict[str, Any]] = [
     {"name": "lora", "kind": "lora", "layers": {"last": 2}},

@@ -16,13 +16,13 @@ from tiny_study import tiny
 
 from clipdrift import plugins
 from clipdrift.errors import ClipdriftError, PluginError, RecordError
-from clipdrift.evaluate import evaluate_run
 from clipdrift.executors.local import LocalExecutor
+from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.materials import load_materials
-from clipdrift.plan import plan_runs, require_fit
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import StudySpec, load_spec
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
+from clipdrift.study.plan import plan_runs, require_fit
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import Square
 from clipdrift.errors import BackboneError, ClipdriftError, DataError, RecordError
-from clipdrift.evaluate import finished_run
+from clipdrift.finished.evaluate import finished_run
 from clipdrift.methods.weights_file import load_tensors
 from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.spec import load_spec

@@ -10,7 +10,7 @@ from in_process import InProcess
 
 from clipdrift.records import StudyFolder
 from clipdrift.spec import load_spec
-from clipdrift.study import run_study
+from clipdrift.study.measure import run_study
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"

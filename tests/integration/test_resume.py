@@ -14,12 +14,12 @@ from tiny_study import measured, tiny
 
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.plan import plan_runs
 from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.run.files import STATE_FILE
 from clipdrift.run.measure import Run
+from clipdrift.study.plan import plan_runs
 from clipdrift.training.loop import Stopped
 
 SPEC = tiny()

@@ -20,8 +20,8 @@ from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.checkpoint.measure import evaluate_checkpoint
 from clipdrift.cli import main
-from clipdrift.evaluate import evaluate_run
-from clipdrift.export import export_adapter, export_merged
+from clipdrift.finished.evaluate import evaluate_run
+from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.reading.model import not_read
 from clipdrift.records import RunRecord, StudyFolder

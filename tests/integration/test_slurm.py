@@ -19,14 +19,15 @@ from stop_rule import SAVED, STOPPED, assert_stopped
 from tiny_study import tiny
 from worker_program import handed_out, program
 
-from clipdrift.devices import available_cores
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.slurm import SlurmExecutor
+from clipdrift.machine.devices import available_cores
 from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
-from clipdrift.study import run_study, study_status, worker_program
+from clipdrift.study.measure import run_study, worker_program
+from clipdrift.study.status import study_status
 
 CPUS = max(1, available_cores() // 2)
 """Threads of a worker, as the local executor gives each of two."""

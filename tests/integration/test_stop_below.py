@@ -23,7 +23,8 @@ from clipdrift.records import StudyFolder, atomic_write, read_record
 from clipdrift.report import audit_report, write_report
 from clipdrift.report.reading import read_page
 from clipdrift.spec import dump_spec
-from clipdrift.study import run_study, study_status
+from clipdrift.study.measure import run_study
+from clipdrift.study.status import study_status
 
 
 def clipdrift(*arguments: str) -> subprocess.CompletedProcess[str]:

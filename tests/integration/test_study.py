@@ -21,13 +21,14 @@ from worker_processes import workers_of
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
-from clipdrift.evaluate import evaluate_run
-from clipdrift.export import export_merged
+from clipdrift.finished.evaluate import evaluate_run
+from clipdrift.finished.export import export_merged
 from clipdrift.materials import load_materials
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.report import write_report
 from clipdrift.spec import StudySpec
-from clipdrift.study import run_study, study_status
+from clipdrift.study.measure import run_study
+from clipdrift.study.status import study_status
 
 
 def test_matched_runs_carry_equal_fingerprints(finished_study: Path) -> None:

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from clipdrift.data.digits import DIGITS_CLASSES, load_digits_split
-from clipdrift.data.landcover import LAND_COVER_CLASSES, render_land_cover
-from clipdrift.data.shapes import SHAPES
-from clipdrift.data.textures import TEXTURES, pixel_grid
-from clipdrift.data.world import (
+from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES, render_land_cover
+from clipdrift.data.drawn.shapes import SHAPES
+from clipdrift.data.drawn.textures import TEXTURES, pixel_grid
+from clipdrift.data.drawn.world import (
     COLOURS,
     WORLD_CLASSES,
     render_world,

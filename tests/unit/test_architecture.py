@@ -19,10 +19,10 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "paths", "spec", "records"}
 BACKBONE = BASE | {"plugins", "data", "backbone"}
-TRAINED = BACKBONE | {"sealed", "methods", "probes", "penalties", "step", "training"}
-MEASURED = TRAINED | {"materials", "provenance"}
-ONE_RUN = MEASURED | {"signals", "early_warning", "reading", "conditions", "plan", "run", "worker"}
-WHOLE_STUDY = ONE_RUN | {"devices", "executors", "study"}
+TRAINED = BACKBONE | {"methods", "probes", "penalties", "step", "training"}
+MEASURED = TRAINED | {"machine", "materials"}
+ONE_RUN = MEASURED | {"early_warning", "reading", "run"}
+WHOLE_STUDY = ONE_RUN | {"executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -30,45 +30,30 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spec": {"errors", "paths"},
     "records": {"errors", "paths", "spec"},
     # measuring side
-    "devices": {"errors"},
-    "signals": set(),
+    "machine": {"errors"},
     "hub": {"errors"},
-    "sizes": {"errors"},
-    "early_warning": BASE,
     "plugins": {"errors"},
-    "provenance": BASE,
-    "sealed": BASE,
-    "data": BASE | {"plugins", "hub", "devices"},
-    "backbone": BASE | {"hub", "sizes", "data"},
+    "early_warning": BASE,
+    "data": BASE | {"plugins", "hub", "machine"},
+    "backbone": BASE | {"hub", "data"},
     "methods": BASE | {"plugins", "backbone"},
     "probes": BACKBONE,
     "penalties": BACKBONE | {"methods", "probes"},
-    "step": BACKBONE | {"devices", "methods", "penalties"},
+    "step": BACKBONE | {"machine", "methods", "penalties"},
     "training": BACKBONE | {"methods", "penalties", "step"},
     "materials": BACKBONE,
-    "reading": MEASURED | {"devices"},
-    "conditions": MEASURED,
-    "plan": MEASURED | {"reading", "conditions"},
-    "run": ONE_RUN - {"plan", "run", "worker"},
-    "worker": ONE_RUN - {"worker"},
-    "executors": BASE | {"devices"},
-    "trackers": BASE,
-    "missing_runs": ONE_RUN | {"executors"},
-    "study": ONE_RUN | {"devices", "executors", "missing_runs", "trackers"},
-    "estimate": WHOLE_STUDY,
-    "callback": {"reading"},
-    "outside": BASE | {"provenance", "reading"},
-    "evaluate": WHOLE_STUDY,
+    "reading": MEASURED,
+    "own_loop": BASE | {"machine", "reading"},
+    "run": ONE_RUN - {"run"},
+    "executors": BASE | {"machine"},
+    "study": ONE_RUN | {"executors"},
     "checkpoint": WHOLE_STUDY,
-    "after": WHOLE_STUDY | {"evaluate"},
-    "model_card": BASE,
-    "export": WHOLE_STUDY | {"evaluate", "checkpoint", "model_card"},
+    "finished": WHOLE_STUDY | {"checkpoint"},
     # reading side
     "analysis": BASE | {"early_warning"},
     "report": BASE | {"analysis"},
     # both
-    "cli": WHOLE_STUDY
-    | {"estimate", "evaluate", "export", "after", "checkpoint", "analysis", "report"},
+    "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "report"},
     "__main__": {"cli"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""
@@ -118,7 +103,7 @@ def test_every_kind_of_import_is_seen() -> None:
 import clipdrift.run
 from clipdrift import report
 if TYPE_CHECKING:
-    from clipdrift.study import Study
+    from clipdrift.study.measure import Study
 class A:
     def f(self):
         from clipdrift.cli.app import main as m

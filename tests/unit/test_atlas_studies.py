@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from small_models import mini_clip
 
-from clipdrift.plan import require_fit
 from clipdrift.spec import StudySpec, expand, load_spec
 from clipdrift.spec.audit import audit
+from clipdrift.study.plan import require_fit
 
 STUDIES = Path(__file__).parents[2] / "studies"
 ATLASES = ["method-atlas", "real-small-atlas"]

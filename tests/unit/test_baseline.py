@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from small_models import adapted, land_cover, mini_clip, perturb
 from torch import Tensor
 
+from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
 from clipdrift.data.images import Images
-from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.reading.baseline import (
     TransferBaseline,
@@ -27,8 +27,8 @@ from clipdrift.reading.baseline import (
     score,
 )
 from clipdrift.reading.screening import Predictor
+from clipdrift.reading.sealed import save_sealed
 from clipdrift.records.correct import Correct
-from clipdrift.sealed import save_sealed
 
 PROMPTS = [[f"a photo of a {name}", name] for name in WORLD_CLASSES[:20]]
 

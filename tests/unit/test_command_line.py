@@ -145,7 +145,7 @@ def test_quiet_leaves_answers_and_faults(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.yaml").write_text(TEXT)
-    monkeypatch.setattr("clipdrift.devices.crowded", lambda: "this machine is busy")
+    monkeypatch.setattr("clipdrift.machine.devices.crowded", lambda: "this machine is busy")
     words = ("check", tmp_path / "a.yaml", "--cache", tmp_path / "cache")
     code, out, _ = call(*words)
     assert (code, "Ready. Next:" in out) == (0, True)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from small_study import study
 
-from clipdrift.conditions import fingerprints
 from clipdrift.data.images import Images
 from clipdrift.errors import SpecError
 from clipdrift.materials import Materials, TargetMaterial
+from clipdrift.run.conditions import fingerprints
 from clipdrift.spec import RunConfig, content_hash, expand
 from clipdrift.spec.audit import audit
 

@@ -14,10 +14,10 @@ from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
 from clipdrift.cli.checked import found_of, lines_of
-from clipdrift.conditions import copied_images, data_warnings
 from clipdrift.data.digits import load_digits_split
 from clipdrift.data.fingerprints import fingerprint, same_pictures
 from clipdrift.materials import Materials, load_materials
+from clipdrift.run.conditions import copied_images, data_warnings
 from clipdrift.spec import StudySpec, expand
 from clipdrift.spec.audit import copies_rows
 from tests.small_study import study

@@ -14,9 +14,9 @@ from PIL import Image
 from clipdrift.data import builtin, hub
 from clipdrift.data.cache import PreparedPart, prepare
 from clipdrift.data.decode import Square, UnreadableImageError
-from clipdrift.data.landcover import LAND_COVER_CLASSES
+from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
+from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
 from clipdrift.data.sources import open_dataset
-from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from clipdrift import devices
-from clipdrift.devices import asked_threads, available_cores, cpu_shares, crowded, limit_threads
 from clipdrift.executors.local import LocalExecutor
+from clipdrift.machine import devices
+from clipdrift.machine.devices import (
+    asked_threads,
+    available_cores,
+    cpu_shares,
+    crowded,
+    limit_threads,
+)
 
 
 @pytest.fixture

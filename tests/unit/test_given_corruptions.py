@@ -12,7 +12,7 @@ from small_models import METHODS, adapted, perturb
 from small_study import study
 
 from clipdrift.analysis.extras import corrupted, corruptions
-from clipdrift.data.landcover import render_land_cover
+from clipdrift.data.drawn.landcover import render_land_cover
 from clipdrift.errors import ClipdriftError, SpecError
 from clipdrift.materials import Materials, load_materials
 from clipdrift.reading.baseline_files import ensure_baselines

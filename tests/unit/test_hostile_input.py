@@ -23,6 +23,7 @@ from small_records import record, write_body
 from small_study import study
 
 from clipdrift.backbone import load_backbone
+from clipdrift.backbone.sizes import size_faults
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import MAX_PIXELS, Square
 from clipdrift.data.sources import open_dataset
@@ -31,7 +32,6 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.import_table import LARGEST, Cell, _parse
 from clipdrift.report.attention import attention_images
 from clipdrift.report.study import read_study
-from clipdrift.sizes import size_faults
 from clipdrift.spec.datasets import DatasetSpec
 from clipdrift.spec.parts import BackboneSpec
 

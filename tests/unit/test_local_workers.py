@@ -17,12 +17,12 @@ from tiny_study import TEXT
 from worker_program import handed_out, program, stubborn
 
 from clipdrift.cli import main
-from clipdrift.devices import available_cores, every_device
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event, Program, local
 from clipdrift.executors.local import LocalExecutor
+from clipdrift.machine.devices import available_cores, every_device
 from clipdrift.records import StudyFolder
-from clipdrift.study import worker_program
+from clipdrift.study.measure import worker_program
 
 
 def run(folder: Path, keys: list[str], workers: int = 2) -> Iterator[Event]:

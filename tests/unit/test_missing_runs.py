@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from small_study import study
 
-from clipdrift import missing_runs
 from clipdrift.executors import Event, Program
-from clipdrift.missing_runs import MissingRuns
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
+from clipdrift.study import missing_runs
+from clipdrift.study.missing_runs import MissingRuns
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -21,11 +21,11 @@ from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.peft_config import REFUSED, usable_types
-from clipdrift.plan import require_fit
 from clipdrift.spec.methods import LoraSpec, MethodBase, PeftSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
 from clipdrift.step.fast import cast_once, fast_kernels
+from clipdrift.study.plan import require_fit
 from clipdrift.training.loop import Stopped, train
 
 D, M, E, C = 64, 256, 64, 10

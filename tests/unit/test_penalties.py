@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from clipdrift.errors import MethodError, SpecError
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
-from clipdrift.plan import require_fit
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
 from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LoraSpec, MethodBase
@@ -25,6 +24,7 @@ from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs, Objective
+from clipdrift.study.plan import require_fit
 from clipdrift.training.loop import EpochDone, Stopped, epoch_flips, epoch_order, train
 
 N = 22  # two batches of eight and one of six

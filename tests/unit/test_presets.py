@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from clipdrift.analysis.reproduction import published
-from clipdrift.conditions import leaks
 from clipdrift.data.catalogue import catalogue
+from clipdrift.run.conditions import leaks
 from clipdrift.spec import RunConfig, StudySpec, expand, load_spec
 from clipdrift.spec.audit import audit
 

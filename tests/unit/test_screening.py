@@ -11,8 +11,8 @@ import torch
 from small_models import adapted, land_cover, mini_clip, perturb
 from torch import Tensor
 
+from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
 from clipdrift.data.images import Images
-from clipdrift.data.world import WORLD_CLASSES, render_world
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.screening import SAMPLE, Predictor, worth_screening
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clipdrift.sealed import load_sealed, save_sealed
+from clipdrift.reading.sealed import load_sealed, save_sealed
 
 TENSORS = {
     "weights": torch.arange(6, dtype=torch.float32).reshape(2, 3) / 7,

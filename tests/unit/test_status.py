@@ -12,14 +12,14 @@ from small_records import record
 from typer.testing import CliRunner
 
 from clipdrift.cli.app import app
+from clipdrift.machine.signals import Interrupted, interruptions
 from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.records.claims import claim, in_use
 from clipdrift.run import progress
 from clipdrift.run.epochs import EpochEvent
 from clipdrift.run.files import STATE_FILE, clear_state
 from clipdrift.run.progress import ProgressFile, read_progress
-from clipdrift.signals import Interrupted, interruptions
-from clipdrift.study import study_status
+from clipdrift.study.status import study_status
 
 RUNNING, SAVED, WAITING = "a-1", "b-2", "c-3"
 

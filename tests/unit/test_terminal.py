@@ -133,7 +133,7 @@ def test_json_holds_the_same_texts_as_escapes(hostile: StudyFolder, call: Call) 
 def test_states_of_runs_are_plain_in_lines_and_in_json(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("clipdrift.study.study_status", lambda _: {NAME: "to do"})
+    monkeypatch.setattr("clipdrift.study.status.study_status", lambda _: {NAME: "to do"})
     code, said = call("status", tmp_path)
     assert (code, unsafe(said), len(said.splitlines())) == (0, set(), 2)
     code, said = call("status", tmp_path, "--json")
@@ -180,7 +180,7 @@ def test_warnings_logs_and_bugs_are_plain_too(
         logging.getLogger("clipdrift").warning("a log %s", NAME)
         raise RuntimeError(f"a bug {NAME}")
 
-    monkeypatch.setattr("clipdrift.study.study_status", broken)
+    monkeypatch.setattr("clipdrift.study.status.study_status", broken)
     monkeypatch.setattr(logging.getLogger("clipdrift"), "propagate", False)
     monkeypatch.setattr(logging.getLogger("clipdrift"), "handlers", [logging.StreamHandler()])
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from synthetic_records import synthetic_records
 
 from clipdrift.errors import SpecError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.trackers import Tracking, log_record
+from clipdrift.study.trackers import Tracking, log_record
 
 NAMES = ("val_accuracy", "drift.cls_entropy_pct", "transfer.cifar10.retention_pct")
 
@@ -97,6 +97,6 @@ def test_unknown_and_missing_trackers_are_refused(
     folder = StudyFolder(tmp_path)
     with pytest.raises(SpecError, match="expected one of tensorboard, wandb, mlflow, trackio"):
         Tracking("aim", folder, print)
-    monkeypatch.setattr("clipdrift.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("clipdrift.study.trackers.find_spec", lambda name: None)
     with pytest.raises(SpecError, match=r"expected wandb to be installed.*clipdrift\[trackers\]"):
         Tracking("wandb", folder, print)

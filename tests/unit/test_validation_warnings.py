@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipdrift.conditions import validation_warnings
+from clipdrift.run.conditions import validation_warnings
 
 
 def materials(*counts: int) -> Any:

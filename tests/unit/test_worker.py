@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clipdrift.executors.process import how_it_ended
-from clipdrift.signals import StopRequest
-from clipdrift.worker import serve
+from clipdrift.machine.signals import StopRequest
+from clipdrift.study.worker import serve
 
 
 class Leaving:

@@ -23,10 +23,10 @@ from clipdrift.backbone.faults import CONVERT, refusal
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import preprocessing
 from clipdrift.backbone.siglip import SIGLIP
+from clipdrift.backbone.sizes import size_faults
 from clipdrift.errors import BackboneError, Fault, is_failure
 from clipdrift.hub import snapshot
 from clipdrift.paths import MODEL_FILES, model_links_out
-from clipdrift.sizes import size_faults
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = ("mini-clip",)

@@ -13,7 +13,7 @@ from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
-from clipdrift.devices import choose_device
+from clipdrift.machine.devices import choose_device, strict_float32
 from clipdrift.materials import TransferMaterial, load_materials
 from clipdrift.reading.baseline import measure_transfer, probe, score
 from clipdrift.reading.model import read_drift, transfer_reading
@@ -23,7 +23,6 @@ from clipdrift.records.schema import Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
-from clipdrift.worker import strict_float32
 
 OnFound = Callable[[list[Finding]], None]
 

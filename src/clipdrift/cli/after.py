@@ -36,10 +36,10 @@ def after(
     beyond. Records stay as they are; readings lie in DIR/after, and those that are there are kept.
     They stand in the report and are candidates of 'clipdrift choose'.
     """
-    from clipdrift.after import Asked, read_after_training
     from clipdrift.cli.reading import close_study
-    from clipdrift.devices import limit_threads
-    from clipdrift.signals import Interrupted, interruptions
+    from clipdrift.finished.after import Asked, read_after_training
+    from clipdrift.machine.devices import limit_threads
+    from clipdrift.machine.signals import Interrupted, interruptions
 
     limit_threads()
     study = StudyFolder(folder)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from clipdrift.conditions import validation_warnings
 from clipdrift.data.images import Images
 from clipdrift.materials import Materials
 from clipdrift.reading.model import not_read
+from clipdrift.run.conditions import validation_warnings
 from clipdrift.spec import StudySpec
 
 SAMPLES, LISTED = 3, 20

@@ -22,7 +22,7 @@ from clipdrift.spec import load_spec
 
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
-    from clipdrift.evaluate import Compared
+    from clipdrift.finished.evaluate import Compared
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def evaluate(
     makes its numbers mislead (adapters that do not act, another activation, ...).
     """
     from clipdrift.checkpoint.find import kind_of
-    from clipdrift.devices import limit_threads
+    from clipdrift.machine.devices import limit_threads
 
     limit_threads()
     if kind_of(folder) == "run":
@@ -64,7 +64,7 @@ def evaluate(
 
 
 def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -> None:
-    from clipdrift.evaluate import evaluate_run
+    from clipdrift.finished.evaluate import evaluate_run
 
     compared = evaluate_run(run_dir, cache_dir=cache, device=device)
     if json_:
@@ -159,8 +159,8 @@ def export_model(
 ) -> None:
     """Write the model of a run for transformers or peft, read it back and compare."""
     from clipdrift.backbone import backbone_folder
-    from clipdrift.evaluate import finished_run
-    from clipdrift.export import export_adapter, export_merged
+    from clipdrift.finished.evaluate import finished_run
+    from clipdrift.finished.export import export_adapter, export_merged
 
     _require_run(run_dir)
     if out is None:

@@ -30,9 +30,9 @@ from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
+from clipdrift.machine.signals import Interrupted, interruptions
 from clipdrift.records import StudyFolder
 from clipdrift.records.plan_claim import same_plan
-from clipdrift.signals import Interrupted, interruptions
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.audit import audit, copies_rows
 
@@ -91,9 +91,9 @@ def check(
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
     from clipdrift.cli.checked import found_of, lines_of
     from clipdrift.data.cache import default_cache_dir
-    from clipdrift.devices import limit_threads
+    from clipdrift.machine.devices import limit_threads
     from clipdrift.materials import load_materials
-    from clipdrift.plan import require_fit
+    from clipdrift.study.plan import require_fit
 
     spec = load_spec(spec_file, settings or [])
     limit_threads()
@@ -124,9 +124,9 @@ def plan(
     The cost is that of all runs. More seeds, rates, methods or targets leave finished runs as they
     are; another transfer set is read by every run, so every run is measured anew.
     """
-    from clipdrift.conditions import plugins_of
-    from clipdrift.estimate import estimate
+    from clipdrift.run.conditions import plugins_of
     from clipdrift.spec import expand
+    from clipdrift.study.estimate import estimate
 
     spec = load_spec(spec_file, settings or [])
     runs = expand(spec, precision="float32")  # precision does not change which runs there are
@@ -202,7 +202,7 @@ def run(
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.study import run_study
+    from clipdrift.study.measure import run_study
 
     given = {
         "--workers": workers,
@@ -258,7 +258,7 @@ def _as_typed(settings: Sequence[str]) -> str:
 
 
 def _tell_crowded() -> None:
-    from clipdrift.devices import crowded
+    from clipdrift.machine.devices import crowded
 
     if busy := crowded():
         note(busy, err=True)
@@ -274,7 +274,7 @@ def _last_words(text: str) -> None:
 
 def status(folder: StudyDir, json_: Json = False) -> None:
     """Say which runs of a study are finished, under way with epoch and time left, or to do."""
-    from clipdrift.study import study_status, under_way
+    from clipdrift.study.status import study_status, under_way
 
     states = study_status(folder)
     if json_:

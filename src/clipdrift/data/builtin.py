@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift import plugins
-from clipdrift.data import digits, landcover, shapes, textures, world
+from clipdrift.data import digits
 from clipdrift.data.catalogue import catalogue, open_entry
+from clipdrift.data.drawn import landcover, shapes, textures, world
 from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault, brief, nearest

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clipdrift.data.decode import Square, to_square
 from clipdrift.data.fingerprints import Prints, fingerprint
 from clipdrift.data.parts import ImagePart, Loaded
-from clipdrift.devices import available_cores
+from clipdrift.machine.devices import available_cores
 
 _Image = tuple[NDArray[np.uint8], Prints]
 """Pixels and fingerprint of one."""

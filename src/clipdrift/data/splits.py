@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.in_turn import SETS, InTurn, draw_in_turn
+from clipdrift.data.drawn.in_turn import SETS, InTurn, draw_in_turn
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import Draw, ProbeSpec, SplitSpec
 

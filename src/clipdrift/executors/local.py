@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipdrift.devices import cpu_shares, every_device
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.executors import ATTEMPTS, Event, Program
 from clipdrift.executors.process import STOP_SECONDS, how_it_ended, no_progress, start
+from clipdrift.machine.devices import cpu_shares, every_device
 
 PATIENCE_SECONDS = 1.0
 """How often silent workers are looked at."""

@@ -15,8 +15,8 @@ from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.screening import Predictor
+from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records.correct import Correct
-from clipdrift.sealed import load_sealed, save_sealed
 from clipdrift.training.loop import in_batches
 
 PROBE_BATCH = 50

@@ -13,8 +13,8 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
-from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, SpecError
+from clipdrift.machine.devices import choose_device
 from clipdrift.materials import Materials, TargetMaterial, TransferMaterial, load_materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted

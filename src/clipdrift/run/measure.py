@@ -11,13 +11,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from clipdrift.conditions import copied_images, data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.data.catalogue import templates_of
 from clipdrift.early_warning.rule import StopRule
+from clipdrift.machine.provenance import peak_memory_bytes, provenance
 from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import starts
-from clipdrift.provenance import peak_memory_bytes, provenance
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
 from clipdrift.reading.pictures import save_attention_pictures
@@ -26,6 +25,7 @@ from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, Result
+from clipdrift.run.conditions import copied_images, data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.run.files import (
     clear_state,

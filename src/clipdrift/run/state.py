@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
+from clipdrift.machine.provenance import packages
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.provenance import packages
+from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records import EpochReading
 from clipdrift.run.files import STATE_FILE
-from clipdrift.sealed import load_sealed, save_sealed
 from clipdrift.training.state import TrainState
 
 CHECKPOINT_SECONDS = 30.0

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipdrift.conditions import plugins_of
 from clipdrift.data.cache import default_cache_dir
-from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError
+from clipdrift.machine.devices import choose_device, strict_float32
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import reload
 from clipdrift.methods.interpolate import starts
@@ -20,10 +19,10 @@ from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.run.conditions import plugins_of
 from clipdrift.run.files import file_hashes, require_own_files
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import interpolation_paths
-from clipdrift.worker import strict_float32
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 """Another batch size, thread count or device changes float32 sums; drift is a small difference of

@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.textures import Field, pixel_grid, turned, unit
-from clipdrift.data.world import checked_labels
+from clipdrift.data.drawn.textures import Field, pixel_grid, turned, unit
+from clipdrift.data.drawn.world import checked_labels
 
 _BLOCK = 256
 _Rng = np.random.Generator

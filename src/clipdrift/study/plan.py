@@ -8,13 +8,13 @@ from typing import Literal
 import torch
 
 from clipdrift.backbone import Backbone
-from clipdrift.conditions import plugins_of
 from clipdrift.errors import Fault, MethodError, PluginError
 from clipdrift.materials import Materials
 from clipdrift.methods.adapted import TEXT_FOLDER, build
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.plugged import require_probes
 from clipdrift.records import StudyFolder
+from clipdrift.run.conditions import plugins_of
 from clipdrift.spec import RunConfig, StudySpec, expand
 
 

@@ -80,10 +80,10 @@ def packages() -> dict[str, str]:
 @lru_cache(maxsize=1)
 def _commit() -> dict[str, Any]:
     """Commit and dirty flag of the checkout this package runs from; nulls when installed."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     head = _git(package, "rev-parse", "HEAD")
     # A checkout of something else that merely holds this environment does not count.
-    if head is None or _git(package, "ls-files", "--error-unmatch", Path(__file__).name) is None:
+    if head is None or _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return {"commit": None, "dirty": None}
     changed = _git(package, "status", "--porcelain", "--untracked-files=no", "--", ".")
     return {"commit": head, "dirty": bool(changed)}

@@ -11,13 +11,12 @@ import torch
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
-from clipdrift.devices import choose_device, cpu_shares
 from clipdrift.errors import ClipdriftError
+from clipdrift.machine.devices import choose_device, cpu_shares
+from clipdrift.machine.provenance import supports_bfloat16
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
-from clipdrift.plan import require_fit
-from clipdrift.provenance import supports_bfloat16
 from clipdrift.reading.baseline import probe, score
 from clipdrift.reading.post_hoc import ENDS
 from clipdrift.reading.screening import Predictor
@@ -25,6 +24,7 @@ from clipdrift.spec import RunConfig, StudySpec, expand
 from clipdrift.spec.methods import LpFtSpec
 from clipdrift.spec.parts import interpolation_paths
 from clipdrift.step.frozen_prefix import frozen_blocks
+from clipdrift.study.plan import require_fit
 from clipdrift.training.loop import train
 
 TRIAL_STEPS = 3

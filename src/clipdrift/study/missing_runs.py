@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from clipdrift.early_warning.rule import StopRule, settled
 from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.executors import Event, Executor, Program
-from clipdrift.plan import PlannedRun
-from clipdrift.provenance import provenance
+from clipdrift.machine.provenance import provenance
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.claims import held
 from clipdrift.spec import StudySpec
+from clipdrift.study.plan import PlannedRun
 
 OnEvent = Callable[[Event], None]
 

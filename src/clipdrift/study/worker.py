@@ -1,4 +1,4 @@
-"""A worker process: `python -m clipdrift.worker DIR` reads run ids and measures those runs.
+"""A worker process: `python -m clipdrift.study.worker DIR` reads run ids and measures those runs.
 
 It finds all else in the study folder, so that the same program serves a local process, a job of a
 cluster's scheduler, or a shell. Answers are JSON lines, as `executors` describes.
@@ -23,8 +23,9 @@ from typing import Any, TextIO
 
 from clipdrift.early_warning.rule import StopRule, read_rule, settled
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
+from clipdrift.machine.devices import strict_float32
+from clipdrift.machine.signals import StopRequest
 from clipdrift.materials import Materials, load_materials
-from clipdrift.plan import PlannedRun, plan_runs
 from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.screening import Predictor, worth_screening
@@ -34,7 +35,7 @@ from clipdrift.run.epochs import EpochEvent
 from clipdrift.run.measure import Run
 from clipdrift.run.progress import ProgressFile
 from clipdrift.run.state import CHECKPOINT_SECONDS
-from clipdrift.signals import StopRequest
+from clipdrift.study.plan import PlannedRun, plan_runs
 from clipdrift.training.loop import Stopped
 
 Say = Callable[[dict[str, Any]], None]
@@ -226,14 +227,6 @@ def main() -> None:
     except ClipdriftError as error:
         raise SystemExit(" ".join(str(error).split())) from None
     serve(worker, sys.stdin, answers, stop)
-
-
-def strict_float32() -> None:
-    """No TF32: it shifts drift readings by as much as fine-tuning does."""
-    import torch
-
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
 
 
 if __name__ == "__main__":

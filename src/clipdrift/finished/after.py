@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
-from clipdrift.devices import choose_device
 from clipdrift.errors import Fault, RecordError, SpecError
-from clipdrift.evaluate import finished_run, require_same_content
+from clipdrift.finished.evaluate import finished_run, require_same_content
+from clipdrift.machine.devices import choose_device, strict_float32
+from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, reload
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
-from clipdrift.provenance import provenance
 from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
@@ -29,7 +29,6 @@ from clipdrift.records.after import AfterReading, Kind, after_path, read_after
 from clipdrift.records.claims import claim
 from clipdrift.records.schema import Result
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
-from clipdrift.worker import strict_float32
 
 Say = Callable[[str], None]
 Cell = list[RunRecord]

@@ -25,14 +25,14 @@ from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPL
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
-from clipdrift.evaluate import finished_run
+from clipdrift.finished.evaluate import finished_run
+from clipdrift.finished.model_card import card
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
 from clipdrift.methods.merged import merged
 from clipdrift.methods.peft_folder import CONFIG, WEIGHTS
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
-from clipdrift.model_card import card
 from clipdrift.records import RunRecord, atomic_write
 from clipdrift.records.writing import writing_to
 from clipdrift.run.files import CLASSES_FILE

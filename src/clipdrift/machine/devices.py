@@ -117,6 +117,14 @@ def limit_threads() -> None:
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
 
 
+def strict_float32() -> None:
+    """No TF32: it shifts drift readings by as much as fine-tuning does."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def crowded() -> str | None:
     """What to say of a machine that has more to do than cores; None if it has not."""
     try:
@@ -152,4 +160,5 @@ __all__ = [
     "every_device",
     "free_memory_bytes",
     "limit_threads",
+    "strict_float32",
 ]

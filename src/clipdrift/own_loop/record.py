@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
-from clipdrift.provenance import provenance
+from clipdrift.machine.provenance import provenance
 from clipdrift.reading.gauge import Gauge, ModelReading
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import OUTSIDE, safe_name

@@ -1,4 +1,4 @@
-"""A whole study: plan it, measure what is missing, say where it stands.
+"""A whole study: plan it, and measure what is missing.
 
 Running it again resumes: runs with a valid record under the same identity are kept, everything
 else is measured. A changed study, backbone or dataset has other identities and reuses nothing.
@@ -7,13 +7,11 @@ else is measured. A changed study, backbone or dataset has other identities and 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
-from clipdrift.devices import choose_device
 from clipdrift.early_warning.rule import (
     StopRule,
     backbone_faults,
@@ -22,20 +20,19 @@ from clipdrift.early_warning.rule import (
     settled,
     write_rule,
 )
-from clipdrift.errors import Fault, SpecError, StudyFolderError
+from clipdrift.errors import Fault, SpecError
 from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
+from clipdrift.machine.devices import choose_device
+from clipdrift.machine.provenance import supports_bfloat16
 from clipdrift.materials import load_materials
-from clipdrift.missing_runs import MissingRuns, OnEvent
-from clipdrift.plan import PlannedRun, plan_runs, require_fit, settle_precision
-from clipdrift.provenance import supports_bfloat16
 from clipdrift.records import StudyFolder
-from clipdrift.records.claims import in_use
 from clipdrift.records.plan_claim import plan_in_use
-from clipdrift.run.files import STATE_FILE, clear_state
-from clipdrift.run.progress import Progress, read_progress
+from clipdrift.run.files import clear_state
 from clipdrift.spec import StudySpec
-from clipdrift.trackers import Tracking
+from clipdrift.study.missing_runs import MissingRuns, OnEvent
+from clipdrift.study.plan import PlannedRun, plan_runs, require_fit, settle_precision
+from clipdrift.study.trackers import Tracking
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def run_study(
 def worker_program(folder: StudyFolder, cache: Path) -> Program:
     """What an executor starts for the runs of a study; both paths are absolute."""
     return Program(
-        (sys.executable, "-m", "clipdrift.worker", str(folder.path), "--cache", str(cache)),
+        (sys.executable, "-m", "clipdrift.study.worker", str(folder.path), "--cache", str(cache)),
         folder.path / "logs",
     )
 
@@ -202,45 +199,3 @@ def _pending(
         else:
             clear_state(folder.run_path(run.run_id))
     return pending
-
-
-def study_status(path: Path | str) -> dict[str, str]:
-    """Run id -> its state, for every planned run.
-
-    Those with a record are "finished", "diverged", "stopped" or "failed"; of the others, "running"
-    is one that a worker is at, "interrupted" one that goes on from its saved state, and the rest
-    are "to do".
-
-    Raises:
-        StudyFolderError: if there is no study in the folder.
-    """
-    folder = StudyFolder(Path(path))
-    planned = folder.planned()
-    if planned is None:
-        raise StudyFolderError(
-            Fault(str(path), "a study folder with a plan", "none", "Run a study with --out there")
-        )
-    found = {run_id: folder.recorded(run_id, identity) for run_id, identity in planned.items()}
-    return {
-        run_id: _without_record(folder, run_id)
-        if record is None or (record.status == "failed" and in_use(folder.claim_path(run_id)))
-        else record.status
-        for run_id, record in found.items()
-    }
-
-
-def _without_record(folder: StudyFolder, run_id: str) -> str:
-    if in_use(folder.claim_path(run_id)):
-        return "running"
-    return "interrupted" if (folder.run_path(run_id) / STATE_FILE).exists() else "to do"
-
-
-def under_way(path: Path | str, states: Mapping[str, str]) -> dict[str, Progress]:
-    """How far the runs are that are running or interrupted, as `study_status` says.
-
-    Workers write it down after an epoch, every few seconds at most.
-    """
-    folder = StudyFolder(Path(path))
-    ids = [run_id for run_id, state in states.items() if state in ("running", "interrupted")]
-    read = {run_id: read_progress(folder.run_path(run_id)) for run_id in ids}
-    return {run_id: progress for run_id, progress in read.items() if progress is not None}

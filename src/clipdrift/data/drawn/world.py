@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.shapes import SHAPES
-from clipdrift.data.textures import TEXTURES, Field, pixel_grid, turned
+from clipdrift.data.drawn.shapes import SHAPES
+from clipdrift.data.drawn.textures import TEXTURES, Field, pixel_grid, turned
 from clipdrift.errors import DataError, Fault
 
 COLOURS: dict[str, tuple[float, float, float]] = {

@@ -1,0 +1,54 @@
+"""Where a study stands: what each planned run is at, and how far. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from clipdrift.errors import Fault, StudyFolderError
+from clipdrift.records import StudyFolder
+from clipdrift.records.claims import in_use
+from clipdrift.run.files import STATE_FILE
+from clipdrift.run.progress import Progress, read_progress
+
+
+def study_status(path: Path | str) -> dict[str, str]:
+    """Run id -> its state, for every planned run.
+
+    Those with a record are "finished", "diverged", "stopped" or "failed"; of the others, "running"
+    is one that a worker is at, "interrupted" one that goes on from its saved state, and the rest
+    are "to do".
+
+    Raises:
+        StudyFolderError: if there is no study in the folder.
+    """
+    folder = StudyFolder(Path(path))
+    planned = folder.planned()
+    if planned is None:
+        raise StudyFolderError(
+            Fault(str(path), "a study folder with a plan", "none", "Run a study with --out there")
+        )
+    found = {run_id: folder.recorded(run_id, identity) for run_id, identity in planned.items()}
+    return {
+        run_id: _without_record(folder, run_id)
+        if record is None or (record.status == "failed" and in_use(folder.claim_path(run_id)))
+        else record.status
+        for run_id, record in found.items()
+    }
+
+
+def _without_record(folder: StudyFolder, run_id: str) -> str:
+    if in_use(folder.claim_path(run_id)):
+        return "running"
+    return "interrupted" if (folder.run_path(run_id) / STATE_FILE).exists() else "to do"
+
+
+def under_way(path: Path | str, states: Mapping[str, str]) -> dict[str, Progress]:
+    """How far the runs are that are running or interrupted, as `study_status` says.
+
+    Workers write it down after an epoch, every few seconds at most.
+    """
+    folder = StudyFolder(Path(path))
+    ids = [run_id for run_id, state in states.items() if state in ("running", "interrupted")]
+    read = {run_id: read_progress(folder.run_path(run_id)) for run_id in ids}
+    return {run_id: progress for run_id, progress in read.items() if progress is not None}
