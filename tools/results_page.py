@@ -26,7 +26,7 @@ from clipdrift.analysis.summary import to_csv, write_analysis
 from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
 from clipdrift.report.answer import answers
-from clipdrift.report.study import Study, read_study
+from clipdrift.report.source import Study, read_study
 
 KEPT = ("study.yaml", "plan.json", "runs/*/record.json", "after/**/*.json")
 ARCHIVE = "records.tar.xz"

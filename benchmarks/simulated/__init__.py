@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.statistics.influence import Images
 
 Floats = NDArray[np.float64]
 METHODS, RATES = ("bitfit", "full_ft", "lora"), (1e-6, 5e-6, 1e-5, 5e-5)

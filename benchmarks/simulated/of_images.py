@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from clipdrift.analysis import (
-    cells,
+from clipdrift.analysis.questions import cell_metrics as cells
+from clipdrift.analysis.questions import (
     choice,
     equivalence,
     matched_views,
@@ -19,8 +19,8 @@ from clipdrift.analysis import (
     paired,
     ranking,
 )
-from clipdrift.analysis.crossed import SEEDS, SEEDS_AND_IMAGES
-from clipdrift.analysis.fit import UNDERFIT_FRACTION
+from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from simulated import ALIKE, APART, KEPT, RATES, TEST, USUAL, VAL, Kind, Photographs, photographs
 from simulated.shares import Line, Table, by_drawn, inside, told_wrongly
 from simulated.truths import Truth

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis import dose, mediation, predictors
-from clipdrift.analysis.crossed import SEEDS
-from clipdrift.analysis.forecast import LEVEL, hold_out, validation
-from clipdrift.analysis.forecast_data import Cell, Lessons
-from clipdrift.analysis.forecast_fit import fit
-from clipdrift.analysis.tolerance import Theirs, tolerance
+from clipdrift.analysis.questions import dose, mediation, predictors
+from clipdrift.analysis.questions.forecast_trial import LEVEL, hold_out, validation
+from clipdrift.analysis.questions.lessons import Cell, Lessons
+from clipdrift.analysis.statistics.crossed import SEEDS
+from clipdrift.analysis.statistics.forecast_fit import fit
+from clipdrift.analysis.statistics.tolerance import Theirs, tolerance
 from clipdrift.records.transfer import wilson_low
 from simulated import CKA, ENTROPY, KEPT, readings
 from simulated.shares import Line, Table, inside

@@ -16,8 +16,8 @@ from tiny_study import tiny
 from transformers import CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
-from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.questions.budget import Budget
 from clipdrift.cli.app import app
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.finished.after import Asked, read_after_training

@@ -13,8 +13,8 @@ from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import CLIPModel
 
-from clipdrift.analysis.budget import budget
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.questions.budget import budget
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import MethodError
 from clipdrift.finished.evaluate import evaluate_run

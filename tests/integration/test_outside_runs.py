@@ -16,7 +16,7 @@ from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.finished.export import export_merged
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import write_report
-from clipdrift.report.audit import audit_report
+from clipdrift.report.recomputed import audit_report
 
 SPEC = tiny(
     methods=[{"name": "full_ft", "kind": "full_ft"}, {"name": "lora", "kind": "lora"}],

@@ -21,7 +21,7 @@ from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import StudyFolder, atomic_write, read_record
 from clipdrift.report import audit_report, write_report
-from clipdrift.report.reading import read_page
+from clipdrift.report.page_reader import read_page
 from clipdrift.spec import dump_spec
 from clipdrift.study.measure import run_study
 from clipdrift.study.status import study_status

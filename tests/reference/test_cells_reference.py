@@ -9,11 +9,13 @@ from run_frames import RATES, made_up_runs, shuffled
 from scipy import stats
 from synthetic_records import synthetic_records, with_images
 
-from clipdrift.analysis import cells, dose, frontier, grid, operating
-from clipdrift.analysis.crossed import binomial
 from clipdrift.analysis.frame import metric_columns, runs_frame
-from clipdrift.analysis.influence import Images
-from clipdrift.analysis.intervals import of_share, t_ci
+from clipdrift.analysis.questions import cell_metrics as cells
+from clipdrift.analysis.questions import dose, frontier, operating
+from clipdrift.analysis.questions import grid_adequacy as grid
+from clipdrift.analysis.statistics.crossed import binomial
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.intervals import of_share, t_ci
 
 RETENTION = "transfer.cifar100.retention_pct"
 CELL = ["target", "method", "learning_rate"]

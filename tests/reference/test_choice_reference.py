@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis import choice
-from clipdrift.analysis.budget import Budget
 from clipdrift.analysis.frame import at_chance, runs_frame
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.questions import choice
+from clipdrift.analysis.questions.budget import Budget
+from clipdrift.analysis.statistics.influence import Images
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import Result

@@ -12,9 +12,9 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis.crossed import RIGHT_AND_WRONG, WON_AND_LOST, binomial, crossed
-from clipdrift.analysis.influence import Images
-from clipdrift.analysis.intervals import t_ci
+from clipdrift.analysis.statistics.crossed import RIGHT_AND_WRONG, WON_AND_LOST, binomial, crossed
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.intervals import t_ci
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import Result

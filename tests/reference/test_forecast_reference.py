@@ -15,8 +15,8 @@ from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis import early_warning
-from clipdrift.analysis.forecast import (
+from clipdrift.analysis.questions import early_warning
+from clipdrift.analysis.questions.forecast_trial import (
     check_asked,
     forecast,
     hold_out,
@@ -25,8 +25,8 @@ from clipdrift.analysis.forecast import (
     stopping,
     validation,
 )
-from clipdrift.analysis.forecast_data import Cell, Lessons, lessons
-from clipdrift.analysis.forecast_fit import fit
+from clipdrift.analysis.questions.lessons import Cell, Lessons, lessons
+from clipdrift.analysis.statistics.forecast_fit import fit
 from clipdrift.early_warning.forecast import KEPT, SIGNALS, read_forecast, weighted_quantile
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder, atomic_write

@@ -12,10 +12,10 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 from synthetic_records import synthetic_records, with_images
 
-from clipdrift.analysis import matched_views
-from clipdrift.analysis.curves import Curve, knot_blocks, sensitivity
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.questions import matched_views
+from clipdrift.analysis.statistics.curves import Curve, knot_blocks, sensitivity
+from clipdrift.analysis.statistics.influence import Images
 
 OUTCOME = "transfer.cifar100.retention_pct"
 SHAPES = "transfer.shapes100.retention_pct"

@@ -10,7 +10,7 @@ import pytest
 import statsmodels.formula.api as smf
 from run_frames import made_up_runs, shuffled, t_by_leaving_out, without_each_seed
 
-from clipdrift.analysis import mediation
+from clipdrift.analysis.questions import mediation
 
 OUTCOME = "transfer.cifar100.retention_pct"
 MEDIATOR = "drift.cls_entropy_pct"

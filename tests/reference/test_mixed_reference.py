@@ -10,7 +10,7 @@ from run_frames import SEEDS, made_up_runs, shuffled
 from scipy import stats
 from scipy.linalg import fractional_matrix_power
 
-from clipdrift.analysis import mixed
+from clipdrift.analysis.questions import mixed
 
 RETENTION = "transfer.cifar100.retention_pct"
 INTERACTION = "method[lora]:log10_lr"

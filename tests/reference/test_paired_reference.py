@@ -18,12 +18,12 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 from synthetic_records import synthetic_records, with_images
 
-from clipdrift.analysis import equivalence, paired
-from clipdrift.analysis.differences import whole_grid
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.influence import Images
-from clipdrift.analysis.pairs import matched_pairs
-from clipdrift.analysis.wilcoxon import MAX_EXACT, signed_rank
+from clipdrift.analysis.questions import equivalence, paired
+from clipdrift.analysis.statistics.differences import whole_grid
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.pairs import matched_pairs
+from clipdrift.analysis.statistics.wilcoxon import MAX_EXACT, signed_rank
 from clipdrift.records import RunRecord
 
 RETENTION = "transfer.cifar100.retention_pct"

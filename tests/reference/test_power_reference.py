@@ -10,7 +10,7 @@ from run_frames import RATES, made_up_runs, shuffled
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from clipdrift.analysis import power
+from clipdrift.analysis.questions import power
 
 OUTCOME = "transfer.cifar100.retention_pct"
 

@@ -10,7 +10,7 @@ import pytest
 from run_frames import made_up_runs, shuffled, t_by_leaving_out, without_each_seed
 from scipy import stats
 
-from clipdrift.analysis import predictors
+from clipdrift.analysis.questions import predictors
 
 OUTCOME = "transfer.cifar100.retention_pct"
 CKA_FORMS = ("drift.cka_mean", "|drift.cka_mean|")

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from small_records import record
 
-from clipdrift.analysis import probe_sensitivity
-from clipdrift.analysis.probe_sensitivity import dealt_by_class, in_turn, read_tables
+from clipdrift.analysis.questions import probe_sensitivity
+from clipdrift.analysis.questions.probe_sensitivity import dealt_by_class, in_turn, read_tables
 from clipdrift.records import StudyFolder
 
 

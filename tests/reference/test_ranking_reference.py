@@ -13,9 +13,9 @@ from scipy.interpolate import PchipInterpolator
 from scipy.optimize import isotonic_regression
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis import ranking
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.questions import ranking
+from clipdrift.analysis.statistics.influence import Images
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from clipdrift.analysis.intervals import delete_one, jackknife, t_ci, t_test
-from clipdrift.analysis.ranks import centred_ranks, spearman, within_seeds
+from clipdrift.analysis.statistics.intervals import delete_one, jackknife, t_ci, t_test
+from clipdrift.analysis.statistics.ranks import centred_ranks, spearman, within_seeds
 
 
 def samples(seed: int, n: int = 23, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

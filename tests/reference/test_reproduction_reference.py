@@ -10,8 +10,8 @@ import pytest
 from run_frames import RATES, SEEDS, shuffled
 from scipy import stats
 
-from clipdrift.analysis import reproduction
-from clipdrift.analysis.tolerance import Theirs, tolerance
+from clipdrift.analysis.questions import reproduction
+from clipdrift.analysis.statistics.tolerance import Theirs, tolerance
 
 # Typed from the table of the paper, in per cent: accuracy, entropy change, CIFAR-100.
 EUROSAT_FULL_FT = ([98.82, 99.11, 99.13, 98.79], [1.83, 0.41, -0.12, -3.99])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from run_frames import made_up_runs, shuffled
 
-from clipdrift.analysis import selection
+from clipdrift.analysis.questions import selection
 
 OUTCOME = "transfer.c.retention_pct"
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipdrift.analysis.pairs import compared_with
+from clipdrift.analysis.statistics.pairs import compared_with
 from clipdrift.analysis.summary import analyze, row_keys, schema, to_csv, to_json, write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write

@@ -12,14 +12,14 @@ import pytest
 from report_study import study_folder
 from synthetic_records import synthetic_records
 
-from clipdrift.analysis.budget import DEFAULT, Budget, budget
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.questions.budget import DEFAULT, Budget, budget
 from clipdrift.analysis.summary import schema
 from clipdrift.cli.choice_tables import answer
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder
 from clipdrift.report import audit_report, write_report
-from clipdrift.report.reading import read_page
+from clipdrift.report.page_reader import read_page
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 from small_models import METHODS, adapted, perturb
 from small_study import study
 
-from clipdrift.analysis.extras import corrupted, corruptions
+from clipdrift.analysis.statistics.extras import corrupted, corruptions
 from clipdrift.data.drawn.landcover import render_land_cover
 from clipdrift.errors import ClipdriftError, SpecError
 from clipdrift.materials import Materials, load_materials

@@ -31,7 +31,7 @@ from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordEr
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.import_table import LARGEST, Cell, _parse
 from clipdrift.report.attention import attention_images
-from clipdrift.report.study import read_study
+from clipdrift.report.source import read_study
 from clipdrift.spec.datasets import DatasetSpec
 from clipdrift.spec.parts import BackboneSpec
 

@@ -12,7 +12,7 @@ import torch
 from small_models import adapted, land_cover, mini_clip, perturb
 from small_study import study
 
-from clipdrift.analysis import extras
+from clipdrift.analysis.statistics import extras
 from clipdrift.data.corruptions import SEVERITIES, corrupt
 from clipdrift.errors import SpecError
 from clipdrift.materials import TargetMaterial, load_materials

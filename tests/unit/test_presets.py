@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clipdrift.analysis.reproduction import published
+from clipdrift.analysis.questions.reproduction import published
 from clipdrift.data.catalogue import catalogue
 from clipdrift.run.conditions import leaks
 from clipdrift.spec import RunConfig, StudySpec, expand, load_spec

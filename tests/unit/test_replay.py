@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipdrift.analysis import probe_sensitivity
+from clipdrift.analysis.questions import probe_sensitivity
+from clipdrift.analysis.questions.reproduction import published
 from clipdrift.analysis.replay import replay
-from clipdrift.analysis.reproduction import published
 from clipdrift.errors import RecordError, SpecError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.imported import import_csv

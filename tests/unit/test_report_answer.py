@@ -22,9 +22,9 @@ from clipdrift.records.transfer import TransferReading
 from clipdrift.report import write_report
 from clipdrift.report.answer import Answer, answers
 from clipdrift.report.metrics import NBSP
+from clipdrift.report.page_reader import read_page
 from clipdrift.report.printed import Sentence
-from clipdrift.report.reading import read_page
-from clipdrift.report.study import read_study
+from clipdrift.report.source import read_study
 from clipdrift.report.untouched import untouched_table
 
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)

@@ -14,7 +14,7 @@ from synthetic_records import synthetic_records
 from clipdrift.errors import RecordError
 from clipdrift.records import StudyFolder, atomic_write, read_record
 from clipdrift.report import audit_report, write_report
-from clipdrift.report.reading import read_page
+from clipdrift.report.page_reader import read_page
 
 
 @pytest.fixture(scope="module")

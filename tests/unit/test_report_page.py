@@ -22,8 +22,8 @@ from clipdrift.report import audit_report, write_report
 from clipdrift.report.figures.history import history_charts
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.page import render, script_json
-from clipdrift.report.reading import NUMBER_HERE, Page, read_page
-from clipdrift.report.study import read_study
+from clipdrift.report.page_reader import NUMBER_HERE, Page, read_page
+from clipdrift.report.source import read_study
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f"{SCRIPT}\"'&"

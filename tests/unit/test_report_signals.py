@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from clipdrift.analysis.signals import signal_columns
+from clipdrift.analysis.statistics.columns import signal_columns
 from clipdrift.report.figures.predictors import once
 
 

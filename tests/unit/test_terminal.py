@@ -19,8 +19,8 @@ from small_study import TEXT, study
 from synthetic_records import synthetic_records
 
 import clipdrift.cli
-from clipdrift.analysis.budget import budget
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.questions.budget import budget
 from clipdrift.checkpoint.checks import Finding
 from clipdrift.cli import main
 from clipdrift.cli.checkpoint_tables import findings_table

@@ -11,7 +11,7 @@ import pytest
 from small_records import record, write_body
 from small_study import study
 
-from clipdrift.analysis.probe_sensitivity import FILE_NAME, read_tables
+from clipdrift.analysis.questions.probe_sensitivity import FILE_NAME, read_tables
 from clipdrift.errors import RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.ranges import beyond

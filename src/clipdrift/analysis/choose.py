@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from clipdrift.analysis import choice
-from clipdrift.analysis.budget import Budget
-from clipdrift.analysis.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.frame import at_chance, runs_frame, usable_records
-from clipdrift.analysis.influence import Images
+from clipdrift.analysis.questions import choice
+from clipdrift.analysis.questions.budget import Budget
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
+from clipdrift.analysis.statistics.influence import Images
 from clipdrift.errors import Fault, RecordError, SpecError, nearest
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings

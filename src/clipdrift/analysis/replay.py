@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from clipdrift.analysis import probe_sensitivity, reproduction
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.supporting import with_supporting
+from clipdrift.analysis.questions import probe_sensitivity, reproduction
+from clipdrift.analysis.questions.supporting import with_supporting
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import StudyFolder
 

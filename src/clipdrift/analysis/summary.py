@@ -13,16 +13,16 @@ from typing import Any
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from clipdrift.analysis import (
-    after,
+from clipdrift.analysis.choose import unfinished_cells
+from clipdrift.analysis.frame import at_chance, runs_frame
+from clipdrift.analysis.questions import after_training as after
+from clipdrift.analysis.questions import (
     caveats,
-    cells,
     choice,
     dose,
     early_warning,
     equivalence,
     frontier,
-    grid,
     matched_views,
     mediation,
     mixed,
@@ -35,14 +35,14 @@ from clipdrift.analysis import (
     reproduction,
     selection,
 )
-from clipdrift.analysis.choose import unfinished_cells
-from clipdrift.analysis.families import QUESTIONS
-from clipdrift.analysis.fit import UNDERFIT_FRACTION
-from clipdrift.analysis.frame import at_chance, runs_frame
-from clipdrift.analysis.influence import Images
-from clipdrift.analysis.pairs import compared_with, without_conflicts
-from clipdrift.analysis.signals import matched_runs
-from clipdrift.analysis.supporting import with_supporting
+from clipdrift.analysis.questions import cell_metrics as cells
+from clipdrift.analysis.questions import grid_adequacy as grid
+from clipdrift.analysis.questions.families import QUESTIONS
+from clipdrift.analysis.questions.supporting import with_supporting
+from clipdrift.analysis.statistics.columns import matched_runs
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.pairs import compared_with, without_conflicts
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings

@@ -9,8 +9,8 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.text import Text
 
-from clipdrift.analysis.candidates import name_of
-from clipdrift.analysis.fit import REMARKS
+from clipdrift.analysis.questions.candidates import name_of
+from clipdrift.analysis.statistics.fit import REMARKS
 from clipdrift.cli.tables import FIT_KEY, FIT_SIGNS
 from clipdrift.cli.terminal import Sheet, line
 

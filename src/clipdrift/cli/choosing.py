@@ -48,8 +48,8 @@ def choose(
     without any floor: most retention within 1 point of the best accuracy. Every target gets an
     answer of its own. That no candidate meets the budget is an answer too, with exit code 0.
     """
-    from clipdrift.analysis.budget import budget
     from clipdrift.analysis.choose import choose as choose_in
+    from clipdrift.analysis.questions.budget import budget
     from clipdrift.cli.choice_tables import choice_text
 
     asked = budget(
@@ -95,9 +95,9 @@ def forecast(
     and the same method at its next lower rate. Of other methods and backbones than those it has
     learned from it gives no interval.
     """
-    from clipdrift.analysis.forecast import LIMITS, check_asked
-    from clipdrift.analysis.forecast import forecast as forecast_from
-    from clipdrift.analysis.forecast_data import lessons
+    from clipdrift.analysis.questions.forecast_trial import LIMITS, check_asked
+    from clipdrift.analysis.questions.forecast_trial import forecast as forecast_from
+    from clipdrift.analysis.questions.lessons import lessons
     from clipdrift.cli.forecast_tables import forecast_text
 
     limits = stop_below or list(LIMITS)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.text import Text
 
-from clipdrift.analysis.early_warning import verdict
+from clipdrift.analysis.questions.early_warning import verdict
 from clipdrift.cli.terminal import Sheet, line
 
 Row = Mapping[str, Any]

@@ -105,7 +105,7 @@ def _verdict(row: Row) -> str:
 
 def verdict_line(rows: Sequence[Row]) -> str:
     """How many of the figures are within tolerance, outside, not told apart, not read here."""
-    from clipdrift.analysis.tolerance import LEVEL
+    from clipdrift.analysis.statistics.tolerance import LEVEL
 
     judged = [row["within"] for row in rows if row["within"] is not None]
     read = sum(row["diff"] is not None for row in rows)

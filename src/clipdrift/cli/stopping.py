@@ -82,8 +82,8 @@ def _forecast(sources: Sequence[Path], spec: StudySpec, folder: StudyFolder) -> 
 
 
 def _learned(folders: Sequence[StudyFolder], spec: StudySpec) -> tuple[Saved, str]:
-    from clipdrift.analysis.forecast import fitted
-    from clipdrift.analysis.forecast_data import lessons
+    from clipdrift.analysis.questions.forecast_trial import fitted
+    from clipdrift.analysis.questions.lessons import lessons
 
     try:
         data, _ = lessons(folders, after_epoch=1, transfers=[t.name for t in spec.transfers])

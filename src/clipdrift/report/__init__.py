@@ -4,8 +4,8 @@
 differs, `dose_response_figure` draws one figure in a notebook.
 """
 
-from clipdrift.report.audit import Difference, audit_report
 from clipdrift.report.figures.dose import dose_response_figure
+from clipdrift.report.recomputed import Difference, audit_report
 from clipdrift.report.write import write_report
 
 __all__ = ["Difference", "audit_report", "dose_response_figure", "write_report"]

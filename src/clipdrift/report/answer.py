@@ -12,7 +12,7 @@ from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
 from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row, of_runs
-from clipdrift.report.study import Place, Row, Study, mark_of
+from clipdrift.report.source import Place, Row, Study, mark_of
 from clipdrift.report.tables import (
     Column,
     Table,

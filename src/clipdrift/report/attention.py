@@ -12,7 +12,7 @@ from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
 from clipdrift.records.writing import ours
 from clipdrift.report.metrics import rate_text
-from clipdrift.report.study import Study
+from clipdrift.report.source import Study
 
 MAX_IMAGES = 12
 MAX_BYTES = 150_000

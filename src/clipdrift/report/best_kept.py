@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from clipdrift.analysis.fit import FITS
+from clipdrift.analysis.statistics.fit import FITS
 from clipdrift.report.compared import EQUAL_ACCURACY, at_equal_accuracy, fit_by_rate, of_dataset
 from clipdrift.report.metrics import NBSP
 from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.source import Place, Row, Study
 
 LESS, OPEN, MORE, UNKNOWN = "less", "open", "more", "unknown"
 

@@ -15,7 +15,7 @@ from clipdrift.report.figures.plane import plane_chart
 from clipdrift.report.figures.predictors import predictor_chart
 from clipdrift.report.figures.robustness import robustness_charts
 from clipdrift.report.metrics import metric
-from clipdrift.report.study import Place, Study
+from clipdrift.report.source import Place, Study
 
 MAX_DOSE_TRANSFERS = 6
 Charts = dict[str, Any]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clipdrift.analysis.fit import DAMAGED, FITS, UNDERFITS
+from clipdrift.analysis.statistics.fit import DAMAGED, FITS, UNDERFITS
 from clipdrift.report.metrics import NBSP, rate_text
 from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.source import Place, Row, Study
 
 Pair = tuple[str, str]
 EQUAL_ACCURACY = "equal_val_accuracy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clipdrift.report.metrics import UNDEFINED, rate_text
-from clipdrift.report.study import Row, Study
+from clipdrift.report.source import Row, Study
 from clipdrift.report.tables import (
     Shown,
     Table,

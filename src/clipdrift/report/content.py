@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from clipdrift.analysis.extras import corruptions
+from clipdrift.analysis.statistics.extras import corruptions
 from clipdrift.report import comparison_tables as comparison
 from clipdrift.report import design_tables as design
-from clipdrift.report import early_warning as warning
+from clipdrift.report import forewarning as warning
 from clipdrift.report import predictor_tables as predictor
-from clipdrift.report.after import after_table
 from clipdrift.report.answer import answers
 from clipdrift.report.attention import attention_images
 from clipdrift.report.charts import Charts
-from clipdrift.report.choice import choice_table, choices
+from clipdrift.report.chosen import choice_table, choices
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
+from clipdrift.report.made_after import after_table
 from clipdrift.report.notices import notices
-from clipdrift.report.printed import DERIVED, Printed, Sentence
-from clipdrift.report.provenance import (
+from clipdrift.report.origins import (
     conditions_table,
     design_table,
     matchedness_table,
     runs_table,
 )
-from clipdrift.report.ranking import agreement_table, ranking_table
-from clipdrift.report.study import Study
+from clipdrift.report.printed import DERIVED, Printed, Sentence
+from clipdrift.report.ranking_tables import agreement_table, ranking_table
+from clipdrift.report.source import Study
 from clipdrift.report.tables import Table, cell_table
 from clipdrift.report.untouched import untouched_table
 

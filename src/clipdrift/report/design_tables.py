@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from clipdrift.report.comparison_tables import AT, LR, METRIC, PAIR, main_metrics
 from clipdrift.report.metrics import UNDEFINED, metric, rate_text
-from clipdrift.report.study import Row, Study
+from clipdrift.report.source import Row, Study
 from clipdrift.report.tables import (
     Shown,
     Table,

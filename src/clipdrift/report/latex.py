@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clipdrift.analysis.fit import DAMAGED, UNDERFITS
+from clipdrift.analysis.statistics.fit import DAMAGED, UNDERFITS
 from clipdrift.report.answer import headline_table
 from clipdrift.report.comparison_tables import paired_table
 from clipdrift.report.design_tables import grid_table
 from clipdrift.report.metrics import NBSP
 from clipdrift.report.predictor_tables import predictor_table
-from clipdrift.report.study import Study
+from clipdrift.report.source import Study
 from clipdrift.report.tables import Column, Table, cell_table, word
 
 SPECIALS = {

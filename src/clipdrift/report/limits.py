@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clipdrift.analysis.crossed import SEEDS
+from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.report.metrics import NBSP, fixed, metric, rate_text
 from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.source import Place, Row, Study
 
 POINT = 0.01
 """One percentage point of accuracy."""

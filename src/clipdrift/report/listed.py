@@ -13,7 +13,7 @@ from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import part_of
-from clipdrift.report.study import Study
+from clipdrift.report.source import Study
 
 MAX_VALUES = 150_000
 Wide = Any

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
-from clipdrift.analysis.extras import PATHS, corrupted, interpolated
-from clipdrift.analysis.signals import is_size
+from clipdrift.analysis.statistics.columns import is_size
+from clipdrift.analysis.statistics.extras import PATHS, corrupted, interpolated
 
 EPOCH1 = "epoch1."
 UNDEFINED = "–"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipdrift.report.metrics import rate_text
-from clipdrift.report.study import Row, Study
+from clipdrift.report.source import Row, Study
 
 WARNING_WORDS = {
     "runs_to_do": "The study is not whole: what follows is of the runs that are there",

@@ -13,7 +13,7 @@ from clipdrift.report.figures.layers import scales
 from clipdrift.report.listed import listed
 from clipdrift.report.metrics import metric, rate_text, unbroken
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
-from clipdrift.report.study import Study
+from clipdrift.report.source import Study
 
 # Paths of the marker shapes in a box from -8 to 8, for the legend.
 SHAPES = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clipdrift.report.comparison_tables import PAIR
 from clipdrift.report.metrics import NBSP, UNDEFINED, metric, rate_text, unbroken
-from clipdrift.report.study import Row, Study
+from clipdrift.report.source import Row, Study
 from clipdrift.report.tables import (
     Shown,
     Table,

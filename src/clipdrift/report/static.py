@@ -14,7 +14,7 @@ from clipdrift.report.figures.dose import cell_means, resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
 from clipdrift.report.metrics import metric, rate_text
 from clipdrift.report.palette import LIGHT
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.source import Place, Row, Study
 
 MARKERS = {
     "circle": "o",

@@ -18,7 +18,7 @@ from clipdrift.report.printed import (
     of_cell,
     of_row,
 )
-from clipdrift.report.study import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Row, Study
 
 MAX_ROWS = 400
 ByMetric = Mapping[str, Row]

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from clipdrift.analysis.crossed import binomial
 from clipdrift.analysis.frame import BASELINE, CHANCE
+from clipdrift.analysis.statistics.crossed import binomial
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.records.transfer import TransferReading
 from clipdrift.report.metrics import UNDEFINED, fixed, metric
 from clipdrift.report.printed import DERIVED, MEAN, Printed, Sentence
-from clipdrift.report.study import Place, Study
+from clipdrift.report.source import Place, Study
 from clipdrift.report.tables import Column, Table, word
 
 

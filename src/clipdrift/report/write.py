@@ -7,8 +7,8 @@ from pathlib import Path
 from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
+from clipdrift.report.source import read_study
 from clipdrift.report.static import static_figures
-from clipdrift.report.study import read_study
 
 
 def write_report(folder: StudyFolder) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipdrift.analysis.fit import fits
+from clipdrift.analysis.statistics.fit import fits
 from clipdrift.report.figures.chart import (
     MAX_POINTS,
     Layout,
@@ -22,7 +22,7 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import LIGHT, Look, looks, resolve
 from clipdrift.report.printed import RunIndex, mean_sd_text
-from clipdrift.report.study import mark_of
+from clipdrift.report.source import mark_of
 
 PANEL_HEIGHT = 290
 Marks = Mapping[tuple[str, float], str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clipdrift.analysis.extras import PATHS, interpolations
+from clipdrift.analysis.statistics.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
     Trace,
@@ -16,7 +16,7 @@ from clipdrift.report.figures.chart import (
 )
 from clipdrift.report.figures.plane import front_line, frontier, plane_points
 from clipdrift.report.metrics import metric, rate_text
-from clipdrift.report.study import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Row, Study
 
 HEIGHT = 360
 MIN_POINTS = 2

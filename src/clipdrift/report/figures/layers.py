@@ -24,7 +24,7 @@ from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import rate_colour
 from clipdrift.report.printed import mean_sd_text, part_of
-from clipdrift.report.study import Place, Study
+from clipdrift.report.source import Place, Study
 
 FIRST = "drift.cls_entropy_pct"
 MAX_NUMBERS = 80

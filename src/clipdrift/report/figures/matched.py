@@ -5,10 +5,10 @@ The first is the paired test at each rate, the others are matched views.
 
 from __future__ import annotations
 
-from clipdrift.analysis.method_curves import WEIGHT_DRIFT
+from clipdrift.analysis.statistics.method_curves import WEIGHT_DRIFT
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
 from clipdrift.report.metrics import metric, rate_text, significant
-from clipdrift.report.study import Place, Row, Study
+from clipdrift.report.source import Place, Row, Study
 
 HEIGHT = 280
 EQUAL_LR = "equal_learning_rate"

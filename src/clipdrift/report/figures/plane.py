@@ -17,7 +17,7 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.palette import Look
 from clipdrift.report.printed import mean_sd_text
-from clipdrift.report.study import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Row, Study
 
 MAX_LABELS = 24
 LABEL_SIDES = ("top right", "bottom left", "top left", "bottom right")

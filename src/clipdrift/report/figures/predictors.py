@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from clipdrift.analysis.signals import is_size
+from clipdrift.analysis.statistics.columns import is_size
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, text
 from clipdrift.report.metrics import fixed, metric
-from clipdrift.report.study import Row, Study
+from clipdrift.report.source import Row, Study
 
 ROW_HEIGHT = 26
 MAX_SIGNALS = 28

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clipdrift.analysis.extras import Corrupted, corruptions
+from clipdrift.analysis.statistics.extras import Corrupted, corruptions
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
 from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.printed import mean_sd_text
-from clipdrift.report.study import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Row, Study
 
 ROW_HEIGHT = 24
 Cells = Sequence[tuple[CellId, Mapping[str, Row]]]

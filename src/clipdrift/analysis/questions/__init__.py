@@ -1,0 +1,1 @@
+"""One question a file, each a pure function of the run frame: `rows(frame, ...)`."""

@@ -1,0 +1,96 @@
+"""What weights made after training keep, beside the cells that they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clipdrift.analysis.frame import in_order, numbers
+from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, number, summarise
+from clipdrift.analysis.statistics.columns import column
+from clipdrift.records.after import AfterReading
+
+DRIFTS = ("drift.weight_drift_rel", "drift.embedding_drift", "drift.cls_entropy_pct")
+ACCURACIES = ("val_accuracy", "test_accuracy")
+
+
+def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[dict[str, Any]]:
+    """Every metric of soups and scaled runs, beside the mean of the runs that they come from.
+
+    A soup is one model: it has a value and no SD. Scaled runs have a mean over seeds. `cell_mean`
+    is over the runs as trained, of the same seeds, and `diff` the value less that mean.
+
+    Args:
+        frame: one row per finished run.
+        readings: as `records.after.readings` gives them.
+
+    Returns:
+        One dict per reading (or group of scaled runs) and metric; keys in `analysis.schema.json`.
+    """
+    runs = in_order(frame)
+    grid = cells(runs)
+    out = []
+    for key, at, group in grouped(grid, readings):
+        first = group[0]
+        ids = sorted({run_id for one in group for run_id in one.runs})
+        mine = at[np.isin(runs["run_id"].to_numpy(dtype=object)[at], ids)]
+        # Defined in no run is no column: retention, where the baseline is at chance.
+        for metric in (metric for metric in _metrics(group) if metric in runs):
+            values = np.array([numbers(one.result).get(metric, np.nan) for one in group])
+            found = summarise(values[:, None])
+            own = summarise(column(runs, metric)[mine, None])
+            mean, beside = number(found.mean[0]), number(own.mean[0])
+            out.append(
+                {
+                    **key._asdict(),
+                    "kind": first.kind,
+                    "weights": first.weights,
+                    "alpha": first.alpha,
+                    "scale": first.scale,
+                    "head_inits": first.head_inits,
+                    "metric": metric,
+                    "n": int(found.n[0]),
+                    "n_runs": len(ids),
+                    "mean": mean,
+                    "sd": number(found.sd[0]),
+                    "cell_mean": beside,
+                    "cell_sd": number(own.sd[0]),
+                    "diff": number(found.mean[0] - own.mean[0]),
+                    "run_ids": ids,
+                    "reason": _reason(first, len(values), int(found.n[0])),
+                }
+            )
+    return out
+
+
+def grouped(
+    grid: dict[CellKey, Positions], readings: Sequence[AfterReading]
+) -> Iterator[tuple[CellKey, Positions, list[AfterReading]]]:
+    """Readings by cell and by what was made of it: one of a soup, one per seed of scaled runs."""
+    for (cell, _), some in groupby(readings, key=lambda one: (one.cell, one.weights)):
+        key = CellKey(*cell)
+        if key in grid:
+            yield key, grid[key], list(some)
+
+
+def _metrics(group: Sequence[AfterReading]) -> list[str]:
+    names = sorted({name for one in group for name in numbers(one.result)})
+    kept = [n for n in names if n.endswith((".accuracy", ".retention_pct")) and "transfer" in n]
+    return [*(n for n in ACCURACIES if n in names), *kept, *(n for n in DRIFTS if n in names)]
+
+
+def _reason(first: AfterReading, n_readings: int, n: int) -> str | None:
+    if n == 0:
+        return "undefined"
+    if first.kind == "soup":
+        return "one soup of all seeds: no SD"
+    if n == 1:
+        return "one run: no SD"
+    return None if n == n_readings else f"undefined in {n_readings - n} of {n_readings} runs"
+
+
+__all__ = ["grouped", "rows"]

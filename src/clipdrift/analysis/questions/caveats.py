@@ -1,0 +1,226 @@
+"""What a reader must know before the numbers: runs left out, values missing, a design with gaps."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from clipdrift.analysis.frame import RUN_KEY, agree, numbers, runs_frame, same_run_groups
+from clipdrift.analysis.statistics.columns import matched_runs, parts
+from clipdrift.analysis.statistics.pairs import matched_pairs, method_pairs
+from clipdrift.errors import Fault
+from clipdrift.records import RunRecord
+
+NAMED = 3
+PLACE = ("backbone", "target", "method", "lr", "seed")
+
+
+def rows(
+    records: Sequence[RunRecord],
+    faults: Sequence[Fault] = (),
+    varied: Collection[str] = (),
+    compare_with: Collection[str] | None = None,
+    planned: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Everything that limits the analysis, one row per kind and place.
+
+    Kinds: `runs_to_do` (planned, without a record), `unreadable_record`, `run_not_finished`
+    (diverged or failed: listed, in no mean), `run_stopped` (ended early by a forecast: listed, in
+    no mean; those of its cell are of the runs that went on, and so flattered),
+    `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `trained_elsewhere` (by no
+    run of clipdrift's), `leak` (the test part was read before the end, or sets share images),
+    `undefined_value`, `several_backbones` (never pooled), `one_method`, `one_learning_rate`,
+    `one_seed`, `pairs_dropped`, `pairs_not_compared`.
+
+    Args:
+        records: as read, in any order.
+        faults: of records that could not be read.
+        varied: factors whose fingerprints may differ between matched runs.
+        compare_with: methods of which every compared pair holds one; default every pair.
+        planned: run ids that there were to be, where that is known.
+
+    Returns:
+        Dicts with `kind, backbone, target, method, lr, seed, count, detail, run_ids`; the place is
+        null where the remark is not about one.
+    """
+    frame = runs_frame(records)
+    found = [
+        *_unmeasured(records, planned or ()),
+        *_unreadable(faults),
+        *_unfinished(records),
+        *_duplicates(records),
+        *_remarks(records),
+        *_trained_elsewhere(records),
+        *_undefined(records),
+        *_design(frame),
+        *_dropped_pairs(frame, varied, compare_with),
+        *_not_compared(frame, compare_with),
+    ]
+    return [
+        {**dict.fromkeys(("kind", *PLACE, "count", "detail")), "run_ids": [], **r} for r in found
+    ]
+
+
+def to_do(records: Sequence[RunRecord], planned: Collection[str]) -> list[str]:
+    """Planned runs without a record, in the order of the plan."""
+    there = {record.run_id for record in records}
+    return [run_id for run_id in planned if run_id not in there]
+
+
+def _unmeasured(records: Sequence[RunRecord], planned: Collection[str]) -> Iterator[dict[str, Any]]:
+    left = to_do(records, planned)
+    if left:
+        names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+        there = len(planned) - len(left)
+        detail = f"{there} of {len(planned)} planned, {len(left)} to do: {names}"
+        yield {"kind": "runs_to_do", "count": 1, "detail": detail}
+
+
+def _unreadable(faults: Sequence[Fault]) -> Iterator[dict[str, Any]]:
+    for text in sorted(map(str, faults)):
+        yield {"kind": "unreadable_record", "count": 1, "detail": text}
+
+
+def _unfinished(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    for record in sorted(records, key=lambda record: record.run_id):
+        if record.status != "finished":
+            yield {
+                "kind": "run_stopped" if record.status == "stopped" else "run_not_finished",
+                **_place(record),
+                "count": 1,
+                "detail": f"{record.status}: {record.reason or 'no reason given'}",
+                "run_ids": [record.run_id],
+            }
+
+
+def _duplicates(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    for group in same_run_groups(records):
+        if len(group) == 1:
+            continue
+        same = agree(group)
+        detail = "records of the same run differ: none is used"
+        if same:
+            detail = f"records of the same run agree: {group[0].run_id} is used"
+        yield {
+            "kind": "duplicate_kept_once" if same else "duplicate_dropped",
+            **_place(group[0]),
+            "count": len(group),
+            "detail": detail,
+            "run_ids": [record.run_id for record in group],
+        }
+
+
+def _remarks(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    """Warnings and leaks, once per text with the runs they are about."""
+    said: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in records:
+        for text in dict.fromkeys(record.leaks):
+            said["leak", text].append(record.run_id)
+        for text in dict.fromkeys(record.warnings):
+            said["run_warning", text].append(record.run_id)
+    for (kind, text), ids in sorted(said.items()):
+        yield {"kind": kind, "count": len(ids), "detail": text, "run_ids": sorted(ids)}
+
+
+def _trained_elsewhere(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    """Runs whose training clipdrift did not see, among others."""
+    ids = sorted(one.run_id for one in records if "outside" in one.provenance)
+    if ids:
+        detail = "measured here: nothing proves that images, order, head and schedule are the same"
+        yield {"kind": "trained_elsewhere", "count": len(ids), "detail": detail, "run_ids": ids}
+
+
+def _undefined(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+    """Undefined numbers by name and reason; NaN and infinities of a record count as such."""
+    said: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        if record.status != "finished":
+            continue
+        for name, reason in record.undefined.items():
+            said[name, reason].add(record.run_id)
+        usable = numbers(record.result)
+        for name, value in _given(record).items():
+            if value is not None and math.isnan(usable.get(name, 0.0)):
+                said[name, "NaN or infinite in the record"].add(record.run_id)
+    for (name, reason), ids in sorted(said.items()):
+        detail = f"{name}: {reason}"
+        yield {
+            "kind": "undefined_value",
+            "count": len(ids),
+            "detail": detail,
+            "run_ids": sorted(ids),
+        }
+
+
+def _given(record: RunRecord) -> dict[str, float | None]:
+    """The final numbers as the record gives them, undefined or not."""
+    result = record.result
+    out = {"val_accuracy": result.val_accuracy, "test_accuracy": result.test_accuracy}
+    for name, transfer in result.transfer.items():
+        out[f"transfer.{name}.accuracy"] = transfer.accuracy
+        out[f"transfer.{name}.retention_pct"] = transfer.retention_pct
+    for kind in ("levels", "drift", "extra"):
+        out |= {f"{kind}.{name}": value for name, value in getattr(result, kind).items()}
+    return out
+
+
+def _design(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    backbones = sorted(set(frame["backbone"]))
+    if len(backbones) > 1:
+        detail = f"{', '.join(backbones)}: analysed apart, never pooled"
+        yield {"kind": "several_backbones", "count": len(backbones), "detail": detail}
+    for (backbone, target), runs in parts(matched_runs(frame), "backbone", "target"):
+        for column, kind, effect in (
+            ("method", "one_method", "no comparison of methods"),
+            ("learning_rate", "one_learning_rate", "no dose-response"),
+            ("seed", "one_seed", "no SD, no interval, no test"),
+        ):
+            values = sorted(set(runs[column].tolist()))
+            if len(values) == 1:
+                place = {"backbone": backbone, "target": target}
+                detail = f"only {values[0]} among the matched runs: {effect}"
+                yield {"kind": kind, **place, "count": 1, "detail": detail}
+
+
+def _not_compared(
+    frame: pd.DataFrame, compare_with: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
+    methods = set(matched_runs(frame)["method"])
+    every, compared = (len(method_pairs(methods, names)) for names in (None, compare_with))
+    if compared < every:
+        names = ", ".join(sorted(compare_with or []))
+        yield {
+            "kind": "pairs_not_compared",
+            "count": every - compared,
+            "detail": f"{len(methods)} matched methods: tests and matched views compare them with "
+            f"{names} only, and all are ranked; compare_with in the study names others",
+        }
+
+
+def _dropped_pairs(
+    frame: pd.DataFrame, varied: Collection[str], compare_with: Collection[str] | None
+) -> Iterator[dict[str, Any]]:
+    for pairs in matched_pairs(frame, varied, compare_with):
+        by_reason: dict[tuple[float, str], int] = defaultdict(int)
+        for drop in pairs.dropped:
+            by_reason[drop.lr, drop.why] += 1
+        for (lr, why), count in sorted(by_reason.items()):
+            yield {
+                "kind": "pairs_dropped",
+                "backbone": pairs.backbone,
+                "target": pairs.target,
+                "lr": lr,
+                "count": count,
+                "detail": f"{pairs.method_a} against {pairs.method_b}: {why}",
+            }
+
+
+def _place(record: RunRecord) -> dict[str, Any]:
+    return dict(zip(PLACE, (getattr(record, key) for key in RUN_KEY), strict=True))
+
+
+__all__ = ["rows"]

@@ -1,0 +1,117 @@
+"""What each cell reached: mean, SD over seeds and interval of every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from clipdrift.analysis.frame import in_order, metric_columns
+from clipdrift.analysis.statistics.cell_means import (
+    cells,
+    matrix,
+    number,
+    summarise,
+    why_incomplete,
+)
+from clipdrift.analysis.statistics.columns import Floats
+from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES, Crossed, binomial
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.statistics.influence import NOT_RECORDED, Images
+from clipdrift.analysis.statistics.intervals import Interval, of_share
+
+
+def rows(
+    frame: pd.DataFrame,
+    *,
+    images: Images | None = None,
+    underfit_fraction: float = UNDERFIT_FRACTION,
+    level: float = 0.95,
+) -> list[dict[str, Any]]:
+    """Every metric of every cell over its seeds and images.
+
+    The interval of a mean draws seeds and images: see `crossed`. Where a metric is no mean over
+    labelled images, or they are not known, it is mean +- t_{(1+level)/2, n-1} SD / sqrt(n), SD
+    with ddof 1, over seeds alone. `interval_over` says which. That of an accuracy is taken on its
+    log odds (`of_share`). Both are over the runs in which the metric is defined. Diverged runs are
+    not in the frame.
+
+    Args:
+        frame: one row per finished run.
+        images: which images each of these runs was right on.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
+        level: coverage.
+
+    Returns:
+        One dict per cell and metric: `backbone, target, role, method, lr, fit, metric, n, mean, sd,
+        n_images, image_se, ci_low, ci_high, interval_over, run_ids, reason`, in the metric's unit;
+        `run_ids` are the runs in which the metric is defined.
+    """
+    runs = in_order(frame)
+    metrics = metric_columns(runs)
+    flags = fits(runs, underfit_fraction)
+    return [
+        {**key._asdict(), "fit": flags[key], **row}
+        for key, at in cells(runs).items()
+        for row in reached(runs.iloc[at], metrics, images or Images(), level)
+    ]
+
+
+def reached(
+    runs: pd.DataFrame, metrics: Sequence[str], images: Images, level: float = 0.95
+) -> Iterator[dict[str, Any]]:
+    """Every metric over the runs of one cell: fields of a row but for its key."""
+    values = matrix(runs, list(metrics))
+    ids = runs["run_id"].to_numpy(dtype=object)
+    found = summarise(values, level)
+    for i, metric in enumerate(metrics):
+        n, defined = int(found.n[i]), np.isfinite(values[:, i])
+        used = ids[defined].tolist()
+        told = _over_images(images, used, metric, values[defined, i], level)
+        ends = Interval(number(found.ci_low[i]), number(found.ci_high[i]))
+        both = told.error is not None
+        if told.error is not None:
+            ends = told.error.ci
+        if metric.endswith("accuracy"):
+            ends = of_share(ends, float(found.mean[i]))
+        reasons = [why_incomplete(n, len(ids), float(found.sd[i])), told.reason]
+        yield {
+            "metric": metric,
+            "n": n,
+            "mean": number(found.mean[i]),
+            "sd": number(found.sd[i]),
+            "n_images": told.n_images,
+            "image_se": told.error.image_se if told.error else None,
+            "ci_low": ends.low,
+            "ci_high": ends.high,
+            "interval_over": None if ends.low is None else SEEDS_AND_IMAGES if both else SEEDS,
+            "run_ids": used,
+            "reason": "; ".join(text for text in reasons if text) or None,
+        }
+
+
+class _Told(NamedTuple):
+    """What the images of a metric tell; the error is None where it is not known."""
+
+    n_images: int | None
+    error: Crossed | None
+    reason: str | None
+
+
+def _over_images(
+    images: Images, run_ids: list[str], metric: str, values: Floats, level: float
+) -> _Told:
+    influence = images.influence(run_ids, metric)
+    if influence is not None:
+        return _Told(influence.values.shape[1], influence.crossed(level), None)
+    n = images.count(run_ids, metric)
+    if n is None:
+        return _Told(None, None, None)
+    if metric.endswith("accuracy"):
+        return _Told(n, binomial(values, n, level), None)
+    return _Told(n, None, NOT_RECORDED)
+
+
+__all__ = ["reached", "rows"]

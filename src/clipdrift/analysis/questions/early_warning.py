@@ -1,0 +1,125 @@
+"""Early warning on the records of a study: is the forecast any good, and what had it saved?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clipdrift.analysis.frame import usable_records
+from clipdrift.analysis.questions.forecast_trial import (
+    LEVEL,
+    LIMITS,
+    SPLITS,
+    Held,
+    hold_out,
+    stopping,
+    validation,
+)
+from clipdrift.analysis.questions.lessons import Lessons, lessons_of
+from clipdrift.errors import ClipdriftError
+from clipdrift.records import RunRecord
+
+AFTER_EPOCH = 1
+*WITHIN, OTHERS = SPLITS
+Rows = list[dict[str, Any]]
+
+
+def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
+    """How good forecasts of left-out runs are, and what ending runs by them would have done.
+
+    The forecast of `forecast.fitted`, made anew for every group that is left out: a cell, target or
+    method at a time, each backbone for itself; and a whole backbone, forecast from all others.
+
+    Args:
+        records: of one study, in any order.
+
+    Returns:
+        Rows as of `forecast.validation`, one per backbone and split; rows as of
+        `forecast.stopping`, one per backbone, limit and split that could be judged. Both name the
+        runs. Nothing of backbones with too few runs to learn from.
+    """
+    usable = usable_records(records)
+    across = _across_backbones(usable)
+    held = []
+    for backbone in sorted({record.backbone for record in usable}):
+        data = _lessons(record for record in usable if record.backbone == backbone)
+        if data is None:
+            continue
+        held += [(backbone, data, hold_out(data, split, LEVEL)) for split in WITHIN]
+        if across is None:
+            held.append((backbone, data, hold_out(data, OTHERS, LEVEL)))
+        else:
+            held.append((backbone, across[0], _of_backbone(*across, backbone)))
+    judged = [_row(*one, validation(*one[1:])) for one in held]
+    priced = [
+        _row(*one, stopping(*one[1:], limit)) for one in held if one[2].bounded for limit in LIMITS
+    ]
+    return judged, priced
+
+
+def _lessons(records: Iterable[RunRecord]) -> Lessons | None:
+    try:
+        runs = [("study", record) for record in records]
+        return lessons_of(runs, where="records", after_epoch=AFTER_EPOCH)
+    except ClipdriftError:
+        return None
+
+
+def _across_backbones(usable: Sequence[RunRecord]) -> tuple[Lessons, Held] | None:
+    """Runs of every backbone forecast from those of all others; None where there is but one."""
+    everything = _lessons(usable)
+    if everything is None or len({cell.backbone for cell in everything.cells}) == 1:
+        return None
+    return everything, hold_out(everything, OTHERS, LEVEL)
+
+
+def _of_backbone(everything: Lessons, held: Held, backbone: str) -> Held:
+    mine = np.array([cell.backbone == backbone for cell in everything.cells])
+    return held._replace(there=held.there & mine)
+
+
+def _row(backbone: str, data: Lessons, held: Held, row: dict[str, Any]) -> dict[str, Any]:
+    reason = row.pop("reason")
+    about = {"after_epoch": AFTER_EPOCH, "level": LEVEL, "transfers": data.transfers}
+    known = zip(data.run_ids, held.there, strict=True)
+    ids = [run_id for run_id, there in known if there]
+    return {"backbone": backbone, **about, **row, "run_ids": ids, "reason": reason}
+
+
+RIVALS = (
+    ("against_epoch_retention", "retention after the same epoch"),
+    ("against_lower_rate", "the next lower rate of the same method"),
+    ("against_mean", "the mean"),
+)
+FOUND = {"better": "beats", "not told apart": "is not told apart from", "worse": "is worse than"}
+
+
+def verdict(validation: Iterable[Mapping[str, Any]], level: float) -> str:
+    """Whether the forecast is worth its trouble, from the rows that can say so."""
+    judged = [row for row in validation if row["n"]]
+    words = []
+    for key, name in RIVALS:
+        parts = []
+        for found, verb in FOUND.items():
+            splits = [row["split"] for row in judged if row[key] == found]
+            if splits:
+                parts.append(f"{verb} {name} on a left-out {_or(splits)}")
+        if parts:
+            words.append(" and ".join(parts))
+    covered = [row for row in judged if row["coverage"] is not None]
+    short = [row["split"] for row in covered if row["coverage"] < level]
+    if short:
+        words.append(f"its interval covers less than it says on a left-out {_or(short)}")
+    without = [row["split"] for row in judged if row["coverage"] is None]
+    if without:
+        words.append(f"it gives no interval on a left-out {_or(without)}")
+    return f"The forecast {'; '.join(words)}."
+
+
+def _or(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+__all__ = ["rows", "verdict"]

@@ -1,0 +1,321 @@
+"""Methods ranked by what they keep and reach, by each way of holding them equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, rankdata
+
+from clipdrift.analysis.statistics.columns import (
+    LOG_LR,
+    VAL_ACCURACY,
+    matched_runs,
+    outcome_columns,
+    parts,
+)
+from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
+from clipdrift.analysis.statistics.curve_images import CurveImages, Drawn, with_images
+from clipdrift.analysis.statistics.curves import Curve
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.intervals import jackknife
+from clipdrift.analysis.statistics.method_curves import VIEWS, MethodCurves, View
+from clipdrift.analysis.statistics.ranks import Floats
+
+EQUAL_LR, OWN_BEST = "equal_learning_rate", "own_best_rate"
+TEST_ACCURACY = "test_accuracy"
+# Two methods are compared whole by the paired tests and the matched views.
+MIN_METHODS = 3
+MIN_SEEDS = 2
+
+
+class Standing(NamedTuple):
+    """What each method comes to in a view: (n_methods, n_metrics, n_draws), NaN where nothing.
+
+    seeds (n_methods, n_metrics): behind the least covered of the cells that it is made of. images:
+    by metric, those behind the difference of two methods that have a value. rates: where each
+    method gets there, NaN where that is no rate.
+    """
+
+    view: str
+    at: float | None
+    values: Floats
+    seeds: NDArray[np.intp]
+    images: Callable[[tuple[str, str], list[str]], dict[str, list[Drawn]]]
+    rates: list[float]
+    reasons: dict[str, str]
+
+
+def rows(
+    frame: pd.DataFrame,
+    *,
+    underfit_fraction: float,
+    images: Images | None = None,
+    level: float = 0.95,
+) -> list[dict[str, Any]]:
+    """Three or more matched methods of a backbone and target, ranked in four views.
+
+    `equal_learning_rate`: the mean over the rates that all methods share of their cell means.
+    `own_best_rate`: the cell with the method's best mean validation accuracy (the lower rate of
+    equal ones). `equal_val_accuracy`: the method's curve (`matched_views.rows`) at
+    `underfit_fraction` of the best cell's validation accuracy. `equal_weight_drift`: the curve
+    where the weights have moved as far as those of the median method at its own best rate. Nothing
+    is extrapolated: a method whose curve does not reach the place has no rank, and a reason.
+
+    Ranked are test accuracy (not at equal validation accuracy, where it is what is held equal) and
+    retention on each transfer dataset. Rank 1 is the highest value; equal values share the better
+    rank.
+
+    How sure: each two methods are compared by a paired t test over seeds (by leaving out one at a
+    time, in both methods) at level 1 - 0.05 / (n_ranked - 1). Where single images are known, what
+    drawing images adds widens it (`curve_images`); `interval_over` says so. From `rank_low` = 1 +
+    methods surely above to `rank_high` = n_ranked - methods surely below are the ranks left open:
+    they hold the true one in at least 95 % of studies, in most of them in more (Bonferroni).
+
+    Args:
+        frame: one row per finished run.
+        underfit_fraction: share of the target's best accuracy under which a cell underfits.
+        images: which images each of these runs was right on.
+        level: least probability that the ranks left open hold the true one.
+
+    Returns:
+        One dict per backbone, target, view, metric and method: `backbone, target, view, at, metric,
+        method, value, rank, rank_low, rank_high, interval_over, n_ranked, lr, n_seeds, reason`.
+        `lr` is where the method gets there (interpolated in the curve views, null at equal rates).
+
+    Reference: Mogstad, Romano, Shaikh & Wilhelm (2024), Review of Economic Studies 91(1), for
+        ranks from simultaneous pairwise intervals.
+    """
+    out = []
+    for key, metrics, methods in _targets(frame):
+        known = CurveImages(methods, images or Images())
+        for standing in _standings(methods, known, metrics, underfit_fraction):
+            for row in _ranked(standing, metrics, methods, level):
+                out.append({**key, **row})
+    return out
+
+
+def agreement(ranking: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How far every two views rank the same methods alike.
+
+    Args:
+        ranking: what `rows` returned.
+
+    Returns:
+        One dict per backbone, target, metric and pair of views: `backbone, target, metric, view_a,
+        view_b, n_methods (ranked in both), kendall_tau (tau-b), p, best_a, best_b, reason`.
+    """
+    table: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+    for row in ranking:
+        views = table.setdefault((row["backbone"], row["target"], row["metric"]), {})
+        views.setdefault(row["view"], {})
+        if row["rank"] is not None:
+            views[row["view"]][row["method"]] = row["value"]
+    return [
+        {
+            "backbone": backbone,
+            "target": target,
+            "metric": metric,
+            "view_a": a,
+            "view_b": b,
+            **_alike(views[a], views[b]),
+        }
+        for (backbone, target, metric), views in table.items()
+        for a, b in combinations(views, 2)
+    ]
+
+
+def _alike(a: dict[str, float], b: dict[str, float]) -> dict[str, Any]:
+    both = sorted(set(a) & set(b))
+    found: dict[str, Any] = {
+        "n_methods": len(both),
+        "kendall_tau": None,
+        "p": None,
+        "best_a": max(both, key=a.__getitem__, default=None),
+        "best_b": max(both, key=b.__getitem__, default=None),
+        "reason": None,
+    }
+    if len(both) < MIN_METHODS:
+        return {**found, "reason": f"{len(both)} methods have a rank in both views"}
+    result = kendalltau([a[name] for name in both], [b[name] for name in both])
+    if not np.isfinite(result.statistic):
+        return {**found, "reason": "all methods have one value in a view"}
+    return {**found, "kendall_tau": float(result.statistic), "p": float(result.pvalue)}
+
+
+def _targets(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[str], MethodCurves]]:
+    runs = matched_runs(frame)
+    for (backbone, target), part in parts(runs, "backbone", "target"):
+        metrics = [TEST_ACCURACY] if TEST_ACCURACY in part else []
+        metrics += outcome_columns(part)
+        methods = MethodCurves(part, [*metrics, LOG_LR])
+        if len(methods.values) >= MIN_METHODS:
+            yield {"backbone": backbone, "target": target}, metrics, methods
+
+
+def _standings(
+    methods: MethodCurves, images: CurveImages, metrics: list[str], underfit_fraction: float
+) -> Iterator[Standing]:
+    wanted = [methods.columns.index(name) for name in [*metrics, LOG_LR]]
+    least = {name: methods.least_seeds(name) for name in methods.values}
+    seeds = np.stack([least[name][wanted] for name in methods.values])
+    yield _at_equal_rates(methods, images, wanted, seeds)
+    best = _best_rates(methods)
+    if best is None:
+        return
+    own = [methods.cell_means[name][at] for name, at in best.items()]
+    there = [np.isfinite(methods.values[name][at]).sum(axis=0) for name, at in best.items()]
+    values, counts = (np.stack([one[wanted] for one in found]) for found in (own, there))
+    one = {name: np.eye(len(methods.rates[name]))[at] for name, at in best.items()}
+    rates = [methods.rates[name][at] for name, at in best.items()]
+    yield Standing(OWN_BEST, None, values, counts, partial(images.of_cells, one), rates, {})
+    for view in VIEWS:
+        if view.metric in methods.columns:
+            column = methods.columns.index(view.metric)
+            held = np.array([values[column, 0] for values in own])
+            behind = np.array([least[name][column] for name in methods.values])
+            if np.isfinite(held).any():
+                fewest = np.minimum(seeds, behind[:, None])
+                place = _place(view, held, underfit_fraction)
+                yield _along_curves(view, place, methods, images, wanted, fewest)
+
+
+def _at_equal_rates(
+    methods: MethodCurves, images: CurveImages, wanted: list[int], seeds: NDArray[np.intp]
+) -> Standing:
+    means = methods.cell_means
+    shared = set.intersection(*(set(rates) for rates in methods.rates.values()))
+    unknown = [np.nan] * len(means)
+    share = {
+        name: np.array([rate in shared for rate in rates]) / max(1, len(shared))
+        for name, rates in methods.rates.items()
+    }
+    known = partial(images.of_cells, share)
+    if not shared:
+        nothing = np.full((len(means), len(wanted), methods.counts.shape[1]), np.nan)
+        reasons = dict.fromkeys(means, "the methods share no learning rate")
+        return Standing(EQUAL_LR, None, nothing, seeds, known, unknown, reasons)
+    values = [means[name][share[name] > 0].mean(axis=0)[wanted] for name in means]
+    return Standing(EQUAL_LR, None, np.stack(values), seeds, known, unknown, {})
+
+
+def _best_rates(methods: MethodCurves) -> dict[str, int] | None:
+    """Method -> index of its rate with the best mean validation accuracy."""
+    if VAL_ACCURACY not in methods.columns:
+        return None
+    at = methods.columns.index(VAL_ACCURACY)
+    # NaN never wins; the first of equal rates is the lowest.
+    means = {name: own[:, at, 0] for name, own in methods.cell_means.items()}
+    return {
+        name: int(np.where(np.isfinite(own), own, -np.inf).argmax()) for name, own in means.items()
+    }
+
+
+def _place(view: View, held: Floats, underfit_fraction: float) -> float:
+    """What is held equal in a view, in its unit: held are the methods' at their own best rates."""
+    if view.in_log10:
+        return float(np.nanmedian(held))
+    return underfit_fraction * float(np.nanmax(held))
+
+
+def _along_curves(
+    view: View,
+    at: float,
+    methods: MethodCurves,
+    images: CurveImages,
+    wanted: list[int],
+    seeds: NDArray[np.intp],
+) -> Standing:
+    place = float(np.log10(at)) if view.in_log10 else at
+    curves: dict[str, Curve] = {name: methods.curve(view, name) for name in methods.values}
+    values = np.stack([curve.at(place)[wanted] for curve in curves.values()])
+    reasons = {name: _why_not_there(curve, place) for name, curve in curves.items()}
+    known = partial(images.behind, view, place)
+    rates = (10 ** values[:, -1, 0]).tolist()
+    return Standing(view.name, at, values, seeds, known, rates, reasons)
+
+
+def _why_not_there(curve: Curve, place: float) -> str:
+    span = curve.span(0)
+    if span is None:
+        return "its curve has fewer than two distinct values"
+    if span[1] < place:
+        return "its curve ends below: it nowhere reaches what is held equal"
+    return "its curve begins above: it is beyond what is held equal at its lowest rate"
+
+
+def _ranked(
+    standing: Standing, metrics: list[str], methods: MethodCurves, level: float
+) -> Iterator[dict[str, Any]]:
+    """Rows of every metric that the view does not hold equal, methods in order of their rank."""
+    names = list(methods.values)
+    wanted = [m for m in metrics if m != TEST_ACCURACY or standing.view != VIEWS[0].name]
+    known = cache(lambda a, b: standing.images((names[a], names[b]), wanted))
+    for metric in wanted:
+        i = metrics.index(metric)
+        values = standing.values[:, i]
+        ranks = rankdata(-values[:, 0], method="min", nan_policy="omit")
+        drawn = {pair: known(*pair).get(metric, []) for pair in _both_there(values)}
+        ends = _ranks_left_open(values, standing.seeds[:, i], drawn, level)
+        over = SEEDS_AND_IMAGES if drawn and all(drawn.values()) else SEEDS
+        for m in sorted(range(len(names)), key=lambda m: (np.isnan(ranks[m]), ranks[m])):
+            row = _row(standing, metric, names[m], methods)
+            row["n_ranked"] = int(np.isfinite(values[:, 0]).sum())
+            if not np.isfinite(values[m, 0]):
+                why = standing.reasons.get(names[m], "undefined in a cell")
+                yield {**row, "reason": why}
+                continue
+            row |= {"value": float(values[m, 0]), "rank": int(ranks[m])}
+            if standing.view != EQUAL_LR:
+                row["lr"] = standing.rates[m]
+            if len(methods.seeds) < MIN_SEEDS:
+                yield {**row, "reason": "one seed: nothing says how sure the rank is"}
+                continue
+            yield {**row, "rank_low": ends[m][0], "rank_high": ends[m][1], "interval_over": over}
+
+
+def _both_there(values: Floats) -> Iterator[tuple[int, int]]:
+    """Pairs of methods that have a value."""
+    return combinations(np.flatnonzero(np.isfinite(values[:, 0])).tolist(), 2)
+
+
+def _ranks_left_open(
+    values: Floats,
+    seeds: NDArray[np.intp],
+    drawn: dict[tuple[int, int], list[Drawn]],
+    level: float,
+) -> list[tuple[int, int]]:
+    """First and last rank of each method: values (n_methods, n_draws), seeds (n_methods,)."""
+    n_ranked = int(np.isfinite(values[:, 0]).sum())
+    each = 1 - (1 - level) / max(1, n_ranked - 1)
+    above, below = np.zeros(len(values), dtype=int), np.zeros(len(values), dtype=int)
+    for (a, b), images in drawn.items():
+        scale = float(np.abs(values[[a, b], 0]).max())
+        test = jackknife(values[a] - values[b], int(min(seeds[a], seeds[b])), scale)
+        low, high = with_images(test.interval(each), images, each)
+        if low is not None and high is not None and not low <= 0 <= high:
+            first, second = (a, b) if low > 0 else (b, a)
+            below[first] += 1
+            above[second] += 1
+    return [(1 + int(up), n_ranked - int(down)) for up, down in zip(above, below, strict=True)]
+
+
+def _row(standing: Standing, metric: str, method: str, methods: MethodCurves) -> dict[str, Any]:
+    return {
+        "view": standing.view,
+        "at": standing.at,
+        "metric": metric,
+        "method": method,
+        **dict.fromkeys(["value", "rank", "rank_low", "rank_high", "interval_over"]),
+        **dict.fromkeys(["n_ranked", "lr"]),
+        "n_seeds": len(methods.seeds),
+        "reason": None,
+    }
+
+
+__all__ = ["OWN_BEST", "agreement", "rows"]

@@ -1,0 +1,1 @@
+"""What several questions share: which runs are compared, means, intervals, tests, curves."""

@@ -1,0 +1,71 @@
+"""What was made after training, on the page: soups and scaled runs beside their cells."""
+
+from __future__ import annotations
+
+from clipdrift.report.metrics import UNDEFINED, metric
+from clipdrift.report.printed import (
+    DERIVED,
+    MEAN_SD,
+    Printed,
+    mean_sd_text,
+    of_row,
+)
+from clipdrift.report.source import Row, Study
+from clipdrift.report.tables import MAX_ROWS, Column, Table, word
+
+TABLE = "after_training"
+
+
+def after_table(study: Study) -> Table | None:
+    """A line per cell and weights: each metric as made, and of the runs as they were trained."""
+    lines: dict[tuple[str, ...], dict[str, tuple[int, Row]]] = {}
+    for position, row in study.rows(TABLE):
+        key = (row["backbone"], row["target"], row["method"], str(row["lr"]), row["weights"])
+        lines.setdefault(key, {})[row["metric"]] = (position, row)
+    if not lines:
+        return None
+    shown = [study.accuracy, *study.outcomes, "drift.weight_drift_rel"]
+    shown = [name for name in shown if any(name in line for line in lines.values())]
+    several = len(study.backbones) > 1
+    texts = ["Backbone"] * several + ["Target", "Method"]
+    columns = [*(Column(name, numeric=False) for name in texts), Column("LR")]
+    columns += [Column("Weights", "soup: mean of the seeds' weights", numeric=False)]
+    columns += [Column("Runs", "runs that the weights come from")]
+    for name in shown:
+        columns.append(Column(metric(name).axis, "of the weights that were made"))
+        columns.append(Column("runs as trained", "mean ± SD over the same seeds"))
+    rows = [_line(study, line, shown, several=several) for line in lines.values()]
+    n_keys = len(texts) + 2
+    note = (
+        "A soup is one model and has no SD; its head is the mean of the seeds' heads. Scaled: the "
+        "movement of the vision tower times a factor, projection and head as trained. Runs "
+        "that began with different random heads have encoders that were trained for different "
+        "heads: their soup reaches less, and head_init: text avoids it."
+    )
+    omitted = max(0, len(rows) - MAX_ROWS)
+    file = f"tables/{TABLE}.csv"
+    caption = "Weights made after training, beside the runs that they come from"
+    return Table(TABLE, caption, columns, rows[:MAX_ROWS], n_keys, (), [note], omitted, file)
+
+
+def _line(
+    study: Study, line: dict[str, tuple[int, Row]], shown: list[str], *, several: bool
+) -> list[Printed]:
+    position, row = next(iter(line.values()))
+    runs = study.runs_of(row)
+    out = [word(row["backbone"])] if several else []
+    out += [word(row["target"]), word(row["method"]), of_row(TABLE, position, row, "lr", runs)]
+    out += [word(row["weights"]), of_row(TABLE, position, row, "n_runs", runs)]
+    for name in shown:
+        if name not in line:
+            out += [Printed(UNDEFINED, title="not read"), Printed(UNDEFINED, title="not read")]
+            continue
+        position, row = line[name]
+        text = mean_sd_text(name, row["mean"], row["sd"])
+        made = Printed(text, f"{TABLE}[{position}].mean", DERIVED, runs, row["mean"])
+        trained = mean_sd_text(name, row["cell_mean"], row["cell_sd"])
+        out += [made, Printed(trained, name, MEAN_SD, runs, row["cell_mean"])]
+    return out
+
+
+__all__ = ["after_table"]
