@@ -162,7 +162,8 @@ class ClipdriftError(Exception):
     """Base of all errors that the command line prints as plain lines with exit code 2."""
 
     def __init__(self, faults: Fault | Iterable[Fault]) -> None:
-        self.faults: list[Fault] = [faults] if isinstance(faults, Fault) else list(faults)
+        found = [faults] if isinstance(faults, Fault) else faults
+        self.faults: list[Fault] = list(dict.fromkeys(found))
         super().__init__("\n".join(told(self.faults)))
 
 

@@ -225,6 +225,12 @@ def test_init_writes_a_study_that_checks(call: Call, tmp_path: Path, photos: Pat
     assert not (tmp_path / "b.yaml").exists()
 
 
+def test_a_study_file_that_cannot_be_written_is_a_fault(
+    call: Call, tmp_path: Path, photos: Path
+) -> None:
+    refused(call("init", photos, "--out", tmp_path / "gone" / "study.yaml"), "No such file")
+
+
 def test_plan_counts_runs_as_json(call: Call, tmp_path: Path, photos: Path) -> None:
     import json
 
@@ -251,3 +257,17 @@ def test_python_m_runs_nothing_of_the_working_directory(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, marker.exists()) == (2, False)
     assert LINE.match(done.stderr.strip()), done.stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["datasets"], ["check", "gone.yaml", "--json"]])
+def test_a_full_disk_behind_standard_output_is_told_on_standard_error(words: list[str]) -> None:
+    command = [sys.executable, "-m", "clipdrift", *words]
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        (line,) = told.stderr.splitlines()
+        assert told.returncode == 2
+        assert LINE.match(line)
+        assert "standard output: expected a place that takes it, got [Errno 28]" in line
+        mute = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False)
+    assert mute.returncode == (2 if "check" in words else 0)
+    assert mute.stdout

@@ -145,19 +145,31 @@ def test_without_copies_sets_are_what_they_are_without_grouping(tmp_path: Path) 
         assert grouped.targets["toy"].sets[name].sha256() == images.sha256()
 
 
-def test_copies_of_a_test_part_leave_the_training_part(twice: Path, tmp_path: Path) -> None:
+def test_copies_of_parts_for_testing_and_validation_leave_the_training_part(
+    twice: Path, tmp_path: Path
+) -> None:
     parts = tmp_path / "parts"
     (parts / "test").mkdir(parents=True)
     twice.rename(parts / "train")
-    for name in ("cat", "dog"):
-        (parts / "test" / name).mkdir()
-        for file in sorted((parts / "train" / name).glob("*-again.png"))[:4]:
-            file.rename(parts / "test" / name / file.name)
-    materials = ready(small(parts, splits={"group_by": "duplicates"}), tmp_path)
-    assert len(stems(materials, "test")) == 8
-    trained = [stem for name in ("train", "val", "probe") for stem in stems(materials, name)]
-    assert len(trained) == 64
-    assert not set(trained) & set(stems(materials, "test"))
+    for part, chosen in (("test", slice(4)), ("val", slice(0, 3))):
+        for name in ("cat", "dog"):
+            (parts / part / name).mkdir(parents=True, exist_ok=True)
+            for file in sorted((parts / "train" / name).glob("*-again.png"))[chosen]:
+                file.rename(parts / part / name / file.name)
+    again = parts / "test" / "cat" / "01-again.png"  # validates no more, as it is tested on
+    (parts / "val" / "cat" / "copy-of-a-test-image.png").write_bytes(again.read_bytes())
+    for grouped, n_val in ((None, 7), ("duplicates", 6)):
+        materials = ready(small(parts, splits={"group_by": grouped}), tmp_path)
+        assert (len(stems(materials, "test")), len(stems(materials, "val"))) == (8, n_val)
+        trained = [stem for name in ("train", "probe") for stem in stems(materials, name)]
+        held = {stem for name in ("test", "val") for stem in stems(materials, name)}
+        assert len(trained) == (52 if grouped else 66)
+        assert bool(held & set(trained)) == (grouped is None)
+        assert bool(materials.shared_images["toy"].copies) == (grouped is None)
+    carved = ready(small(parts, splits={"val_per_class": 2}), tmp_path).targets["toy"]
+    assert {Path(name).parts[0] for name in np.array(carved.val.names)[carved.val.index]} == {
+        "train"
+    }
 
 
 def test_copies_in_a_transfer_set_and_in_two_classes_are_named(twice: Path, tmp_path: Path) -> None:

@@ -153,8 +153,33 @@ def test_classes_to_skip_are_never_looked_into(tmp_path: Path, parts: list[str])
 def test_other_folders_beside_train_and_test_are_told(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         fill(tmp_path / part, cat=2, dog=2)
-    opened = open_dataset(DatasetSpec(name="toy", folder=str(tmp_path)))
-    assert opened.notes == ("toy.folder: val/ beside train/ and test/ is not read",)
+    fill(tmp_path / "other", cat=2)
+    opened = open_dataset(TransferSpec(name="toy", folder=str(tmp_path)))
+    assert opened.notes == ("toy.folder: other/ beside train/ and test/ is not read",)
+    assert list(opened.parts) == ["test"]
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_part_for_validation_is_read_where_splits_do_not_carve_one(
+    tmp_path: Path, name: str
+) -> None:
+    for part, count in (("train", 4), (name, 2), ("test", 3)):
+        fill(tmp_path / part, cat=count, dog=count)
+    spec = TargetSpec(name="toy", folder=str(tmp_path))
+    opened = open_dataset(spec)
+    assert {part: len(images) for part, images in opened.parts.items()} == {
+        "train": 8,
+        "val": 4,
+        "test": 6,
+    }
+    assert opened.notes == ("toy: its validation part is the validation set",)
+    left = open_dataset(spec, validation=False)
+    assert list(left.parts) == ["train", "test"]
+    assert "is not read" in left.notes[0]
+    fill(tmp_path / "train", owl=1)
+    fill(tmp_path / "test", owl=1)
+    (told,) = faults_of(tmp_path)
+    assert "expected the same classes in train and val, got 'owl' only in train" in told
 
 
 def test_val_instead_of_test_is_a_fault(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,8 @@ def after(
                 say(f"left out: {what}: {why}")
             close_study(study)
     except Interrupted as stopped:
-        say("Interrupted; what was read is kept. The same command goes on.")
+        with suppress(OSError):  # the terminal may be gone
+            say("Interrupted; what was read is kept. The same command goes on.")
         raise typer.Exit(stopped.exit_code) from None
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +32,7 @@ from clipdrift.errors import Fault, SpecError
 from clipdrift.machine.signals import Interrupted, interruptions
 from clipdrift.records import StudyFolder
 from clipdrift.records.plan_claim import same_plan
+from clipdrift.records.writing import writing_to
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.spec.audit import audit, copies_rows
 
@@ -77,7 +77,8 @@ def init(
             Fault(str(out), "a new file", "one that exists", "Choose another --out or remove it")
         )
     text = study_text(images, out, backbone=backbone, transfers=transfer or [], quick=quick)
-    out.write_text(text, encoding="utf-8")
+    with writing_to(out):
+        out.write_text(text, encoding="utf-8")
     say(f"Wrote {out}. Next: clipdrift check {shlex.quote(str(out))}")
 
 
@@ -239,11 +240,12 @@ def run(
                 if study.has_finished():
                     close_study(study)
     except Interrupted as stopped:
-        _last_words(
-            "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
-            f"Resume: {shlex.join(['clipdrift', 'run', str(spec_file), '--out', str(folder)])}"
-            f"{_as_typed(settings or [])}"
-        )
+        with suppress(OSError):  # the terminal may be gone
+            say(
+                "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
+                f"Resume: {shlex.join(['clipdrift', 'run', str(spec_file), '--out', str(folder)])}"
+                f"{_as_typed(settings or [])}"
+            )
         raise typer.Exit(stopped.exit_code) from None
     if outcome.stopped:
         say(f"{outcome.stopped} runs were stopped early, and are in no mean")
@@ -262,14 +264,6 @@ def _tell_crowded() -> None:
 
     if busy := crowded():
         note(busy, err=True)
-
-
-def _last_words(text: str) -> None:
-    try:
-        say(text)
-        sys.stdout.flush()
-    except OSError:  # the terminal is gone; what is still buffered for it goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def status(folder: StudyDir, json_: Json = False) -> None:

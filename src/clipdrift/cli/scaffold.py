@@ -55,7 +55,8 @@ schedule:
 {schedule}
 
 splits:
-  val_fraction: 0.15         # of the training part; chooses the epoch that is kept
+  seed: 0                    # draws what the data does not divide itself (train/, val/, test/)
+  # val_fraction: 0.15       # of the training part; chooses the epoch that is kept
   # group_by: duplicates     # copies of a picture, which check names, go into one set
 # probe:                     # images on which drift is read; default: 200, class-balanced, and
 #   n_images: 200            # never more than a quarter of a class

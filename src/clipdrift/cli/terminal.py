@@ -6,6 +6,7 @@ them, or what a reader would not see, is printed as its code.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any
+from contextlib import nullcontext, suppress
+from typing import Annotated, Any, cast
 
 import typer
 from rich.cells import cell_len
@@ -23,16 +25,17 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from clipdrift.errors import ClipdriftError, printable, told
+from clipdrift.errors import ClipdriftError, Fault, printable, told
 
 NO_WIDTH = 10_000
 """Columns of what has no width."""
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print each line as one, on standard output or standard error."""
+    """Print each line as one, on standard output or, if that takes it, on standard error."""
     for line in lines:
-        print(printable(line), file=sys.stderr if err else sys.stdout, flush=err)
+        with suppress(OSError) if err else nullcontext():
+            print(printable(line), file=sys.stderr if err else sys.stdout, flush=err)
 
 
 def note(*lines: str, err: bool = False) -> None:
@@ -164,6 +167,46 @@ def guarded(call: Callable[[], Any]) -> int:
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning
     logging.setLogRecordFactory(_record)
+    code, out = 0, sys.stdout
+    sys.stdout = cast(Any, _Printed(out))
+    try:
+        code = _outcome(call)
+        sys.stdout.flush()
+    except CannotPrintError as error:
+        _tell_elsewhere(error)
+        return code or 2
+    finally:
+        sys.stdout = out
+    return code
+
+
+class CannotPrintError(OSError):
+    """Standard output takes no more: a full disk, a reader or a terminal that is gone."""
+
+
+class _Printed:
+    """Standard output whose failures are told from those of other files."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        self._try(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except OSError as error:
+            raise CannotPrintError(*error.args) from error
+
+
+def _outcome(call: Callable[[], Any]) -> int:
     try:
         return int(call() or 0)
     except ClipdriftError as error:
@@ -172,12 +215,21 @@ def guarded(call: Callable[[], Any]) -> int:
         else:
             say(*told(error.faults), err=True)
         return 2
+    except CannotPrintError:
+        raise
     except Exception as error:
         if not hasattr(error, "format_message"):
             say(*traceback.format_exc().splitlines(), err=True)
             return 1
         _tell_usage(error)
         return int(getattr(error, "exit_code", 2))
+
+
+def _tell_elsewhere(error: CannotPrintError) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where Python flushes what is left
+    if error.errno != errno.EPIPE:
+        step = "Print to another place; what was measured is safe"
+        say(str(Fault("standard output", "a place that takes it", str(error), step)), err=True)
 
 
 def _tell_usage(error: Any) -> None:

@@ -92,7 +92,7 @@ def prepare(
         report: called with lines such as "eurosat (train): 4,000 / 8,000 images".
 
     Returns:
-        Parts under "train" and "test"; "train" alone where none was there or carved.
+        Parts under "train", "val" and "test", those that are there or were carved.
 
     Raises:
         DataError: what `open_dataset` raises; more unreadable images in a part than

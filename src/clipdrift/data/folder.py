@@ -1,6 +1,6 @@
-"""Images in folders: one sub-folder per class, or `train/` and `test/` of such folders.
+"""Images in folders: a sub-folder per class, or `train/`, `test/` and maybe `val/` of such folders.
 
-Of a transfer dataset with both, only `test/` is read.
+Of a transfer dataset with parts, only `test/` is read.
 
 Names that begin with a dot are ignored. Files without an image suffix are counted by suffix.
 Links are followed as long as they stay inside the folder; one that leaves it is a fault, so that a
@@ -23,6 +23,8 @@ from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
 TRAIN_AND_TEST = SplitFiles(train="train", test="test")
+VALIDATION = ("val", "valid", "validation")
+"""What a part for validation is called, beside the two others."""
 SHOWN = 5
 
 
@@ -206,23 +208,24 @@ def _holds_folders(path: Path) -> bool:
 
 def _part_folders(root: Path, where: str, named: SplitFiles) -> tuple[dict[str, Path], list[str]]:
     """Where each part lies, and what was left aside."""
-    parts = {named.train: "train", named.test: "test"}
+    parts = {**dict.fromkeys(VALIDATION, "val"), str(named.train): "train", str(named.test): "test"}
     visible = sorted(path for path in root.iterdir() if not path.name.startswith("."))
     folders = [path for path in visible if path.is_dir()]
-    found = {path.name: path for path in folders if path.name in parts and _holds_folders(path)}
-    others = [path.name for path in folders if path.name not in found]
-    if not found:
+    named_so = [path for path in folders if path.name in parts and _holds_folders(path)]
+    found = {parts[path.name]: path for path in reversed(named_so)}
+    others = [path.name for path in folders if path not in found.values()]
+    if not found.keys() & {"train", "test"}:
         return {"train": root}, []
-    if others and len(found) == 1:
+    if not found.keys() >= {"train", "test"} and len(folders) > 1:
         raise DataError(
             Fault(
                 where,
                 f"{named.train}/ and {named.test}/, or class folders",
-                ", ".join([*found, *others][:10]),
+                ", ".join(path.name for path in folders[:10]),
                 f"Rename the part you want to test on to {named.test}, or move the class folders "
                 f"into {named.train}",
             )
         )
     beside = f"beside {named.train}/ and {named.test}/ is not read"
     notes = [f"{where}: {name}/ {beside}" for name in others]
-    return {part: found[str(name)] for name, part in parts.items() if name in found}, notes
+    return {part: found[part] for part in ("train", "val", "test") if part in found}, notes

@@ -1,7 +1,8 @@
-"""Splits that keep the copies of a picture together: `splits: {group_by: duplicates}`.
+"""The sets of a target: drawn, or what the data divides itself, copies of a picture kept together.
 
-The first image of each picture stands in the draw for all of them, and the others follow it into
-its set, whatever their labels. Without copies the sets are those of `splits.carve`.
+With `splits: {group_by: duplicates}` the first image of each picture stands in the draw for all of
+them, and the others follow it into its set, whatever their labels. Without copies the sets are
+those of `splits.carve`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ def carve_target(
 ) -> Splits:
     """The four sets of a target, by `splits.carve` or, of prepared parts, as `group_by` says.
 
+    A "val" part is the validation set, whole; else that is carved from the training part.
+
     Raises:
         DataError: every class with too few images.
     """
-    where, train = f"target {target.name}", parts["train"]
+    where, train, own = f"target {target.name}", parts["train"], parts.get("val")
+    if own is not None:
+        splits = splits.model_copy(update={"val_fraction": 0.0})
     if splits.group_by == "duplicates":
         prepared = {name: part for name, part in parts.items() if isinstance(part, PreparedPart)}
         return _carve_together(target, prepared, splits, probe, where)
-    return carve(
+    drawn = carve(
         train.labels,
         parts["test"].labels,
         splits,
@@ -43,6 +48,12 @@ def carve_target(
         where=where,
         class_names=train.class_names,
     )
+    return drawn if own is None else _validated_on(drawn, np.arange(len(own)))
+
+
+def _validated_on(drawn: Splits, val: Positions) -> Splits:
+    sets = {"train": drawn.train, "val": val, "probe": drawn.probe, "test": drawn.test}
+    return splits_of(sets, drawn.probe_part)
 
 
 def _carve_together(
@@ -52,15 +63,20 @@ def _carve_together(
     probe: ProbeSpec,
     where: str,
 ) -> Splits:
-    """Over pictures. Copies of a "test" part leave the training part; where there is none, the test
-    set is carved from the pictures of "train", and all positions are in that.
+    """Over pictures. Copies of a "test" part leave the others, and copies of "val" leave "train".
+
+    Where there is no test part, its set is carved from the pictures of "train", and all positions
+    are in that.
     """
-    train = parts["train"]
+    train, own = parts["train"], [parts["val"]] if "val" in parts else []
+    validated: Positions | None = None
     if "test" in parts:
         test = parts["test"]
-        test_pictures, pictures = _pictures(test, train)
+        test_pictures, pictures, *held = _pictures(test, train, *own)
         tested = np.arange(len(test))
-        trained = np.flatnonzero(~np.isin(pictures, test_pictures))
+        trained = np.flatnonzero(~np.isin(pictures, np.concatenate([test_pictures, *held])))
+        if held:
+            validated = np.flatnonzero(~np.isin(held[0], test_pictures))
     else:
         test = train
         (pictures,) = _pictures(train)
@@ -81,7 +97,7 @@ def _carve_together(
     probed = training if drawn.probe_part == "train" else testing
     sets = {
         "train": training.whole(drawn.train),
-        "val": training.whole(drawn.val),
+        "val": training.whole(drawn.val) if validated is None else validated,
         "probe": probed.whole(drawn.probe),
         "test": testing.whole(drawn.test),
     }

@@ -159,18 +159,18 @@ def _look_alike(written: set[str], where: str) -> Fault:
 def _require_same_classes(
     labels: dict[str, NDArray[np.int64]], names: Sequence[str], where: str
 ) -> None:
-    if len(labels) < 2:
-        return
     present = {part: set(values.tolist()) for part, values in labels.items()}
     faults = [
         Fault(
             where,
-            "the same classes in train and test",
+            f"the same classes in train and {other}",
             f"{', '.join(repr(names[label]) for label in sorted(extra)[:10])} only in {part}",
             "Add images to the other part, or remove these",
         )
-        for part, other in (("train", "test"), ("test", "train"))
-        if (extra := present[part] - present[other])
+        for other in present
+        if other != "train" and "train" in present
+        for part, rest in (("train", other), (other, "train"))
+        if (extra := present[part] - present[rest])
     ]
     if faults:
         raise DataError(faults)

@@ -49,7 +49,7 @@ class ImagePart:
 
 @dataclass(frozen=True)
 class DatasetParts:
-    """Parts under "train" and "test", and what a reader should know about files left out."""
+    """Parts under "train", "val" and "test", and what a reader should know about files left out."""
 
     parts: dict[str, ImagePart]
     notes: tuple[str, ...] = ()

@@ -31,12 +31,12 @@ _OPENERS = {
 }
 
 
-def open_dataset(spec: DatasetSpec, *, carve: bool = True) -> DatasetParts:
+def open_dataset(spec: DatasetSpec, *, carve: bool = True, validation: bool = True) -> DatasetParts:
     """The parts of a dataset; labels are read, images are not decoded yet.
 
-    A target without a test part gets one, unless `carve` is false: see `carved_test`. A transfer
-    dataset is only scored, so one part, "test", is returned: its test part, or all of its images
-    where it has none.
+    A target without a test part gets one, unless `carve` is false: see `carved_test`. Its own part
+    for validation, "val", is left out unless `validation`. A transfer dataset is only scored, so
+    one part, "test", is returned: its test part, or all of its images where it has none.
 
     Raises:
         DataError: the source is not there, not readable, or breaks a rule of its kind; a target
@@ -58,7 +58,12 @@ def open_dataset(spec: DatasetSpec, *, carve: bool = True) -> DatasetParts:
                 "Name training images, or list the dataset under transfer",
             )
         )
-    return DatasetParts(parts, opened.notes)
+    notes = opened.notes
+    if "val" in parts:
+        told = "is the validation set" if validation else "is not read: splits carve another"
+        notes += (f"{spec.name}: its validation part {told}",)
+        parts = {name: part for name, part in parts.items() if validation or name != "val"}
+    return DatasetParts(parts, notes)
 
 
 def _without(parts: dict[str, ImagePart], spec: DatasetSpec) -> dict[str, ImagePart]:

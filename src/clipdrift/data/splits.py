@@ -31,7 +31,8 @@ _PROBE, _PROBE_SHARES, _TRAINING, _TEST, _SUBSET = range(1, 6)
 class Splits:
     """Sorted positions: train and val in the training part, test in the test part.
 
-    probe: in the part that `probe_part` names. sha256: hex, over all of them.
+    val: in the validation part, where the data has one. probe: in the part that `probe_part` names.
+    sha256: hex, over all of them.
     """
 
     train: Positions

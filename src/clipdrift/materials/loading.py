@@ -117,7 +117,8 @@ def _look_at_target(
     spec: StudySpec, target: TargetSpec, backbone: Backbone, faults: list[Fault]
 ) -> _Found:
     rule, probe = target.splits or spec.splits, target.probe or spec.probe
-    opened = open_dataset(target, carve=rule.group_by is None)
+    carved = (rule.val_fraction, rule.val_per_class) != (None, None)
+    opened = open_dataset(target, carve=rule.group_by is None, validation=not carved)
     if rule.group_by is None:  # else pixels decide
         with _collecting(faults):
             carve_target(target, opened.parts, rule, probe)
@@ -146,6 +147,7 @@ def _target(
     texts: _Texts,
 ) -> TargetMaterial:
     train, test = parts["train"], parts.get("test", parts["train"])
+    val = parts.get("val", train)
     split = carve_target(target, parts, target.splits or spec.splits, target.probe or spec.probe)
     return TargetMaterial(
         name=target.name,
@@ -153,10 +155,12 @@ def _target(
         prompts=texts.prompts,
         text_remarks=texts.remarks,
         train=_view(train, split.train),
-        val=_view(train, split.val),
+        val=_view(val, split.val),
         probe=_view(test if split.probe_part == "test" else train, split.probe),
         test=_view(test, split.test),
-        split_sha256=content_hash([split.sha256, train.sha256, test.sha256]),
+        split_sha256=content_hash(
+            [split.sha256, train.sha256, test.sha256, *([val.sha256] if val is not train else [])]
+        ),
         bad_images=tuple(
             name for part in (*parts.values(), *damaged.values()) for name in part.bad_images
         ),

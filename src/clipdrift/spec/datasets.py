@@ -73,7 +73,9 @@ class DatasetSpec(Part):
 
     name: Name
     builtin: str | None = Field(None, description="name of a set known to clipdrift")
-    folder: str | None = Field(None, description="class sub-folders, or train/ and test/ of them")
+    folder: str | None = Field(
+        None, description="class sub-folders, or train/ and test/, also val/, of them"
+    )
     files: SplitFiles | None = Field(None, description="CSV or Parquet with paths or bytes")
     hub: str | None = Field(None, description="Hugging Face dataset id")
     hub_config: str | None = Field(None, description="which of the datasets that an id holds")
@@ -178,7 +180,9 @@ class SplitSpec(Part):
     """How train and validation images are carved from the training part of a target."""
 
     train_per_class: int | None = Field(None, ge=1, description="default: all that remain")
-    val_per_class: int | None = Field(None, ge=1, description="or val_fraction")
+    val_per_class: int | None = Field(
+        None, ge=1, description="or val_fraction; either, and a val/ of the data is not read"
+    )
     val_fraction: float | None = Field(
         None, ge=0, lt=1, description="default 0.15; 0 only with paper_test_selected or last"
     )
