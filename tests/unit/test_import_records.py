@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_study import study
 
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import ClipdriftError, RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import ImportSummary, import_csv
+from clipdrift.study.measure import run_study
 
 FIELDS = {
     "model": "backbone",
@@ -320,6 +322,18 @@ def test_folder_of_a_study_is_refused(given: Import) -> None:
     given.out.spec_path.write_text("name: mine")
     with pytest.raises(StudyFolderError, match="got the runs of a study"):
         given.run()
+
+
+def test_a_study_does_not_take_the_folder_of_an_import(given: Import) -> None:
+    given.run()
+    given.out.record_path("damaged").parent.mkdir()
+    given.out.record_path("damaged").touch()
+    for _ in range(2):  # with the plan, and without, as older versions left it
+        before = {path: path.read_bytes() for path in given.out.path.rglob("*.json")}
+        with pytest.raises(StudyFolderError, match="expected a study's folder, got one of importe"):
+            run_study(study(), given.out.path)
+        assert {path: path.read_bytes() for path in given.out.path.rglob("*.json")} == before
+        given.out.plan_path.unlink(missing_ok=True)
 
 
 def test_names_cannot_leave_the_folder(given: Import) -> None:

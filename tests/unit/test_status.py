@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -49,12 +50,17 @@ def test_status_tells_what_is_under_way_and_how_far(
     with claim(folder.claim_path(RUNNING)) as mine:
         assert mine
         told = CliRunner().invoke(app, ["status", str(folder.path)]).output.splitlines()
+        given = json.loads(CliRunner().invoke(app, ["status", str(folder.path), "--json"]).output)
     assert told == [
         f"running     {RUNNING}: epoch 3 of 10, about 3 min 30 s left",
         f"interrupted {SAVED}: epoch 4 of 10",
         f"to do       {WAITING}",
         "4 runs: 1 finished, 1 running, 1 interrupted, 1 to do",
     ]
+    far = {"epoch": 3, "epochs": 10, "seconds_left": 210.0}
+    assert given.pop(RUNNING) == {"state": "running", **far}
+    assert given.pop(SAVED) == {"state": "interrupted", **far, "epoch": 4, "seconds_left": None}
+    assert [*given.values()] == [{"state": "finished"}, {"state": "to do"}]
     assert study_status(folder.path)[RUNNING] == "to do"  # its worker is gone
 
 

@@ -138,7 +138,7 @@ def test_states_of_runs_are_plain_in_lines_and_in_json(
     assert (code, unsafe(said), len(said.splitlines())) == (0, set(), 2)
     code, said = call("status", tmp_path, "--json")
     assert (code, said.isascii(), "\x7f" in said) == (0, True, False)
-    assert json.loads(said) == {NAME: "to do"}
+    assert json.loads(said) == {NAME: {"state": "to do"}}
 
 
 def test_a_class_folder_is_named_in_an_error_as_it_can_be_read(call: Call, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from clipdrift.cli.executing import (
 )
 from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
-from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line
+from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line, status_of
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.machine.signals import Interrupted, interruptions
@@ -271,10 +271,10 @@ def status(folder: StudyDir, json_: Json = False) -> None:
     from clipdrift.study.status import study_status, under_way
 
     states = study_status(folder)
-    if json_:
-        say_json(states)
-        return
     progress = under_way(folder, states)
+    if json_:
+        say_json({name: status_of(state, progress.get(name)) for name, state in states.items()})
+        return
     for run_id, state in states.items():
         if state != "finished":
             say(f"{state:11} {run_id}{progress_words(progress.get(run_id), state)}")

@@ -169,11 +169,24 @@ def state_line(states: Mapping[str, str]) -> str:
     return f"{len(states)} runs: {parts}" if states else "no runs planned"
 
 
+def status_of(state: str, progress: Progress | None) -> dict[str, Any]:
+    """State of a run, with epochs done, of how many, and seconds left, where it is under way."""
+    if progress is None:
+        return {"state": state}
+    left = progress.seconds_left if state == "running" else None
+    return {
+        "state": state,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "seconds_left": left,
+    }
+
+
 def progress_words(progress: Progress | None, state: str) -> str:
     """For example `: epoch 3 of 10, about 14 s left`."""
     if progress is None:
         return ""
-    left = progress.seconds_left if state == "running" else None
+    left = status_of(state, progress)["seconds_left"]
     told = f", about {duration(left)} left" if left is not None else ""
     return f": epoch {progress.epoch} of {progress.epochs}{told}"
 

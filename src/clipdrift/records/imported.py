@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
-from clipdrift.records.schema import EpochReading, Result, RunRecord
+from clipdrift.records.schema import EpochReading, Result, RunRecord, read_record
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash
@@ -186,6 +187,19 @@ def _write(records: list[RunRecord], folder: StudyFolder) -> None:
         list(pool.map(atomic_write, paths, (record.to_json() for record in records)))
 
 
+def refuse_imported(folder: StudyFolder) -> None:
+    """A plan of a study would hide the runs of an import.
+
+    Raises:
+        StudyFolderError: if the folder holds some.
+    """
+    for name in () if folder.spec_path.exists() else sorted(_names(folder)):
+        with suppress(RecordError):
+            if "imported" in read_record(folder.record_path(name)).provenance:
+                got, step = "one of imported runs", "Choose another --out; studies are kept apart"
+                raise StudyFolderError(Fault(str(folder.path), "a study's folder", got, step))
+
+
 def _names(folder: StudyFolder) -> set[str]:
     """Runs of the folder: those of its plan, or all with a record."""
     try:
@@ -196,4 +210,4 @@ def _names(folder: StudyFolder) -> set[str]:
     return {path.parent.name for path in there} if planned is None else set(planned)
 
 
-__all__ = ["ImportSummary", "import_csv"]
+__all__ = ["ImportSummary", "import_csv", "refuse_imported"]

@@ -27,6 +27,7 @@ from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import supports_bfloat16
 from clipdrift.materials import load_materials
 from clipdrift.records import StudyFolder
+from clipdrift.records.imported import refuse_imported
 from clipdrift.records.plan_claim import plan_in_use
 from clipdrift.run.files import clear_state
 from clipdrift.spec import StudySpec
@@ -89,6 +90,7 @@ def run_study(
     """
     _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
+    refuse_imported(folder)
     tracking = Tracking(track, folder, on_event)
     executor = executor or LocalExecutor(workers, device)
     cache = (cache_dir or default_cache_dir()).absolute()
