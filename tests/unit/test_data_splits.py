@@ -160,28 +160,28 @@ def test_every_class_with_too_few_images_is_named_with_its_counts() -> None:
     advice = "Lower splits.train_per_class, splits.val_per_class or the probe, or add images."
     assert str(raised.value).splitlines() == [
         (
-            "pets, training part: expected 11 images of birman (3 probe + 2 validation + 6 train), "
+            "pets, training part, birman: expected 11 images (3 probe + 2 validation + 6 train), "
             f"got 9. {advice}"
         ),
         (
-            "pets, test part: expected 5 images of birman, got 2. "
-            "Lower splits.test_per_class or a probe from the test part, or add images."
+            "pets, training part, sphynx: expected 11 images (3 probe + 2 validation + 6 train), "
+            f"got 1. {advice}"
         ),
         (
-            "pets, training part: expected 11 images of sphynx (3 probe + 2 validation + 6 train), "
-            f"got 1. {advice}"
+            "pets, test part, birman: expected 5 images, got 2. "
+            "Lower splits.test_per_class or a probe from the test part, or add images."
         ),
     ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_a_class_that_cannot_be_split_is_a_fault(count: int) -> None:
-    with pytest.raises(DataError, match=rf"3 images of class 1 \(1 probe .* got {count}\."):
+    with pytest.raises(DataError, match=rf"class 1: expected 3 images \(1 probe .* got {count}\."):
         carve(labels_of(9, count), labels_of(3, 3), SplitSpec(), ProbeSpec(), 2, where="toy")
 
 
 def test_a_class_without_test_images_is_a_fault() -> None:
-    with pytest.raises(DataError, match="test part: expected 1 images of class 1, got 0"):
+    with pytest.raises(DataError, match="test part, class 1: expected 1 images, got 0"):
         carve(labels_of(9, 9), labels_of(3, 0), SplitSpec(), ProbeSpec(), 2, where="toy")
 
 
@@ -265,7 +265,9 @@ def test_all_that_remains_in_turn_leaves_no_image_out() -> None:
     assert len(cut.probe) == 10
     # One class may give one image more to the probe than it was asked for: it must have it.
     rule = SplitSpec(train_per_class=14, val_per_class=4, draw="in_turn")
-    with pytest.raises(DataError, match=r"22 images of class 0 \(4 probe \+ 4 validation \+ 14 tr"):
+    with pytest.raises(
+        DataError, match=r"class 0: expected 22 images \(4 probe \+ 4 validation \+ 14 tr"
+    ):
         carve(train, labels_of(2, 2, 2), rule, probe, 3, where="toy")
 
 

@@ -95,6 +95,8 @@ def written_labels(
         DataError: empty cells, fractions, or anything else, with the first rows named; several
             labels in a cell, or captions.
     """
+    if lists := [value for value in values if isinstance(value, list)]:
+        raise DataError(_several(where, f"lists such as {brief(lists[0])}"))
     kind = str if any(isinstance(value, str) for value in values) else int
     if kind is int:
         values = [_whole(value) for value in values]
@@ -126,15 +128,19 @@ def _require_one_class_each(labels: Sequence[str], where: str) -> None:
     """Raises DataError for a column of several labels a row, or of captions."""
     counts = Counter(labels)
     for mark in "|;,":
-        lists = [label for label in counts if mark in label]
-        pieces = Counter(piece.strip() for label in counts for piece in set(label.split(mark)))
-        joined = [one for one in lists if all(pieces[part.strip()] > 1 for part in one.split(mark))]
+        lists = {one: [part.strip() for part in one.strip("[]").split(mark)] for one in counts}
+        pieces = Counter(part for parts in lists.values() for part in set(parts))
+        joined = [one for one in lists if mark in one and min(pieces[p] for p in lists[one]) > 1]
         if joined:
             got = f"several, joined by {mark!r}: {', '.join(map(brief, joined[:5]))}"
-            step = "Images of several classes are not supported: keep one class a row"
-            raise DataError(Fault(where, "one class name in every row", got, step))
+            raise DataError(_several(where, got))
     words = sorted(label.count(" ") + 1 for label in counts)[len(counts) // 2]
     if len(labels) >= FEWEST_CAPTIONS and 2 * len(counts) > len(labels) and words >= CAPTION_WORDS:
         got = f"{len(counts):,} texts in {len(labels):,} rows, as captions are, such as "
         step = "Name the column of class names; captions are not supported"
         raise DataError(Fault(where, "class names that images share", got + brief(labels[0]), step))
+
+
+def _several(where: str, got: str) -> Fault:
+    step = "Images of several classes and captions are not supported: keep one class a row"
+    return Fault(where, "one class name in every row", got, step)

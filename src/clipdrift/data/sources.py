@@ -117,8 +117,8 @@ def carved_test(
         if len(positions) < 2:
             faults.append(
                 Fault(
-                    spec.name,
-                    f"at least 2 images of class {name!r} to carve a test part from",
+                    f"{spec.name}, {name}",
+                    "at least 2 images to carve a test part from",
                     f"{len(positions)}",
                     "Add images, give a test part, or remove the class",
                 )

@@ -146,8 +146,8 @@ def _too_few(where: str, name: str, n_train: int, n_test: int, size: _Sizes) -> 
         parts = f"{size.probe_in_train} probe + {size.val} validation + {size.train} train"
         faults.append(
             Fault(
-                f"{where}, training part",
-                f"{needed} images of {name} ({parts})",
+                f"{where}, training part, {name}",
+                f"{needed} images ({parts})",
                 f"{n_train}",
                 "Lower splits.train_per_class, splits.val_per_class or the probe, or add images",
             )
@@ -156,8 +156,8 @@ def _too_few(where: str, name: str, n_train: int, n_test: int, size: _Sizes) -> 
     if needed > n_test:
         faults.append(
             Fault(
-                f"{where}, test part",
-                f"{needed} images of {name}",
+                f"{where}, test part, {name}",
+                f"{needed} images",
                 f"{n_test}",
                 "Lower splits.test_per_class or a probe from the test part, or add images",
             )
