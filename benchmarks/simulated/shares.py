@@ -23,7 +23,8 @@ class Line(NamedTuple):
 class Share(NamedTuple):
     """Of rows that came out a way: mean over studies, its error, and rows that print nothing.
 
-    Where all studies agree the error is what Agresti & Coull's added studies give, and not 0.
+    Where all studies agree, or one alone prints, the error is what Agresti & Coull's added studies
+    give, and not 0.
     """
 
     mean: float
@@ -82,8 +83,8 @@ def _share(found: list[tuple[str, bool | None]]) -> Share:
         return Share(np.nan, np.nan, 1.0)
     mean = float(printed.mean())
     p = (n * mean + 2) / (n + 4)
-    least = np.sqrt(p * (1 - p) / (n + 4)) if mean in (0.0, 1.0) else 0.0
-    error = float(printed.std() / np.sqrt(n)) if n > 1 else np.nan
+    least = np.sqrt(p * (1 - p) / (n + 4)) if n == 1 or mean in (0.0, 1.0) else 0.0
+    error = float(printed.std() / np.sqrt(n)) if n > 1 else 0.0
     return Share(mean, max(error, least), float(table["out"].isna().mean()))
 
 

@@ -1,6 +1,8 @@
 """clipdrift: matched fine-tuning studies of CLIP-style models.
 
-The names below are the public face for notebooks; each is imported when it is first used, so that
+The names below are the public face: a function for every command (`run_study`, `study_status`,
+`write_report` and `import_csv` for run, status, report and import; the others go by the command's
+name), and the types in their signatures. Each is imported when it is first used, so that
 `import clipdrift` costs nothing and reading records never loads torch.
 """
 
@@ -11,16 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
-    from clipdrift.analysis.summary import analyze_folder, write_analysis
+    from clipdrift.commands.measuring import check, plan
+    from clipdrift.commands.models import after, evaluate, export_model
+    from clipdrift.commands.reading import analyze, audit, choose, forecast, replay
+    from clipdrift.early_warning.rule import StopRule
     from clipdrift.errors import ClipdriftError
-    from clipdrift.finished.evaluate import evaluate_run
+    from clipdrift.executors.local import LocalExecutor
+    from clipdrift.executors.ray import RayExecutor
+    from clipdrift.executors.slurm import SlurmExecutor
     from clipdrift.own_loop.callback import DriftCallback
     from clipdrift.own_loop.record import record
     from clipdrift.reading.gauge import Gauge, ModelReading
-    from clipdrift.records import StudyFolder, read_record
+    from clipdrift.records import RunRecord, StudyFolder, read_record
+    from clipdrift.records.imported import import_csv
     from clipdrift.report import dose_response_figure, write_report
-    from clipdrift.spec import load_spec, parse_spec
-    from clipdrift.study.measure import run_study
+    from clipdrift.spec import StudySpec, load_spec, parse_spec
+    from clipdrift.study.measure import Outcome, run_study
     from clipdrift.study.status import study_status
 
 __version__ = "0.1.0"
@@ -29,19 +37,34 @@ _HOMES = {
     "ClipdriftError": "clipdrift.errors",
     "DriftCallback": "clipdrift.own_loop.callback",
     "Gauge": "clipdrift.reading.gauge",
+    "LocalExecutor": "clipdrift.executors.local",
     "ModelReading": "clipdrift.reading.gauge",
+    "Outcome": "clipdrift.study.measure",
+    "RayExecutor": "clipdrift.executors.ray",
+    "RunRecord": "clipdrift.records",
+    "SlurmExecutor": "clipdrift.executors.slurm",
+    "StopRule": "clipdrift.early_warning.rule",
     "StudyFolder": "clipdrift.records",
-    "analyze_folder": "clipdrift.analysis.summary",
+    "StudySpec": "clipdrift.spec",
+    "after": "clipdrift.commands.models",
+    "analyze": "clipdrift.commands.reading",
+    "audit": "clipdrift.commands.reading",
+    "check": "clipdrift.commands.measuring",
+    "choose": "clipdrift.commands.reading",
     "dose_response_figure": "clipdrift.report",
-    "evaluate_run": "clipdrift.finished.evaluate",
+    "evaluate": "clipdrift.commands.models",
+    "export_model": "clipdrift.commands.models",
+    "forecast": "clipdrift.commands.reading",
+    "import_csv": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
     "parse_spec": "clipdrift.spec",
+    "plan": "clipdrift.commands.measuring",
     "read_frames": "clipdrift.analysis.folder",
     "read_record": "clipdrift.records",
     "record": "clipdrift.own_loop.record",
+    "replay": "clipdrift.commands.reading",
     "run_study": "clipdrift.study.measure",
     "study_status": "clipdrift.study.status",
-    "write_analysis": "clipdrift.analysis.summary",
     "write_report": "clipdrift.report",
 }
 
@@ -49,19 +72,34 @@ __all__ = [
     "ClipdriftError",
     "DriftCallback",
     "Gauge",
+    "LocalExecutor",
     "ModelReading",
+    "Outcome",
+    "RayExecutor",
+    "RunRecord",
+    "SlurmExecutor",
+    "StopRule",
     "StudyFolder",
-    "analyze_folder",
+    "StudySpec",
+    "after",
+    "analyze",
+    "audit",
+    "check",
+    "choose",
     "dose_response_figure",
-    "evaluate_run",
+    "evaluate",
+    "export_model",
+    "forecast",
+    "import_csv",
     "load_spec",
     "parse_spec",
+    "plan",
     "read_frames",
     "read_record",
     "record",
+    "replay",
     "run_study",
     "study_status",
-    "write_analysis",
     "write_report",
 ]
 

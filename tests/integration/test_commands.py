@@ -19,7 +19,7 @@ from forked import command, start, workers_of
 from tiny_study import measure, measured, tiny
 
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run.files import STATE_FILE
+from clipdrift.run.progress import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
 
 MEASURED = re.compile(r"^\d+/\d+ (\S+): finished in ", re.MULTILINE)

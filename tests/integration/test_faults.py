@@ -20,7 +20,7 @@ from worker_processes import workers_of
 from clipdrift.errors import ClipdriftError, StudyFolderError
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.records import StudyFolder
-from clipdrift.run.files import STATE_FILE
+from clipdrift.run.progress import STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
 from clipdrift.study.measure import Outcome, run_study
 

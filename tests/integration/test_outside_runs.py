@@ -67,7 +67,7 @@ def test_it_is_analysed_beside_the_study_and_said_to_be_trained_elsewhere(
     assert mine.fingerprints == {name: run.fingerprints[name] for name in shared}
     assert mine.undefined["val_accuracy"] == "not given to `record`"
 
-    analysis = clipdrift.write_analysis(study)
+    analysis = clipdrift.analyze(study)
     assert {row["method"] for row in analysis["cells"]} == {"full_ft", "lora", "mine"}
     pairs = {(row["method_a"], row["method_b"]) for row in analysis["paired"]}
     assert ("full_ft", "mine") in pairs
@@ -76,7 +76,7 @@ def test_it_is_analysed_beside_the_study_and_said_to_be_trained_elsewhere(
     assert "nothing proves" in told[0]["detail"]
     assert "Trained elsewhere" in write_report(study).read_text(encoding="utf-8")
     assert audit_report(study) == []
-    assert mine.run_id not in clipdrift.study_status(study.path)  # the study's own plan
+    assert mine.run_id not in clipdrift.study_status(study)  # the study's own plan
 
 
 def test_the_same_run_is_recorded_once(study: StudyFolder, own: Any) -> None:

@@ -17,8 +17,8 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run.files import STATE_FILE
 from clipdrift.run.measure import Run
+from clipdrift.run.progress import STATE_FILE
 from clipdrift.study.plan import plan_runs
 from clipdrift.training.loop import Stopped
 

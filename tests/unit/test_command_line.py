@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ import pytest
 import typer
 from small_study import TEXT
 
+import clipdrift
 from clipdrift import __version__
 from clipdrift.cli import main
 from clipdrift.cli.app import app
@@ -54,6 +56,29 @@ def test_version_and_help_are_told(call: Call) -> None:
     assert all(f" {name} " in short for name in COMMANDS)
     code, said, _ = call()
     assert (code, "Start a study" in said) == (2, True)
+
+
+OTHERWISE_NAMED = {
+    "run": "run_study",
+    "status": "study_status",
+    "report": "write_report",
+    "import": "import_csv",
+    "export-model": "export_model",
+}
+FOR_THE_TERMINAL = {"init", "datasets", "cache"}
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - FOR_THE_TERMINAL))
+def test_a_command_is_a_function_with_the_same_defaults(name: str) -> None:
+    function = getattr(clipdrift, OTHERWISE_NAMED.get(name, name))
+    ours = inspect.signature(function).parameters
+    options = {one.name: one for one in GROUP.commands[name].params}  # type: ignore[attr-defined]
+    for option, one in options.items():
+        known = ours.get(option) or ours.get(f"{option}s")
+        if known is None or option == "executor":  # an object, which the option names by its kind
+            continue
+        said = one.default is not None and known.default is not inspect.Parameter.empty
+        assert not said or (known.default or None) == (one.default or None), option
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
-from clipdrift.cli.checked import found_of, lines_of
+from clipdrift.cli.checked import lines_of
+from clipdrift.commands.measuring import check
 from clipdrift.data.digits import load_digits_split
 from clipdrift.data.fingerprints import fingerprint, same_pictures
 from clipdrift.materials import Materials, load_materials
@@ -195,7 +196,7 @@ def test_check_and_plan_tell_of_copies_and_which_files_a_label_has(
 ) -> None:
     spec = small(twice)
     materials = ready(spec, tmp_path)
-    found = found_of(spec, materials)
+    found = check(spec, cache_dir=tmp_path / "cache")
     lines = list(lines_of(found))
     told = [str(copies) for copies in materials.shared_images["toy"].copies]
     assert told

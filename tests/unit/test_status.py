@@ -18,8 +18,8 @@ from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.records.claims import claim, in_use
 from clipdrift.run import progress
 from clipdrift.run.epochs import EpochEvent
-from clipdrift.run.files import STATE_FILE, clear_state
-from clipdrift.run.progress import ProgressFile, read_progress
+from clipdrift.run.files import clear_state
+from clipdrift.run.progress import STATE_FILE, ProgressFile, read_progress
 from clipdrift.study.status import study_status
 
 RUNNING, SAVED, WAITING = "a-1", "b-2", "c-3"

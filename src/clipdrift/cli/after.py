@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+import clipdrift
 from clipdrift.cli.measuring import Cache, Device
 from clipdrift.cli.terminal import say
-from clipdrift.records import StudyFolder
 
 
 def after(
@@ -38,18 +38,23 @@ def after(
     They stand in the report and are candidates of 'clipdrift choose'.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.finished.after import Asked, read_after_training
     from clipdrift.machine.devices import limit_threads
     from clipdrift.machine.signals import Interrupted, interruptions
+    from clipdrift.records import StudyFolder
 
     limit_threads()
     study = StudyFolder(folder)
-    soups = [1.0] if soup or not (alpha or scale) else []
-    asked = Asked(list(dict.fromkeys([*soups, *(alpha or [])])), scale or [])
-
     try:
         with interruptions():
-            done = read_after_training(study, asked, cache_dir=cache, device=device, say=say)
+            done = clipdrift.after(
+                study,
+                soup=soup,
+                alphas=alpha or [],
+                scales=scale or [],
+                cache_dir=cache,
+                device=device,
+                say=say,
+            )
             say(f"{done.read} read, {done.kept} already there: {folder / 'after'}")
             for what, why in done.left_out.items():
                 say(f"left out: {what}: {why}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import clipdrift
 from clipdrift.cli.checkpoint_tables import (
     drift_table,
     exportable_table,
@@ -17,11 +18,10 @@ from clipdrift.cli.checkpoint_tables import (
 from clipdrift.cli.measuring import Cache, Device, Json
 from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
-from clipdrift.records import StudyFolder
-from clipdrift.spec import load_spec
 
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
+    from clipdrift.checkpoint.measure import Evaluation
     from clipdrift.finished.evaluate import Compared
 
 
@@ -49,29 +49,29 @@ def evaluate(
     Exit code 1 if a run gives other numbers than its record, or if something about a checkpoint
     makes its numbers mislead (adapters that do not act, another activation, ...).
     """
-    from clipdrift.checkpoint.find import kind_of
     from clipdrift.machine.devices import limit_threads
 
     limit_threads()
-    if kind_of(folder) == "run":
-        given = {"--spec": spec, "--baseline": baseline, "--images": images}
-        if got := [name for name, value in given.items() if value is not None]:
-            expected = "a run alone: it knows its study"
-            raise SpecError(Fault(str(folder), expected, ", ".join(got), "Leave it away"))
-        _evaluate_run(folder, json_, cache, device)
+
+    def tell(findings: list[Finding]) -> None:
+        Terminal(quiet=json_).print(findings_table(str(folder), findings))
+
+    found = clipdrift.evaluate(
+        folder,
+        baseline=baseline,
+        study=spec,
+        images=images,
+        cache_dir=cache,
+        device=device,
+        on_found=tell,
+    )
+    if isinstance(found, list):
+        sound = all(row.agrees for row in found)
+        say_json([vars(row) for row in found]) if json_ else _print_compared(found)
     else:
-        _evaluate_checkpoint(folder, baseline, spec, images, json_, cache, device)
-
-
-def _evaluate_run(run_dir: Path, json_: bool, cache: Path | None, device: str) -> None:
-    from clipdrift.finished.evaluate import evaluate_run
-
-    compared = evaluate_run(run_dir, cache_dir=cache, device=device)
-    if json_:
-        say_json([vars(row) for row in compared])
-    else:
-        _print_compared(compared)
-    if not all(row.agrees for row in compared):
+        sound = found.sound
+        say_json(found.to_dict()) if json_ else _print_evaluation(found)
+    if not sound:
         raise typer.Exit(1)
 
 
@@ -83,63 +83,13 @@ def _print_compared(compared: list[Compared]) -> None:
     say(f"{len(compared)} numbers, {wrong} differ")
 
 
-def _evaluate_checkpoint(
-    folder: Path,
-    baseline: str | None,
-    spec: Path | None,
-    images: str | None,
-    json_: bool,
-    cache: Path | None,
-    device: str,
-) -> None:
-    from clipdrift.checkpoint.measure import evaluate_checkpoint, evaluate_on_images
-
-    console = Terminal(quiet=json_)
-
-    def tell(findings: list[Finding]) -> None:
-        console.print(findings_table(str(folder), findings))
-
-    if spec is not None and images is None:
-        found = evaluate_checkpoint(
-            folder,
-            load_spec(spec),
-            baseline=baseline,
-            cache_dir=cache,
-            device=device,
-            on_found=tell,
-        )
-    elif spec is None and images is not None and baseline is not None:
-        found = evaluate_on_images(
-            folder, images, baseline, cache_dir=cache, device=device, on_found=tell
-        )
-    else:
-        raise SpecError(_unsaid(folder, baseline, spec, images))
-    if json_:
-        say_json(found.to_dict())
+def _print_evaluation(found: Evaluation) -> None:
+    console = Terminal()
     if found.targets:
         title = "Zero-shot on the targets' test parts, no head: was fine-tuning needed?"
         console.print(transfer_table(found.targets, title))
     console.print(transfer_table(found.transfers, "Zero-shot transfer"))
     console.print(drift_table(found.drift))
-    if not found.sound:
-        raise typer.Exit(1)
-
-
-def _unsaid(
-    folder: Path, baseline: str | None, spec: Path | None, images: str | None
-) -> list[Fault]:
-    """What to evaluate a folder on and against is not said, or said twice."""
-    both = "a study file (--spec), or images and the untouched model (--images, --baseline)"
-    example = f"clipdrift evaluate {folder} --images photos/ --baseline ID, with photos/CLASS/..."
-    if spec is not None:
-        return [Fault("--images", both, "--spec too", "Leave one of them away")]
-    faults = []
-    if images is None:
-        faults.append(Fault("--images", both, "neither", f"For example: {example}"))
-    if baseline is None:
-        expected = "the untouched model that the folder was made from, by hub id or folder"
-        faults.append(Fault("--baseline", expected, "none", "Name it"))
-    return faults
 
 
 def export_model(
@@ -160,12 +110,11 @@ def export_model(
     """Write the model of a run for transformers or peft, read it back and compare."""
     from clipdrift.backbone import backbone_folder
     from clipdrift.finished.evaluate import finished_run
-    from clipdrift.finished.export import export_adapter, export_merged
 
     _require_run(run_dir)
     if out is None:
         raise SpecError(Fault("--out", "a new folder for the model", "none", "Name one"))
-    (export_adapter if adapter else export_merged)(run_dir, out)
+    clipdrift.export_model(run_dir, out, adapter=adapter)
     base = finished_run(run_dir)[1].backbone
     where = str(backbone_folder(base))
     study = run_dir.resolve().parent.parent / "study.yaml"
@@ -188,6 +137,8 @@ def _require_run(folder: Path) -> None:
     Raises:
         SpecError: if the folder is that of a study.
     """
+    from clipdrift.records import StudyFolder
+
     study = StudyFolder(folder)
     if (folder / "record.json").is_file() or not study.runs_path.is_dir():
         return

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import clipdrift
 from clipdrift.cli.terminal import Terminal, say, say_json
-from clipdrift.records import StudyFolder, atomic_write
 
 if TYPE_CHECKING:
     from clipdrift.errors import Fault
@@ -48,19 +48,14 @@ def choose(
     without any floor: most retention within 1 point of the best accuracy. Every target gets an
     answer of its own. That no candidate meets the budget is an answer too, with exit code 0.
     """
-    from clipdrift.analysis.choose import choose as choose_in
-    from clipdrift.analysis.questions.budget import budget
     from clipdrift.cli.choice_tables import choice_text
 
-    asked = budget(
+    found = clipdrift.choose(
+        folder,
         min_accuracy=min_accuracy,
-        within_pp=within,
+        within=within,
         min_retention=min_retention,
         max_retention_loss=max_retention_loss,
-    )
-    found = choose_in(
-        StudyFolder(folder),
-        asked,
         targets=target or [],
         transfers=transfer or [],
         top=None if json_ else top,
@@ -95,27 +90,22 @@ def forecast(
     and the same method at its next lower rate. Of other methods and backbones than those it has
     learned from it gives no interval.
     """
-    from clipdrift.analysis.questions.forecast_trial import LIMITS, check_asked
-    from clipdrift.analysis.questions.forecast_trial import forecast as forecast_from
-    from clipdrift.analysis.questions.lessons import lessons
     from clipdrift.cli.forecast_tables import forecast_text
 
-    limits = stop_below or list(LIMITS)
-    check_asked(after_epoch, level, limits)
-    data, faults = lessons(
-        [StudyFolder(folder) for folder in folders],
+    found = clipdrift.forecast(
+        *folders,
         after_epoch=after_epoch,
+        level=level,
         transfers=transfer or [],
+        stop_below=stop_below,
+        save=save,
     )
-    tell_left_out(faults)
-    told, saved = forecast_from(data, after_epoch=after_epoch, level=level / 100, limits=limits)
-    if save is not None:
-        atomic_write(save, saved.to_json())
+    tell_left_out(found.faults)
     if json_:
-        say_json(told)
+        say_json(found.rows)
         return
     console = Terminal()
-    for part in forecast_text(told):
+    for part in forecast_text(found.rows):
         console.print(part)
     if save is not None:
         say(f"Wrote {save}.")

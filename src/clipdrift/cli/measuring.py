@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import clipdrift
 from clipdrift.cli.executing import (
     Address,
     Cpus,
@@ -24,17 +25,10 @@ from clipdrift.cli.executing import (
     Workers,
     make_executor,
 )
-from clipdrift.cli.progress import StudyProgress, duration
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
-from clipdrift.cli.tables import audit_table, progress_words, run_table, state_line, status_of
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.machine.signals import Interrupted, interruptions
-from clipdrift.records import StudyFolder
-from clipdrift.records.plan_claim import same_plan
-from clipdrift.records.writing import writing_to
-from clipdrift.spec import StudySpec, load_spec
-from clipdrift.spec.audit import audit, copies_rows
 
 SpecFile = Annotated[Path, typer.Argument(help="study file (YAML)", show_default=False)]
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
@@ -71,6 +65,7 @@ def init(
 ) -> None:
     """Write a commented study file for your own images."""
     from clipdrift.cli.scaffold import study_text
+    from clipdrift.records.writing import writing_to
 
     if out.exists():
         raise SpecError(
@@ -90,21 +85,12 @@ def check(
     quiet: Quiet = False,
 ) -> None:
     """Read the study, load the backbone, prepare the images, carve the splits; train nothing."""
-    from clipdrift.cli.checked import found_of, lines_of
-    from clipdrift.data.cache import default_cache_dir
+    from clipdrift.cli.checked import lines_of
     from clipdrift.machine.devices import limit_threads
-    from clipdrift.materials import load_materials
-    from clipdrift.study.plan import require_fit
 
-    spec = load_spec(spec_file, settings or [])
+    spec = clipdrift.load_spec(spec_file, settings or [])
     limit_threads()
-    materials = load_materials(
-        spec,
-        cache_dir=cache or default_cache_dir(),
-        report=lambda text: note(text, err=True),
-    )
-    require_fit(spec, materials.backbone)
-    found = found_of(spec, materials)
+    found = clipdrift.check(spec, cache_dir=cache, report=lambda text: note(text, err=True))
     if json_:
         say_json(found)
         return
@@ -125,35 +111,31 @@ def plan(
     The cost is that of all runs. More seeds, rates, methods or targets leave finished runs as they
     are; another transfer set is read by every run, so every run is measured anew.
     """
-    from clipdrift.run.conditions import plugins_of
-    from clipdrift.spec import expand
-    from clipdrift.study.estimate import estimate
+    from clipdrift.cli.progress import duration
+    from clipdrift.cli.tables import audit_table, run_table
 
-    spec = load_spec(spec_file, settings or [])
-    runs = expand(spec, precision="float32")  # precision does not change which runs there are
-    added = {name: origin for run in runs for name, origin in plugins_of(run).items()}
-    cost = estimate(spec, device=device, cache_dir=cache)
-    rows = [*audit(spec), *copies_rows(cost.copies)]
-    n_cells = len({(r.target.name, r.method.name, r.learning_rate) for r in runs})
+    spec = clipdrift.load_spec(spec_file, settings or [])
+    found = clipdrift.plan(spec, device=device, cache_dir=cache)
+    cost = found.estimate
     if json_:
         shown = {
-            "study": spec.name,
-            "n_cells": n_cells,
-            "n_runs": len(runs),
-            "runs": [run.name for run in runs],
-            "audit": [vars(row) for row in rows],
-            "plugins": added,
+            "study": found.name,
+            "n_cells": found.n_cells,
+            "n_runs": len(found.runs),
+            "runs": [run.name for run in found.runs],
+            "audit": [vars(row) for row in found.audit],
+            "plugins": found.plugins,
             "estimate": vars(cost),
         }
         say_json(shown)
         return
     _tell_crowded()
     console = Terminal()
-    console.print(run_table(runs))
-    console.print(audit_table(rows))
-    for name, origin in added.items():
+    console.print(run_table(found.runs))
+    console.print(audit_table(found.audit))
+    for name, origin in found.plugins.items():
         say(f"plugin {name}: {origin}")
-    say(f"{n_cells} cells, {len(runs)} runs")
+    say(f"{found.n_cells} cells, {len(found.runs)} runs")
     if cost.reason:
         say(f"Time and disk unknown: {cost.reason}")
     elif cost.seconds is not None and cost.disk_bytes is not None:
@@ -202,8 +184,10 @@ def run(
 
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
+    from clipdrift.cli.progress import StudyProgress
     from clipdrift.cli.reading import close_study
-    from clipdrift.study.measure import run_study
+    from clipdrift.records import StudyFolder
+    from clipdrift.records.plan_claim import same_plan
 
     given = {
         "--workers": workers,
@@ -217,7 +201,7 @@ def run(
         "--slurm": slurm or None,
     }
     chosen = make_executor(executor, given)
-    spec: StudySpec = load_spec(spec_file, settings or [])
+    spec = clipdrift.load_spec(spec_file, settings or [])
     folder = out or Path("runs") / spec.name
     study = StudyFolder(folder)
     rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
@@ -227,7 +211,7 @@ def run(
     try:
         with interruptions():
             with StudyProgress(Terminal(quiet=is_quiet())) as progress:
-                outcome = run_study(
+                outcome = clipdrift.run_study(
                     spec,
                     folder,
                     executor=chosen,
@@ -268,6 +252,7 @@ def _tell_crowded() -> None:
 
 def status(folder: StudyDir, json_: Json = False) -> None:
     """Say which runs of a study are finished, under way with epoch and time left, or to do."""
+    from clipdrift.cli.tables import progress_words, state_line, status_of
     from clipdrift.study.status import study_status, under_way
 
     states = study_status(folder)

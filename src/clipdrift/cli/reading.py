@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import clipdrift
 from clipdrift.cli.terminal import Terminal, is_quiet, note, say
-from clipdrift.records import StudyFolder
+
+if TYPE_CHECKING:
+    from clipdrift.records import StudyFolder
 
 StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
 
 
 def analyze(folder: StudyDir) -> None:
     """Compute analysis.json and tables/*.csv from the records of a study."""
-    from clipdrift.analysis.summary import write_analysis
-
-    study = StudyFolder(folder)
-    result = write_analysis(study)
-    say(f"{runs_used(result)}: {study.analysis_path}")
+    say(f"{runs_used(clipdrift.analyze(folder))}: {folder / 'analysis.json'}")
 
 
 def runs_used(analysis: Mapping[str, Any]) -> str:
@@ -33,12 +32,8 @@ def runs_used(analysis: Mapping[str, Any]) -> str:
 
 def report(folder: StudyDir) -> None:
     """Analyse a study and write report.html, figures and tables for papers."""
-    from clipdrift.analysis.summary import write_analysis
-    from clipdrift.report import write_report
-
-    study = StudyFolder(folder)
-    say(runs_used(write_analysis(study)))
-    say(str(write_report(study)))
+    say(runs_used(clipdrift.analyze(folder)))
+    say(str(clipdrift.write_report(folder)))
 
 
 def audit(folder: StudyDir) -> None:
@@ -46,9 +41,7 @@ def audit(folder: StudyDir) -> None:
 
     Also where a planned run has no record, or a record cannot be used.
     """
-    from clipdrift.report import audit_report
-
-    differences = audit_report(StudyFolder(folder))
+    differences = clipdrift.audit(folder)
     for difference in differences:
         say(str(difference))
     if differences:
@@ -72,9 +65,7 @@ def import_(
     away retention where the baseline is not told from chance.
     docs/importing.md lists the fields.
     """
-    from clipdrift.records.imported import import_csv
-
-    summary = import_csv(table, map_, out)
+    summary = clipdrift.import_csv(table, map_, out)
     for warning in summary.warnings:
         say(f"warning: {warning}")
     say(f"{summary.n_records} records from {summary.n_rows} rows in {summary.folder}")
@@ -88,13 +79,11 @@ def import_(
 
 def close_study(study: StudyFolder) -> None:
     """What ends a run of a study: analysis, report, the table of cells, where to look."""
-    from clipdrift.analysis.summary import write_analysis
     from clipdrift.cli.tables import cell_table
-    from clipdrift.report import write_report
 
     note("analysing and writing the report ...")
-    analysis = write_analysis(study)
-    path = write_report(study).resolve()
+    analysis = clipdrift.analyze(study)
+    path = clipdrift.write_report(study).resolve()
     Terminal(quiet=is_quiet()).print(cell_table(analysis))
     if analysis["generated_from"]["n_to_do"]:
         say(runs_used(analysis))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import clipdrift
 from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
-from clipdrift.records import StudyFolder
 
 if TYPE_CHECKING:
     from clipdrift.report.metrics import Metric
@@ -33,9 +33,7 @@ def replay(
     Tolerances are made of the errors of both sides, so of 20 figures about one is outside where all
     is as published. Works on imported records too.
     """
-    from clipdrift.analysis.replay import replay as hold
-
-    found = hold(StudyFolder(folder), preset)
+    found = clipdrift.replay(preset, folder)
     for fault in found.faults:
         say(f"left out: {fault}", err=True)
     if json_:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipdrift.errors import Fault, RecordError, SpecError
-from clipdrift.records import StudyFolder
-from clipdrift.spec import StudySpec, expand
 
 if TYPE_CHECKING:
     from clipdrift.early_warning.forecast import Saved
     from clipdrift.early_warning.rule import StopRule
+    from clipdrift.records import StudyFolder
+    from clipdrift.spec import StudySpec
 
 FROM = "--forecast-from"
 StopBelow = Annotated[
@@ -64,6 +64,7 @@ def chosen_rule(
 def _forecast(sources: Sequence[Path], spec: StudySpec, folder: StudyFolder) -> tuple[Saved, str]:
     from clipdrift.early_warning.forecast import read_forecast
     from clipdrift.early_warning.rule import read_rule
+    from clipdrift.records import StudyFolder
 
     if len(sources) == 1 and sources[0].is_file():
         return read_forecast(sources[0]), str(sources[0])
@@ -99,6 +100,8 @@ def _learned(folders: Sequence[StudyFolder], spec: StudySpec) -> tuple[Saved, st
 
 
 def _words(rule: StopRule, spec: StudySpec, origin: str) -> list[str]:
+    from clipdrift.spec import expand
+
     saved = rule.forecast
     learned = saved.trained_on
     first = (

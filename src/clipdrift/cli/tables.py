@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from clipdrift.cli.progress import duration
 from clipdrift.cli.terminal import Sheet, line
 from clipdrift.errors import Fault, SpecError
-from clipdrift.spec import RunConfig
-from clipdrift.spec.audit import AuditRow
 
 if TYPE_CHECKING:
     from clipdrift.run.progress import Progress
+    from clipdrift.spec import RunConfig
+    from clipdrift.spec.audit import AuditRow
 
 DRIFT = "drift.cls_entropy_pct"
 FIT_SIGNS = {"underfits": " *", "damaged": " **"}

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:  # numpy takes longer to load than all else that names the runs of a study
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_IMAGES = 20_000_000
 
@@ -22,6 +24,7 @@ class Correct(BaseModel):
 
     bits: base64 of the bits, eight a byte, the first image highest (`numpy.packbits`).
 
+    >>> import numpy as np
     >>> Correct.of(np.array([True, False, True])).bits
     'oA=='
     >>> Correct(n=3, bits="oA==").hits.tolist()
@@ -36,6 +39,8 @@ class Correct(BaseModel):
     @classmethod
     def of(cls, hits: NDArray[np.bool_]) -> Self:
         """From one truth value an image, shape [n]."""
+        import numpy as np
+
         packed = np.packbits(hits.astype(bool))
         return cls(n=len(hits), bits=base64.b64encode(packed.tobytes()).decode())
 
@@ -51,6 +56,8 @@ class Correct(BaseModel):
 
     @staticmethod
     def _unpacked(data: bytes) -> NDArray[np.bool_]:
+        import numpy as np
+
         return np.unpackbits(np.frombuffer(data, np.uint8)).astype(bool)
 
     @property

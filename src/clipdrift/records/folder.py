@@ -37,6 +37,11 @@ class StudyFolder:
 
     path: Path
 
+    @classmethod
+    def at(cls, place: StudyFolder | str | Path) -> StudyFolder:
+        """The folder that a caller names: by its path, or as it is."""
+        return place if isinstance(place, StudyFolder) else cls(Path(place))
+
     @property
     def spec_path(self) -> Path:
         return self.path / "study.yaml"

@@ -39,7 +39,7 @@ class ImportSummary:
     warnings: tuple[str, ...]
 
 
-def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
+def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> ImportSummary:
     """Write one record per row of a CSV file to `out`/runs.
 
     The map names the field of each column (`columns`), the unit of accuracies where it is not the
@@ -52,7 +52,7 @@ def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
     cells are null with the reason in the record. Importing the same files again changes nothing.
 
     Args:
-        csv_path: comma-separated UTF-8 text with a header; row 1 is the header.
+        table: comma-separated UTF-8 text with a header; row 1 is the header.
         map_path: YAML.
         out: new or empty folder, or the result of the same import.
 
@@ -60,16 +60,17 @@ def import_csv(csv_path: Path, map_path: Path, out: Path) -> ImportSummary:
         RecordError: with every fault of map or table, before anything is written.
         StudyFolderError: if `out` holds other runs or cannot be written.
     """
-    mapping = read_map(map_path)
+    csv_path, out = Path(table), Path(out)
+    mapping = read_map(Path(map_path))
     header, lines = read_table(csv_path)
-    table = Table(csv_path, header, lines, mapping)
-    rows, extras = table.rows()
+    cells = Table(csv_path, header, lines, mapping)
+    rows, extras = cells.rows()
     records, warnings = _records(rows, csv_path, mapping)
     _write(records, StudyFolder(out))
     if "backbone" not in (*mapping.columns.values(), *mapping.constants):
         warnings.append(f"no column for backbone: all runs are taken as of one, {UNSTATED!r}")
-    left = [name for name in header if name not in (*table.columns, *extras)]
-    constant = tuple(filter(table.numeric, left))
+    left = [name for name in header if name not in (*cells.columns, *extras)]
+    constant = tuple(filter(cells.numeric, left))
     return ImportSummary(
         folder=out,
         n_rows=len(rows),

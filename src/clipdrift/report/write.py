@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from clipdrift.analysis.summary import write_analysis
+from clipdrift.errors import RecordError
 from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
-from clipdrift.report.source import read_study
+from clipdrift.report.source import Study, read_study
 from clipdrift.report.static import static_figures
 
 
-def write_report(folder: StudyFolder) -> Path:
+def write_report(folder: StudyFolder | str | Path) -> Path:
     """Write `report.html`, `figures/*.png|pdf` and `tables/*.tex` from records and analysis.
 
-    Args:
-        folder: a study folder that holds `analysis.json`, as `clipdrift analyze` writes it.
+    Analyses the study first where its `analysis.json` is missing, damaged or of other records.
 
     Returns:
         Path of the page. It needs no other file and no network.
 
     Raises:
-        RecordError: if the analysis is missing, damaged, or of other records than the folder's.
+        RecordError: if no record can be used.
         StudyFolderError: if the folder does not exist or cannot be written.
     """
-    study = read_study(folder)
+    folder = StudyFolder.at(folder)
+    study = _analysed(folder)
     for name, text in latex_tables(study).items():
         atomic_write(folder.tables_path / name, text)
     for name, data in static_figures(study):
@@ -32,6 +34,14 @@ def write_report(folder: StudyFolder) -> Path:
     # The page comes last: where it exists, everything beside it does.
     atomic_write(folder.report_path, render(study))
     return folder.report_path
+
+
+def _analysed(folder: StudyFolder) -> Study:
+    try:
+        return read_study(folder)
+    except RecordError:
+        write_analysis(folder)
+        return read_study(folder)
 
 
 __all__ = ["write_report"]

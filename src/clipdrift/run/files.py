@@ -14,11 +14,9 @@ from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
 from clipdrift.records import atomic_write
 from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
+from clipdrift.run.progress import PROGRESS_FILE, STATE_FILE
 
 PROBE_FILE = "probe_images.parquet"
-STATE_FILE, PROGRESS_FILE = "interrupted.safetensors", "progress.json"
-"""Of a run that is not done; no part of its record."""
-
 CLASSES_FILE = "classes.json"
 HASHED = {".safetensors", ".parquet", ".json"}
 NOT_HASHED = {STATE_FILE, PROGRESS_FILE, "record.json"}

@@ -6,10 +6,15 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipdrift.records import atomic_write
-from clipdrift.run.epochs import EpochEvent
-from clipdrift.run.files import PROGRESS_FILE
+
+if TYPE_CHECKING:
+    from clipdrift.run.epochs import EpochEvent
+
+STATE_FILE, PROGRESS_FILE = "interrupted.safetensors", "progress.json"
+"""Of a run that is not done; no part of its record."""
 
 EVERY_SECONDS = 5.0
 """Between two writings: runs of short epochs do not pay for them."""

@@ -18,7 +18,7 @@ from clipdrift.machine.provenance import packages
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records import EpochReading
-from clipdrift.run.files import STATE_FILE
+from clipdrift.run.progress import STATE_FILE
 from clipdrift.training.state import TrainState
 
 CHECKPOINT_SECONDS = 30.0

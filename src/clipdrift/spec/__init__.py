@@ -6,7 +6,7 @@ checks matchedness.
 """
 
 from clipdrift.spec.grid import PROTOCOL_VERSION, RunConfig, canonical_json, content_hash, expand
-from clipdrift.spec.load import dump_spec, load_spec, parse_spec
+from clipdrift.spec.load import as_spec, dump_spec, load_spec, parse_spec
 from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import (
     DatasetSpec,
@@ -29,6 +29,7 @@ __all__ = [
     "StudySpec",
     "TargetSpec",
     "TransferSpec",
+    "as_spec",
     "canonical_json",
     "content_hash",
     "dump_spec",

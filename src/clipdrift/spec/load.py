@@ -34,6 +34,11 @@ def load_spec(path: Path | str, settings: Sequence[str] = ()) -> StudySpec:
     return parse_spec(text, name=str(path), folder=path.resolve().parent, settings=settings)
 
 
+def as_spec(study: StudySpec | str | Path) -> StudySpec:
+    """A study as it is, or read from its file, as `load_spec` does."""
+    return study if isinstance(study, StudySpec) else load_spec(study)
+
+
 def parse_spec(
     text: str, *, name: str = "study", folder: Path | None = None, settings: Sequence[str] = ()
 ) -> StudySpec:

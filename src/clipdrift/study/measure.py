@@ -30,7 +30,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.imported import refuse_imported
 from clipdrift.records.plan_claim import plan_in_use
 from clipdrift.run.files import clear_state
-from clipdrift.spec import StudySpec
+from clipdrift.spec import StudySpec, as_spec
 from clipdrift.study.missing_runs import MissingRuns, OnEvent
 from clipdrift.study.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.study.trackers import Tracking
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def run_study(
-    spec: StudySpec,
+    study: StudySpec | str | Path,
     out: Path | str,
     *,
     executor: Executor | None = None,
@@ -69,6 +69,7 @@ def run_study(
     """Measure every run of a study that is not yet done.
 
     Args:
+        study: a study, or its file.
         out: study folder, made if it is not there.
         executor: where runs are measured; default: `LocalExecutor(workers, device)`.
         workers: processes at once; default: as `LocalExecutor` has it.
@@ -88,6 +89,7 @@ def run_study(
         ClipdriftError: if backbone, data, folder, executor or rule cannot be used. Nothing
             finished is lost.
     """
+    spec = as_spec(study)
     _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
     refuse_imported(folder)

@@ -8,11 +8,10 @@ from pathlib import Path
 from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import in_use
-from clipdrift.run.files import STATE_FILE
-from clipdrift.run.progress import Progress, read_progress
+from clipdrift.run.progress import STATE_FILE, Progress, read_progress
 
 
-def study_status(path: Path | str) -> dict[str, str]:
+def study_status(folder: StudyFolder | str | Path) -> dict[str, str]:
     """Run id -> its state, for every planned run.
 
     Those with a record are "finished", "diverged", "stopped" or "failed"; of the others, "running"
@@ -22,11 +21,16 @@ def study_status(path: Path | str) -> dict[str, str]:
     Raises:
         StudyFolderError: if there is no study in the folder.
     """
-    folder = StudyFolder(Path(path))
+    folder = StudyFolder.at(folder)
     planned = folder.planned()
     if planned is None:
         raise StudyFolderError(
-            Fault(str(path), "a study folder with a plan", "none", "Run a study with --out there")
+            Fault(
+                str(folder.path),
+                "a study folder with a plan",
+                "none",
+                "Run a study with --out there",
+            )
         )
     found = {run_id: folder.recorded(run_id, identity) for run_id, identity in planned.items()}
     return {
@@ -43,12 +47,12 @@ def _without_record(folder: StudyFolder, run_id: str) -> str:
     return "interrupted" if (folder.run_path(run_id) / STATE_FILE).exists() else "to do"
 
 
-def under_way(path: Path | str, states: Mapping[str, str]) -> dict[str, Progress]:
+def under_way(folder: StudyFolder | str | Path, states: Mapping[str, str]) -> dict[str, Progress]:
     """How far the runs are that are running or interrupted, as `study_status` says.
 
     Workers write it down after an epoch, every few seconds at most.
     """
-    folder = StudyFolder(Path(path))
+    folder = StudyFolder.at(folder)
     ids = [run_id for run_id, state in states.items() if state in ("running", "interrupted")]
     read = {run_id: read_progress(folder.run_path(run_id)) for run_id in ids}
     return {run_id: progress for run_id, progress in read.items() if progress is not None}

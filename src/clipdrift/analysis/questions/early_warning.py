@@ -108,10 +108,13 @@ def verdict(validation: Iterable[Mapping[str, Any]], level: float) -> str:
                 parts.append(f"{verb} {name} on a left-out {_or(splits)}")
         if parts:
             words.append(" and ".join(parts))
-    covered = [row for row in judged if row["coverage"] is not None]
-    short = [row["split"] for row in covered if row["coverage"] < level]
-    if short:
-        words.append(f"its interval covers less than it says on a left-out {_or(short)}")
+    held = [
+        f"{row['coverage']:.0%} of runs on a left-out {row['split']}"
+        for row in judged
+        if row["coverage"] is not None
+    ]
+    if held:
+        words.append(f"its {level:.0%} interval held {' and '.join(held)}")
     without = [row["split"] for row in judged if row["coverage"] is None]
     if without:
         words.append(f"it gives no interval on a left-out {_or(without)}")

@@ -1,0 +1,127 @@
+"""Saved weights: measured, changed after training, exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from clipdrift.checkpoint.find import kind_of
+from clipdrift.checkpoint.measure import (
+    Evaluation,
+    OnFound,
+    evaluate_checkpoint,
+    evaluate_on_images,
+)
+from clipdrift.errors import Fault, SpecError
+from clipdrift.finished.after import Asked, Done, read_after_training
+from clipdrift.finished.evaluate import Compared, evaluate_run
+from clipdrift.finished.export import export_adapter, export_merged
+from clipdrift.records import StudyFolder
+from clipdrift.spec import StudySpec, as_spec
+
+
+def evaluate(
+    folder: str | Path,
+    *,
+    baseline: str | None = None,
+    study: StudySpec | str | Path | None = None,
+    images: str | None = None,
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    on_found: OnFound = lambda findings: None,
+) -> list[Compared] | Evaluation:
+    """Measure saved weights: a run again, or an adapter or CLIP of anyone's against its baseline.
+
+    Args:
+        folder: a run, which knows its study; or a peft adapter, a CLIP or a SigLIP.
+        baseline: untouched model of an adapter or CLIP; default: the study's backbone.
+        study: names probe images and transfers for an adapter or CLIP.
+        images: in place of a study: a folder of class folders, or a dataset's name.
+        on_found: told what an adapter or CLIP is, before anything is measured.
+
+    Returns:
+        Of a run: every number of its record, then and now. Else drift, transfers and findings.
+
+    Raises:
+        ClipdriftError: if weights or data cannot be used, or it is not said what to measure on.
+    """
+    path = Path(folder)
+    if kind_of(path) == "run":
+        given = {"--spec": study, "--baseline": baseline, "--images": images}
+        if got := [name for name, value in given.items() if value is not None]:
+            expected = "a run alone: it knows its study"
+            raise SpecError(Fault(str(folder), expected, ", ".join(got), "Leave it away"))
+        return evaluate_run(path, cache_dir=cache_dir, device=device)
+    if study is not None and images is None:
+        return evaluate_checkpoint(
+            path,
+            as_spec(study),
+            baseline=baseline,
+            cache_dir=cache_dir,
+            device=device,
+            on_found=on_found,
+        )
+    if study is None and images is not None and baseline is not None:
+        return evaluate_on_images(
+            path, images, baseline, cache_dir=cache_dir, device=device, on_found=on_found
+        )
+    raise SpecError(_unsaid(path, baseline, twice=study is not None, images=images))
+
+
+def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: str | None) -> list[Fault]:
+    """What to evaluate a folder on and against is not said, or said twice."""
+    both = "a study file (--spec), or images and the untouched model (--images, --baseline)"
+    example = f"clipdrift evaluate {folder} --images photos/ --baseline ID, with photos/CLASS/..."
+    if twice:
+        return [Fault("--images", both, "--spec too", "Leave one of them away")]
+    faults = []
+    if images is None:
+        faults.append(Fault("--images", both, "neither", f"For example: {example}"))
+    if baseline is None:
+        expected = "the untouched model that the folder was made from, by hub id or folder"
+        faults.append(Fault("--baseline", expected, "none", "Name it"))
+    return faults
+
+
+def after(
+    folder: StudyFolder | str | Path,
+    *,
+    soup: bool = False,
+    alphas: Sequence[float] = (),
+    scales: Sequence[float] = (),
+    cache_dir: Path | None = None,
+    device: str = "auto",
+    say: Callable[[str], None] = lambda text: None,
+) -> Done:
+    """Make weights from finished runs without training, and read what they keep.
+
+    Args:
+        soup: average the weights of each cell's seeds; the default where nothing else is asked.
+        alphas: read soups also at (1 - a) untouched + a soup.
+        scales: read each run with its tower's movement times this, from 0 to 10.
+
+    Raises:
+        ClipdriftError: if a value makes no sense, or there is no finished run with weights.
+    """
+    soups = [1.0] if soup or not (alphas or scales) else []
+    asked = Asked(list(dict.fromkeys([*soups, *alphas])), list(scales))
+    place = StudyFolder.at(folder)
+    return read_after_training(place, asked, cache_dir=cache_dir, device=device, say=say)
+
+
+def export_model(run_dir: str | Path, out: str | Path, *, adapter: bool = False) -> Path:
+    """Write the model of a run for transformers or peft, read it back and compare.
+
+    Args:
+        out: new folder.
+        adapter: what peft loads onto the vision tower, in place of a whole model.
+
+    Raises:
+        MethodError: if the run's method cannot be exported so.
+        ClipdriftError: if the run cannot be read, or `out` has something in it.
+    """
+    (export_adapter if adapter else export_merged)(Path(run_dir), Path(out))
+    return Path(out)
+
+
+__all__ = ["after", "evaluate", "export_model"]
