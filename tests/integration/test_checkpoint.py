@@ -349,6 +349,14 @@ def test_an_adapter_that_reaches_the_text_tower_is_told_and_read_with_it(tmp_pat
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     untouched = mini_clip().text_features([["a red circle"]])
     assert not torch.allclose(found, untouched, rtol=1e-2)
+    before = dict(mini_clip().model.text_model.named_parameters())
+    after = dict(clip.merge_and_unload().text_model.named_parameters())
+    moved = sum(float((after[name] - one).double().square().sum()) for name, one in before.items())
+    size = sum(float(one.double().square().sum()) for one in before.values())
+    images = land_cover(6)
+    drift, _ = read_drift(checkpoint, mini_clip(), images, probe(mini_clip().encoder(), images))
+    assert drift.drift["text_weight_drift_rel"] == pytest.approx((moved / size) ** 0.5, rel=1e-5)
+    assert drift.drift["text_projection_drift_rel"] == 0
 
 
 def test_half_precision_is_told(tmp_path: Path) -> None:

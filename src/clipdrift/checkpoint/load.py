@@ -13,6 +13,7 @@ from torch import Tensor
 from clipdrift.backbone import (
     Backbone,
     ImageEncoder,
+    TextEncoder,
     folder_hash,
     load_model,
     load_tokenizer,
@@ -52,8 +53,7 @@ TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.mo
 class Checkpoint:
     """A model made from a baseline.
 
-    live: the model as it runs, adapters in place. plain: its image path without any wrapper, for
-    the weights. own_text: whether it reads class prompts by weights of its own.
+    live: the model as it runs, adapters in place. plain: its weights without any wrapper. own_text: whether it reads class prompts by weights of its own.
     """
 
     kind: Kind
@@ -72,16 +72,16 @@ class Checkpoint:
     def projection_state(self) -> dict[str, Tensor]:
         return _under("visual_projection.", self.plain)
 
-    @property
-    def text(self) -> None:
-        """No drift of a text tower is read: whether it is the baseline's is told as a finding."""
+    @cached_property
+    def text(self) -> TextEncoder | None:
+        """None where class prompts are read by the baseline's text tower."""
+        return self.live.live_text_encoder() if self.own_text else None
 
-    def text_state(self) -> None:
-        """Not read."""
+    def text_state(self) -> dict[str, Tensor]:
+        return _under("text_model.", self.plain)
 
     def text_projection_state(self) -> dict[str, Tensor]:
-        """Not read."""
-        return {}
+        return _under("text_projection.", self.plain)
 
 
 def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:

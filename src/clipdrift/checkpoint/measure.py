@@ -7,22 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.checkpoint.checks import Finding
 from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
-from clipdrift.data.cache import default_cache_dir
-from clipdrift.data.images import Images
-from clipdrift.machine.devices import choose_device, strict_float32
-from clipdrift.materials import TransferMaterial, load_materials
-from clipdrift.reading.baseline import measure_transfer, probe, score
-from clipdrift.reading.model import read_drift, transfer_reading
-from clipdrift.reading.screening import Predictor
-from clipdrift.reading.sets import open_probe, open_transfers
+from clipdrift.machine.devices import strict_float32
+from clipdrift.reading.gauge import Gauge
 from clipdrift.records.schema import Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
-from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
+from clipdrift.spec.parts import BackboneSpec
 
 OnFound = Callable[[list[Finding]], None]
 
@@ -82,16 +75,11 @@ def evaluate_checkpoint(
     if baseline is not None and baseline != spec.backbone.id:
         spec = spec.model_copy(update={"backbone": BackboneSpec(id=baseline)})
     strict_float32()
-    materials = load_materials(
-        spec, cache_dir=cache_dir or default_cache_dir(), device=choose_device(device)
-    )
-    checkpoint = load_checkpoint(folder, materials.backbone)
+    gauges = Gauge.of_targets(spec, device=device, cache_dir=cache_dir)
+    checkpoint = load_checkpoint(folder, next(iter(gauges.values())).backbone)
     on_found(checkpoint.findings)
-    probes = {name: target.probe for name, target in materials.targets.items()}
-    batch = spec.evaluation.batch_size
-    targets = {name: target.zero_shot for name, target in materials.targets.items()}
-    sets = (targets, materials.transfers)
-    return _evaluation(checkpoint, materials.backbone, *sets, probes, batch)
+    targets = {name: gauge.on_target(checkpoint)[0] for name, gauge in gauges.items()}
+    return _evaluation(checkpoint, gauges, targets)
 
 
 def evaluate_on_images(
@@ -113,55 +101,25 @@ def evaluate_on_images(
         ClipdriftError: if checkpoint, baseline or images cannot be used.
     """
     kind_of(folder)
-    chosen, cache = choose_device(device), cache_dir or default_cache_dir()
     strict_float32()
-    backbone = load_backbone(BackboneSpec(id=baseline), device=chosen)
-    transfers = open_transfers([images], backbone, cache)
-    probes = {name: open_probe(images, backbone, cache) for name in transfers}
-    checkpoint = load_checkpoint(folder, backbone)
+    gauge = Gauge(baseline, probe=images, transfers=[images], device=device, cache_dir=cache_dir)
+    checkpoint = load_checkpoint(folder, gauge.backbone)
     on_found(checkpoint.findings)
-    return _evaluation(checkpoint, backbone, {}, transfers, probes, EvaluationSpec().batch_size)
+    return _evaluation(checkpoint, dict.fromkeys(gauge.transfers, gauge), {})
 
 
 def _evaluation(
-    checkpoint: Checkpoint,
-    backbone: Backbone,
-    targets: Mapping[str, TransferMaterial],
-    transfers: Mapping[str, TransferMaterial],
-    probes: Mapping[str, Images],
-    batch: int,
+    checkpoint: Checkpoint, gauges: Mapping[str, Gauge], targets: dict[str, TransferReading]
 ) -> Evaluation:
-    def read(sets: Mapping[str, TransferMaterial]) -> dict[str, TransferReading]:
-        return {name: _transfer(checkpoint, backbone, one, batch) for name, one in sets.items()}
-
+    """Gauges differ in their probe sets alone."""
+    one = next(iter(gauges.values()))
     return Evaluation(
-        baseline=backbone.name,
+        baseline=one.backbone.name,
         findings=checkpoint.findings,
-        targets=read(targets),
-        transfers=read(transfers),
-        drift=_drift(checkpoint, backbone, probes),
+        targets=targets,
+        transfers=one.zero_shot(checkpoint, whole=True).readings,
+        drift={name: gauge.drift(checkpoint)[0] for name, gauge in gauges.items()},
     )
-
-
-def _transfer(
-    checkpoint: Checkpoint, baseline: Backbone, transfer: TransferMaterial, batch: int
-) -> TransferReading:
-    images, prompts = transfer.images, transfer.prompts
-    before = measure_transfer(baseline, prompts, images, None, batch_size=batch)
-    own = checkpoint.own_text
-    text = checkpoint.live.text_features(prompts) if own else before.text_features
-    now = score(checkpoint.encoder, images, text, Predictor(batch))
-    return transfer_reading(now, before.correct, images.labels, len(prompts))
-
-
-def _drift(
-    checkpoint: Checkpoint, backbone: Backbone, probes: Mapping[str, Images]
-) -> dict[str, Reading]:
-    found = {}
-    for name, images in probes.items():
-        before = probe(backbone.encoder(), images)
-        found[name], _ = read_drift(checkpoint, backbone, images, before)
-    return found
 
 
 __all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_on_images"]

@@ -36,7 +36,8 @@ from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Reading
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading
+from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import RunConfig, StudySpec
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
 
@@ -142,13 +143,31 @@ class Gauge:
         if target not in names:
             step = "Name the target whose probe set is to be read"
             raise SpecError(Fault("target", f"one of {', '.join(names)}", str(target), step))
+        return cls.of_targets(spec, [target], device=device, cache_dir=cache_dir)[target]
+
+    @classmethod
+    def of_targets(
+        cls,
+        spec: StudySpec,
+        targets: Sequence[str] | None = None,
+        *,
+        device: str = "auto",
+        cache_dir: str | Path | None = None,
+    ) -> dict[str, Gauge]:
+        """The gauges of a study's targets, default all of them, on one backbone in memory.
+
+        Raises:
+            ClipdriftError: if backbone or data cannot be used.
+        """
         cache = Path(cache_dir) if cache_dir else default_cache_dir()
         materials = load_materials(spec, cache_dir=cache, device=choose_device(device))
-        gauge = cls.__new__(cls)
-        gauge._take(materials, target, Predictor(spec.evaluation.batch_size))
-        gauge.probes = spec.evaluation.probes
-        gauge._baselines = gauge._measured(target, cache)
-        return gauge
+        gauges = {}
+        for name in targets or materials.targets:
+            gauge = gauges[name] = cls.__new__(cls)
+            gauge._take(materials, name, Predictor(spec.evaluation.batch_size))
+            gauge.probes = spec.evaluation.probes
+            gauge._baselines = gauge._measured(name, cache)
+        return gauges
 
     @classmethod
     def of_run(
@@ -243,6 +262,14 @@ class Gauge:
                 text = self.baselines.transfers[name].text_features
                 known[name] = self.right(model, images, transfer.prompts, text)
         return self._compared(known, whole=whole)
+
+    def on_target(self, model: Readable) -> tuple[TransferReading, dict[str, Correct]]:
+        """The target's test part by class texts, without a head; and image by image."""
+        images, prompts, before = self.target.test, self.target.prompts, self.baselines.target
+        assert before is not None  # of a study's gauge
+        now = self.right(model, images, prompts, before.text_features)
+        reading = transfer_reading(now, before.correct, images.labels, len(prompts))
+        return reading, both(TARGET_ZERO_SHOT, now, before.correct)
 
     def untouched(self, *, whole: bool) -> ZeroShot:
         """What `zero_shot` gives of the backbone itself, which is known."""

@@ -11,9 +11,9 @@ from torch import nn
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.reading.gauge import Gauge
-from clipdrift.reading.model import both, chance, transfer_reading
+from clipdrift.reading.model import chance
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.records.schema import Result
 from clipdrift.training.loop import in_batches
 
 
@@ -50,22 +50,20 @@ def read_val(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
 
 def read_test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     """Fields of a result: the test part with the head and zero-shot, and every transfer set."""
-    target, before = gauge.target, gauge.baselines.target
-    assert before is not None  # of a study's gauge
-    test = classify(model, target.test, batch_size=gauge.predict.batch_size)
-    now = gauge.right(model, target.test, target.prompts, before.text_features)
-    labels, n_classes = target.test.labels, len(target.prompts)
+    images = gauge.target.test
+    test = classify(model, images, batch_size=gauge.predict.batch_size)
+    zero_shot, right = gauge.on_target(model)
     transfers = gauge.zero_shot(model, whole=True)
     return {
         "test_accuracy": test.correct.accuracy,
         "test_loss": test.loss,
         "test_n_images": test.correct.n,
-        "test_chance": chance(labels),
-        "target_zero_shot": transfer_reading(now, before.correct, labels, n_classes),
+        "test_chance": chance(images.labels),
+        "target_zero_shot": zero_shot,
         "transfer": transfers.readings,
         "correct": {
             "test_accuracy": test.correct,
-            **both(TARGET_ZERO_SHOT, now, before.correct),
+            **right,
             **transfers.correct,
         },
     }
