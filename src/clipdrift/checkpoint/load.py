@@ -53,7 +53,8 @@ TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.mo
 class Checkpoint:
     """A model made from a baseline.
 
-    live: the model as it runs, adapters in place. plain: its weights without any wrapper. own_text: whether it reads class prompts by weights of its own.
+    live: the model as it runs, adapters in place. plain: its weights without any wrapper. own_text:
+    whether it reads class prompts by weights of its own.
     """
 
     kind: Kind
