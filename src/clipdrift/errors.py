@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -143,11 +143,17 @@ _BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxtuple, _BRIEF.maxset = 3, 8, 8, 8
 _BRIEF.maxdict, _BRIEF.maxstring, _BRIEF.maxother = 8, 200, 200
 
 
-def nearest(name: str, known: Sequence[str], *, n: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The known names most like one that is not known; none for a name nobody mistyped."""
-    if len(name) > LONGEST_NAME:
-        return []
-    return difflib.get_close_matches(name, known[:MOST_KNOWN], n=n, cutoff=cutoff)
+def did_you_mean(
+    name: str, known: Iterable[str], otherwise: str, *, n: int = 1, cutoff: float = 0.6
+) -> str:
+    """The next step for a name that is not known: the n most like it, if any is.
+
+    >>> did_you_mean("sedes", ["seeds", "splits"], "Remove it")
+    "Did you mean 'seeds'?"
+    """
+    names = list(islice(known, MOST_KNOWN)) if len(name) <= LONGEST_NAME else []
+    near = difflib.get_close_matches(name, names, n=n, cutoff=cutoff)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 
 
 def is_failure(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from clipdrift.errors import ClipdriftError, Fault, PluginError, nearest
+from clipdrift.errors import ClipdriftError, Fault, PluginError, did_you_mean
 
 Kind = Literal["methods", "penalties", "probes", "datasets"]
 
@@ -68,8 +68,7 @@ def find(kind: Kind, name: str, where: str, *, ours: Collection[str] = ()) -> Pl
         step = "Uninstall one of them"
         raise PluginError(Fault(where, f"one package that adds {name!r}", packages, step))
     if not same:
-        near = nearest(name, sorted(known))
-        step = f"Did you mean {near[0]!r}?" if near else "Install the package that adds it"
+        step = did_you_mean(name, sorted(known), "Install the package that adds it")
         names = ", ".join(sorted(known)) or "none is installed"
         rule = f"a name in the entry points clipdrift.{kind} of installed packages ({names})"
         raise PluginError(Fault(where, rule, repr(name), step))

@@ -326,7 +326,7 @@ def test_of_several_folders_what_all_have_counts(folder: StudyFolder, tmp_path: 
 def test_too_few_runs_unknown_names_and_nonsense_are_refused(
     folder: StudyFolder, tmp_path: Path
 ) -> None:
-    with pytest.raises(SpecError, match=r"--transfer: expected .* got 'cifar1'. Did you mean cif"):
+    with pytest.raises(SpecError, match=r"--transfer: expected .* got 'cifar1'. Did you mean 'cif"):
         lessons([folder], after_epoch=1, transfers=["cifar1"])
     with pytest.raises(RecordError) as caught:
         lessons([folder], after_epoch=2)

@@ -76,10 +76,13 @@ def test_unknown_names_are_refused_with_the_nearest(folder: StudyFolder) -> None
     with pytest.raises(SpecError) as caught:
         choose(folder, DEFAULT, targets=["digit", "digits"], transfers=["cifar100"])
     assert [str(fault) for fault in caught.value.faults] == [
-        "--target: expected one of the records' names (digits), got 'digit'. Did you mean digits?",
+        (
+            "--target: expected one of the records' names (digits), got 'digit'. "
+            "Did you mean 'digits'?"
+        ),
         (
             "--transfer: expected one of the records' names (cifar10, shapes100), got 'cifar100'. "
-            "Did you mean cifar10?"
+            "Did you mean 'cifar10'?"
         ),
     ]
 

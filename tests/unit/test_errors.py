@@ -14,7 +14,7 @@ from clipdrift.errors import (
     Fault,
     SpecError,
     brief,
-    nearest,
+    did_you_mean,
     told,
 )
 
@@ -101,5 +101,5 @@ def test_nested_lists_are_not_unfolded_to_be_shown() -> None:
 
 
 def test_similar_names_are_looked_for_among_names_of_a_length_people_type() -> None:
-    assert nearest("sedes", ["seeds", "splits"]) == ["seeds"]
-    assert nearest("s" * 10**6, ["seeds", "s" * 10**6]) == []
+    assert did_you_mean("sedes", ["seeds", "splits"], "No") == "Did you mean 'seeds'?"
+    assert did_you_mean("s" * 10**6, ["seeds", "s" * 10**6], "No") == "No"

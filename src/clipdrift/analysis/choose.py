@@ -10,7 +10,7 @@ from clipdrift.analysis.questions import choice
 from clipdrift.analysis.questions.budget import Budget
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
-from clipdrift.errors import Fault, RecordError, SpecError, nearest
+from clipdrift.errors import Fault, RecordError, SpecError, did_you_mean
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings
 
@@ -112,9 +112,8 @@ def unknown_names(where: str, given: Iterable[str], known: Collection[str]) -> I
     for name in dict.fromkeys(given):
         if name in known:
             continue
-        near = nearest(name, sorted(known), n=3)
         shown = ", ".join(sorted(known))
-        step = f"Did you mean {' or '.join(near)}?" if near else "Name one of them"
+        step = did_you_mean(name, sorted(known), "Name one of them", n=3)
         yield Fault(where, f"one of the records' names ({shown})", repr(name), step)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipdrift.data.builtin import known_names
 from clipdrift.data.tables import column_names
-from clipdrift.errors import DataError, Fault, SpecError, brief, nearest
+from clipdrift.errors import DataError, Fault, SpecError, brief, did_you_mean
 
 TEMPLATE = """\
 # A matched fine-tuning study. Check it: clipdrift check {file}
@@ -126,8 +126,7 @@ def _require_known(transfers: Sequence[str], *, drawn: bool) -> None:
     for name in transfers:
         known = name in known_names()
         if not known and not os.path.isdir(name):
-            close = nearest(name, known_names())
-            step = f"Did you mean {close[0]!r}?" if close else "List them: clipdrift datasets"
+            step = did_you_mean(name, known_names(), "List them: clipdrift datasets")
             faults.append(Fault("--transfer", "a built-in set or a folder", repr(name), step))
         elif known and drawn != (name == "world"):
             what = (

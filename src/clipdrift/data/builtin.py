@@ -18,7 +18,7 @@ from clipdrift.data.catalogue import catalogue, open_entry
 from clipdrift.data.drawn import landcover, shapes, textures, world
 from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
-from clipdrift.errors import DataError, Fault, brief, nearest
+from clipdrift.errors import DataError, Fault, brief, did_you_mean
 from clipdrift.spec.datasets import DatasetSpec
 
 WORLD_SEED = 20_000_003
@@ -86,12 +86,12 @@ def known_names() -> tuple[str, ...]:
 
 
 def _unknown(name: str, where: str) -> Fault:
-    close = nearest(name.casefold(), known_names())
+    otherwise = "Use folder, files or hub for other data"
     return Fault(
         f"{where}.builtin",
         f"one of {', '.join(known_names())}",
         brief(name),
-        f"Did you mean {close[0]!r}?" if close else "Use folder, files or hub for other data",
+        did_you_mean(name.casefold(), known_names(), otherwise),
     )
 
 

@@ -18,7 +18,7 @@ from clipdrift.data.decode import MORE, open_image, suffixes
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.naming import composed
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
-from clipdrift.errors import DataError, Fault, brief, nearest
+from clipdrift.errors import DataError, Fault, brief, did_you_mean
 from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
@@ -166,7 +166,7 @@ def _unknown_skips(spec: DatasetSpec, folders: dict[str, Path], where: str) -> l
             f"{spec.name}.skip_classes",
             "names of class folders",
             brief(name),
-            f"Did you mean {close[0]!r}?" if (close := nearest(name, sorted(there))) else "Remove",
+            did_you_mean(name, sorted(there), "Remove"),
         )
         for name in spec.skip_classes
         if composed(name) not in there

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clipdrift.early_warning.forecast import KEPT, Refused, Saved, forecast_of
-from clipdrift.errors import Fault, RecordError, nearest
+from clipdrift.errors import Fault, RecordError, did_you_mean
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, EpochReading
 from clipdrift.records.writing import writing_to
@@ -89,8 +89,7 @@ def rule_faults(rule: StopRule, spec: StudySpec) -> Iterator[Fault]:
     saved, names = rule.forecast, [transfer.name for transfer in spec.transfers]
     for name in saved.transfers:
         if name not in names:
-            near = nearest(name, names)
-            step = f"Did you mean {near[0]!r}?" if near else "Learn from records that have it"
+            step = did_you_mean(name, names, "Learn from records that have it")
             rule_text = f"a forecast of retention on the study's transfers ({', '.join(names)})"
             yield Fault(OPTION, rule_text, repr(name), step)
     if KEPT in saved.signals and spec.evaluation.epoch_transfer_images == 0:

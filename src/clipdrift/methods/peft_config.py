@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
-from clipdrift.errors import Fault, nearest
+from clipdrift.errors import Fault, did_you_mean
 from clipdrift.methods.targets import BLOCKS, Targets, find_targets, rank_faults
 from clipdrift.spec.methods import PeftSpec
 
@@ -132,7 +132,7 @@ def _type_fault(name: str, where: str) -> Fault | None:
         return Fault(where, expected, f"{name}: {REFUSED[name]}", "Choose another type")
     if name in BY_OPTION:
         return Fault(where, expected, repr(name), f"Write {{{BY_OPTION[name]}}}")
-    return Fault(where, expected, repr(name), _nearest(name, usable, "Choose one of them"))
+    return Fault(where, expected, repr(name), did_you_mean(name, usable, "Choose one of them", n=3))
 
 
 def _option_faults(config_class: Any, spec: PeftSpec, where: str) -> list[Fault]:
@@ -144,7 +144,7 @@ def _option_faults(config_class: Any, spec: PeftSpec, where: str) -> list[Fault]
             step = f"Say it by {PLACED[name]} of the method"
             faults.append(Fault(at, "an option that does not place adapters", repr(value), step))
         elif name not in known:
-            step = _nearest(name, known, "Remove it")
+            step = did_you_mean(name, known, "Remove it", n=3)
             expected = f"an option of {spec.type} ({', '.join(known)})"
             faults.append(Fault(at, expected, repr(name), step))
         elif value in NEEDS_DATA and isinstance(value, str):
@@ -224,11 +224,6 @@ def _norms(tower: nn.Module, spec: PeftSpec) -> list[str]:
     inside = {name.rpartition(".")[2] for name, m in blocks if isinstance(m, nn.LayerNorm)}
     outside = {n for n, m in tower.named_children() if isinstance(m, nn.LayerNorm)}
     return sorted(inside if spec.layers else inside | outside)
-
-
-def _nearest(name: str, known: Iterable[str], otherwise: str) -> str:
-    near = nearest(name, list(known), n=3)
-    return f"Did you mean {' or '.join(map(repr, near))}?" if near else otherwise
 
 
 __all__ = ["Configured", "configure", "refused_by_peft", "usable_types"]

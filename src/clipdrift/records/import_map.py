@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clipdrift.errors import Fault, RecordError, brief, first_faults, nearest
+from clipdrift.errors import Fault, RecordError, brief, did_you_mean, first_faults
 from clipdrift.spec.plain_yaml import parse, read_text
 
 STATE = ("status", "diverged")
@@ -172,8 +172,7 @@ def _nearest(name: str) -> str:
     """The nearest field name, with the user's own dataset or signal name in it."""
     middle = name.split(".")[1] if name.count(".") >= 1 else "<name>"
     known = [example.replace("<name>", middle).replace("<signal>", middle) for example in EXAMPLES]
-    near = nearest(name, known, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else f"Fields are {', '.join(EXAMPLES)}"
+    return did_you_mean(name, known, f"Fields are {', '.join(EXAMPLES)}", cutoff=0.5)
 
 
 def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterator[Fault]:
@@ -186,10 +185,7 @@ def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterat
             step = f"Write '{name}: {FRACTION}' or '{name}: {PERCENT}'"
             yield Fault(f"{path} units.{name}", "fraction or percent", brief(unit), step)
         if name not in known:
-            near = nearest(name, known)
-            step = (
-                f"Did you mean {near[0]!r}?" if near else f"Units can be given for {brief(known)}"
-            )
+            step = did_you_mean(name, known, f"Units can be given for {brief(known)}")
             yield Fault(f"{path} units", "a mapped field or 'transfer'", brief(name), step)
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from clipdrift.errors import Fault, RecordError
+from clipdrift.errors import Fault, RecordError, did_you_mean
 from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, STATE, ImportMap, implied
 from clipdrift.records.ranges import LARGEST, RATE, SEED, range_of
 
@@ -116,8 +116,7 @@ class Table:
     def _check_shape(self) -> None:
         for name in self.mapping.columns:
             if name not in self.header:
-                near = [n for n in self.header if n.lower() == name.strip().lower()]
-                step = f"Did you mean {near[0]!r}?" if near else "Correct the map"
+                step = did_you_mean(name.strip(), self.header, "Correct the map")
                 known = f"one of the columns {', '.join(self.header)}"
                 self.faults.append(Fault(f"{self.path} columns", known, repr(name), step))
         for name in sorted({n for n in self.header if self.header.count(n) > 1}):

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from clipdrift.errors import Fault, SpecError, brief, first_faults, nearest
+from clipdrift.errors import Fault, SpecError, brief, did_you_mean, first_faults
 from clipdrift.spec.changes import change
 from clipdrift.spec.methods import METHOD_KINDS
 from clipdrift.spec.parts import BackboneSpec, StudySpec
@@ -225,8 +225,8 @@ def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
 
 def _unknown_key(where: str, place: Place) -> Fault:
     known = sorted(_known_keys(place[:-1]))
-    near = nearest(str(place[-1]), known)
-    step = f"Did you mean {near[0]!r}?" if near else "Remove it; see 'clipdrift init' for all keys"
+    otherwise = "Remove it; see 'clipdrift init' for all keys"
+    step = did_you_mean(str(place[-1]), known, otherwise)
     return Fault(where, f"a known key ({', '.join(known)})", brief(place[-1]), step)
 
 
