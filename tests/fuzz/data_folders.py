@@ -97,6 +97,9 @@ def tree_seeds() -> list[bytes]:
         b"train/1.png\ntrain/2.png\ncat/1.png\ncat/2.png\n",
         b"cat/1.png\ncat/again>..\ndog/1.png\ndog/a/b/1.png\n",
         b"train/cat/1.png\ntrain/dog/1.png\ntest>train\n",
+        b"".join(
+            f"{part}/cat/1.png\n{part}/dog/1.png\n".encode() for part in ("train", "val", "test")
+        ),
     ]
 
 
@@ -105,6 +108,7 @@ def csv_seeds() -> list[bytes]:
         CSV,
         CSV.replace(b"cat", b"0").replace(b"dog", b"1"),
         CSV.replace(b"a.png", b"../a.png"),
+        CSV.replace(b"cat", b"cat|dog"),
     ]
 
 
@@ -116,6 +120,7 @@ def parquet_seeds() -> list[bytes]:
         {"image": [picture["bytes"]] * 4, "label": ["cat", "dog"] * 2},
         {"image": ["a.png", "b.png"] * 2, "label": ["cat", "dog"] * 2},
         {"image": ["../a.png", None] * 2, "label": [0, 1] * 2},
+        {"image": ["a.png", "b.png"] * 2, "label": [["cat", "dog"], ["a dog runs"]] * 2},
     ]
     tables = [pa.table(one) for one in columns]
     coded = [_coded(table) for table in (tables[1], tables[2])]
@@ -149,7 +154,7 @@ def cache_seeds() -> list[bytes]:
 
 @st.composite
 def trees(draw: DrawFn) -> bytes:
-    usual = ["cat", "dog", "train", "test", "unsorted", ".git", *ODD_TEXTS]
+    usual = ["cat", "dog", "train", "test", "val", "unsorted", ".git", *ODD_TEXTS]
     name = st.sampled_from(usual) | st.text(max_size=4)
     end = st.sampled_from(["1.png", "2.JPG", "3.heic", "x.txt", "..png", "again"])
     paths = st.lists(name, max_size=4).flatmap(lambda p: end.map(lambda e: "/".join([*p, e])))

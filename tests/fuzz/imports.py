@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from fuzz.strategies import ODD_TEXTS, edited
+from fuzz.strategies import ODD_TEXTS, YAML_SHAPES, edited
 from fuzz.target import Target
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -70,7 +70,8 @@ def table_seeds() -> list[bytes]:
 
 
 def map_seeds() -> list[bytes]:
-    return [yaml.safe_dump(MAP).encode()]
+    good = yaml.safe_dump(MAP).encode()
+    return [good, *(good + shape for shape in YAML_SHAPES[4:6])]
 
 
 @st.composite
@@ -106,7 +107,9 @@ def numeric_tables(draw: DrawFn) -> bytes:
 
 
 def maps() -> SearchStrategy[bytes]:
-    return edited([MAP]).map(lambda tree: yaml.safe_dump(tree).encode())
+    ends = st.sampled_from((*[b""] * 40, *YAML_SHAPES))
+    good = edited([MAP]).map(lambda tree: yaml.safe_dump(tree).encode())
+    return st.tuples(good, ends).map(b"".join)
 
 
 TARGETS = [

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from fuzz.strategies import edited
+from fuzz.strategies import YAML_SHAPES, edited
 from fuzz.target import Target
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from small_study import TEXT
 
@@ -61,12 +62,14 @@ def feed(data: bytes, folder: Path) -> None:
 
 def seeds() -> list[bytes]:
     files = sorted(STUDIES.glob("*.yaml"))
-    return [TEXT.encode(), _as_yaml(FULL), *(path.read_bytes() for path in files)]
+    odd = [TEXT.encode() + shape for shape in YAML_SHAPES[4:6]]  # the others are slow to mutate
+    return [TEXT.encode(), _as_yaml(FULL), *odd, *(path.read_bytes() for path in files)]
 
 
 def shaped() -> SearchStrategy[bytes]:
     trees = [FULL, yaml.safe_load(TEXT)]
-    return edited(trees).map(_as_yaml)
+    ends = st.sampled_from((*[b""] * 40, *YAML_SHAPES))
+    return st.tuples(edited(trees).map(_as_yaml), ends).map(b"".join)
 
 
 def _as_yaml(tree: Any) -> bytes:

@@ -39,6 +39,23 @@ TOKENS = (
 )
 
 
+UNFOLDING = tuple(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9))
+"""Nine lines that unfold to 400 million words, where `a0` is one."""
+YAML_SHAPES = tuple(
+    "\n".join(lines).encode() + b"\n"
+    for lines in (
+        ("a0: &a0 x", *UNFOLDING),
+        ("a0: &a0 x", *UNFOLDING, "? *a9", ": x"),
+        ("a0: &a0 x", *UNFOLDING, "? {k: *a9}", ": x"),
+        ("a0: &a0 {k: v}", *(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}" for n in range(9))),
+        ("? [a, b]", ": x", "? {a: b}", ": y", "? - a", ": z"),
+        (f"seed: {':'.join(['59'] * 3000)}", f"lr: {'9' * 5000}"),
+        tuple(f"unknown_{n}: {n}" for n in range(3000)),
+    )
+)
+"""Ends of files whose keys and maps are small to write and large to read."""
+
+
 @st.composite
 def damaged(draw: DrawFn, seeds: Sequence[bytes]) -> bytes:
     """A seed after a few cuts, insertions and overwritten bytes."""
@@ -98,4 +115,4 @@ def edited_json(trees: Callable[[], Sequence[Any]]) -> Callable[[], SearchStrate
     return lambda: edited(trees()).map(as_json)
 
 
-__all__ = ["ODD", "ODD_TEXTS", "as_json", "damaged", "edited", "edited_json"]
+__all__ = ["ODD", "ODD_TEXTS", "YAML_SHAPES", "as_json", "damaged", "edited", "edited_json"]

@@ -207,6 +207,12 @@ def test_files_that_are_not_the_records_are_refused(
     path.unlink()
     with pytest.raises(RecordError, match=r"as recorded, got nothing there\."):
         evaluate_run(run, cache_dir=cache_dir)
+    path.write_bytes(content)
+    record = read_record(run / "record.json")
+    record.files.pop(name)
+    (run / "record.json").write_text(record.to_json())
+    with pytest.raises(RecordError, match=rf"{re.escape(name)}: .* SHA-256 none, as recorded"):
+        evaluate_run(run, cache_dir=cache_dir)
 
 
 def test_running_again_measures_nothing_and_removes_what_kills_left(

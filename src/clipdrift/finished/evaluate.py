@@ -98,17 +98,17 @@ def _require_same_plugins(run_dir: Path, record: RunRecord, config: RunConfig) -
 
 
 def _require_same_files(run_dir: Path, record: RunRecord) -> None:
-    """Every file of the record is there with its hash: weights, and readings image by image."""
+    """Weights and readings image by image are the record's, each with its hash, and no others."""
     now = file_hashes(run_dir)
     faults = [
         Fault(
             str(run_dir / name),
-            f"a file as it was saved, with SHA-256 {sha}, as recorded",
+            f"a file as it was saved, with SHA-256 {record.files.get(name, 'none')}, as recorded",
             now.get(name, "nothing there"),
             "Restore the file, or remove the run's folder and run the study again",
         )
-        for name, sha in record.files.items()
-        if now.get(name) != sha
+        for name in sorted({*record.files, *now})
+        if now.get(name) != record.files.get(name)
     ]
     if faults:
         raise RecordError(faults)

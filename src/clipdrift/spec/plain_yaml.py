@@ -19,7 +19,7 @@ from clipdrift.errors import ClipdriftError, Fault
 from clipdrift.paths import read_file
 
 MAX_BYTES = 1_000_000
-MAX_ENTRIES = 200_000
+MAX_ENTRIES = 100_000
 """Keys and single values, aliases unfolded."""
 MAX_NUMBER = 100
 """Characters of a number; no file that a person writes has longer ones."""
