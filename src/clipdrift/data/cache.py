@@ -35,6 +35,9 @@ CACHE_VERSION = 2
 ENTRY = "entry.json"
 """In an entry, what it holds; the time of its last change is that of the last use."""
 
+_SHOWN = 3
+"""Reasons why images cannot be read that are told, and images named for each."""
+
 Report = Callable[[str], None]
 
 
@@ -244,18 +247,26 @@ def _bad_images(part: ImagePart, bad: dict[int, str]) -> tuple[str, ...]:
 def _require_few_bad(part: ImagePart, bad: dict[int, str], max_bad: int, where: str) -> None:
     if len(bad) <= max_bad and len(bad) < len(part):
         return
-    first = "; ".join(_bad_images(part, bad)[:5])
+    reasons: dict[str, list[str]] = {}
+    for position, reason in sorted(bad.items()):
+        reasons.setdefault(reason, []).append(part.names[position])
+    told = "; ".join(f"{_few(names)}: {reason}" for reason, names in [*reasons.items()][:_SHOWN])
     step = f"Repair or remove them, or set max_bad_images: {len(bad)} to leave them out"
     if len(bad) == len(part):
-        step = "Check the path and the image column; not one image can be read"
+        step = "Mend that, or check the path and the image column; not one image can be read"
     raise DataError(
         Fault(
             where,
             f"at most {max_bad} unreadable images",
-            f"{len(bad)} of {len(part)}: {first}{'; ...' if len(bad) > 5 else ''}",
+            f"{len(bad)} of {len(part)}: {told}{'; ...' if len(reasons) > _SHOWN else ''}",
             step,
         )
     )
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _require_room(cache_dir: Path, n_bytes: int, where: str) -> None:
