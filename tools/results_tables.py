@@ -50,7 +50,7 @@ def cells(analysis: Row, target: str) -> str:
     outcomes = outcomes_of(analysis)
     rows: dict[tuple[str, float], dict[str, Row]] = {}
     for row in pick(analysis["cells"], target=target):
-        rows.setdefault((row["method"], row["lr"]), {})[row["metric"]] = row
+        rows.setdefault((row["method"], row["learning_rate"]), {})[row["metric"]] = row
     rates = sorted({lr for _, lr in rows})
     lines = []
     for method in dict.fromkeys(method for method, _ in rows):
@@ -78,7 +78,7 @@ def ranks(analysis: Row, target: str, outcome: str, reference: str) -> str:
     lines = []
     for method, views in found.items():
         best = accuracy[method]
-        line = [method, f"{best['lr']:g}", spread(best, 100)]
+        line = [method, f"{best['learning_rate']:g}", spread(best, 100)]
         for view in VIEWS:
             if view not in views or views[view]["rank"] is None:
                 line.append("–")
@@ -133,7 +133,7 @@ def compared(analysis: Row, target: str, first: str, second: str) -> str:
                 lines.append([outcome, f"equal {what}, {at}", *interval(row, "diff"), "–"])
         for row in (row for row in tests if row["scope"] in ("both_fit", "per_lr", "grid_mean")):
             scope = {"both_fit": "rates at which both fit", "grid_mean": "mean over the grid"}
-            where = scope.get(row["scope"]) or f"rate {row['lr']:g}"
+            where = scope.get(row["scope"]) or f"rate {row['learning_rate']:g}"
             p = number(row["p_holm"], "{:.2g}")
             lines.append([outcome, where, *interval(row, "mean_diff"), p])
     head = ["kept on", "held equal", f"{first} less {second}, points", "95 % interval", "Holm p"]
@@ -156,7 +156,7 @@ def frontier(analysis: Row) -> str:
             row["target"],
             row["transfer"],
             row["method"],
-            f"{row['lr']:g}",
+            f"{row['learning_rate']:g}",
             plus_minus(row["mean_test_accuracy"], row["sd_test_accuracy"], 100),
             plus_minus(row["mean_retention_pct"], row["sd_retention_pct"]),
         ]
@@ -172,7 +172,11 @@ def choice(analysis: Row) -> str:
             row["target"],
             row["budget"],
             row["standing"].replace("_", "-"),
-            *(str(row["method"]), number(row["lr"], "{:g}"), number(row["alpha"], "{:g}")),
+            *(
+                str(row["method"]),
+                number(row["learning_rate"], "{:g}"),
+                number(row["alpha"], "{:g}"),
+            ),
             plus_minus(row["test_accuracy"], row["sd_test_accuracy"], 100),
             plus_minus(row["retention_pct"], row["sd_retention_pct"]),
             number(row["p_meets"], "{:.2f}"),

@@ -110,8 +110,7 @@ ANALYSIS_HEAD = """# analysis.json
 Written by `clipdrift analyze DIR`, together with one CSV file per list in `DIR/tables`. Each list
 holds flat rows; metric names are the fields of a record (`test_accuracy`,
 `transfer.cifar100.retention_pct`, `drift.cls_entropy_pct`). Undefined is null and `reason` says
-why. Backbones are never pooled. The JSON Schema is in the package:
-`clipdrift/analysis/analysis.schema.json`.
+why. Backbones are never pooled. `clipdrift.analysis.summary.schema()` is the JSON Schema.
 """
 
 
@@ -137,14 +136,11 @@ def analysis_page() -> str:
             continue
         parts += [f"\n## {key}\n", part.get("description", ""), ""]
         columns = part["items"]["properties"]
-        if any(c.get("description") for c in columns.values()):
-            parts += ["| field | |", "|---|---|"]
-            parts += [
-                f"| `{name}` | {_cell(column.get('description', ''))} |"
-                for name, column in columns.items()
-            ]
-        else:
-            parts.append(", ".join(f"`{name}`" for name in columns))
+        parts += ["| field | |", "|---|---|"]
+        parts += [
+            f"| `{name}` | {_cell(column.get('description', ''))} |"
+            for name, column in columns.items()
+        ]
     return "\n".join([*parts, *_coverage()]) + "\n"
 
 

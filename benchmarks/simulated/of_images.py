@@ -22,7 +22,7 @@ from clipdrift.analysis.questions import (
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from simulated import ALIKE, APART, KEPT, RATES, TEST, USUAL, VAL, Kind, Photographs, photographs
-from simulated.shares import Line, Table, by_drawn, inside, told_wrongly
+from simulated.shares import Line, Table, by_drawn, inside, plain, told_wrongly
 from simulated.truths import Truth
 
 METRICS = (TEST, KEPT)
@@ -78,16 +78,17 @@ def count(
 
 
 def _cells(made: Photographs) -> Rows:
-    return [row for row in cells.rows(made.frame, images=made.images) if row["metric"] in METRICS]
+    found = plain(cells.rows(made.frame, images=made.images))
+    return [row for row in found if row["metric"] in METRICS]
 
 
 def _operating(made: Photographs) -> Rows:
-    found = operating.rows(made.frame, images=made.images)
+    found = plain(operating.rows(made.frame, images=made.images))
     return [row for row in found if row["metric"] in METRICS]
 
 
 def _paired(made: Photographs) -> Rows:
-    found = paired.rows(made.frame, metrics=list(METRICS), images=made.images)
+    found = plain(paired.rows(made.frame, metrics=list(METRICS), images=made.images))
     return [row for row in found if row["scope"] in NAMES]
 
 
@@ -95,28 +96,30 @@ def _equivalence(made: Photographs) -> Rows:
     """With the rates that a row is about, which its runs tell."""
     rate = dict(zip(made.frame["run_id"], made.frame["learning_rate"], strict=True))
     return [
-        {**row, "lrs": sorted({rate[run] for run in row["run_ids"]})}
-        for row in equivalence.rows(made.frame, images=made.images)
+        {**row, "learning_rates": sorted({rate[run] for run in row["run_ids"]})}
+        for row in plain(equivalence.rows(made.frame, images=made.images))
         if row["metric"] in METRICS
     ]
 
 
 def _views(made: Photographs) -> Rows:
-    return matched_views.rows(made.frame, metrics=[KEPT], images=made.images)
+    return plain(matched_views.rows(made.frame, metrics=[KEPT], images=made.images))
 
 
 def _mixed(made: Photographs) -> Rows:
     """Each study as a backbone: the model is one of all targets of a backbone."""
     own = made.frame.assign(backbone=made.frame["target"], target="one")
-    return [row | {"target": row["backbone"]} for row in mixed.rows(own, metrics=list(METRICS))]
+    found = plain(mixed.rows(own, metrics=list(METRICS)))
+    return [row | {"target": row["backbone"]} for row in found]
 
 
 def _ranking(made: Photographs) -> Rows:
-    return ranking.rows(made.frame, images=made.images, underfit_fraction=UNDERFIT_FRACTION)
+    found = ranking.rows(made.frame, images=made.images, underfit_fraction=UNDERFIT_FRACTION)
+    return plain(found)
 
 
 def _choice(made: Photographs) -> Rows:
-    return choice.rows(made.frame, images=made.images, top=2, n_resamples=2)
+    return plain(choice.rows(made.frame, images=made.images, top=2, n_resamples=2))
 
 
 def _means(name: str) -> Callable[[Rows, Truth], Iterator[tuple[str, str, bool | None]]]:
@@ -210,7 +213,10 @@ def _leads(what: str, judge: Callable[..., bool | None]) -> Any:
             kept = best["budget"].endswith("retention")
             metric, scale = (KEPT, 1) if kept else (VAL, 100)
             first, second = (
-                scale * truth.of({"metric": metric, "target": r["target"]}, r["method"], r["lr"])
+                scale
+                * truth.of(
+                    {"metric": metric, "target": r["target"]}, r["method"], r["learning_rate"]
+                )
                 for r in (best, other)
             )
             name = what.format("retention" if kept else "accuracy")

@@ -17,7 +17,7 @@ from clipdrift.analysis.statistics.forecast_fit import fit
 from clipdrift.analysis.statistics.tolerance import Theirs, tolerance
 from clipdrift.records.transfer import wilson_low
 from simulated import CKA, ENTROPY, KEPT, readings
-from simulated.shares import Line, Table, inside
+from simulated.shares import Line, Table, inside, plain
 
 MANY_SEEDS = 5_000
 Row = Mapping[str, Any]
@@ -44,19 +44,21 @@ def _of(rows: Iterable[Row], keys: list[str], value: str) -> dict[Any, float]:
 def count_dose(table: Table, rng: np.random.Generator, studies: int, seeds: int) -> None:
     """Correlations of metrics with the rate, within a seed."""
     keys = ["method", "metric"]
-    known = _of(dose.rows(_every_seed()), keys, "spearman_rho")
-    rows = [r for r in dose.rows(readings(rng, studies, seeds)) if r["metric"] in (ENTROPY, KEPT)]
+    known = _of(plain(dose.rows(_every_seed())), keys, "spearman_rho")
+    rows = [
+        r for r in plain(dose.rows(readings(rng, studies, seeds))) if r["metric"] in (ENTROPY, KEPT)
+    ]
     found = _held(rows, known, keys, ("ci_low", "ci_high"))
     table.add(Line("dose-response: holds", SEEDS, None), seeds, found)
 
 
 def count_predictors(table: Table, rng: np.random.Generator, studies: int, seeds: int) -> None:
     """Correlations of signals with retention, and their gaps to the reference's."""
-    known = predictors.rows(_every_seed(), reference=CKA)
+    known = plain(predictors.rows(_every_seed(), reference=CKA))
     frame = readings(rng, studies, seeds)
     rows = [
         {**row, "target": row["backbone"]}
-        for row in predictors.rows(frame.assign(backbone=frame["target"]), reference=CKA)
+        for row in plain(predictors.rows(frame.assign(backbone=frame["target"]), reference=CKA))
         if row["signal"] in (ENTROPY, "val_accuracy")
     ]
     for name, value, ends in (
@@ -70,8 +72,8 @@ def count_predictors(table: Table, rng: np.random.Generator, studies: int, seeds
 def count_mediation(table: Table, rng: np.random.Generator, studies: int, seeds: int) -> None:
     """Indirect and direct effects."""
     keys = ["method_a", "method_b", "mediator"]
-    known = mediation.rows(_every_seed())
-    found = mediation.rows(readings(rng, studies, seeds))
+    known = plain(mediation.rows(_every_seed()))
+    found = plain(mediation.rows(readings(rng, studies, seeds)))
     rows = [row for row in found if row["mediator"] == ENTROPY]
     for way in ("indirect", "direct"):
         held = _held(rows, _of(known, keys, way), keys, (f"{way}_ci_low", f"{way}_ci_high"))
@@ -94,7 +96,7 @@ def count_forecast(table: Table, rng: np.random.Generator, studies: int, seeds: 
         holds += [(str(study), inside(*row)) for row in rows]
         data = _lessons(*_cells(rng, 24, seeds, slope=0.0), cells)
         row = validation(data, hold_out(data, "cell", LEVEL))
-        better.append((str(study), row["against_mean"] == "better"))
+        better.append((str(study), row.against_mean == "better"))
     table.add(Line("forecast of another cell, 80 %: holds", "cells", None), seeds, holds)
     name = "forecast by what tells nothing: better than the mean"
     table.add(Line(name, "cells", None), seeds, better)

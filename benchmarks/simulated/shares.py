@@ -12,6 +12,11 @@ Found = Iterable[tuple[str, bool | None]]
 """Study, and what came out of a row of it: None where the row prints nothing."""
 
 
+def plain(rows: Iterable[object]) -> list[dict[str, Any]]:
+    """Rows of the analysis as what they are in JSON."""
+    return [vars(row) for row in rows]
+
+
 class Line(NamedTuple):
     """What is counted, what the interval says that it draws, and the number of images."""
 

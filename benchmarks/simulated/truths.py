@@ -41,11 +41,11 @@ class Truth:
         return float(self.cell[row["metric"]][row["target"], method, lr])
 
     def mean(self, row: Row) -> float:
-        return self.of(row, row["method"], row["lr"])
+        return self.of(row, row["method"], row["learning_rate"])
 
     def difference(self, row: Row) -> float:
         """Of a paired row: at its rate, or over the rates that it is about."""
-        rates = row.get("lrs") or [row["lr"]]
+        rates = row.get("learning_rates") or [row["learning_rate"]]
         gaps = [
             self.of(row, row["method_a"], lr) - self.of(row, row["method_b"], lr) for lr in rates
         ]

@@ -190,14 +190,14 @@ def test_the_report_and_the_choice_know_them(study: StudyFolder, cache_dir: Path
     assert "Weights made after training" in page
     assert audit_report(study) == []
     rows = choose(study, Budget(min_accuracy=0.0001)).rows
-    names = {(row["method"], row["weights"]) for row in rows}
+    names = {(row.method, row.weights) for row in rows}
     assert {("lora", "soup"), ("lora", "soup at alpha 0"), ("lora", "update times 0.5")} <= names
-    (row,) = (r for r in rows if (r["method"], r["weights"]) == ("full_ft", "soup"))
+    (row,) = (r for r in rows if (r.method, r.weights) == ("full_ft", "soup"))
     (reading,) = found(study, "full_ft", "soup", 1.0)
-    assert row["accuracy"] == reading.result.val_accuracy
-    assert row["test_accuracy"] == reading.result.test_accuracy
-    assert (row["sd_test_accuracy"], row["p_meets"], row["p_chosen"]) == (None, None, None)
-    assert row["reason"] == "one soup: no SD and no probability"
+    assert row.accuracy == reading.result.val_accuracy
+    assert row.test_accuracy == reading.result.test_accuracy
+    assert (row.sd_test_accuracy, row.p_meets, row.p_chosen) == (None, None, None)
+    assert row.reason == "one soup: no SD and no probability"
 
 
 def test_what_makes_no_sense_is_refused(study: StudyFolder, tmp_path: Path) -> None:

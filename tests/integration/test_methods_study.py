@@ -152,5 +152,5 @@ def test_every_method_flows_through_report_audit_and_choice(study: StudyFolder) 
     assert NOT_PLAIN in page
     assert audit_report(study) == []
     rows = choose(study, budget(min_accuracy=10)).rows
-    assert {row["method"] for row in rows} == set(NAMES)
-    assert "chosen" in {row["standing"] for row in rows}
+    assert {row.method for row in rows} == set(NAMES)
+    assert "chosen" in {row.standing for row in rows}

@@ -74,9 +74,9 @@ def test_a_stopped_run_is_recorded_with_its_forecast_and_without_result(
 def test_stopped_runs_are_in_no_mean_and_shown_as_stopped(stopped_study: Path) -> None:
     folder = StudyFolder(stopped_study)
     analysis = write_analysis(folder)
-    assert {row["lr"] for row in analysis["cells"]} == {1e-6}
+    assert {row["learning_rate"] for row in analysis["cells"]} == {1e-6}
     (warning,) = (row for row in analysis["warnings"] if row["kind"] == "run_stopped")
-    assert (warning["lr"], warning["method"], warning["seed"]) == (1e-2, "lora", 7)
+    assert (warning["learning_rate"], warning["method"], warning["seed"]) == (1e-2, "lora", 7)
     write_report(folder)
     page = folder.report_path.read_text(encoding="utf-8")
     assert "Run stopped early by a forecast, in no mean" in page

@@ -296,7 +296,7 @@ def test_diverged_runs_are_recorded_as_such(
 
     folder = StudyFolder(tmp_path / "study")
     cells = write_analysis(folder)["cells"]
-    assert {row["lr"] for row in cells if row["metric"] == "test_accuracy"} == {3e-4}
+    assert {row["learning_rate"] for row in cells if row["metric"] == "test_accuracy"} == {3e-4}
     write_report(folder)
     assert f"diverged: {record.reason}" in folder.report_path.read_text(encoding="utf-8")
 

@@ -27,43 +27,43 @@ def test_cells_agree_with_pandas_and_scipy() -> None:
     assert len(rows) == 16 * len(metric_columns(frame))
     groups = dict(iter(frame.groupby(CELL)))
     for row in rows:
-        own = groups[row["target"], row["method"], row["lr"]][row["metric"]]
+        own = groups[row.target, row.method, row.learning_rate][row.metric]
         low, high = stats.t.interval(0.95, len(own) - 1, loc=own.mean(), scale=stats.sem(own))
-        assert row["n"] == len(own) == 5
-        assert row["mean"] == pytest.approx(own.mean(), rel=1e-12)
-        assert row["sd"] == pytest.approx(own.std(ddof=1), rel=1e-9)
-        if row["metric"].endswith("accuracy"):
+        assert row.n == len(own) == 5
+        assert row.mean == pytest.approx(own.mean(), rel=1e-12)
+        assert row.sd == pytest.approx(own.std(ddof=1), rel=1e-9)
+        if row.metric.endswith("accuracy"):
             low, high = on_log_odds(low, high)
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), rel=1e-8)
+        assert (row.ci_low, row.ci_high) == pytest.approx((low, high), rel=1e-8)
 
 
 def test_one_seed_has_no_spread() -> None:
     row = cells.rows(made_up_runs(seeds=(7,)))[0]
-    assert (row["n"], row["sd"], row["ci_low"], row["ci_high"]) == (1, None, None, None)
-    assert row["mean"] is not None
-    assert row["reason"] == "one value: no SD and no interval"
+    assert (row.n, row.sd, row.ci_low, row.ci_high) == (1, None, None, None)
+    assert row.mean is not None
+    assert row.reason == "one value: no SD and no interval"
 
 
 def test_undefined_values_are_left_out_and_said() -> None:
     frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,))
     frame.loc[frame.index[:2], RETENTION] = [np.nan, np.inf]
     frame["drift.never"] = np.nan
-    rows = {row["metric"]: row for row in cells.rows(frame)}
+    rows = {row.metric: row for row in cells.rows(frame)}
     kept = frame[RETENTION].to_numpy()[2:]
-    assert rows[RETENTION]["mean"] == pytest.approx(kept.mean(), rel=1e-12)
-    assert rows[RETENTION]["n"] == len(rows[RETENTION]["run_ids"]) == 3
-    assert rows[RETENTION]["reason"] == "undefined in 2 of 5 runs"
-    assert (rows["drift.never"]["n"], rows["drift.never"]["mean"]) == (0, None)
-    assert rows["drift.never"]["reason"] == "undefined in all 5 runs"
+    assert rows[RETENTION].mean == pytest.approx(kept.mean(), rel=1e-12)
+    assert rows[RETENTION].n == len(rows[RETENTION].run_ids) == 3
+    assert rows[RETENTION].reason == "undefined in 2 of 5 runs"
+    assert (rows["drift.never"].n, rows["drift.never"].mean) == (0, None)
+    assert rows["drift.never"].reason == "undefined in all 5 runs"
 
 
 def test_equal_values_have_an_sd_of_exactly_zero() -> None:
     frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,), seeds=(1, 2, 3))
     frame["test_accuracy"] = 0.1  # three times 0.1 over 3 is not 0.1 in floating point
-    row = next(r for r in cells.rows(frame) if r["metric"] == "test_accuracy")
-    assert (row["mean"], row["sd"]) == (0.1, 0.0)
-    assert (row["ci_low"], row["ci_high"]) == (None, None)
-    assert row["reason"] == "the values do not vary: no interval"
+    row = next(r for r in cells.rows(frame) if r.metric == "test_accuracy")
+    assert (row.mean, row.sd) == (0.1, 0.0)
+    assert (row.ci_low, row.ci_high) == (None, None)
+    assert row.reason == "the values do not vary: no interval"
 
 
 def test_values_equal_but_for_rounding_have_no_interval() -> None:
@@ -107,41 +107,39 @@ def test_intervals_of_accuracy_and_retention_draw_images_too() -> None:
     images, runs = Images(records), runs_frame(records)
     rows = cells.rows(runs, images=images)
     for row in rows:
-        influence = images.influence(row["run_ids"], row["metric"])
-        assert (influence is None) == row["metric"].startswith(("drift.", "levels.", "epoch1."))
+        influence = images.influence(row.run_ids, row.metric)
+        assert (influence is None) == row.metric.startswith(("drift.", "levels.", "epoch1."))
         if influence is None:
-            assert (row["n_images"], row["interval_over"]) == (None, "seeds")
+            assert (row.n_images, row.interval_over) == (None, "seeds")
             continue
         found = influence.crossed()
-        assert found.mean == pytest.approx(row["mean"], rel=1e-9)
-        assert (row["n_images"], row["image_se"]) == (300, found.image_se)
-        ends = on_log_odds(*found.ci) if row["metric"].endswith("accuracy") else found.ci
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(ends), rel=1e-8)
-        assert row["interval_over"] == "seeds and images"
-    by_cell = {(r["target"], r["method"], r["lr"], r["metric"]): r for r in rows}
+        assert found.mean == pytest.approx(row.mean, rel=1e-9)
+        assert (row.n_images, row.image_se) == (300, found.image_se)
+        ends = on_log_odds(*found.ci) if row.metric.endswith("accuracy") else found.ci
+        assert (row.ci_low, row.ci_high) == pytest.approx(tuple(ends), rel=1e-8)
+        assert row.interval_over == "seeds and images"
+    by_cell = {(r.target, r.method, r.learning_rate, r.metric): r for r in rows}
     for row in operating.rows(runs, images=images):
-        same = by_cell[row["target"], row["method"], row["lr"], row["metric"]]
-        assert {key: same[key] for key in row if key in same} == {
-            key: value for key, value in row.items() if key in same
-        }
+        same = by_cell[row.target, row.method, row.learning_rate, row.metric]
+        assert vars(row) == {**vars(same), "val_accuracy": row.val_accuracy}
 
 
 def test_counts_alone_give_accuracies_their_error_and_retention_a_reason() -> None:
     runs = runs_frame(records := synthetic_records(rates=(1e-5,)))
     rows = cells.rows(runs, images=Images(records))
     for row in rows:
-        if row["metric"] == "transfer.cifar10.accuracy":
-            own = runs.set_index("run_id").loc[row["run_ids"], row["metric"]].to_numpy()
-            assert (row["n_images"], row["image_se"]) == (1000, binomial(own, 1000).image_se)
-            assert row["interval_over"] == "seeds and images"
-        if row["metric"] == "transfer.cifar10.retention_pct":
-            assert (row["n_images"], row["image_se"]) == (1000, None)
-            assert row["interval_over"] == "seeds"
-            assert row["reason"] == "single images are not recorded: no error from images"
+        if row.metric == "transfer.cifar10.accuracy":
+            own = runs.set_index("run_id").loc[row.run_ids, row.metric].to_numpy()
+            assert (row.n_images, row.image_se) == (1000, binomial(own, 1000).image_se)
+            assert row.interval_over == "seeds and images"
+        if row.metric == "transfer.cifar10.retention_pct":
+            assert (row.n_images, row.image_se) == (1000, None)
+            assert row.interval_over == "seeds"
+            assert row.reason == "single images are not recorded: no error from images"
 
 
 def fit_by_rate(frame: pd.DataFrame) -> dict[float, str]:
-    return {row["lr"]: row["fit"] for row in cells.rows(frame)}
+    return {row.learning_rate: row.fit for row in cells.rows(frame)}
 
 
 def test_fit_stands_on_validation_where_no_test_was_read() -> None:
@@ -179,14 +177,14 @@ def test_the_peak_of_another_method_is_no_damage_and_that_of_an_earlier_epoch_is
     lora, low = frame["method"] == "lora", frame["learning_rate"] == 1e-6
     frame["val_accuracy"] = frame["test_accuracy"] = np.where(lora, 0.3, 0.9)
     frame["peak_val_accuracy"] = np.where(lora & low, 0.85, frame["val_accuracy"])
-    flags = {(r["method"], r["lr"]): r["fit"] for r in cells.rows(frame)}
+    flags = {(r.method, r.learning_rate): r.fit for r in cells.rows(frame)}
     expected = {("full_ft", 1e-6): "fits", ("full_ft", 1e-5): "fits"}
     assert flags == expected | {("lora", 1e-6): "damaged", ("lora", 1e-5): "underfits"}
-    (row,) = (r for r in grid.rows(frame) if r["method"] == "lora")
-    found = (row["underfit_lrs"], row["damaged_lrs"], row["n_underfit"], row["n_damaged"])
+    (row,) = (r for r in grid.rows(frame) if r.method == "lora")
+    found = (row.underfit_learning_rates, row.damaged_learning_rates, row.n_underfit, row.n_damaged)
     assert found == ([1e-5], [1e-6], 1, 1)
-    assert "lora is damaged at 1e-06: past its peak" in row["words"]
-    assert "lora underfits at 1e-05" in row["words"]
+    assert "damaged at 1e-6: past its peak" in row.words
+    assert "underfits at 1e-5: it keeps" in row.words
 
 
 def test_dose_response_is_scipys_within_seeds_and_its_t_test_over_them() -> None:
@@ -194,44 +192,44 @@ def test_dose_response_is_scipys_within_seeds_and_its_t_test_over_them() -> None
     rows = dose.rows(frame)
     assert len(rows) == 4 * len(metric_columns(frame))
     for row in rows:
-        own = frame[(frame["target"] == row["target"]) & (frame["method"] == row["method"])]
+        own = frame[(frame["target"] == row.target) & (frame["method"] == row.method)]
         rhos = [
-            stats.spearmanr(np.log10(part["learning_rate"]), part[row["metric"]]).statistic
+            stats.spearmanr(np.log10(part["learning_rate"]), part[row.metric]).statistic
             for _, part in own.groupby("seed")
         ]
-        assert row["spearman_rho"] == pytest.approx(np.mean(rhos), rel=1e-9, abs=1e-12)
-        assert (row["n"], row["n_lrs"], row["n_seeds"]) == (20, 4, 5)
+        assert row.spearman_rho == pytest.approx(np.mean(rhos), rel=1e-9, abs=1e-12)
+        assert (row.n, row.n_learning_rates, row.n_seeds) == (20, 4, 5)
         if np.ptp(rhos) < 1e-9:
-            assert (row["p"], row["ci_low"]) == (None, None)
-            assert row["reason"] == "the same at every seed: no interval"
+            assert (row.p, row.ci_low) == (None, None)
+            assert row.reason == "the same at every seed: no interval"
             continue
         test = stats.ttest_1samp(rhos, 0)
         low, high = test.confidence_interval()
-        assert row["p"] == pytest.approx(test.pvalue, rel=1e-9)
-        assert row["ci_low"] == pytest.approx(max(low, -1), rel=1e-9)
-        assert row["ci_high"] == pytest.approx(min(high, 1), rel=1e-9)
+        assert row.p == pytest.approx(test.pvalue, rel=1e-9)
+        assert row.ci_low == pytest.approx(max(low, -1), rel=1e-9)
+        assert row.ci_high == pytest.approx(min(high, 1), rel=1e-9)
 
 
 def test_dose_response_never_says_no_by_p_and_yes_by_interval() -> None:
     """A bootstrap over seeds gave rho .475, p .12 and an interval of .39 to .48."""
     for row in dose.rows(made_up_runs(n_extra=40, targets=("pets",), seeds=(1, 2, 3))):
-        if row["p"] is not None:
-            assert (row["p"] < 0.05) == (not row["ci_low"] <= 0 <= row["ci_high"])
+        if row.p is not None:
+            assert (row.p < 0.05) == (not row.ci_low <= 0 <= row.ci_high)
 
 
 def test_dose_response_of_one_rate_and_of_one_seed() -> None:
     one_rate = dose.rows(made_up_runs(rates=(1e-5,)))
     few = "1 learning rates in a seed, at least 3 needed"
-    assert {(r["spearman_rho"], r["reason"]) for r in one_rate} == {(None, few)}
+    assert {(r.spearman_rho, r.reason) for r in one_rate} == {(None, few)}
     one_seed = dose.rows(made_up_runs(seeds=(7,)))
-    assert all(r["spearman_rho"] is not None and r["ci_low"] is None for r in one_seed)
-    assert {r["reason"] for r in one_seed} == {"one seed: no interval"}
+    assert all(r.spearman_rho is not None and r.ci_low is None for r in one_seed)
+    assert {r.reason for r in one_seed} == {"one seed: no interval"}
 
 
 def test_dose_response_of_a_constant_metric() -> None:
     frame = made_up_runs(targets=("eurosat",)).assign(**{"drift.extra_0": 1.0})
-    rows = [r for r in dose.rows(frame) if r["metric"] == "drift.extra_0"]
-    assert {(r["spearman_rho"], r["p"], r["reason"]) for r in rows} == {
+    rows = [r for r in dose.rows(frame) if r.metric == "drift.extra_0"]
+    assert {(r.spearman_rho, r.p, r.reason) for r in rows} == {
         (None, None, "metric does not vary within a seed")
     }
 
@@ -251,25 +249,25 @@ def test_frontier_holds_every_cell_that_nothing_beats() -> None:
             )
             if not beaten:
                 expected.add((target, point[0][1], point[0][2]))
-    rows = [row for row in frontier.rows(frame) if row["transfer"] == "cifar100"]
-    assert {(row["target"], row["method"], row["lr"]) for row in rows} == expected
-    assert all(row["n_cells"] == 8 for row in rows)
+    rows = [row for row in frontier.rows(frame) if row.transfer == "cifar100"]
+    assert {(row.target, row.method, row.learning_rate) for row in rows} == expected
+    assert all(row.n_cells == 8 for row in rows)
 
 
 def test_operating_point_is_the_cell_with_the_best_validation_mean() -> None:
     frame = made_up_runs(rng_seed=2)
     means = frame.groupby(CELL)[["val_accuracy", RETENTION]].mean()
     for row in operating.rows(frame):
-        own = means.loc[row["target"], row["method"]]
-        assert row["lr"] == own["val_accuracy"].idxmax()
-        assert row["val_accuracy"] == pytest.approx(own["val_accuracy"].max(), rel=1e-12)
-        if row["metric"] == RETENTION:
-            assert row["mean"] == pytest.approx(own.loc[row["lr"], RETENTION], rel=1e-12)
+        own = means.loc[row.target, row.method]
+        assert row.learning_rate == own["val_accuracy"].idxmax()
+        assert row.val_accuracy == pytest.approx(own["val_accuracy"].max(), rel=1e-12)
+        if row.metric == RETENTION:
+            assert row.mean == pytest.approx(own.loc[row.learning_rate, RETENTION], rel=1e-12)
 
 
 def test_equal_validation_means_take_the_lower_rate() -> None:
     frame = made_up_runs(targets=("eurosat",), methods=("lora",)).assign(val_accuracy=0.9)
-    assert {row["lr"] for row in operating.rows(frame)} == {min(RATES)}
+    assert {row.learning_rate for row in operating.rows(frame)} == {min(RATES)}
 
 
 @pytest.mark.parametrize(
@@ -280,23 +278,21 @@ def test_grid_says_whether_the_best_rate_is_at_its_edge(best: float, edge: str |
     frame["val_accuracy"] = np.where(frame["learning_rate"] == best, 0.95, 0.9)
     frame["test_accuracy"] = 0.9
     (row,) = grid.rows(frame)
-    assert (row["best_lr"], row["edge"], row["at_edge"]) == (best, edge, edge is not None)
-    assert (row["lowest_lr"], row["highest_lr"], row["n_lrs"]) == (1e-6, 5e-5, 4)
-    extend = f"the best rate of lora, {best:g}, is the {edge} of the grid: extend it"
-    assert row["words"] == (extend if edge else "nothing to remark")
+    assert (row.best_learning_rate, row.edge) == (best, edge)
+    assert (row.lowest_learning_rate, row.highest_learning_rate) == (1e-6, 5e-5)
+    assert row.n_learning_rates == 4
+    assert row.words == (f"the best rate is the {edge}: extend the grid" if edge else None)
 
 
 def test_grid_of_one_rate_and_without_validation() -> None:
     frame = made_up_runs(targets=("eurosat",), methods=("lora",), rates=(1e-5,))
     (row,) = grid.rows(frame)
-    assert (row["at_edge"], row["edge"]) == (None, None)
-    assert row["reason"] == "one learning rate: a grid of one has no inside"
+    assert row.edge is None
+    assert row.reason == "one learning rate: a grid of one has no inside"
     frame["val_accuracy"] = np.nan
     (row,) = grid.rows(frame)
-    assert (row["best_lr"], row["reason"]) == (None, "no validation accuracy in these records")
-    (row,) = operating.rows(frame)
-    assert (row["lr"], row["mean"]) == (None, None)
-    assert row["reason"] == "no validation accuracy in these records"
+    assert (row.best_learning_rate, row.reason) == (None, "no validation accuracy in these records")
+    assert operating.rows(frame) == []
 
 
 def test_order_of_rows_changes_nothing_and_backbones_stay_apart() -> None:
@@ -305,4 +301,4 @@ def test_order_of_rows_changes_nothing_and_backbones_stay_apart() -> None:
     for answer in (cells.rows, dose.rows, frontier.rows, operating.rows, grid.rows):
         rows = answer(both)
         assert answer(shuffled(both)) == rows
-        assert [row for row in rows if row["backbone"] == "b32"] == answer(one)
+        assert [row for row in rows if row.backbone == "b32"] == answer(one)

@@ -47,7 +47,7 @@ def frame(cells: list[Cell], seeds: tuple[int, ...] = SEEDS, **columns: Any) -> 
 
 
 def name(row: dict[str, Any]) -> tuple[str, float]:
-    return str(row["method"]), float(row["lr"])
+    return str(row.method), float(row.learning_rate)
 
 
 def by_enumeration(floor: float) -> tuple[dict[Any, float], dict[Any, float]]:
@@ -78,38 +78,38 @@ def test_probabilities_are_those_of_every_resample_of_three_seeds(floor: float) 
     rows = choice.rows(frame(CELLS), [budget], top=None, n_resamples=n)
     # Five standard errors of a share of n draws.
     for row in rows:
-        for share, exact in ((row["p_meets"], meets), (row["p_chosen"], chosen)):
+        for share, exact in ((row.p_meets, meets), (row.p_chosen, chosen)):
             p = exact[name(row)]
             assert share == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / n) + 1e-12)
-    assert sum(row["p_chosen"] for row in rows) + rows[0]["p_none"] == pytest.approx(1)
+    assert sum(row.p_chosen for row in rows) + rows[0].p_none == pytest.approx(1)
 
 
 def test_the_order_is_that_of_the_means_by_hand() -> None:
     rows = choice.rows(frame(CELLS), [Budget(min_accuracy=0.9)], top=None)
-    assert [(name(r), r["standing"]) for r in rows] == [
+    assert [(name(r), r.standing) for r in rows] == [
         (("lora", 1e-4), "chosen"),
         (("full_ft", 1e-5), "runner_up"),
         (("full_ft", 1e-4), "meets"),
         (("lora", 1e-5), "misses"),
     ]
     best = rows[0]
-    assert best["accuracy"] == pytest.approx(0.92, rel=1e-12)
-    assert best["retention_pct"] == pytest.approx(292 / 3, rel=1e-12)
-    assert best["sd_retention_pct"] == pytest.approx(np.std([97, 99, 96], ddof=1), rel=1e-12)
-    assert best["test_accuracy"] == pytest.approx(0.91, rel=1e-12)
-    assert rows[-1]["shortfall_pp"] == pytest.approx(29, rel=1e-9)
+    assert best.accuracy == pytest.approx(0.92, rel=1e-12)
+    assert best.retention_pct == pytest.approx(292 / 3, rel=1e-12)
+    assert best.sd_retention_pct == pytest.approx(np.std([97, 99, 96], ddof=1), rel=1e-12)
+    assert best.test_accuracy == pytest.approx(0.91, rel=1e-12)
+    assert rows[-1].shortfall_pp == pytest.approx(29, rel=1e-9)
 
 
 def test_the_lead_is_scipys_paired_interval() -> None:
     best = choice.rows(frame(CELLS), [Budget(min_accuracy=0.9)])[0]
     found = stats.ttest_rel([97, 99, 96], [85, 78, 83]).confidence_interval(0.95)
-    assert (best["lead_ci_low"], best["lead_ci_high"]) == pytest.approx(found, rel=1e-9)
-    assert best["lead_pp"] == pytest.approx(46 / 3, rel=1e-12)
+    assert (best.lead_ci_low, best.lead_ci_high) == pytest.approx(found, rel=1e-9)
+    assert best.lead_pp == pytest.approx(46 / 3, rel=1e-12)
 
 
 def test_retention_decides_only_under_a_floor_on_accuracy() -> None:
     rows = choice.rows(frame(CELLS), [Budget(min_retention_pct=82), Budget(within_pp=1.0)])
-    first = {row["budget"]: name(row) for row in rows if row["standing"] == "chosen"}
+    first = {row.budget: name(row) for row in rows if row.standing == "chosen"}
     # Kept by full_ft: 78 and 82 on average; 1e-4 is best in accuracy at 0.94, 1e-5 has 0.94 too.
     # lora at 0.92 is not told apart from it by three seeds, and keeps 97; at 0.61 it underfits.
     assert list(first.values()) == [("lora", 1e-4), ("full_ft", 1e-5)]
@@ -121,10 +121,10 @@ def test_retention_decides_only_under_a_floor_on_accuracy() -> None:
 def test_every_transfer_dataset_has_to_hold() -> None:
     cells = [{**cell, "more": {"transfer.other.retention_pct": (50, 60, 70)}} for cell in CELLS]
     rows = choice.rows(frame(cells), [Budget(min_retention_pct=61)])
-    assert [(r["standing"], r["least_on"]) for r in rows[:1]] == [("nearest_miss", "other")]
-    assert rows[0]["shortfall_pp"] == pytest.approx(1, rel=1e-9)
+    assert [(r.standing, r.least_on) for r in rows[:1]] == [("nearest_miss", "other")]
+    assert rows[0].shortfall_pp == pytest.approx(1, rel=1e-9)
     one = choice.rows(frame(cells), [Budget(min_retention_pct=61)], transfers=["cifar"])
-    assert (one[0]["standing"], one[0]["least_on"]) == ("chosen", "cifar")
+    assert (one[0].standing, one[0].least_on) == ("chosen", "cifar")
 
 
 def test_interpolated_weights_are_candidates_of_their_own() -> None:
@@ -138,39 +138,39 @@ def test_interpolated_weights_are_candidates_of_their_own() -> None:
     cells = [{**CELLS[0], "more": between}, *CELLS[1:]]
     rows = choice.rows(frame(cells), [Budget(min_accuracy=0.9)], top=None)
     assert len(rows) == 5  # alpha 1 is the cell itself
-    assert (*name(rows[0]), rows[0]["alpha"]) == ("full_ft", 1e-4, 0.5)
-    assert rows[0]["test_accuracy"] == pytest.approx(0.92, rel=1e-12)
-    assert "no interpolated weights" not in rows[0]["would_change"]
+    assert (*name(rows[0]), rows[0].alpha) == ("full_ft", 1e-4, 0.5)
+    assert rows[0].test_accuracy == pytest.approx(0.92, rel=1e-12)
+    assert "no interpolated weights" not in rows[0].would_change
 
 
 def test_the_test_part_has_a_say_only_without_validation_and_then_it_is_a_leak() -> None:
     runs = frame(CELLS)
     runs.loc[runs["method"] == "lora", "test_accuracy"] = 0.1  # must not matter
     kept = choice.rows(runs, [Budget(min_accuracy=0.9)])[0]
-    assert (name(kept), kept["selected_on"], kept["leak"]) == (
+    assert (name(kept), kept.selected_on, kept.leak) == (
         ("lora", 1e-4), "val_accuracy", False,
     )  # fmt: skip
-    assert kept["fit"] == "underfits"
+    assert kept.fit == "underfits"
     runs["val_accuracy"] = np.nan
     told = choice.rows(runs, [Budget(min_accuracy=0.9)])[0]
-    assert (name(told), told["selected_on"], told["leak"]) == (
+    assert (name(told), told.selected_on, told.leak) == (
         ("full_ft", 1e-5), "test_accuracy", True,
     )  # fmt: skip
     marked = choice.rows(frame(CELLS, leak=True), [Budget(min_accuracy=0.9)])[0]
-    assert (marked["selected_on"], marked["leak"]) == ("val_accuracy", True)
+    assert (marked.selected_on, marked.leak) == ("val_accuracy", True)
 
 
 def test_cells_of_other_seeds_are_drawn_by_themselves_and_have_no_paired_lead() -> None:
     cells = [CELLS[0], {**CELLS[2], "seeds": (1, 2, 3)}]
     best = choice.rows(frame(cells), [Budget(min_accuracy=0.9)])[0]
-    assert best["lead_pp"] == pytest.approx(292 / 3 - 78, rel=1e-12)
-    assert best["lead_ci_low"] is None
-    assert "shares no two seeds with it" in best["would_change"]
+    assert best.lead_pp == pytest.approx(292 / 3 - 78, rel=1e-12)
+    assert best.lead_ci_low is None
+    assert "shares no two seeds with it" in best.would_change
     # 0.92, 0.90, 0.94 against 0.91: the draws (means) below it are those with sum under 2.73.
     low = [sum(d) for d in product((0.92, 0.90, 0.94), repeat=3)]
     exact = float(np.mean([total >= 2.73 - 1e-9 for total in low]))
     rows = choice.rows(frame(cells), [Budget(min_accuracy=0.91)], n_resamples=40_000)
-    assert rows[0]["p_meets"] == pytest.approx(exact, abs=0.0125)
+    assert rows[0].p_meets == pytest.approx(exact, abs=0.0125)
 
 
 def test_what_would_change_the_answer_is_said() -> None:
@@ -180,7 +180,7 @@ def test_what_would_change_the_answer_is_said() -> None:
         unfinished=[("clip", "pets", "full_ft", 1e-5)] * 2,
     )
     best = rows[0]
-    assert (name(best), best["n_unfinished"]) == (("full_ft", 1e-5), 2)
+    assert (name(best), best.n_unfinished) == (("full_ft", 1e-5), 2)
     for words in (
         "not told apart from full_ft 0.0001 (4 pp behind): about ",
         "3 seeds have 10 distinct draws",
@@ -188,24 +188,24 @@ def test_what_would_change_the_answer_is_said() -> None:
         "no interpolated weights were read",
         "2 runs of this cell did not finish",
     ):
-        assert words in best["would_change"]
+        assert words in best.would_change
 
 
 def test_one_seed_has_no_probability_and_equal_candidates_keep_their_order() -> None:
     cells = [{**cell, "val": (0.9,), "kept": (90.0,), "seeds": (7,)} for cell in CELLS]
     rows = choice.rows(frame(cells), [Budget(within_pp=1.0)], top=None)
-    assert [(r["p_meets"], r["p_chosen"], r["p_none"]) for r in rows] == [(None,) * 3] * 4
-    assert rows[0]["reason"] == "one run: no SD and no probability"
+    assert [(r.p_meets, r.p_chosen, r.p_none) for r in rows] == [(None,) * 3] * 4
+    assert rows[0].reason == "one run: no SD and no probability"
     assert [name(r) for r in rows][:2] == [("full_ft", 1e-5), ("full_ft", 1e-4)]
-    assert "one seed: run more" in rows[0]["would_change"]
+    assert "one seed: run more" in rows[0].would_change
 
 
 def test_where_nothing_can_be_judged_that_is_said_and_rows_do_not_hang_on_order() -> None:
     empty = frame(CELLS)
     empty["transfer.cifar.retention_pct"] = np.nan
     rows = choice.rows(empty, [Budget(within_pp=1.0)])
-    assert [(r["standing"], r["n_candidates"]) for r in rows] == [("none", 0)]
-    assert "no run has both an accuracy and a retention" in rows[0]["reason"]
+    assert [(r.standing, r.n_candidates) for r in rows] == [("none", 0)]
+    assert "no run has both an accuracy and a retention" in rows[0].reason
     mixed = frame(CELLS).sample(frac=1, random_state=3)
     assert choice.rows(mixed) == choice.rows(frame(CELLS))
 
@@ -252,7 +252,7 @@ def test_shares_are_of_draws_of_seeds_and_images_as_a_binomial_tells() -> None:
     """Two candidates; b is right on 8 of 10 images, and meets where a draw holds at least 7."""
     records = read_on({"a": (10, 10), "b": (10, 9)}, n_val=10, n_images=10)
     rows = chosen_of(records, Budget(min_retention_pct=70), n_resamples=40_000)
-    share = next(row["p_meets"] for row in rows if row["method"] == "b")
+    share = next(row.p_meets for row in rows if row.method == "b")
     # Seeds right on k and k - 1: of the two drawn, both, one of each, or none are the better.
     right = {0: 9.0, 1: 8.5, 2: 8.0}
     exact = 0.0
@@ -266,28 +266,28 @@ def test_shares_are_of_draws_of_seeds_and_images_as_a_binomial_tells() -> None:
             there = both + np.arange(11 - both) / 2 >= 7 - 1e-9
             exact += weight * stats.binom.pmf(both, 10, 0.8) * float(odd[there].sum())
     assert share == pytest.approx(exact, abs=0.012)
-    assert {row["draws_of"] for row in rows} == {"seeds and images"}
-    assert {r["draws_of"] for r in choice.rows(runs_frame(records))} == {"seeds"}
+    assert {row.draws_of for row in rows} == {"seeds and images"}
+    assert {r.draws_of for r in choice.rows(runs_frame(records))} == {"seeds"}
 
 
 def test_eleven_validation_images_do_not_tell_apart_and_the_trade_is_shown() -> None:
     records = read_on({"full_ft": (11, 100), "lora": (10, 195)}, n_val=11, n_images=200)
     reached = chosen_of(records, Budget(within_pp=1.0))[0]
-    assert reached["method"] == "full_ft"
+    assert reached.method == "full_ft"
     trade = (
         "in val accuracy on 11 images not told apart from lora 1e-05 (9.1 pp behind), "
         "which keeps 97.2 % where it keeps 49.8 %"
     )
-    assert trade in reached["would_change"]
+    assert trade in reached.would_change
     # Where accuracy decides, retention does between those that are not told apart.
     told = chosen_of(records, Budget(min_retention_pct=40))[0]
-    assert told["method"] == "lora"
+    assert told.method == "lora"
     other = "not told apart from full_ft 1e-05 (9.1 pp ahead), which keeps 49.8"
-    assert other in told["would_change"]
+    assert other in told.would_change
     many = read_on({"full_ft": (1100, 100), "lora": (1000, 195)}, n_val=1100, n_images=200)
     first = chosen_of(many, Budget(within_pp=1.0))[0]
-    assert "in val accuracy" not in first["would_change"]
-    assert chosen_of(many, Budget(min_retention_pct=40))[0]["method"] == "full_ft"
+    assert "in val accuracy" not in first.would_change
+    assert chosen_of(many, Budget(min_retention_pct=40))[0].method == "full_ft"
 
 
 def test_nothing_is_judged_on_a_set_at_chance_and_that_is_said() -> None:
@@ -297,9 +297,9 @@ def test_nothing_is_judged_on_a_set_at_chance_and_that_is_said() -> None:
         record.result.transfer["world"] = TransferReading(**guess, n_images=100, n_classes=100)
     why = "the untouched model is not told from chance: 1 of 100 right, chance 1 %"
     rows = chosen_of(records, Budget(min_retention_pct=70), at_chance=at_chance(records))
-    assert rows[0]["transfers"] == ["x"]
-    assert f"retention on world cannot be judged: {why}" in rows[0]["would_change"]
+    assert rows[0].transfers == ["x"]
+    assert f"retention on world cannot be judged: {why}" in rows[0].would_change
     for record in records:
         del record.result.transfer["x"]
     alone = choice.rows(runs_frame(records), transfers=["world"], at_chance=at_chance(records))
-    assert {(row["standing"], row["reason"]) for row in alone} == {("none", f"world: {why}")}
+    assert {(row.standing, row.reason) for row in alone} == {("none", f"world: {why}")}

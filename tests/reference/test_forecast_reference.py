@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,7 @@ def data(kept: list[float] | None = None) -> Lessons:
         for rate in (1e-6, 1e-5, 1e-4, 1e-3)
         for _ in range(2)
     ]
-    dose = np.array([math.log10(c.lr) + 6 - 0.5 * (c.method == "lora") for c in cells])
+    dose = np.array([math.log10(c.learning_rate) + 6 - 0.5 * (c.method == "lora") for c in cells])
     size = np.clip(dose[:, None], 0, None) * rng.uniform(0.9, 1.1, (len(cells), 6))
     read = size * np.array([-1, 1, 1, 1, 1, -1]) + np.array([1, 0, 0, 0, 0, 100])
     values = 100 - 12 * dose + rng.normal(size=len(cells)) if kept is None else np.array(kept)
@@ -163,9 +164,10 @@ def test_baselines_errors_and_coverage_are_those_by_hand() -> None:
     lower = next_lower_rate(whole)
     for i, cell in enumerate(whole.cells):
         same = [
-            (other.lr, whole.kept[j])
+            (other.learning_rate, whole.kept[j])
             for j, other in enumerate(whole.cells)
-            if (other.target, other.method) == (cell.target, cell.method) and other.lr < cell.lr
+            if (other.target, other.method) == (cell.target, cell.method)
+            and other.learning_rate < cell.learning_rate
         ]
         if not same:
             assert math.isnan(lower[i])
@@ -173,20 +175,18 @@ def test_baselines_errors_and_coverage_are_those_by_hand() -> None:
         nearest = max(rate for rate, _ in same)
         assert lower[i] == pytest.approx(np.mean([k for rate, k in same if rate == nearest]))
     known = np.isfinite(lower)
-    assert (row["n"], row["n_lower_rate"]) == (32, 24)
-    assert row["mae_lower_rate"] == pytest.approx(np.abs(lower - whole.kept)[known].mean())
+    assert (row.n, row.n_lower_rate) == (32, 24)
+    assert row.mae_lower_rate == pytest.approx(np.abs(lower - whole.kept)[known].mean())
     means = [
         whole.kept[[c.target != own.target for c in whole.cells]].mean() for own in whole.cells
     ]
-    assert row["mae_mean"] == pytest.approx(np.abs(means - whole.kept).mean())
+    assert row.mae_mean == pytest.approx(np.abs(means - whole.kept).mean())
     inside = (held.forecast.low <= whole.kept) & (whole.kept <= held.forecast.high)
-    assert row["coverage"] == inside.mean()
-    assert (row["against_mean"], row["against_lower_rate"]) == ("better", "better")
+    assert row.coverage == inside.mean()
+    assert (row.against_mean, row.against_lower_rate) == ("better", "better")
     # Retention after the epoch is the last column as it was read; a tenth of the way to the end.
-    assert row["mae_epoch_retention"] == pytest.approx(
-        np.abs(whole.values[:, 5] - whole.kept).mean()
-    )
-    assert row["against_epoch_retention"] == "better"
+    assert row.mae_epoch_retention == pytest.approx(np.abs(whole.values[:, 5] - whole.kept).mean())
+    assert row.against_epoch_retention == "better"
     assert hold_out(whole, "backbone", 0.8).reason == "one backbone in these records"
 
 
@@ -195,13 +195,13 @@ def test_retention_that_is_final_after_the_epoch_cannot_be_beaten() -> None:
     values = np.column_stack([whole.values[:, :5], whole.kept])
     settled = whole._replace(values=values)
     row = validation(settled, hold_out(settled, "cell", 0.8))
-    assert row["mae_epoch_retention"] == 0
-    assert row["against_epoch_retention"] in ("worse", "not told apart")
+    assert row.mae_epoch_retention == 0
+    assert row.against_epoch_retention in ("worse", "not told apart")
     drifts = whole._replace(signals=whole.signals[:5], values=whole.values[:, :5])
     unread = validation(drifts, hold_out(drifts, "cell", 0.8))
-    assert (unread["mae_epoch_retention"], unread["against_epoch_retention"]) == (None, None)
-    assert unread["reason"] == "most runs have no retention after the early epoch"
-    assert unread["mae"] > row["mae"]
+    assert (unread.mae_epoch_retention, unread.against_epoch_retention) == (None, None)
+    assert unread.reason == "most runs have no retention after the early epoch"
+    assert unread.mae > row.mae
 
 
 def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() -> None:
@@ -210,13 +210,13 @@ def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() 
     whole = whole._replace(cells=halves)
     told, _ = forecast(whole, after_epoch=1, limits=[85.0])
     for row in told["validation"]:
-        refused = row["split"] in ("method", "backbone")
-        assert (row["coverage"] is None) is (row["median_width"] is None) is refused
-        words = f"no interval of a {row['split']} that the forecast has not learned from"
-        assert row["reason"] == (words if refused else None)
-        assert row["n"] == 32
-        assert row["mae"] > 0
-    assert {row["split"] for row in told["stopping"]} == {"cell", "target"}
+        refused = row.split in ("method", "backbone")
+        assert (row.coverage is None) is (row.median_width is None) is refused
+        words = f"no interval of a {row.split} that the forecast has not learned from"
+        assert row.reason == (words if refused else None)
+        assert row.n == 32
+        assert row.mae > 0
+    assert {row.split for row in told["stopping"]} == {"cell", "target"}
     said = early_warning.verdict(told["validation"], 0.8)
     assert said.endswith("it gives no interval on a left-out method or backbone.")
 
@@ -237,8 +237,8 @@ def test_a_size_is_ranked_beside_the_sign_it_lost() -> None:
 def test_a_forecast_of_noise_does_not_beat_anything() -> None:
     noise = data(np.random.default_rng(6).uniform(50, 100, 32).tolist())
     row = validation(noise, hold_out(noise, "cell", 0.8))
-    assert row["against_mean"] in ("worse", "not told apart")
-    assert abs(row["spearman_within"]) < 0.6
+    assert row.against_mean in ("worse", "not told apart")
+    assert abs(row.spearman_within) < 0.6
 
 
 def test_stopping_counts_runs_and_steps_by_hand() -> None:
@@ -247,19 +247,19 @@ def test_stopping_counts_runs_and_steps_by_hand() -> None:
     for limit in (70.0, 85.0):
         stopped = [i for i in range(32) if held.forecast.high[i] < limit]
         row = stopping(whole, held, limit)
-        assert row["n_stopped"] == len(stopped) > 0
-        assert row["n_wrong"] == sum(whole.kept[i] >= limit for i in stopped)
-        assert row["n_right"] == sum(whole.kept[i] < limit for i in stopped)
-        assert row["seconds_saved"] == pytest.approx(3 * len(stopped))
-        assert row["seconds_saved_pct"] == pytest.approx(100 * 3 * len(stopped) / (32 * 4))
-        assert row["steps_saved_pct"] == pytest.approx(100 * 30 * len(stopped) / (32 * 40))
+        assert row.n_stopped == len(stopped) > 0
+        assert row.n_wrong == sum(whole.kept[i] >= limit for i in stopped)
+        assert row.n_right == sum(whole.kept[i] < limit for i in stopped)
+        assert row.seconds_saved == pytest.approx(3 * len(stopped))
+        assert row.seconds_saved_pct == pytest.approx(100 * 3 * len(stopped) / (32 * 4))
+        assert row.steps_saved_pct == pytest.approx(100 * 30 * len(stopped) / (32 * 40))
 
 
 def test_time_that_was_not_recorded_is_not_saved_as_zero() -> None:
     untimed = data()._replace(seconds=np.zeros(32), early_seconds=np.zeros(32))
     row = stopping(untimed, hold_out(untimed, "cell", 0.8), 85.0)
-    assert row["n_stopped"] > 0
-    assert (row["seconds_saved"], row["seconds_saved_pct"]) == (None, None)
+    assert row.n_stopped > 0
+    assert (row.seconds_saved, row.seconds_saved_pct) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -289,16 +289,16 @@ def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -
     found, _ = lessons([folder], after_epoch=1)
     told, _ = forecast(found, after_epoch=1)
     judged, priced = early_warning.rows(folder.records()[0])
-    assert [row["split"] for row in judged] == ["cell", "target", "method", "backbone"]
+    assert [row.split for row in judged] == ["cell", "target", "method", "backbone"]
     for row, other in zip(judged, told["validation"], strict=True):
-        assert {key: row[key] for key in other} == other
-        assert len(row["run_ids"]) == row["n"]
+        assert replace(row, backbone=None, run_ids=[]) == other
+        assert len(row.run_ids) == row.n
     known = told["stopping"]
-    assert [{key: row[key] for key in known[0]} for row in priced] == known
+    assert [replace(row, backbone=None, run_ids=[]) for row in priced] == known
     both = [*folder.records()[0], *synthetic_records(blocks=1, backbone="other", rng_seed=3)]
     crossed = early_warning.rows(both)[0]
-    assert [row["n"] for row in crossed if row["split"] == "backbone"] == [48, 48]
-    assert next(row for row in crossed if row["split"] == "method") == judged[2]
+    assert [row.n for row in crossed if row.split == "backbone"] == [48, 48]
+    assert next(row for row in crossed if row.split == "method") == judged[2]
     few = [record for record in folder.records()[0] if record.method == "lora"][:12]
     assert early_warning.rows(few) == ([], [])
 
@@ -373,10 +373,10 @@ def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> Non
     assert (found.signals, len(found.kept), found.epochs) == (["cka_mean", KEPT], 48, [])
     told, saved = forecast(found, after_epoch=1)
     (by_cell, *_) = told["validation"]
-    assert by_cell["mae"] < by_cell["mae_mean"]
+    assert by_cell.mae < by_cell.mae_mean
     assert saved.signals == ["cka_mean", KEPT]
     # How long the runs were is not known, so it stops none.
-    assert [row["steps_saved_pct"] for row in told["stopping"]] == [None] * len(told["stopping"])
+    assert [row.steps_saved_pct for row in told["stopping"]] == [None] * len(told["stopping"])
     for columns, missing in (
         ("", "a reading after epoch 1 in 48"),
         ("cls_entropy_pct", None),
@@ -407,7 +407,7 @@ def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(
         again.model.forecast(found.moved, 0.8), saved.model.forecast(found.moved, 0.8), strict=True
     ):
         assert np.array_equal(a, b)
-    assert [row["split"] for row in told["validation"]] == ["cell", "target", "method", "backbone"]
+    assert [row.split for row in told["validation"]] == ["cell", "target", "method", "backbone"]
     body = json.loads(path.read_text())
     for change, words in (
         ({"level": 0.5}, "a hash that does not match its content"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ OUTCOME = "transfer.cifar100.retention_pct"
 SHAPES = "transfer.shapes100.retention_pct"
 
 
-def pick(rows: list[dict[str, Any]], view: str, metric: str = OUTCOME, **more: Any) -> list[Any]:
+def pick(rows: Sequence[Any], view: str, metric: str = OUTCOME, **more: Any) -> list[Any]:
     wanted = {"view": view, "metric": metric, "target": "pets", **more}
-    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+    return [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
 
 
 @pytest.mark.parametrize("n_knots", [2, 3, 4, 7])
@@ -82,26 +83,26 @@ def test_equal_accuracy_on_straight_lines() -> None:
     top = 0.6 + 0.1 * np.log10(50)
     low, high = 0.6, top - 0.05
     places = low + np.array([0.1, 0.3, 0.5, 0.7, 0.9]) * (high - low)
-    assert [row["at"] for row in found] == pytest.approx(places, rel=1e-12)
+    assert [row.at for row in found] == pytest.approx(places, rel=1e-12)
     for row in found:
-        assert row["value_a"] == pytest.approx(100 - 200 * (row["at"] - 0.6), rel=1e-9)
-        assert row["diff"] == pytest.approx(-4, rel=1e-9)
+        assert row.value_a == pytest.approx(100 - 200 * (row.at - 0.6), rel=1e-9)
+        assert row.diff == pytest.approx(-4, rel=1e-9)
         # Seeds without any spread tell nothing of how sure it is.
-        assert (row["ci_low"], row["reason"]) == (None, "the same at every seed: no interval")
+        assert (row.ci_low, row.reason) == (None, "the same at every seed: no interval")
     for row in pick(rows, "equal_val_accuracy", "log10_learning_rate"):
-        assert row["diff"] == pytest.approx(-0.5, rel=1e-9)
-        assert row["value_a"] == pytest.approx(-6 + (row["at"] - 0.6) / 0.1, rel=1e-9)
+        assert row.diff == pytest.approx(-0.5, rel=1e-9)
+        assert row.value_a == pytest.approx(-6 + (row.at - 0.6) / 0.1, rel=1e-9)
 
 
 def test_equal_weight_movement_is_followed_in_log10() -> None:
     found = pick(matched_views.rows(two_lines()), "equal_weight_drift")
     low, high = -4.0, np.log10(50) - 4.5
-    ats = [row["at"] for row in found]
+    ats = [row.at for row in found]
     places = low + np.array([0.1, 0.3, 0.5, 0.7, 0.9]) * (high - low)
     assert np.log10(ats) == pytest.approx(places, rel=1e-9)
     # At equal movement b stands half a decade of LR higher: 0.05 - 0.05 in accuracy, so equal.
     for row in found:
-        assert row["diff"] == pytest.approx(-4, rel=1e-9)
+        assert row.diff == pytest.approx(-4, rel=1e-9)
 
 
 def naive_diff(frame: pd.DataFrame, held: str, place: float) -> float:
@@ -126,12 +127,11 @@ def test_intervals_are_those_of_curves_built_without_each_seed() -> None:
     assert len(found) == 5
     for row in found:
         whole, *left = (
-            naive_diff(part, "val_accuracy", row["at"])
-            for part in (frame, *without_each_seed(frame))
+            naive_diff(part, "val_accuracy", row.at) for part in (frame, *without_each_seed(frame))
         )
         low, high, _ = t_by_leaving_out(whole, left)
-        assert row["diff"] == pytest.approx(whole, rel=1e-9)
-        assert [row["ci_low"], row["ci_high"]] == pytest.approx([low, high], rel=1e-6)
+        assert row.diff == pytest.approx(whole, rel=1e-9)
+        assert [row.ci_low, row.ci_high] == pytest.approx([low, high], rel=1e-6)
 
 
 def test_an_interval_of_three_seeds_holds_the_truth_as_often_as_it_says() -> None:
@@ -141,12 +141,12 @@ def test_an_interval_of_three_seeds_holds_the_truth_as_often_as_it_says() -> Non
     studies = []
     for study in range(150):
         noisy = frame.assign(target=f"t{study}")
-        noisy["val_accuracy"] += 0.004 * rng.normal(size=len(frame))
+        noisy.val_accuracy += 0.004 * rng.normal(size=len(frame))
         noisy[OUTCOME] += 3 * rng.normal(size=len(frame))
         studies.append(noisy)
     for row in matched_views.rows(pd.concat(studies, ignore_index=True), metrics=[OUTCOME]):
-        if row["view"] == "equal_val_accuracy" and row["ci_low"] is not None:
-            held.append(row["ci_low"] <= -4 <= row["ci_high"])
+        if row.view == "equal_val_accuracy" and row.ci_low is not None:
+            held.append(row.ci_low <= -4 <= row.ci_high)
     assert len(held) > 700
     # Rows of a study go together: the error of this share is about 1 point.
     assert 0.92 < np.mean(held) < 0.98
@@ -181,18 +181,18 @@ def test_images_widen_intervals_by_the_error_of_leaving_out_each_image() -> None
         column = "val_accuracy" if name == "val_accuracy" else OUTCOME
         value = val if name == "val_accuracy" else 100 * now / before
         without.loc[order, column] = value
-        return naive_diff(without, "val_accuracy", wide["at"])
+        return naive_diff(without, "val_accuracy", wide.at)
 
     variance = 0.0
     for name in ("val_accuracy", OUTCOME):
         left_out = np.array([diff(name, image) for image in range(400)])
         variance += 399 / 400 * float(((left_out - left_out.mean()) ** 2).sum())
-    assert wide["diff"] == narrow["diff"]
+    assert wide.diff == narrow.diff
     # Leaving an image out bends the curve a little; the delta method takes it for straight.
-    assert wide["image_se"] == pytest.approx(np.sqrt(variance), rel=0.1)
-    assert wide["ci_low"] < narrow["ci_low"] < narrow["ci_high"] < wide["ci_high"]
-    assert (wide["interval_over"], narrow["interval_over"]) == ("seeds and images", "seeds")
-    assert narrow["image_se"] is None
+    assert wide.image_se == pytest.approx(np.sqrt(variance), rel=0.1)
+    assert wide.ci_low < narrow.ci_low < narrow.ci_high < wide.ci_high
+    assert (wide.interval_over, narrow.interval_over) == ("seeds and images", "seeds")
+    assert narrow.image_se is None
 
 
 @pytest.mark.parametrize("n_rates", [3, 5])
@@ -229,8 +229,8 @@ def test_a_place_that_a_curve_misses_without_a_seed_has_no_interval() -> None:
     best = (frame["method"] == "b") & (frame["learning_rate"] == frame["learning_rate"].max())
     frame.loc[best & (frame["seed"] == 2), "val_accuracy"] += 0.15
     row = pick(matched_views.rows(frame), "equal_val_accuracy")[-1]
-    assert row["diff"] is not None
-    assert (row["ci_low"], row["reason"]) == (
+    assert row.diff is not None
+    assert (row.ci_low, row.reason) == (
         None,
         "undefined without one of the seeds: no interval",
     )
@@ -241,47 +241,47 @@ def test_one_seed_left_at_a_rate_is_no_spread_there() -> None:
     frame[OUTCOME] += np.random.default_rng(0).normal(size=len(frame))
     top = frame["learning_rate"] == frame["learning_rate"].max()
     row = pick(matched_views.rows(frame[~top | (frame["seed"] == 2)]), "equal_val_accuracy")[2]
-    assert row["diff"] is not None
-    assert row["reason"] == "one seed at one of the learning rates: no interval"
+    assert row.diff is not None
+    assert row.reason == "one seed at one of the learning rates: no interval"
 
 
 def test_no_overlap_is_null_with_a_reason() -> None:
     frame = two_lines()
     frame.loc[frame["method"] == "b", "val_accuracy"] -= 0.5
     (row,) = pick(matched_views.rows(frame), "equal_val_accuracy")
-    assert (row["at"], row["value_a"], row["diff"], row["ci_low"]) == (None, None, None, None)
-    assert row["reason"] == "the curves do not overlap"
+    assert (row.at, row.value_a, row.diff, row.ci_low) == (None, None, None, None)
+    assert row.reason == "the curves do not overlap"
 
 
 def test_a_method_that_does_not_move_has_no_curve() -> None:
     frame = two_lines()
     frame.loc[frame["method"] == "b", "drift.weight_drift_rel"] = 0.0
     (row,) = pick(matched_views.rows(frame), "equal_weight_drift")
-    assert row["reason"] == "the curve of b has fewer than two distinct values"
+    assert row.reason == "the curve of b has fewer than two distinct values"
 
 
 def test_one_rate_makes_no_curve() -> None:
     (row,) = pick(matched_views.rows(made_up_runs(rates=(1e-5,))), "equal_val_accuracy")
-    assert row["reason"] == "the curve of full_ft has fewer than two distinct values"
+    assert row.reason == "the curve of full_ft has fewer than two distinct values"
 
 
 def test_rates_that_never_meet() -> None:
     frame = two_lines()
     frame.loc[frame["method"] == "b", "learning_rate"] *= 3
     rows = matched_views.rows(frame)
-    assert pick(rows, "equal_val_accuracy")[2]["diff"] == pytest.approx(-4, rel=1e-9)
+    assert pick(rows, "equal_val_accuracy")[2].diff == pytest.approx(-4, rel=1e-9)
 
 
 def test_one_seed_has_values_but_no_band() -> None:
     found = pick(matched_views.rows(two_lines(seeds=(7,))), "equal_val_accuracy")
-    assert [row["diff"] for row in found] == pytest.approx([-4] * 5, rel=1e-9)
-    assert {(row["ci_low"], row["reason"]) for row in found} == {(None, "one seed: no interval")}
+    assert [row.diff for row in found] == pytest.approx([-4] * 5, rel=1e-9)
+    assert {(row.ci_low, row.reason) for row in found} == {(None, "one seed: no interval")}
 
 
 def test_records_without_weight_movement() -> None:
     frame = two_lines().drop(columns=["drift.weight_drift_rel"])
     (row,) = pick(matched_views.rows(frame), "equal_weight_drift")
-    assert row["reason"] == "no drift.weight_drift_rel in these records"
+    assert row.reason == "no drift.weight_drift_rel in these records"
 
 
 def test_one_method_has_nothing_to_be_held_against() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +58,20 @@ def test_cv_and_settling_are_those_of_the_definition() -> None:
     values = images["cls_entropy_nats"].to_numpy()
     dealt = dealt_by_class(images, seed=4)
     means = [np.mean([values[i] for i in dealt[k::5]]) for k in range(5)]
-    assert row["cv"] == pytest.approx(np.std(means, ddof=1) / np.mean(values), rel=1e-9)
-    assert row["mean"] == pytest.approx(values.mean(), rel=1e-12)
+    assert row.cv == pytest.approx(np.std(means, ddof=1) / np.mean(values), rel=1e-9)
+    assert row.mean == pytest.approx(values.mean(), rel=1e-12)
     shown = values[in_turn(images, dealt)]
     close = [abs(shown[:k].mean() / values.mean() - 1) <= 1e-3 for k in range(1, 201)]
     settled = next(k for k in range(1, 201) if all(close[k - 1 :]))
-    assert row["settled_at"] == settled
+    assert row.settled_at == settled
     assert 1 < settled < 200
-    assert (row["n_images"], row["n_subsets"], row["reason"]) == (200, 5, None)
+    assert (row.n_images, row.n_subsets, row.reason) == (200, 5, None)
 
 
 def test_balance_removes_the_spread_between_classes() -> None:
     images = table()
-    balanced = only(probe_sensitivity.rows({"run": images}))["cv"]
-    blind = only(probe_sensitivity.rows({"run": images.drop(columns="label")}))["cv"]
+    balanced = only(probe_sensitivity.rows({"run": images})).cv
+    blind = only(probe_sensitivity.rows({"run": images.drop(columns="label")})).cv
     assert balanced < 0.001 < blind
 
 
@@ -78,15 +79,15 @@ def test_last_image_out_of_line_settles_only_with_all() -> None:
     images = pd.DataFrame({"image": range(10), "s": 1.0})
     order = in_turn(images, dealt_by_class(images, seed=0))
     images.loc[order[-1], "s"] = 2.0
-    assert only(probe_sensitivity.rows({"run": images}, seed=0))["settled_at"] == 10
+    assert only(probe_sensitivity.rows({"run": images}, seed=0)).settled_at == 10
 
 
 def test_rows_in_another_order_and_shared_deal_between_runs() -> None:
     images = table()
     mixed = images.sample(frac=1, random_state=2)
     one, two = probe_sensitivity.rows({"b": mixed, "a": images})
-    assert (one.pop("run_id"), two.pop("run_id")) == ("a", "b")
-    assert one == two
+    assert (one.run_id, two.run_id) == ("a", "b")
+    assert replace(one, run_id="b") == two
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_rows_in_another_order_and_shared_deal_between_runs() -> None:
 def test_undefined_cv_says_why(values: list[float], reason: str) -> None:
     images = pd.DataFrame({"image": range(len(values)), "s": np.array(values, dtype=float)})
     row = only(probe_sensitivity.rows({"run": images}))
-    assert (row["cv"], row["reason"]) == (None, reason)
+    assert (row.cv, row.reason) == (None, reason)
 
 
 def test_tables_are_read_beside_the_records(tmp_path: Path) -> None:
@@ -127,6 +128,6 @@ def test_tables_are_read_beside_the_records(tmp_path: Path) -> None:
 
 def test_readings_of_the_untouched_backbone_are_no_signals() -> None:
     images = table().assign(gini=1.0, gini_baseline=2.0)
-    names = {row["signal"] for row in probe_sensitivity.rows({"run": images})}
+    names = {row.signal for row in probe_sensitivity.rows({"run": images})}
     assert "gini" in names
     assert "gini_baseline" not in names

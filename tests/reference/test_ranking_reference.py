@@ -30,11 +30,11 @@ def runs(**keys: Any) -> pd.DataFrame:
 
 
 def view(rows: Rows, name: str, metric: str = OUTCOME) -> dict[str, dict[str, Any]]:
-    return {r["method"]: r for r in rows if (r["view"], r["metric"]) == (name, metric)}
+    return {r.method: r for r in rows if (r.view, r.metric) == (name, metric)}
 
 
 def values(rows: dict[str, dict[str, Any]]) -> pd.Series:
-    return pd.Series({name: row["value"] for name, row in rows.items()})
+    return pd.Series({name: row.value for name, row in rows.items()})
 
 
 def equal_rates(frame: pd.DataFrame) -> pd.Series:
@@ -74,13 +74,11 @@ def test_values_and_ranks_of_every_view() -> None:
             series[list(METHODS)].to_numpy(), rel=1e-9, nan_ok=True
         )
         ranks = series.rank(ascending=False, method="min")
-        assert {
-            m: row["rank"] for m, row in rows.items() if row["rank"]
-        } == ranks.dropna().to_dict()
+        assert {m: row.rank for m, row in rows.items() if row.rank} == ranks.dropna().to_dict()
     for row in view(found, "equal_val_accuracy").values():
-        assert row["at"] == pytest.approx(place, rel=1e-12)
+        assert row.at == pytest.approx(place, rel=1e-12)
     for row in view(found, "equal_weight_drift").values():
-        assert row["at"] == pytest.approx(moved, rel=1e-12)
+        assert row.at == pytest.approx(moved, rel=1e-12)
 
 
 def test_learning_rate_is_where_the_method_gets_there() -> None:
@@ -88,10 +86,10 @@ def test_learning_rate_is_where_the_method_gets_there() -> None:
     found = ranking.rows(frame, underfit_fraction=0.9)
     cells = frame.groupby(["method", "learning_rate"])["val_accuracy"].mean()
     for method, row in view(found, "own_best_rate").items():
-        assert row["lr"] == pytest.approx(cells[method].idxmax(), rel=1e-12)
-    assert all(r["lr"] is None for r in view(found, "equal_learning_rate").values())
+        assert row.learning_rate == pytest.approx(cells[method].idxmax(), rel=1e-12)
+    assert all(r.learning_rate is None for r in view(found, "equal_learning_rate").values())
     for row in view(found, "equal_weight_drift").values():
-        assert row["lr"] is None or RATES[0] <= row["lr"] <= RATES[-1]
+        assert row.learning_rate is None or RATES[0] <= row.learning_rate <= RATES[-1]
 
 
 def test_ranks_left_open_are_those_of_paired_t_tests() -> None:
@@ -111,9 +109,9 @@ def test_ranks_left_open_are_those_of_paired_t_tests() -> None:
                 if test.pvalue < 0.05 / 3:
                     above += int(test.statistic < 0)
                     below += int(test.statistic > 0)
-            assert (row["rank_low"], row["rank_high"]) == (1 + above, 4 - below)
-            assert row["rank_low"] <= row["rank"] <= row["rank_high"]
-            left_open.add(row["rank_high"] - row["rank_low"])
+            assert (row.rank_low, row.rank_high) == (1 + above, 4 - below)
+            assert row.rank_low <= row.rank <= row.rank_high
+            left_open.add(row.rank_high - row.rank_low)
     assert len(left_open) > 1
 
 
@@ -160,13 +158,11 @@ def test_ranks_left_open_draw_the_images_that_all_methods_share() -> None:
             )
             above += int(gap.mean() < -half)
             below += int(gap.mean() > half)
-        assert (row["rank_low"], row["rank_high"]) == (1 + above, 4 - below)
-        assert row["interval_over"] == "seeds and images"
+        assert (row.rank_low, row.rank_high) == (1 + above, 4 - below)
+        assert row.interval_over == "seeds and images"
     surer = view(alone, "equal_learning_rate", "test_accuracy")
-    assert {row["interval_over"] for row in surer.values()} == {"seeds"}
-    widths = [
-        sum(row["rank_high"] - row["rank_low"] for row in rows.values()) for rows in (own, surer)
-    ]
+    assert {row.interval_over for row in surer.values()} == {"seeds"}
+    widths = [sum(row.rank_high - row.rank_low for row in rows.values()) for rows in (own, surer)]
     assert widths[0] > widths[1]
 
 
@@ -178,8 +174,8 @@ def test_methods_that_do_not_differ_are_seldom_told_apart() -> None:
         for i in range(100)
     ]
     rows = ranking.rows(pd.concat(studies, ignore_index=True), underfit_fraction=0.9)
-    own = [r for r in rows if (r["view"], r["metric"]) == ("own_best_rate", "test_accuracy")]
-    wrong = {r["target"] for r in own if (r["rank_low"], r["rank_high"]) != (1, 4)}
+    own = [r for r in rows if (r.view, r.metric) == ("own_best_rate", "test_accuracy")]
+    wrong = {r.target for r in own if (r.rank_low, r.rank_high) != (1, 4)}
     assert len(own) == 400
     # Each of four methods is told apart from another at a level of 5 % at most.
     assert len(wrong) <= 20
@@ -193,13 +189,13 @@ def test_where_a_curve_does_not_reach_there_is_no_rank_but_a_reason() -> None:
     frame.loc[frame["method"] == "lora", MOVED] = np.nan
     found = ranking.rows(frame, underfit_fraction=0.9)
     accuracy, moved = view(found, "equal_val_accuracy"), view(found, "equal_weight_drift")
-    assert accuracy["bitfit"]["reason"].startswith("its curve ends below")
-    assert accuracy["dora"]["reason"].startswith("its curve begins above")
-    assert moved["lora"]["reason"] == "its curve has fewer than two distinct values"
+    assert accuracy["bitfit"].reason.startswith("its curve ends below")
+    assert accuracy["dora"].reason.startswith("its curve begins above")
+    assert moved["lora"].reason == "its curve has fewer than two distinct values"
     for row in (accuracy["bitfit"], accuracy["dora"], moved["lora"]):
-        assert (row["value"], row["rank"], row["rank_low"], row["rank_high"]) == (None,) * 4
-    assert {row["n_ranked"] for row in accuracy.values()} == {2}
-    assert sorted(row["rank"] for row in accuracy.values() if row["rank"]) == [1, 2]
+        assert (row.value, row.rank, row.rank_low, row.rank_high) == (None,) * 4
+    assert {row.n_ranked for row in accuracy.values()} == {2}
+    assert sorted(row.rank for row in accuracy.values() if row.rank) == [1, 2]
 
 
 def test_equal_values_share_the_better_rank() -> None:
@@ -207,8 +203,8 @@ def test_equal_values_share_the_better_rank() -> None:
     twin = frame[frame["method"] == "lora"].assign(method="twin")
     frame = pd.concat([frame, twin], ignore_index=True)
     rows = view(ranking.rows(frame, underfit_fraction=0.9), "own_best_rate")
-    assert rows["twin"]["rank"] == rows["lora"]["rank"]
-    assert rows["twin"]["rank"] + 1 not in {row["rank"] for row in rows.values()}
+    assert rows["twin"].rank == rows["lora"].rank
+    assert rows["twin"].rank + 1 not in {row.rank for row in rows.values()}
 
 
 def test_no_common_rate_and_one_seed() -> None:
@@ -216,13 +212,13 @@ def test_no_common_rate_and_one_seed() -> None:
     frame.loc[frame["method"] == "lora", "learning_rate"] *= 1.5
     found = ranking.rows(frame, underfit_fraction=0.9)
     for row in view(found, "equal_learning_rate").values():
-        assert (row["rank"], row["reason"]) == (None, "the methods share no learning rate")
+        assert (row.rank, row.reason) == (None, "the methods share no learning rate")
     for row in view(found, "own_best_rate").values():
-        assert (row["rank_low"], row["reason"]) == (
+        assert (row.rank_low, row.reason) == (
             None,
             "one seed: nothing says how sure the rank is",
         )
-        assert row["rank"] is not None
+        assert row.rank is not None
 
 
 def test_two_methods_are_not_ranked() -> None:
@@ -235,25 +231,24 @@ def test_agreement_counts_concordant_pairs() -> None:
     (row,) = [
         row
         for row in ranking.agreement(found)
-        if (row["view_a"], row["view_b"], row["metric"])
-        == ("equal_learning_rate", "own_best_rate", OUTCOME)
+        if (row.view_a, row.view_b, row.metric) == ("equal_learning_rate", "own_best_rate", OUTCOME)
     ]
     a, b = (values(view(found, name)) for name in ("equal_learning_rate", "own_best_rate"))
     signs = [
         np.sign((a[m] - a[n]) * (b[m] - b[n])) for i, m in enumerate(METHODS) for n in METHODS[:i]
     ]
-    assert row["kendall_tau"] == pytest.approx(sum(signs) / len(signs))
-    assert (row["best_a"], row["best_b"]) == (a.idxmax(), b.idxmax())
-    assert row["n_methods"] == len(METHODS)
+    assert row.kendall_tau == pytest.approx(sum(signs) / len(signs))
+    assert (row.best_a, row.best_b) == (a.idxmax(), b.idxmax())
+    assert row.n_methods == len(METHODS)
 
 
 def test_agreement_is_undefined_for_too_few_or_equal_values() -> None:
     frame = runs()
     frame[OUTCOME] = 50.0
     rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
-    reasons = {row["reason"] for row in rows if row["metric"] == OUTCOME}
+    reasons = {row.reason for row in rows if row.metric == OUTCOME}
     assert "all methods have one value in a view" in reasons
     frame.loc[frame["method"] != "lora", MOVED] = np.nan
     rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
-    few = [row for row in rows if "equal_weight_drift" in (row["view_a"], row["view_b"])]
-    assert {row["reason"] for row in few} == {"1 methods have a rank in both views"}
+    few = [row for row in rows if "equal_weight_drift" in (row.view_a, row.view_b)]
+    assert {row.reason for row in few} == {"1 methods have a rank in both views"}

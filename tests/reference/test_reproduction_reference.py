@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,10 @@ def untouched(preset: str, target: str, metric: str) -> float:
     return 1.0 if metric == "drift.cka_mean" else 0.0
 
 
-def pick(rows: list[dict[str, Any]], **wanted: Any) -> Any:
-    found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
+def pick(rows: Sequence[Any], **wanted: Any) -> Any:
+    found = [
+        row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -112,13 +115,13 @@ def test_the_follow_ups_cells_are_those_of_its_page() -> None:
 
 def test_the_published_grid_means_follow_from_the_published_cells() -> None:
     rows = reproduction.rows(study(), "paper-80")
-    means = [row for row in rows if row["kind"] == "grid_mean"]
+    means = [row for row in rows if row.kind == "grid_mean"]
     assert len(means) == 4
     for row in means:
-        assert row["ours"] == pytest.approx(row["theirs"], abs=5.1e-5)  # printed to two digits
-        assert (row["n"], row["lr"]) == (20, None)
+        assert row.ours == pytest.approx(row.theirs, abs=5.1e-5)  # printed to two digits
+        assert (row.n, row.learning_rate) == (20, None)
     # LoRA on Pets keeps 58.01 of 60.22 % over its grid, and more than that lies within errors.
-    assert [row["within"] for row in means] == [True] * 4
+    assert [row.within for row in means] == [True] * 4
 
 
 PRESETS = ["paper-80", "leakage-free-66", "leakage-free-b16"]
@@ -128,15 +131,15 @@ PRESETS = ["paper-80", "leakage-free-66", "leakage-free-b16"]
 @pytest.mark.parametrize("scatter", [0.0, 1.0])
 def test_records_with_the_published_means_pass(preset: str, scatter: float) -> None:
     rows = reproduction.rows(study(preset, scatter=scatter), preset)
-    read = [row for row in rows if row["diff"] is not None]
-    cells = [row for row in read if row["kind"] == "cell"]
+    read = [row for row in rows if row.diff is not None]
+    cells = [row for row in read if row.kind == "cell"]
     known = reproduction.published()[preset]
     assert len(cells) == len(known["cells"]) * len(known["metrics"])
-    assert {row["within"] for row in read} <= {True, None}
-    assert sum(row["within"] is True for row in cells) > 0.7 * len(cells)
+    assert {row.within for row in read} <= {True, None}
+    assert sum(row.within is True for row in cells) > 0.7 * len(cells)
     for row in cells:
-        assert row["diff"] == pytest.approx(0, abs=1e-12)
-        assert (row["within"] is None) == (row["reason"] is not None)
+        assert row.diff == pytest.approx(0, abs=1e-12)
+        assert (row.within is None) == (row.reason is not None)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -145,58 +148,68 @@ def test_an_untouched_model_fails_every_cell_where_training_moved_anything(
     preset: str, scatter: float
 ) -> None:
     rows = reproduction.rows(study(preset, scatter=scatter, moved=0.0), preset)
-    trained = [row for row in rows if row["kind"] in {"cell", "grid_mean"} and row["n"]]
+    trained = [row for row in rows if row.kind in {"cell", "grid_mean"} and row.n]
     for row in trained:
-        before = untouched(preset, row["target"], row["metric"].removeprefix("last_epoch."))
-        assert row["untouched"] == pytest.approx(before, abs=1e-12)
-        assert row["ours"] == pytest.approx(before, abs=1e-12)
-        told_apart = abs(row["theirs"] - before) > row["tolerance"]
-        assert row["within"] is (False if told_apart else None)
-    failed = sum(row["within"] is False for row in trained)
+        before = untouched(preset, row.target, row.metric.removeprefix("last_epoch."))
+        assert row.untouched == pytest.approx(before, abs=1e-12)
+        assert row.ours == pytest.approx(before, abs=1e-12)
+        told_apart = abs(row.theirs - before) > row.tolerance
+        assert row.within is (False if told_apart else None)
+    failed = sum(row.within is False for row in trained)
     assert failed > 0.7 * len(trained)
     # What is published of the untouched model itself is right.
-    assert all(row["within"] for row in rows if row["kind"] == "untouched" and row["diff"] == 0)
+    assert all(row.within for row in rows if row.kind == "untouched" and row.diff == 0)
 
 
 def test_a_tolerance_is_made_of_the_errors_of_both_means() -> None:
     """Without a published SD: ours for both, and the binomial error of 2,700 images."""
     frame = study()
-    wanted = {"target": "eurosat", "method": "lora", "lr": 1e-6, "metric": "test_accuracy"}
+    wanted = {
+        "target": "eurosat",
+        "method": "lora",
+        "learning_rate": 1e-6,
+        "metric": "test_accuracy",
+    }
     row = pick(reproduction.rows(frame, "paper-80"), **wanted)
     t4, z = stats.t.ppf(0.975, 4), stats.norm.ppf(0.975)
     seeds = t4**2 * 0.001**2 * (1 / 5 + 1 / 5)
     images = z**2 * 0.9207 * (1 - 0.9207) / 2700
-    assert row["tolerance"] == pytest.approx(np.sqrt(seeds + images) + 0.00005, rel=1e-9)
+    assert row.tolerance == pytest.approx(np.sqrt(seeds + images) + 0.00005, rel=1e-9)
     entropy = {**wanted, "metric": "last_epoch.drift.cls_entropy_pct"}
     row = pick(reproduction.rows(frame, "paper-80"), **entropy)
-    assert row["tolerance"] == pytest.approx(t4 * 0.02 * np.sqrt(2 / 5) + 0.005, rel=1e-9)
+    assert row.tolerance == pytest.approx(t4 * 0.02 * np.sqrt(2 / 5) + 0.005, rel=1e-9)
     mean = pick(
         reproduction.rows(frame, "paper-80"), kind="grid_mean", target="pets", method="lora"
     )
     seeds = 4 * t4**2 * 0.001**2 * (2 / 5) / 4**2
     images = z**2 * 0.5801 * (1 - 0.5801) / 10_000
-    assert mean["tolerance"] == pytest.approx(np.sqrt(seeds + images) + 0.00005, rel=1e-9)
+    assert mean.tolerance == pytest.approx(np.sqrt(seeds + images) + 0.00005, rel=1e-9)
 
 
 def test_a_published_sd_is_the_error_of_theirs_whatever_ours_is() -> None:
     frame = study("leakage-free-66", scatter=0.5)
-    wanted = {"target": "pets", "method": "full_ft", "lr": 1e-5, "metric": "test_accuracy"}
+    wanted = {
+        "target": "pets",
+        "method": "full_ft",
+        "learning_rate": 1e-5,
+        "metric": "test_accuracy",
+    }
     t2 = stats.t.ppf(0.975, 2)
     row = pick(reproduction.rows(frame, "leakage-free-66"), **wanted)
     both = t2 * 0.00201 * np.sqrt(1 / 3 + 0.5**2 / 3)
-    assert row["tolerance"] == pytest.approx(both + 0.00005, rel=1e-9)
+    assert row.tolerance == pytest.approx(both + 0.00005, rel=1e-9)
     # One run of ours scatters as theirs did.
     row = pick(reproduction.rows(frame[frame["seed"] == SEEDS[0]], "leakage-free-66"), **wanted)
     one = t2 * 0.00201 * np.sqrt(1 / 3 + 1)
-    assert row["tolerance"] == pytest.approx(one + 0.00005, rel=1e-9)
+    assert row.tolerance == pytest.approx(one + 0.00005, rel=1e-9)
 
 
 def test_one_seed_and_no_published_sd_cannot_tell() -> None:
     frame = study()
     rows = reproduction.rows(frame[frame["seed"] == SEEDS[0]], "paper-80")
-    cells = [row for row in rows if row["kind"] == "cell" and row["n"]]
-    assert {row["within"] for row in cells} == {None}
-    assert {row["reason"] for row in cells} == {
+    cells = [row for row in rows if row.kind == "cell" and row.n]
+    assert {row.within for row in cells} == {None}
+    assert {row.reason for row in cells} == {
         "cannot tell: one seed here and no SD published: nothing says how far seeds scatter"
     }
 
@@ -227,22 +240,22 @@ def test_the_untouched_model() -> None:
     rows = reproduction.rows(frame, "paper-80")
     row = pick(rows, kind="untouched", metric="transfer.cifar100.baseline_accuracy")
     binomial = stats.norm.ppf(0.975) * np.sqrt(0.6022 * 0.3978 / 10_000)
-    assert row["tolerance"] == pytest.approx(binomial + 0.00005, rel=1e-9)
-    assert (row["theirs"], row["n"], row["within"], row["untouched"]) == (0.6022, 80, False, None)
+    assert row.tolerance == pytest.approx(binomial + 0.00005, rel=1e-9)
+    assert (row.theirs, row.n, row.within, row.untouched) == (0.6022, 80, False, None)
     row = pick(rows, kind="untouched", metric="untouched.cls_entropy_nats")
     parts = stats.t.ppf(0.975, 4) * 0.002 * 3.683 / np.sqrt(5)
-    assert row["tolerance"] == pytest.approx(parts + 0.0005, rel=1e-9)
-    assert row["within"] is True
+    assert row.tolerance == pytest.approx(parts + 0.0005, rel=1e-9)
+    assert row.within is True
     row = pick(rows, kind="untouched", metric="untouched.gini")
-    assert (row["within"], row["reason"]) == (None, "cannot tell: no readings image by image")
+    assert (row.within, row.reason) == (None, "cannot tell: no readings image by image")
 
 
 def test_supporting_figures_are_those_of_the_paper() -> None:
     rows = reproduction.rows(study(), "paper-80")
     theirs = {
-        (row["target"], row["method"], row["metric"]): row["theirs"]
+        (row.target, row.method, row.metric): row.theirs
         for row in rows
-        if row["kind"] in {"nearest_cell", "untouched", "upper_bound"}
+        if row.kind in {"nearest_cell", "untouched", "upper_bound"}
     }
     assert theirs == {
         ("eurosat", "full_ft", "levels.rollout_entropy_bits"): 5.593,
@@ -266,25 +279,27 @@ def test_cells_we_do_not_have_are_null_with_a_reason() -> None:
     frame = frame.drop(columns="transfer.cifar100.baseline_accuracy")
     frame["test_accuracy"] = np.nan
     rows = reproduction.rows(frame, "paper-80")
-    cell = pick(rows, kind="cell", target="pets", method="lora", lr=1e-6, metric="test_accuracy")
-    assert (cell["ours"], cell["diff"], cell["within"], cell["n"]) == (None, None, None, 0)
-    assert cell["reason"] == "no such cell"
+    cell = pick(
+        rows, kind="cell", target="pets", method="lora", learning_rate=1e-6, metric="test_accuracy"
+    )
+    assert (cell.ours, cell.diff, cell.within, cell.n) == (None, None, None, 0)
+    assert cell.reason == "no such cell"
     mean = pick(rows, kind="grid_mean", target="pets", method="lora")
-    assert (mean["ours"], mean["reason"]) == (None, "3 of 4 cells")
+    assert (mean.ours, mean.reason) == (None, "3 of 4 cells")
     accuracy = "transfer.cifar100.baseline_accuracy"
     missing = f"no {accuracy} in these records"
-    assert pick(rows, kind="untouched", metric=accuracy)["reason"] == missing
+    assert pick(rows, kind="untouched", metric=accuracy).reason == missing
     layer = "last_epoch.drift.cls_entropy_last_pct"
     row = pick(rows, method="lora", metric=layer)
-    assert (row["theirs"], row["reason"]) == (-11.53, f"no {layer} in these records")
+    assert (row.theirs, row.reason) == (-11.53, f"no {layer} in these records")
 
 
 def test_rates_written_otherwise_are_the_same_rate() -> None:
     frame = study()
     frame["learning_rate"] *= 1 + 1e-12
     rows = reproduction.rows(frame, "paper-80")
-    cells = [row for row in rows if row["kind"] == "cell" and "last_pct" not in row["metric"]]
-    assert {row["n"] for row in cells} == {5}
+    cells = [row for row in rows if row.kind == "cell" and "last_pct" not in row.metric]
+    assert {row.n for row in cells} == {5}
 
 
 def test_the_nearest_cell_is_one_configuration_and_held_against_our_untouched_level() -> None:
@@ -293,17 +308,17 @@ def test_the_nearest_cell_is_one_configuration_and_held_against_our_untouched_le
     frame["levels.rollout_entropy_bits"] = 5.602 + rates + 0.001 * (frame["seed"] - 7) / 4
     wanted = {"method": "lora", "metric": "levels.rollout_entropy_bits"}
     row = pick(reproduction.rows(frame, "paper-80"), **wanted)
-    assert (row["lr"], row["n"]) == (RATES[0], 5)
-    assert row["reason"] == "cannot tell: the untouched model was not read"
+    assert (row.learning_rate, row.n) == (RATES[0], 5)
+    assert row.reason == "cannot tell: the untouched model was not read"
     own = frame[(frame["target"] == "eurosat") & (frame["method"] == "lora")]
-    sd = own[own["learning_rate"] == RATES[0]]["levels.rollout_entropy_bits"].std()
+    sd = own[own.learning_rate == RATES[0]]["levels.rollout_entropy_bits"].std()
     expected = stats.t.ppf(0.975, 4) * sd * np.sqrt(1 / 5 + 1) + 0.0005
-    assert row["tolerance"] == pytest.approx(expected, rel=1e-9)
+    assert row.tolerance == pytest.approx(expected, rel=1e-9)
     frame["untouched.rollout_entropy_bits"] = 5.7
     row = pick(reproduction.rows(frame, "paper-80"), **wanted)
-    assert (row["untouched"], row["within"]) == (5.7, True)
+    assert (row.untouched, row.within) == (5.7, True)
     frame["untouched.rollout_entropy_bits"] = 5.61
-    assert pick(reproduction.rows(frame, "paper-80"), **wanted)["within"] is None
+    assert pick(reproduction.rows(frame, "paper-80"), **wanted).within is None
 
 
 def test_an_unknown_preset_has_no_rows_and_row_order_does_not_matter() -> None:

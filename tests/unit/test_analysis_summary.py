@@ -9,24 +9,36 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
 
+from clipdrift.analysis.rows import Metric, OfTarget, list_schema, said, sure
 from clipdrift.analysis.statistics.pairs import compared_with
 from clipdrift.analysis.summary import analyze, row_keys, schema, to_csv, to_json, write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.report.printed import field_text
 
 MakeRecords = Callable[..., list[RunRecord]]
 ISSUE_KEYS = {
-    "cells": ["backbone", "target", "method", "lr", "metric", "n", "mean", "sd"],
+    "cells": ["backbone", "target", "method", "learning_rate", "metric", "n", "mean", "sd"],
     "paired": [
-        *("target", "metric", "method_a", "method_b", "lr", "scope", "n_pairs", "mean_diff"),
+        *(
+            "target",
+            "metric",
+            "method_a",
+            "method_b",
+            "learning_rate",
+            "scope",
+            "n_pairs",
+            "mean_diff",
+        ),
         *("ci_low", "ci_high", "cohen_dz", "t", "p_t", "p_wilcoxon", "wilcoxon_floor", "p_holm"),
     ],
     "mixed": ["backbone", "metric", "term", "model"],
@@ -35,7 +47,7 @@ ISSUE_KEYS = {
         *("target", "method", "metric", "n", "spearman_rho", "p", "ci_low", "ci_high"),
     ],
     "matched_views": ["target", "view", "metric"],
-    "operating_points": ["target", "method", "lr"],
+    "operating_points": ["target", "method", "learning_rate"],
     "selection": ["target", "signal", "run_id"],
     "predictors": [
         *("signal", "when", "outcome", "n", "spearman_overall", "p", "ci_low", "ci_high", "gap"),
@@ -43,8 +55,8 @@ ISSUE_KEYS = {
         *("within_group_mean_abs", "within_group_mean_signed"),
     ],
     "mediation": ["mediator", "outcome"],
-    "frontier": ["target", "method", "lr"],
-    "grid_adequacy": ["target", "method", "at_edge"],
+    "frontier": ["target", "method", "learning_rate"],
+    "grid_adequacy": ["target", "method", "edge"],
     "probe_sensitivity": ["signal", "cv", "settled_at"],
     "power": ["target", "metric", "detectable_diff", "seeds_for_1pp"],
     "reproduction": ["ours", "theirs"],
@@ -90,6 +102,52 @@ def test_schema_lists_exactly_the_columns_of_every_row(make_records: MakeRecords
         assert all(list(row) == columns for row in result[key]), key
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread(OfTarget):
+    """How far seeds lie apart.
+
+    sd: over seeds, ddof 1; of a metric that
+        every seed has
+    """
+
+    table: ClassVar = "spread"
+
+    metric: Metric
+    sd: Annotated[float | None, sure("SD", "size")] = None
+    names: list[str]
+    kind: Literal["few", "many"] | None
+
+
+def test_a_list_is_described_by_the_class_of_its_rows() -> None:
+    found = list_schema(Spread)
+    assert found["description"] == "How far seeds lie apart."
+    columns = found["items"]["properties"]
+    assert list(columns) == found["items"]["required"]
+    assert list(columns) == ["backbone", "target", "metric", "sd", "names", "kind"]
+    told = "over seeds, ddof 1; of a metric that every seed has; in the metric's unit"
+    assert columns["sd"] == {"type": ["number", "null"], "description": told}
+    assert columns["names"] == {"type": "array", "items": {"type": "string"}}
+    assert columns["kind"] == {"enum": ["few", "many", None]}
+
+
+def test_a_field_that_rows_do_not_have_is_an_error_and_no_dash() -> None:
+    row = Spread(backbone="b", target="t", metric="test_accuracy", sd=0.0123, names=[], kind=None)
+    assert field_text(row, "sd", unit=True) == "1.2\u00a0pp"
+    with pytest.raises(KeyError, match="spread"):
+        field_text(row, "spread")
+    with pytest.raises(TypeError, match="lr"):
+        Spread.read({**vars(row), "lr": 1e-5})
+
+    class Misspelt(Spread):
+        """A list.
+
+        sdd: what no field is
+        """
+
+    with pytest.raises(KeyError, match="sdd"):
+        said(Misspelt)
+
+
 def test_order_of_records_changes_no_digit(make_records: MakeRecords) -> None:
     records = small(make_records, linear_probe=True)
     mixed = records[:]
@@ -122,9 +180,8 @@ def test_backbones_are_never_pooled(make_records: MakeRecords) -> None:
 def nulls_are_explained(result: dict[str, Any]) -> None:
     """Statistics that are null stand in a row that says why."""
     free = {
-        *("reason", "lr", "seed", "family", "dropped_reason", "model_reason", "df"),
-        *("seed_sd", "edge", "target", "t_floor", "run_id", "method", "words", "detail", "when"),
-        *("proportion_mediated", "detectable_pp", "wilcoxon_method", "fit", "n_images"),
+        *("reason", "learning_rate", "seed", "family", "model_reason", "df", "fit", "n_images"),
+        *("edge", "target", "run_id", "method", "words", "detail", "when"),
         *("seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp", "at", "val_accuracy", "kind"),
         *("min_accuracy", "within_pp", "min_retention_pct", "would_change"),
         *("lead_pp", "lead_ci_low", "lead_ci_high", "image_se"),
@@ -213,12 +270,12 @@ def test_what_was_left_out_is_said(make_records: MakeRecords) -> None:
     result = check(analyze([*records, again]))
     found = {row["kind"]: row for row in result["warnings"] if row["kind"] != "pairs_dropped"}
     assert found["run_not_finished"]["detail"] == "diverged: loss is not finite"
-    assert found["run_not_finished"]["lr"] == 1e-4
+    assert found["run_not_finished"]["learning_rate"] == 1e-4
     kept_once = found["duplicate_kept_once"]
     assert kept_once["run_ids"] == [by_key["full_ft", 1e-5, 19].run_id, "zz-again"]
     assert found["leak"]["detail"] == "test part read every epoch"
     dropped = {
-        (r["lr"], r["detail"]): r["count"]
+        (r["learning_rate"], r["detail"]): r["count"]
         for r in result["warnings"]
         if r["kind"] == "pairs_dropped"
     }
@@ -226,7 +283,11 @@ def test_what_was_left_out_is_said(make_records: MakeRecords) -> None:
         (1e-4, "full_ft against lora: no matched run of lora"): 1,
         (1e-5, "full_ft against lora: different data"): 1,
     }
-    cells = {row["n"] for row in result["cells"] if (row["method"], row["lr"]) == ("lora", 1e-4)}
+    cells = {
+        row["n"]
+        for row in result["cells"]
+        if (row["method"], row["learning_rate"]) == ("lora", 1e-4)
+    }
     assert cells == {2}  # a diverged run is in no mean
 
 
@@ -320,7 +381,10 @@ def test_runs_under_other_conditions_enter_no_comparison(make_records: Any) -> N
     for key in ("matched_views", "mediation"):
         assert ours[key] == wanted[key]
     numbers = [
-        [(r["metric"], r["lr"], r["n_pairs"], r["detectable_diff"]) for r in result["power"]]
+        [
+            (r["metric"], r["learning_rate"], r["n_pairs"], r["detectable_diff"])
+            for r in result["power"]
+        ]
         for result in (ours, wanted)
     ]
     assert numbers[0] == numbers[1]

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_choice_that_does_not_fit_is_said(folder: StudyFolder) -> None:
         said = [
             word
             for word in ("underfits:", "damaged:")
-            if word in " ".join(answer([{**row, "fit": fit}]))
+            if word in " ".join(answer([replace(row, fit=fit)]))
         ]
         assert said == ([] if fit == "fits" else [f"{fit}:"])
 

@@ -65,20 +65,18 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
 
 def test_imported_runs_are_held_against_every_cell_and_headline(tmp_path: Path) -> None:
     found = replay(imported(tmp_path), "paper-80")
-    kinds = [row["kind"] for row in found.rows]
+    kinds = [row.kind for row in found.rows]
     assert Counter(kinds) == {
         "cell": 50, "grid_mean": 4, "nearest_cell": 6, "untouched": 5, "upper_bound": 1,
     }  # fmt: skip
     read = {"test_accuracy", "last_epoch.drift.cls_entropy_pct", "transfer.cifar100.accuracy"}
     read.add("transfer.cifar100.baseline_accuracy")
-    assert {row["metric"] for row in found.rows if row["diff"] is not None} == read
-    assert {row["metric"] for row in found.rows if row["within"]} == read
+    assert {row.metric for row in found.rows if row.diff is not None} == read
+    assert {row.metric for row in found.rows if row.within} == read
     for row in found.rows:
-        if row["metric"] not in read:
-            assert row["reason"] == f"no {row['metric']} in these records"
-    headlines = {
-        (r["target"], r["method"]): r["ours"] for r in found.rows if r["kind"] == "grid_mean"
-    }
+        if row.metric not in read:
+            assert row.reason == f"no {row.metric} in these records"
+    headlines = {(r.target, r.method): r.ours for r in found.rows if r.kind == "grid_mean"}
     assert headlines == pytest.approx(
         {
             ("eurosat", "full_ft"): (0.1590 + 0.1752 + 0.1001 + 0.0168) / 4,
@@ -103,7 +101,7 @@ def test_leaks_of_measured_records_are_said(tmp_path: Path) -> None:
     atomic_write(folder.record_path(record.run_id), record.to_json())
     found = replay(folder, "paper-80")
     assert found.leaks == ("checkpoint selected on the test part",)
-    assert {row["metric"] for row in found.rows if row["diff"] is not None and row["lr"]} == {
+    assert {row.metric for row in found.rows if row.diff is not None and row.learning_rate} == {
         "test_accuracy",
         "transfer.cifar100.accuracy",
     }
@@ -130,9 +128,9 @@ def test_entropy_is_that_of_the_last_epoch_whichever_was_kept(
         atomic_write(folder.record_path(record.run_id), record.to_json())
     (row,) = [
         row for row in replay(folder, "paper-80").rows
-        if row["metric"] == "last_epoch.drift.cls_entropy_pct" and row["n"]
+        if row.metric == "last_epoch.drift.cls_entropy_pct" and row.n
     ]  # fmt: skip
-    assert (row["ours"], row["theirs"], row["n"]) == (expected, -0.38, 2)
+    assert (row.ours, row.theirs, row.n) == (expected, -0.38, 2)
 
 
 def measured(folder: Path) -> StudyFolder:
@@ -175,34 +173,34 @@ def measured(folder: Path) -> StudyFolder:
 def test_supporting_figures_are_held_against_what_a_study_read(tmp_path: Path) -> None:
     folder = measured(tmp_path)
     rows = {
-        (row["method"], row["metric"]): row
+        (row.method, row.metric): row
         for row in replay(folder, "paper-80").rows
-        if row["kind"] in {"nearest_cell", "untouched", "upper_bound"}
+        if row.kind in {"nearest_cell", "untouched", "upper_bound"}
     }
     # LoRA at 1e-6 reads 5.6046 and at 5e-5 5.6536: the first is nearest to the published 5.605.
     near = rows["lora", "levels.rollout_entropy_bits"]
-    assert (near["lr"], near["n"], near["within"], near["reason"]) == (1e-6, 2, True, None)
-    assert near["ours"] == pytest.approx(5.6046, abs=1e-12)
-    assert near["diff"] == pytest.approx(5.6046 - 5.605, abs=1e-12)
+    assert (near.learning_rate, near.n, near.within, near.reason) == (1e-6, 2, True, None)
+    assert near.ours == pytest.approx(5.6046, abs=1e-12)
+    assert near.diff == pytest.approx(5.6046 - 5.605, abs=1e-12)
     far = rows["full_ft", "levels.rollout_entropy_bits"]
-    assert (far["lr"], far["within"]) == (1e-5, False)
-    assert far["diff"] == pytest.approx(5.6136 - 5.593, abs=1e-12)
+    assert (far.learning_rate, far.within) == (1e-5, False)
+    assert far.diff == pytest.approx(5.6136 - 5.593, abs=1e-12)
     before = rows[None, "untouched.cls_entropy_nats"]
-    assert (before["target"], before["n"], before["within"]) == ("eurosat", 6, True)
-    assert before["diff"] == pytest.approx(3.68 - 3.683, abs=1e-12)
+    assert (before.target, before.n, before.within) == ("eurosat", 6, True)
+    assert before.diff == pytest.approx(3.68 - 3.683, abs=1e-12)
     gini = rows[None, "untouched.gini"]
-    assert (gini["ours"], gini["reason"]) == (None, "untouched.gini is undefined in all runs")
-    assert "no untouched.erf95" in rows[None, "untouched.erf95"]["reason"]
+    assert (gini.ours, gini.reason) == (None, "untouched.gini is undefined in all runs")
+    assert "no untouched.erf95" in rows[None, "untouched.erf95"].reason
     # The CV of each run again, from the same deal of the images into subsets.
     cvs = [
-        row["cv"]
+        row.cv
         for row in probe_sensitivity.rows(
             probe_sensitivity.read_tables(folder, folder.records()[0])[0]
         )
     ]
     bound = rows[None, "probe_cv.cls_entropy_nats"]
-    assert bound["ours"] == pytest.approx(sum(cvs) / len(cvs), rel=1e-12)
-    assert (bound["theirs"], bound["tolerance"], bound["within"]) == (0.001, None, False)
+    assert bound.ours == pytest.approx(sum(cvs) / len(cvs), rel=1e-12)
+    assert (bound.theirs, bound.tolerance, bound.within) == (0.001, None, False)
 
 
 def test_the_command_names_the_rate_of_our_nearest_cell(tmp_path: Path) -> None:
@@ -269,7 +267,7 @@ def test_the_command_gives_json_and_code_0_where_nothing_is_outside(tmp_path: Pa
     folder = imported(tmp_path)
     done = command("paper-80", folder.path, "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout) == replay(folder, "paper-80").rows
+    assert json.loads(done.stdout) == [vars(row) for row in replay(folder, "paper-80").rows]
 
 
 def test_the_command_says_what_can_be_mended_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pandas as pd
 
 from clipdrift.analysis.statistics.columns import signal_columns
@@ -19,7 +22,8 @@ def test_weights_between_and_corrupted_parts_foretell_nothing() -> None:
 
 def test_the_figure_draws_a_size_that_ranks_as_its_signal_does_once() -> None:
     rho = {"drift.a": 0.5, "|drift.a|": 0.5, "drift.b": 0.1, "|drift.b|": 0.9}
-    rows = [
-        {"signal": name, "when": "final", "spearman_overall": value} for name, value in rho.items()
+    rows: list[Any] = [
+        SimpleNamespace(signal=name, when="final", spearman_overall=value)
+        for name, value in rho.items()
     ]
-    assert [row["signal"] for row in once(rows)] == ["drift.a", "drift.b", "|drift.b|"]
+    assert [row.signal for row in once(rows)] == ["drift.a", "drift.b", "|drift.b|"]

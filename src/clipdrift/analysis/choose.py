@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from clipdrift.analysis.frame import at_chance, runs_frame, usable_records
 from clipdrift.analysis.questions import choice
@@ -18,7 +18,7 @@ from clipdrift.records.after import readings
 class Choice(NamedTuple):
     """Candidates of every target, the best first, and what cannot be relied on."""
 
-    rows: list[dict[str, Any]]
+    rows: list[choice.Candidacy]
     """As of `choice.rows`."""
     leaks: tuple[str, ...]
     """Distinct leaks that the records state."""

@@ -17,7 +17,7 @@ from clipdrift.records import StudyFolder
 class Replay(NamedTuple):
     """Published figures beside ours."""
 
-    rows: list[dict[str, Any]]
+    rows: list[reproduction.Reproduction]
     """As of `reproduction.rows`: every published figure, also those without a counterpart."""
     source: str
     """Where the figures were published."""
@@ -55,7 +55,7 @@ def replay(folder: StudyFolder, preset: str) -> Replay:
     known_runs = {run_id: tables[run_id] for run_id in runs["run_id"] if run_id in tables}
     runs = with_supporting(runs, records, probe_sensitivity.rows(known_runs))
     rows = reproduction.rows(runs, preset)
-    if not any(row["n"] for row in rows if row["kind"] == "cell"):
+    if not any(row.n for row in rows if row.kind == "cell"):
         raise RecordError([_no_cell(folder, preset, known, runs), *faults])
     leaks = tuple(sorted({leak for record in records for leak in record.leaks}))
     return Replay(rows, known["source"], leaks, faults)

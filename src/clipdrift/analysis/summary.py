@@ -6,23 +6,26 @@ import csv
 import io
 import json
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
-from importlib.resources import files
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
 
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.frame import at_chance, runs_frame
-from clipdrift.analysis.questions import after_training as after
 from clipdrift.analysis.questions import (
+    after_training,
     caveats,
+    cell_metrics,
     choice,
     dose,
     early_warning,
     equivalence,
+    forecast_trial,
     frontier,
+    grid_adequacy,
     matched_views,
     mediation,
     mixed,
@@ -35,10 +38,9 @@ from clipdrift.analysis.questions import (
     reproduction,
     selection,
 )
-from clipdrift.analysis.questions import cell_metrics as cells
-from clipdrift.analysis.questions import grid_adequacy as grid
 from clipdrift.analysis.questions.families import QUESTIONS
 from clipdrift.analysis.questions.supporting import with_supporting
+from clipdrift.analysis.rows import Row, list_schema, object_schema, row_schema, said
 from clipdrift.analysis.statistics.columns import matched_runs
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
@@ -48,7 +50,69 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+LISTS: tuple[type[Row], ...] = (
+    caveats.Caveat,
+    cell_metrics.CellMetric,
+    paired.Paired,
+    mixed.Mixed,
+    equivalence.Equivalence,
+    dose.DoseResponse,
+    matched_views.MatchedView,
+    ranking.Ranked,
+    ranking.RankingAgreement,
+    operating.AtBest,
+    selection.Selection,
+    predictors.Predictor,
+    mediation.Mediation,
+    frontier.Unbeaten,
+    choice.Candidacy,
+    after_training.AfterTraining,
+    forecast_trial.EarlyWarning,
+    forecast_trial.EarlyStopping,
+    grid_adequacy.GridAdequacy,
+    probe_sensitivity.ProbeSensitivity,
+    power.Power,
+    reproduction.Reproduction,
+)
+"""Every list of an analysis, in the order of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Row):
+    """Which records the numbers come from.
+
+    n_planned: runs that the study was to have; null where no plan was kept
+    n_to_do: planned runs without a record
+    records_hash: SHA-256 over the content of all records
+    """
+
+    table: ClassVar = "generated_from"
+
+    n_records: int
+    n_runs_used: int
+    n_planned: int | None
+    n_to_do: int
+    records_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Row):
+    """What was asked.
+
+    compare_with: methods of which every compared pair holds one; null: all pairs
+    families: questions whose paired tests are corrected by Holm's method
+    """
+
+    table: ClassVar = "settings"
+
+    underfit_fraction: float
+    varied: list[str]
+    preset: str | None
+    compare_with: list[str] | None
+    families: list[str]
+
+
 # A spreadsheet runs a cell that starts with one of these as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@")
 
@@ -63,7 +127,7 @@ def analyze(
     faults: Sequence[Fault] = (),
     planned: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Every statistic of a study, as in `analysis.schema.json`.
+    """Every statistic of a study, as `schema` says.
 
     A pure function: the same records in any order give the same numbers, digit by digit.
 
@@ -82,10 +146,10 @@ def analyze(
         question. Undefined is None with a `reason`.
     """
     underfit = UNDERFIT_FRACTION if spec is None else spec.underfit_fraction
-    varied = [] if spec is None else sorted(spec.varied)
+    varied: list[str] = [] if spec is None else [*sorted(spec.varied)]
     preset = published or _preset(records, spec)
     asked = None if spec is None else spec.compare_with
-    families = list(QUESTIONS) if spec is None else list(spec.families)
+    families: list[str] = [*(QUESTIONS if spec is None else spec.families)]
     # More threads would change the order of sums, and with it the last digits, from machine to
     # machine; on matrices of this size they are slower too.
     with threadpool_limits(limits=1):
@@ -97,44 +161,28 @@ def analyze(
         foretold, stopped = early_warning.rows(records)
         ranked = ranking.rows(agreeing, underfit_fraction=underfit, images=images)
         supported = with_supporting(runs, records, sensitivity)
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "generated_from": _origin(records, runs, planned),
-            "settings": {
-                "underfit_fraction": underfit,
-                "varied": varied,
-                "preset": preset,
-                "compare_with": compared,
-                "families": families,
-            },
-            "warnings": caveats.rows(records, faults, varied, compared, planned),
-            "cells": cells.rows(runs, images=images, underfit_fraction=underfit),
-            "paired": paired.rows(
-                runs,
-                varied=varied,
-                compare_with=compared,
-                questions=families,
-                images=images,
-                underfit_fraction=underfit,
-            ),
-            "mixed": mixed.rows(runs),
-            "equivalence": equivalence.rows(
-                runs,
-                varied=varied,
-                compare_with=compared,
-                images=images,
-                underfit_fraction=underfit,
-            ),
-            "dose_response": dose.rows(runs),
-            "matched_views": matched_views.rows(agreeing, compare_with=compared, images=images),
-            "ranking": ranked,
-            "ranking_agreement": ranking.agreement(ranked),
-            "operating_points": operating.rows(runs, images=images),
-            "selection": selection.rows(runs),
-            "predictors": predictors.rows(runs),
-            "mediation": mediation.rows(agreeing, compare_with=compared),
-            "frontier": frontier.rows(runs, underfit_fraction=underfit),
-            "choice": choice.rows(
+        pairing: dict[str, Any] = {
+            "varied": varied,
+            "compare_with": compared,
+            "images": images,
+            "underfit_fraction": underfit,
+        }
+        lists: Sequence[Sequence[Row]] = (
+            caveats.rows(records, faults, varied, compared, planned),
+            cell_metrics.rows(runs, images=images, underfit_fraction=underfit),
+            paired.rows(runs, questions=families, **pairing),
+            mixed.rows(runs),
+            equivalence.rows(runs, **pairing),
+            dose.rows(runs),
+            matched_views.rows(agreeing, compare_with=compared, images=images),
+            ranked,
+            ranking.agreement(ranked),
+            operating.rows(runs, images=images, underfit_fraction=underfit),
+            selection.rows(runs),
+            predictors.rows(runs),
+            mediation.rows(agreeing, compare_with=compared),
+            frontier.rows(runs, underfit_fraction=underfit),
+            choice.rows(
                 runs,
                 made=made,
                 images=images,
@@ -142,14 +190,28 @@ def analyze(
                 unfinished=unfinished_cells(records),
                 underfit_fraction=underfit,
             ),
-            "after_training": after.rows(runs, made),
-            "early_warning": foretold,
-            "early_stopping": stopped,
-            "grid_adequacy": grid.rows(runs, underfit_fraction=underfit),
-            "probe_sensitivity": sensitivity,
-            "power": power.rows(runs, varied=varied, compare_with=compared),
-            "reproduction": reproduction.rows(supported, preset) if preset else [],
-        }
+            after_training.rows(runs, made),
+            foretold,
+            stopped,
+            grid_adequacy.rows(runs, underfit_fraction=underfit),
+            sensitivity,
+            power.rows(runs, varied=varied, compare_with=compared),
+            reproduction.rows(supported, preset) if preset else [],
+        )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generated_from": vars(_origin(records, runs, planned)),
+        "settings": vars(
+            Settings(
+                underfit_fraction=underfit,
+                varied=varied,
+                preset=preset,
+                compare_with=compared,
+                families=families,
+            )
+        ),
+        **{row.table: [vars(one) for one in rows] for row, rows in zip(LISTS, lists, strict=True)},
+    }
 
 
 def write_analysis(folder: StudyFolder) -> dict[str, Any]:
@@ -194,21 +256,28 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
     )
 
 
-@lru_cache(maxsize=1)
+@cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema of an analysis, as packaged.
+    """The JSON Schema of an analysis.
 
-    >>> schema()["properties"]["schema_version"]["const"] == SCHEMA_VERSION
-    True
+    >>> list(schema()["properties"])[:4]
+    ['schema_version', 'generated_from', 'settings', 'warnings']
     """
-    text = (files("clipdrift.analysis") / "analysis.schema.json").read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    heads = {row.table: row_schema(row) for row in (Origin, Settings)}
+    lists = {row.table: list_schema(row) for row in LISTS}
+    properties = {"schema_version": {"const": SCHEMA_VERSION}, **heads, **lists}
+    return object_schema(properties) | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "clipdrift analysis",
+        "description": "Statistics of a study, one list of flat rows per question. Undefined is "
+        "null with a reason. Metric names are the fields of a run record. Accuracies are "
+        "fractions, retention is in percent.",
+    }
 
 
 def row_keys() -> list[str]:
     """Keys of an analysis that hold lists of rows."""
-    return [key for key, part in schema()["properties"].items() if part.get("type") == "array"]
+    return [row.table for row in LISTS]
 
 
 def to_json(result: Mapping[str, Any]) -> str:
@@ -229,7 +298,7 @@ def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
     >>> print(to_csv("probe_sensitivity", [{"run_id": "=1+1", "cv": -0.5}]).splitlines()[1])
     '=1+1,,,,,,-0.5,,
     """
-    columns = list(schema()["properties"][key]["items"]["properties"])
+    columns = list(said(next(row for row in LISTS if row.table == key)))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -256,15 +325,15 @@ def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:
 
 def _origin(
     records: Sequence[RunRecord], runs: pd.DataFrame, planned: Collection[str] | None
-) -> dict[str, Any]:
-    """Which records the numbers come from; the hash changes with any of their content."""
-    return {
-        "n_records": len(records),
-        "n_runs_used": len(runs),
-        "n_planned": None if planned is None else len(planned),
-        "n_to_do": 0 if planned is None else len(caveats.to_do(records, planned)),
-        "records_hash": content_hash(sorted(record.model_dump_json() for record in records)),
-    }
+) -> Origin:
+    """The hash changes with any content of the records."""
+    return Origin(
+        n_records=len(records),
+        n_runs_used=len(runs),
+        n_planned=None if planned is None else len(planned),
+        n_to_do=0 if planned is None else len(caveats.to_do(records, planned)),
+        records_hash=content_hash(sorted(record.model_dump_json() for record in records)),
+    )
 
 
 __all__ = [

@@ -9,9 +9,9 @@ from rich.box import SIMPLE
 from rich.text import Text
 
 from clipdrift.analysis.questions.early_warning import verdict
+from clipdrift.analysis.rows import Row
 from clipdrift.cli.terminal import Sheet, line
 
-Row = Mapping[str, Any]
 Shown = Sequence[tuple[str, str]]
 SIGNALS: Shown = (
     ("signal", "signal"),
@@ -70,28 +70,32 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
         f"{told['n_left_out']} runs left out"
     )
     yield _table("Each signal alone", SIGNALS, told["signals"])
-    judged = [row for row in told["validation"] if row["n"]]
+    judged = [row for row in told["validation"] if row.n]
     level = f"{told['level']:.0%} interval"
     yield _table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
-    if any(row["mae_epoch_retention"] is not None for row in judged):
+    if any(row.mae_epoch_retention is not None for row in judged):
         title = f"Beside retention as it was read after epoch {told['after_epoch']}"
         yield _table(title, EPOCH_RETENTION, judged)
     yield _table("Beside the same method at the next lower rate", LOWER_RATE, judged)
     yield _table(STOPPING_TITLE, STOPPING, told["stopping"])
     for row in told["validation"]:
-        if row["reason"]:
-            yield line(f"Left out by {row['split']}: {row['reason']}.", "yellow")
+        if row.reason:
+            yield line(f"Left out by {row.split}: {row.reason}.", "yellow")
     yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def _table(title: str, shown: Shown, rows: Sequence[Row]) -> Sheet:
+def _table(title: str, shown: Shown, rows: Sequence[Row | Mapping[str, Any]]) -> Sheet:
     table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for key, label in shown:
         left = key in ("signal", "split") or key.startswith("against")
         table.column(label, right=not left)
     for row in rows:
-        table.row(*(_cell(key, row[key]) for key, _ in shown))
+        table.row(*(_cell(key, _of(row, key)) for key, _ in shown))
     return table
+
+
+def _of(row: Row | Mapping[str, Any], key: str) -> Any:
+    return getattr(row, key) if isinstance(row, Row) else row[key]
 
 
 def _cell(key: str, value: Any) -> str:

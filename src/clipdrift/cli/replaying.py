@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,9 @@ import clipdrift
 from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
 
 if TYPE_CHECKING:
+    from clipdrift.analysis.questions.reproduction import Reproduction
     from clipdrift.report.metrics import Metric
 
-Row = Mapping[str, Any]
 HEADLINES = {
     "grid_mean": ", headline: mean over the grid",
     "nearest_cell": ", LR not published: our nearest cell",
@@ -43,24 +43,24 @@ def replay(
         say(f"Published: {found.source}.")
         say(f"Leaks of ours: {'; '.join(found.leaks) or 'none stated in the records'}.")
         say(verdict_line(found.rows))
-    if any(row["within"] is False for row in found.rows):
+    if any(row.within is False for row in found.rows):
         raise typer.Exit(1)
 
 
-def _print(rows: Sequence[Row]) -> None:
+def _print(rows: Sequence[Reproduction]) -> None:
     console = Terminal()
-    for backbone in sorted({row["backbone"] for row in rows}):
+    for backbone in sorted({row.backbone for row in rows}):
         say(f"Backbone {backbone}")
-        own = [row for row in rows if row["backbone"] == backbone]
-        for figure in dict.fromkeys((row["kind"], row["metric"]) for row in own):
-            console.print(_table([row for row in own if (row["kind"], row["metric"]) == figure]))
+        own = [row for row in rows if row.backbone == backbone]
+        for figure in dict.fromkeys((row.kind, row.metric) for row in own):
+            console.print(_table([row for row in own if (row.kind, row.metric) == figure]))
 
 
-def _table(rows: Sequence[Row]) -> Sheet:
+def _table(rows: Sequence[Reproduction]) -> Sheet:
     """One published figure wherever it is given: in all its cells, or as a headline."""
-    first, shown = rows[0], _metric(rows[0]["metric"])
-    bound = ", published as an upper bound" if first["kind"] == "upper_bound" else ""
-    title = f"{shown.axis}{HEADLINES.get(first['kind'], '')}{bound}"
+    first, shown = rows[0], _metric(rows[0].metric)
+    bound = ", published as an upper bound" if first.kind == "upper_bound" else ""
+    title = f"{shown.axis}{HEADLINES.get(first.kind, '')}{bound}"
     table = Sheet(title, title_justify="left")
     for name in COLUMNS:
         table.column(
@@ -68,13 +68,13 @@ def _table(rows: Sequence[Row]) -> Sheet:
         )
     for row in rows:
         table.row(
-            row["target"] or "all",
-            row["method"] or "all",
-            "all" if row["lr"] is None else f"{row['lr']:g}",
-            str(row["n"]),
-            shown.number(row["ours"]),
-            shown.number(row["theirs"]),
-            shown.number(row["diff"], signed=True),
+            row.target or "all",
+            row.method or "all",
+            "all" if row.learning_rate is None else f"{row.learning_rate:g}",
+            str(row.n),
+            shown.number(row.ours),
+            shown.number(row.theirs),
+            shown.number(row.diff, signed=True),
             _tolerance(row, shown),
             _verdict(row),
         )
@@ -91,22 +91,22 @@ def _metric(name: str) -> Metric:
     )
 
 
-def _tolerance(row: Row, shown: Metric) -> str:
-    return "" if row["tolerance"] is None else f"±{shown.number(row['tolerance'])}"
+def _tolerance(row: Reproduction, shown: Metric) -> str:
+    return "" if row.tolerance is None else f"±{shown.number(row.tolerance)}"
 
 
-def _verdict(row: Row) -> str:
-    if row["within"] is not None:
-        return "within" if row["within"] else "OUTSIDE"
-    return str(row["reason"]) if row["diff"] is not None else f"not read here: {row['reason']}"
+def _verdict(row: Reproduction) -> str:
+    if row.within is not None:
+        return "within" if row.within else "OUTSIDE"
+    return str(row.reason) if row.diff is not None else f"not read here: {row.reason}"
 
 
-def verdict_line(rows: Sequence[Row]) -> str:
+def verdict_line(rows: Sequence[Reproduction]) -> str:
     """How many of the figures are within tolerance, outside, not told apart, not read here."""
     from clipdrift.analysis.statistics.tolerance import LEVEL
 
-    judged = [row["within"] for row in rows if row["within"] is not None]
-    read = sum(row["diff"] is not None for row in rows)
+    judged = [row.within for row in rows if row.within is not None]
+    read = sum(row.diff is not None for row in rows)
     expected = (1 - LEVEL) * len(judged)
     counts = [
         f"{sum(judged)} within tolerance",

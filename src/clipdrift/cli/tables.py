@@ -24,12 +24,12 @@ def cell_table(analysis: Mapping[str, Any]) -> Sheet:
     """Target accuracy, retention and entropy drift of each cell, mean and SD over seeds."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in analysis["cells"]:
-        key = (row["backbone"], row["target"], row["method"], row["lr"])
+        key = (row["backbone"], row["target"], row["method"], row["learning_rate"])
         rows.setdefault(key, {})[row["metric"]] = row
     kept = sorted({m for cell in rows.values() for m in cell if m.endswith(".retention_pct")})
     kept = [metric for metric in kept if metric.startswith("transfer.")]
     stopped = Counter(
-        (row["backbone"], row["target"], row["method"], row["lr"])
+        (row["backbone"], row["target"], row["method"], row["learning_rate"])
         for row in analysis["warnings"]
         if row["kind"] == "run_stopped"
     )

@@ -64,7 +64,7 @@ Quiet = Annotated[
 def say_json(value: object) -> None:
     """Print a value as JSON in which every character outside ASCII is an escape."""
     # DEL is the one control character that JSON leaves as it is.
-    print(json.dumps(value, indent=1, allow_nan=False).replace("\x7f", "\\u007f"))
+    print(json.dumps(value, indent=1, allow_nan=False, default=vars).replace("\x7f", "\\u007f"))
 
 
 def line(text: str, style: str = "") -> Text:

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipdrift.analysis.frame import BASELINE, CHANCE
+from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.frontier import Unbeaten
+from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
-from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_row, of_runs
-from clipdrift.report.source import Place, Row, Study, mark_of
+from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_runs
+from clipdrift.report.source import Place, Study, mark_of
 from clipdrift.report.tables import (
     Column,
     Table,
@@ -75,13 +78,11 @@ def _all_rates(study: Study, place: Place, number: int) -> Table:
     )
 
 
-def operating_points(study: Study, place: Place) -> dict[str, dict[str, Row]]:
+def operating_points(study: Study, place: Place) -> dict[str, dict[str, AtBest]]:
     """Method -> metric -> row at the method's best mean validation accuracy."""
-    out: dict[str, dict[str, Row]] = {}
-    where = {"backbone": place.backbone, "target": place.target}
-    for position, row in study.rows("operating_points", **where):
-        if row["lr"] is not None:
-            out.setdefault(row["method"], {})[row["metric"]] = {**row, "position": position}
+    out: dict[str, dict[str, AtBest]] = {}
+    for row in study.rows(AtBest, **place._asdict()):
+        out.setdefault(row.method, {})[row.metric] = row
     return {method: out[method] for method in study.looks if method in out}
 
 
@@ -102,14 +103,14 @@ def headline_table(study: Study, place: Place, number: int) -> Table | None:
     rows, marks = [], []
     for method, found in points.items():
         first = found.get(study.accuracy) or next(iter(found.values()))
-        runs = study.index.encode(first["run_ids"])
-        count = Printed(str(first["n"]), first["metric"], COUNT, runs, first["n"])
+        runs = study.index.encode(first.run_ids)
+        count = Printed(str(first.n), first.metric, COUNT, runs, first.n)
         values = list(metric_values(study, names, known, found))
         if by_texts in study.runs:
-            own = study.runs[study.runs["run_id"].isin(first["run_ids"])]
+            own = study.runs[study.runs["run_id"].isin(first.run_ids)]
             values.append(of_runs(own, by_texts, study.index))
-        rows.append([word(method), _best_rate(study, first), count, *values])
-        marks.append(_mark(study, place, method, first["lr"]))
+        rows.append([word(method), study.printed(first, "learning_rate"), count, *values])
+        marks.append(mark_of(first.fit))
     if not rows:
         return None
     note: Sentence = ["Each method at the learning rate of its best mean validation accuracy."]
@@ -125,21 +126,12 @@ def headline_table(study: Study, place: Place, number: int) -> Table | None:
     )
 
 
-def _best_rate(study: Study, row: Row) -> Printed:
-    return of_row("operating_points", row["position"], row, "lr", study.runs_of(row))
-
-
-def _mark(study: Study, place: Place, method: str, lr: float) -> str:
-    cells = (c for c in study.cells_of(place) if c.method == method and c.lr == lr)
-    return next((study.mark(cell) for cell in cells), "")
-
-
 def _reached(study: Study, place: Place) -> Iterable[Sentence]:
     if not operating_points(study, place):
         yield from _ranges(study, place)
     for method, found in operating_points(study, place).items():
         row = found.get(study.accuracy)
-        if study.looks[method].role != "matched" or row is None or row["mean"] is None:
+        if study.looks[method].role != "matched" or row is None or row.mean is None:
             continue
         part = "the test part" if study.accuracy == "test_accuracy" else "the validation part"
         sentence: Sentence = [
@@ -147,13 +139,13 @@ def _reached(study: Study, place: Place) -> Iterable[Sentence]:
             " reaches ",
             of_cell(row, study.index, unit=True),
             f" on {part} at learning rate ",
-            _best_rate(study, row),
+            study.printed(row, "learning_rate"),
             " (",
-            Printed(str(row["n"]), row["metric"], COUNT, study.runs_of(row)),
-            " seed)" if row["n"] == 1 else " seeds)",
+            Printed(str(row.n), row.metric, COUNT, study.runs_of(row)),
+            " seed)" if row.n == 1 else " seeds)",
         ]
         kept = [found[name] for name in study.outcomes if name in found]
-        kept = [row for row in kept if row["mean"] is not None]
+        kept = [row for row in kept if row.mean is not None]
         if kept:
             sentence.append(" and keeps ")
         for i, outcome in enumerate(kept):
@@ -164,23 +156,23 @@ def _reached(study: Study, place: Place) -> Iterable[Sentence]:
 def _ranges(study: Study, place: Place) -> Iterable[Sentence]:
     """What each matched method reaches and keeps over its rates, where none can be chosen."""
     for method, look in study.looks.items():
-        cells = [study.cells[cell] for cell in study.cells_of(place) if cell.method == method]
+        cells = [cell for cell in study.cells_of(place) if cell.method == method]
         for name, verb in ((study.accuracy, "reaches"), *((n, "keeps") for n in study.outcomes)):
-            rows = [cell[name] for cell in cells if cell.get(name, {}).get("mean") is not None]
+            rows = [row for cell in cells if (row := study.known(cell, name)) is not None]
             if look.role != "matched" or not rows:
                 continue
-            rows.sort(key=lambda row: float(row["mean"]))
+            rows.sort(key=lambda row: row.mean or 0.0)
             low, high = (of_cell(row, study.index, unit=True) for row in (rows[0], rows[-1]))
-            rates = (rate_text(rows[0]["lr"]), rate_text(rows[-1]["lr"]))
+            rates = (rate_text(rows[0].learning_rate), rate_text(rows[-1].learning_rate))
             what = f" (at {rates[1]}): {lower(metric(name).label)}."
             ends: Sentence = [" from ", low, f" (at {rates[0]}) to ", high, what]
             yield [word(method, title="method"), f" {verb}", *ends]
 
 
-def _kept(study: Study, place: Place, row: Row) -> Sentence:
-    dataset = row["metric"].split(".", 1)[1].rsplit(".", 1)[0]
+def _kept(study: Study, place: Place, row: CellMetric) -> Sentence:
+    dataset = row.metric.split(".", 1)[1].rsplit(".", 1)[0]
     out: Sentence = [of_cell(row, study.index, unit=True)]
-    if row["metric"].endswith("retention_pct"):
+    if row.metric.endswith("retention_pct"):
         out.append(f" of the untouched zero-shot accuracy on {dataset}")
         name = f"transfer.{dataset}"
         before, chance = (baseline_of(study, place, name, field) for field in (BASELINE, CHANCE))
@@ -195,17 +187,16 @@ def _kept(study: Study, place: Place, row: Row) -> Sentence:
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:
     """The frontier, said once for all transfer datasets on which it is the same."""
     said: dict[tuple[str, str], list[str]] = {}
-    where = {"backbone": place.backbone, "target": place.target}
     for dataset in study.transfers:
-        rows = [row for _, row in study.rows("frontier", **where, transfer=dataset)]
+        rows = study.rows(Unbeaten, **place._asdict(), transfer=dataset)
         if not rows:
             continue
         names = [
-            f"{row['method']}{NBSP}{rate_text(row['lr'])}"
-            + (f"{NBSP}({mark})" if (mark := mark_of(row["fit"])) else "")
+            f"{row.method}{NBSP}{rate_text(row.learning_rate)}"
+            + (f"{NBSP}({mark})" if (mark := mark_of(row.fit)) else "")
             for row in rows
         ]
-        count = f"{len(rows)}{NBSP}of{NBSP}{rows[0]['n_cells']}"
+        count = f"{len(rows)}{NBSP}of{NBSP}{rows[0].n_cells}"
         said.setdefault((count, ", ".join(names)), []).append(dataset)
     runs = study.runs_where(place.backbone, place.target)
     for (count, names_text), datasets in said.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
 from clipdrift.records.writing import ours
@@ -60,10 +61,7 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
 
 def _in_turn(study: Study) -> Iterator[RunRecord]:
     """One run of every target and method: the first seed at the best rate, where one is known."""
-    best = {
-        (row["backbone"], row["target"], row["method"]): row["lr"]
-        for _, row in study.rows("operating_points")
-    }
+    best = {(row.backbone, row.target, row.method): row.learning_rate for row in study.rows(AtBest)}
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in study.usable:
         key = (record.backbone, record.target, record.method)

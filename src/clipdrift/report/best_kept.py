@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from clipdrift.analysis.questions.ranking import Ranked
 from clipdrift.analysis.statistics.fit import FITS
 from clipdrift.report.compared import EQUAL_ACCURACY, at_equal_accuracy, fit_by_rate, of_dataset
 from clipdrift.report.metrics import NBSP
-from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.source import Place, Row, Study
+from clipdrift.report.printed import DERIVED, Printed, Sentence
+from clipdrift.report.source import Place, Study
 
 LESS, OPEN, MORE, UNKNOWN = "less", "open", "more", "unknown"
 
@@ -17,32 +18,31 @@ def best_kept(study: Study, place: Place, methods: Sequence[str]) -> Iterator[Se
     """A few sentences whatever the number of methods; the tables have every pair."""
     for metric in study.outcomes:
         where = {**place._asdict(), "view": EQUAL_ACCURACY, "metric": metric}
-        rows = list(study.rows("ranking", **where))
-        best = next((item for item in rows if item[1]["rank"] == 1), None)
+        rows = study.rows(Ranked, **where)
+        best = next((row for row in rows if row.rank == 1), None)
         if best is not None:
             yield _most(study, place, methods, best)
-            yield from _others(study, place, best[1]["method"], methods, metric)
+            yield from _others(study, place, best.method, methods, metric)
         elif rows:
-            why = rows[0][1]["reason"]
+            why = rows[0].reason
             what = f"which method keeps most of {of_dataset(metric)}"
             yield [f"At equal validation accuracy nothing can be said of {what}: {why}."]
     yield _fit_together(study, place, methods)
 
 
-def _most(study: Study, place: Place, methods: Sequence[str], best: tuple[int, Row]) -> Sentence:
-    position, row = best
+def _most(study: Study, place: Place, methods: Sequence[str], row: Ranked) -> Sentence:
     runs = study.runs_where(*place, methods, matched=True)
-    ranked = Printed(f"{row['n_ranked']}{NBSP}of{NBSP}{len(methods)}", "", DERIVED, runs)
+    ranked = Printed(f"{row.n_ranked}{NBSP}of{NBSP}{len(methods)}", "", DERIVED, runs)
     own = study.runs_of(row)
     return [
         "At equal validation accuracy, ",
-        of_row("ranking", position, row, "at", own),
+        study.printed(row, "at", runs=own),
         f"{NBSP}%, which ",
         ranked,
         " methods reach, ",
-        Printed(row["method"], "", DERIVED, own),
-        f" keeps most of {of_dataset(row['metric'])}: ",
-        of_row("ranking", position, row, "value", own, unit=True),
+        Printed(row.method, "", DERIVED, own),
+        f" keeps most of {of_dataset(row.metric)}: ",
+        study.printed(row, "value", unit=True, runs=own),
         ".",
     ]
 
@@ -80,9 +80,9 @@ def _beside(study: Study, place: Place, best: str, other: str, metric: str) -> s
     """What the interval tells of another method beside the best."""
     pair = (min(best, other), max(best, other))
     found = at_equal_accuracy(study, place, pair, metric)
-    if found is None or found[1]["ci_low"] is None:
+    low, high = (found[0].ci_low, found[0].ci_high) if found else (None, None)
+    if low is None or high is None:
         return UNKNOWN
-    low, high = found[1]["ci_low"], found[1]["ci_high"]
     if low <= 0 <= high:
         return OPEN
     return LESS if (low > 0) == (pair[0] == best) else MORE

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
+from clipdrift.analysis.questions.matched_views import MatchedView
+from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.statistics.fit import DAMAGED, FITS, UNDERFITS
 from clipdrift.report.metrics import NBSP, rate_text
-from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.source import Place, Row, Study
+from clipdrift.report.printed import DERIVED, Printed, Sentence
+from clipdrift.report.source import Place, R, Study
 
 Pair = tuple[str, str]
 EQUAL_ACCURACY = "equal_val_accuracy"
@@ -23,48 +26,46 @@ def compared(study: Study, place: Place, pair: Pair) -> list[Sentence]:
 
 def at_equal_accuracy(
     study: Study, place: Place, pair: Pair, metric: str
-) -> tuple[int, Row, bool] | None:
+) -> tuple[MatchedView, bool] | None:
     """The row at the highest accuracy that has an interval, and whether it is the highest read.
 
     Where none has an interval, the highest of all; None where the curves do not overlap.
     """
-    rows = _of(study, "matched_views", place, pair, metric, view=EQUAL_ACCURACY)
-    there = [(i, row) for i, row in rows if row["diff"] is not None]
+    rows = _of(study, MatchedView, place, pair, metric, view=EQUAL_ACCURACY)
+    there = [(row.at, row) for row in rows if row.at is not None and row.diff is not None]
     if not there:
         return None
-    sure = [item for item in there if item[1]["ci_low"] is not None]
-    position, row = max(sure or there, key=lambda item: float(item[1]["at"]))
-    return position, row, row["at"] == max(other["at"] for _, other in there)
+    sure = [item for item in there if item[1].ci_low is not None]
+    at, row = max(sure or there, key=lambda item: item[0])
+    return row, at == max(other for other, _ in there)
 
 
 def _equal_accuracy(study: Study, place: Place, pair: Pair, metric: str) -> Iterator[Sentence]:
     found = at_equal_accuracy(study, place, pair, metric)
     if found is None:
-        rows = _of(study, "matched_views", place, pair, metric, view=EQUAL_ACCURACY)
-        for _, row in list(rows)[:1]:
-            what = f"nothing can be said of {_what(pair, row)}"
-            yield [f"At equal validation accuracy {what}: {row['reason']}."]
+        for row in _of(study, MatchedView, place, pair, metric, view=EQUAL_ACCURACY)[:1]:
+            what = f"nothing can be said of {_what(row)}"
+            yield [f"At equal validation accuracy {what}: {row.reason}."]
         return
-    position, row, highest = found
-    runs = study.runs_of(row)
+    row, highest = found
     where = "near the highest that both reach" if highest else "the highest with an interval"
     sentence: Sentence = [
         "At equal validation accuracy, ",
-        of_row("matched_views", position, row, "at", runs),
+        study.printed(row, "at"),
         f"{NBSP}%, {where}, {_verdict(row)}: ",
-        of_row("matched_views", position, row, "diff", runs, unit=True),
-        *_interval("matched_views", position, row, runs),
+        study.printed(row, "diff", unit=True),
+        *_interval(study, row),
     ]
-    if row["at"] < _line(study, place):
+    if (row.at or 0.0) < _line(study, place):
         sentence.append("; no cell so low fits, so this is before either has learned the target")
     yield [*sentence, "."]
 
 
 def _line(study: Study, place: Place) -> float:
     """The validation accuracy below which a cell does not fit."""
-    rows = [row for _, row in study.rows("grid_adequacy", **place._asdict())]
-    best = [row["best_val_accuracy"] for row in rows if row["best_val_accuracy"] is not None]
-    return float(study.analysis["settings"]["underfit_fraction"]) * max(best, default=0.0)
+    rows = study.rows(GridAdequacy, **place._asdict())
+    best = max((row.best_val_accuracy or 0.0 for row in rows), default=0.0)
+    return float(study.analysis["settings"]["underfit_fraction"]) * best
 
 
 def _equal_rate(study: Study, place: Place, pair: Pair) -> Iterator[Sentence]:
@@ -97,50 +98,49 @@ def _equal_rate(study: Study, place: Place, pair: Pair) -> Iterator[Sentence]:
 
 
 def _at_rates(study: Study, place: Place, pair: Pair, metric: str, scopes: list[str]) -> Sentence:
-    (position, row), *others = (
-        next(_of(study, "paired", place, pair, metric, scope=scope)) for scope in scopes
-    )
-    if row["mean_diff"] is None:
-        return [f"nothing can be said of {_what(pair, row)}: {row['reason']}."]
+    row, *others = (_of(study, Paired, place, pair, metric, scope=scope)[0] for scope in scopes)
+    if row.mean_diff is None:
+        return [f"nothing can be said of {_what(row)}: {row.reason}."]
     return [
         f"{_verdict(row)}: ",
-        *_mean(study, position, row),
-        *(part for other in others for part in ("; over the whole grid ", *_mean(study, *other))),
+        *_mean(study, row),
+        *(part for other in others for part in ("; over the whole grid ", *_mean(study, other))),
         ".",
     ]
 
 
-def _mean(study: Study, position: int, row: Row) -> Sentence:
+def _mean(study: Study, row: Paired) -> Sentence:
     """The mean difference over rates, its seeds and its interval."""
     runs = study.runs_of(row)
     return [
-        of_row("paired", position, row, "mean_diff", runs, unit=True),
+        study.printed(row, "mean_diff", unit=True),
         " on average over ",
-        Printed(", ".join(map(rate_text, row["lrs"])), row["metric"], DERIVED, runs),
-        *_interval("paired", position, row, runs, seeds=True),
+        Printed(", ".join(map(rate_text, row.learning_rates)), row.metric, DERIVED, runs),
+        *_interval(study, row),
     ]
 
 
-def _interval(table: str, position: int, row: Row, runs: str, *, seeds: bool = False) -> Sentence:
-    if row["ci_low"] is None:
-        return [f" (no interval: {row['reason']})"] if row["reason"] else []
-    count: Sentence = [" over ", of_row(table, position, row, "n_seeds", runs), " seeds"]
-    if row.get("n_images"):
-        count += [" and ", of_row(table, position, row, "n_images", runs), " images"]
-    return [" (95 % CI ", of_row(table, position, row, "ci", runs), *(count if seeds else []), ")"]
+def _interval(study: Study, row: Paired | MatchedView) -> Sentence:
+    if row.ci_low is None:
+        return [f" (no interval: {row.reason})"] if row.reason else []
+    count: Sentence = []
+    if isinstance(row, Paired):
+        count = [" over ", study.printed(row, "n_seeds"), " seeds"]
+        count += [" and ", study.printed(row, "n_images"), " images"] if row.n_images else []
+    return [" (95 % CI ", study.printed(row, "ci_low"), *count, ")"]
 
 
 def _of(
-    study: Study, table: str, place: Place, pair: Pair, metric: str, **where: str
-) -> Iterator[tuple[int, Row]]:
+    study: Study, kind: type[R], place: Place, pair: Pair, metric: str, **where: str
+) -> list[R]:
     methods = {"method_a": pair[0], "method_b": pair[1]}
-    return study.rows(table, **place._asdict(), **methods, metric=metric, **where)
+    return study.rows(kind, **place._asdict(), **methods, metric=metric, **where)
 
 
 def fit_by_rate(study: Study, place: Place, method: str) -> dict[float, str | None]:
     """Learning rate -> whether a method fits there."""
     cells = (cell for cell in study.cells_of(place) if cell.method == method)
-    return {cell.lr: study.fit(cell) for cell in cells}
+    return {cell.learning_rate: study.fit(cell) for cell in cells}
 
 
 def _where(method: str, by_rate: dict[float, str | None]) -> str:
@@ -154,19 +154,19 @@ def _where(method: str, by_rate: dict[float, str | None]) -> str:
     return f"{method} {' and '.join(parts)}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Paired | MatchedView) -> str:
     """Which of two methods keeps more, as far as the interval tells."""
-    a, b = row["method_a"], row["method_b"]
-    what = of_dataset(row["metric"])
-    if row["ci_low"] is None:
-        return f"{_what((a, b), row)} differs by"
-    if row["ci_low"] <= 0 <= row["ci_high"]:
+    a, b = row.method_a, row.method_b
+    what = of_dataset(row.metric)
+    if row.ci_low is None or row.ci_high is None:
+        return f"{_what(row)} differs by"
+    if row.ci_low <= 0 <= row.ci_high:
         return f"whether {a} or {b} keeps more of {what} is open"
-    return f"{a} keeps {'more' if row['ci_low'] > 0 else 'less'} of {what} than {b}"
+    return f"{a} keeps {'more' if row.ci_low > 0 else 'less'} of {what} than {b}"
 
 
-def _what(pair: Pair, row: Row) -> str:
-    return f"what {pair[0]} keeps of {of_dataset(row['metric'])}, less what {pair[1]} keeps,"
+def _what(row: Paired | MatchedView) -> str:
+    return f"what {row.method_a} keeps of {of_dataset(row.metric)}, less what {row.method_b} keeps,"
 
 
 def of_dataset(metric: str) -> str:

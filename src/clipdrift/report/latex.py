@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from clipdrift.analysis.statistics.fit import DAMAGED, UNDERFITS
 from clipdrift.report.answer import headline_table
-from clipdrift.report.comparison_tables import paired_table
-from clipdrift.report.design_tables import grid_table
+from clipdrift.report.listings import grid_table, main_metrics, paired_table, predictor_table
 from clipdrift.report.metrics import NBSP
-from clipdrift.report.predictor_tables import predictor_table
 from clipdrift.report.source import Study
 from clipdrift.report.tables import Column, Table, cell_table, word
 
@@ -53,12 +51,11 @@ def escape(text: str) -> str:
 
 def latex_tables(study: Study) -> dict[str, str]:
     """File name -> LaTeX of the tables a paper needs; tables without rows are left out."""
-    metrics = [study.accuracy, *study.outcomes, *study.main_drifts]
     found: dict[str, Table | None] = {
-        "cells.tex": cell_table(study, metrics, table_id="cells", caption="All cells"),
-        "paired.tex": paired_table(study, "per_lr", every_metric=False),
-        "paired_grid_mean.tex": paired_table(study, "grid_mean", every_metric=False),
-        "paired_both_fit.tex": paired_table(study, "both_fit", every_metric=False),
+        "cells.tex": cell_table(study, main_metrics(study), table_id="cells", caption="All cells"),
+        "paired.tex": paired_table(study, "per_lr"),
+        "paired_grid_mean.tex": paired_table(study, "grid_mean"),
+        "paired_both_fit.tex": paired_table(study, "both_fit"),
         "predictors.tex": predictor_table(study),
         "grid_adequacy.tex": grid_table(study),
         "operating_points.tex": _operating(study),

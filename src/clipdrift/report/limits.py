@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
+from clipdrift.analysis.questions.matched_views import MatchedView
+from clipdrift.analysis.questions.operating import AtBest
+from clipdrift.analysis.questions.paired import Paired
+from clipdrift.analysis.questions.power import Power
 from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.report.metrics import NBSP, fixed, metric, rate_text
-from clipdrift.report.printed import DERIVED, Printed, Sentence, of_row
-from clipdrift.report.source import Place, Row, Study
+from clipdrift.report.printed import DERIVED, Printed, Sentence
+from clipdrift.report.source import Place, Study
 
 POINT = 0.01
 """One percentage point of accuracy."""
@@ -33,38 +38,33 @@ def _at_chance(study: Study, place: Place) -> Iterable[Sentence]:
 
 def _edges(study: Study, place: Place) -> Iterable[Sentence]:
     """Edges of the grid, and what does not fit: one sentence each, however many the methods."""
-    rows = [
-        (position, row)
-        for position, row in study.rows("grid_adequacy", **place._asdict())
-        if study.looks[row["method"]].role == "matched"
-    ]
-    edges = [item for item in rows if item[1]["edge"]]
-    for which in dict.fromkeys(row["edge"] for _, row in edges):
+    rows = study.rows(GridAdequacy, **place._asdict(), role="matched")
+    edges = [row for row in rows if row.edge]
+    for which in dict.fromkeys(row.edge for row in edges):
         found: Sentence = []
-        for position, row in edges:
-            if row["edge"] == which:
-                best = of_row("grid_adequacy", position, row, "best_lr", study.runs_of(row))
-                found += [f"{', ' if found else ''}of {row['method']}, ", best]
+        for row in edges:
+            if row.edge == which:
+                best = study.printed(row, "best_learning_rate")
+                found += [f"{', ' if found else ''}of {row.method}, ", best]
         risk = "there may be better beyond it, so the comparison at best rates may be unfair"
         yield ["The best rate ", *found, f", is the {which} of the grid: {risk}."]
-    yield from _unfit(study, rows, "underfit_lrs", _barely_trained(rows))
-    lost = "past their peak at a lower rate or an earlier epoch, they have lost of the target too"
-    yield from _unfit(study, rows, "damaged_lrs", f"Damaged ({lost}): ")
-
-
-def _barely_trained(rows: list[tuple[int, Row]]) -> str:
-    share = f"{100 * rows[0][1]['underfit_fraction']:g} %" if rows else ""
+    share = f"{100 * study.analysis['settings']['underfit_fraction']:g} %"
     why = "they keep what they keep because they barely trained"
-    return f"Underfit (below {share} of the best accuracy here; {why}): "
+    head = f"Underfit (below {share} of the best accuracy here; {why}): "
+    yield from _unfit(study, [(row, row.underfit_learning_rates) for row in rows], head)
+    lost = "past their peak at a lower rate or an earlier epoch, they have lost of the target too"
+    head = f"Damaged ({lost}): "
+    yield from _unfit(study, [(row, row.damaged_learning_rates) for row in rows], head)
 
 
-def _unfit(study: Study, rows: list[tuple[int, Row]], key: str, head: str) -> Iterable[Sentence]:
+def _unfit(
+    study: Study, unfit: list[tuple[GridAdequacy, list[float]]], head: str
+) -> Iterable[Sentence]:
     found: Sentence = []
-    for _, row in rows:
-        if row[key]:
-            rates = ", ".join(rate_text(rate) for rate in row[key])
-            at = Printed(rates, "", DERIVED, study.runs_of(row))
-            found += ["; " if found else "", f"{row['method']} at ", at]
+    for row, rates in unfit:
+        if rates:
+            at = Printed(", ".join(map(rate_text, rates)), "", DERIVED, study.runs_of(row))
+            found += ["; " if found else "", f"{row.method} at ", at]
     if found:
         yield [head, *found, "."]
 
@@ -72,16 +72,16 @@ def _unfit(study: Study, rows: list[tuple[int, Row]], key: str, head: str) -> It
 def _few_images(study: Study, place: Place) -> Iterable[Sentence]:
     """Where a point of validation accuracy is less than two standard errors from its images."""
     where = {**place._asdict(), "metric": "val_accuracy"}
-    known = [item for item in study.rows("operating_points", **where) if item[1]["n_images"]]
+    known = [(row.image_se, row) for row in study.rows(AtBest, **where) if row.image_se]
     if not known:
         return
-    position, row = max(known, key=lambda item: float(item[1]["image_se"]))
-    if 2 * row["image_se"] > POINT:
+    error, row = max(known, key=lambda item: item[0])
+    if 2 * error > POINT:
         runs = study.runs_of(row)
-        se = fixed(100 * row["image_se"], 1)
+        se = fixed(100 * error, 1)
         yield [
             "With ",
-            of_row("operating_points", position, row, "n_images", runs),
+            study.printed(row, "n_images"),
             " validation images an accuracy has a standard error of up to ",
             Printed(f"{se}{NBSP}pp", "val_accuracy", DERIVED, runs),
             " from images alone: rates and methods less than twice that apart are not ordered by ",
@@ -92,8 +92,8 @@ def _few_images(study: Study, place: Place) -> Iterable[Sentence]:
 def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:
     """That differences of methods draw no images, where the records do not say which were right."""
     wanted = (study.accuracy, *study.outcomes)
-    rows = (row for _, row in study.rows("paired", **place._asdict()) if row["metric"] in wanted)
-    if any(row["interval_over"] == SEEDS for row in rows):
+    rows = (row for row in study.rows(Paired, **place._asdict()) if row.metric in wanted)
+    if any(row.interval_over == SEEDS for row in rows):
         unknown = "These records do not say which images each run was right on"
         yield [f"{unknown}: intervals of differences between methods draw seeds alone."]
 
@@ -102,44 +102,38 @@ def _detectable(study: Study, place: Place) -> Iterable[Sentence]:
     """The smallest and the largest of what the pairs of methods can show at one rate."""
     for outcome in study.outcomes:
         where = {**place._asdict(), "scope": "per_lr", "metric": outcome}
-        rows = [i for i in study.rows("power", **where) if i[1]["detectable_diff"] is not None]
+        rows = [row for row in study.rows(Power, **where) if row.detectable_diff is not None]
         if not rows:
             continue
-        rows.sort(key=lambda item: item[1]["detectable_diff"])
-        methods = sorted({row[key] for _, row in rows for key in ("method_a", "method_b")})
+        rows.sort(key=lambda row: row.detectable_diff or 0.0)
+        methods = sorted({name for row in rows for name in (row.method_a, row.method_b)})
         runs = study.runs_where(place.backbone, place.target, methods, matched=True)
-        n_pairs = sorted({row["n_pairs"] for _, row in rows})
+        n_pairs = sorted({row.n_pairs for row in rows})
         pairs_text = "–".join(map(str, n_pairs[:: max(1, len(n_pairs) - 1)]))
         two, depends = (" − ".join(methods), "the rate")
         if len(methods) > 2:
             two, depends = "a difference of two methods", "the rate and the methods"
-        floor = of_row("power", *rows[0], "wilcoxon_floor", study.runs_of(rows[0][1]))
         yield [
             "With ",
             Printed(pairs_text, outcome, DERIVED, runs),
             f" pairs per rate, {two} in {lower(metric(outcome).label)} at one rate",
             " is found in 80 % of studies only from ",
-            _detect(study, rows[0]),
+            study.printed(rows[0], "detectable_diff", unit=True),
             " to ",
-            _detect(study, rows[-1]),
+            study.printed(rows[-1], "detectable_diff", unit=True),
             f", depending on {depends}; an exact signed-rank test cannot go below p = ",
-            floor,
+            study.printed(rows[0], "wilcoxon_floor"),
             ".",
         ]
-
-
-def _detect(study: Study, item: tuple[int, Row]) -> Printed:
-    position, row = item
-    return of_row("power", position, row, "detectable_diff", study.runs_of(row), unit=True)
 
 
 def _unequal_dose(study: Study, place: Place) -> Iterable[Sentence]:
     """Equal rate is not equal dose; say where the curves do not overlap in another view."""
     said: dict[str, list[str]] = {}
-    for _, row in study.rows("matched_views", **place._asdict()):
-        if row["diff"] is None and row["reason"] and row["at"] is None:
-            pair = f"{row['method_a']} − {row['method_b']}"
-            pairs = said.setdefault(f"{row['view'].replace('_', ' ')}: {row['reason']}", [])
+    for row in study.rows(MatchedView, **place._asdict()):
+        if row.diff is None and row.reason and row.at is None:
+            pair = f"{row.method_a} − {row.method_b}"
+            pairs = said.setdefault(f"{row.view.replace('_', ' ')}: {row.reason}", [])
             pairs += [] if pair in pairs else [pair]
     for text, pairs in said.items():
         yield [f"{', '.join(pairs)}, {text}."]

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from clipdrift.report.metrics import UNDEFINED, metric
+from clipdrift.analysis.questions.after_training import AfterTraining
+from clipdrift.analysis.rows import UNDEFINED
+from clipdrift.report.metrics import metric
 from clipdrift.report.printed import (
     DERIVED,
     MEAN_SD,
     Printed,
     mean_sd_text,
-    of_row,
 )
-from clipdrift.report.source import Row, Study
+from clipdrift.report.source import Study
 from clipdrift.report.tables import MAX_ROWS, Column, Table, word
-
-TABLE = "after_training"
 
 
 def after_table(study: Study) -> Table | None:
     """A line per cell and weights: each metric as made, and of the runs as they were trained."""
-    lines: dict[tuple[str, ...], dict[str, tuple[int, Row]]] = {}
-    for position, row in study.rows(TABLE):
-        key = (row["backbone"], row["target"], row["method"], str(row["lr"]), row["weights"])
-        lines.setdefault(key, {})[row["metric"]] = (position, row)
+    lines: dict[tuple[str, ...], dict[str, AfterTraining]] = {}
+    for row in study.rows(AfterTraining):
+        key = (row.backbone, row.target, row.method, str(row.learning_rate), row.weights)
+        lines.setdefault(key, {})[row.metric] = row
     if not lines:
         return None
     shown = [study.accuracy, *study.outcomes, "drift.weight_drift_rel"]
@@ -43,28 +42,30 @@ def after_table(study: Study) -> Table | None:
         "heads: their soup reaches less, and head_init: text avoids it."
     )
     omitted = max(0, len(rows) - MAX_ROWS)
-    file = f"tables/{TABLE}.csv"
+    file = f"tables/{AfterTraining.table}.csv"
     caption = "Weights made after training, beside the runs that they come from"
-    return Table(TABLE, caption, columns, rows[:MAX_ROWS], n_keys, (), [note], omitted, file)
+    return Table(
+        AfterTraining.table, caption, columns, rows[:MAX_ROWS], n_keys, (), [note], omitted, file
+    )
 
 
 def _line(
-    study: Study, line: dict[str, tuple[int, Row]], shown: list[str], *, several: bool
+    study: Study, line: dict[str, AfterTraining], shown: list[str], *, several: bool
 ) -> list[Printed]:
-    position, row = next(iter(line.values()))
+    row = next(iter(line.values()))
     runs = study.runs_of(row)
-    out = [word(row["backbone"])] if several else []
-    out += [word(row["target"]), word(row["method"]), of_row(TABLE, position, row, "lr", runs)]
-    out += [word(row["weights"]), of_row(TABLE, position, row, "n_runs", runs)]
+    out = [word(row.backbone)] if several else []
+    out += [word(row.target), word(row.method), study.printed(row, "learning_rate")]
+    out += [word(row.weights), study.printed(row, "n_runs")]
     for name in shown:
         if name not in line:
             out += [Printed(UNDEFINED, title="not read"), Printed(UNDEFINED, title="not read")]
             continue
-        position, row = line[name]
-        text = mean_sd_text(name, row["mean"], row["sd"])
-        made = Printed(text, f"{TABLE}[{position}].mean", DERIVED, runs, row["mean"])
-        trained = mean_sd_text(name, row["cell_mean"], row["cell_sd"])
-        out += [made, Printed(trained, name, MEAN_SD, runs, row["cell_mean"])]
+        row = line[name]
+        text = mean_sd_text(name, row.mean, row.sd)
+        made = Printed(text, study.where(row, "mean"), DERIVED, runs, row.mean)
+        trained = mean_sd_text(name, row.cell_mean, row.cell_sd)
+        out += [made, Printed(trained, name, MEAN_SD, runs, row.cell_mean)]
     return out
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import lru_cache
 
+from clipdrift.analysis.rows import UNDEFINED, rate_text
 from clipdrift.analysis.statistics.columns import is_size
 from clipdrift.analysis.statistics.extras import PATHS, corrupted, interpolated
 
 EPOCH1 = "epoch1."
-UNDEFINED = "–"
 MINUS = "−"
 NBSP = "\u00a0"
 SIGNALS = {
@@ -230,22 +229,6 @@ def significant(value: float, digits: int = 3, *, signed: bool = False) -> str:
         mantissa, exponent = text.split("e")
         text = f"{mantissa}e{int(exponent):+d}"
     return sign + text.replace("-", MINUS)
-
-
-def rate_text(rate: float | None) -> str:
-    """A learning rate in full, so that two different rates never read alike.
-
-    >>> rate_text(1e-05), rate_text(1.5e-05), rate_text(0.001)
-    ('1e-5', '1.5e-5', '1e-3')
-    """
-    if rate is None:
-        return UNDEFINED
-    _, digits, exponent = Decimal(repr(rate)).normalize().as_tuple()
-    power = int(exponent) + len(digits) - 1
-    if power >= -2:
-        return f"{rate:g}" if float(f"{rate:g}") == rate else repr(rate)
-    text = "".join(map(str, digits))
-    return f"{text[0]}.{text[1:]}e{power}" if len(text) > 1 else f"{text}e{power}"
 
 
 def unbroken(text: str) -> str:

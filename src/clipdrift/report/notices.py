@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clipdrift.analysis.questions.caveats import Caveat
 from clipdrift.report.metrics import rate_text
-from clipdrift.report.source import Row, Study
+from clipdrift.report.source import Study
 
 WARNING_WORDS = {
     "runs_to_do": "The study is not whole: what follows is of the runs that are there",
@@ -42,25 +43,21 @@ class Notice:
 
 def notices(study: Study) -> list[Notice]:
     """Everything a reader must know before the numbers, the urgent first."""
-    out = [_notice(study, row) for row in study.analysis["warnings"]]
+    out = [_notice(study, row) for row in study.rows(Caveat)]
     return sorted(out, key=lambda notice: not notice.urgent)[:MAX_LISTED]
 
 
-def _notice(study: Study, row: Row) -> Notice:
-    place = [
-        str(row[key]) if key != "lr" else rate_text(row[key])
-        for key in ("target", "method", "lr")
-        if row[key] is not None
-    ]
-    seed = [] if row["seed"] is None else [f"seed {row['seed']}"]
-    where = " · ".join([*place, *seed])
-    count = f" ({row['count']} times)" if (row["count"] or 0) > 1 else ""
-    kind = row["kind"]
+def _notice(study: Study, row: Caveat) -> Notice:
+    rate = None if row.learning_rate is None else rate_text(row.learning_rate)
+    seed = None if row.seed is None else f"seed {row.seed}"
+    where = " · ".join(filter(None, [row.target, row.method, rate, seed]))
+    count = f" ({row.count} times)" if row.count > 1 else ""
+    kind = row.kind
     return Notice(
         kind,
         WARNING_WORDS.get(kind, kind.replace("_", " ")) + (f": {where}" if where else ""),
-        f"{row['detail']}{count}",
-        study.index.encode(row["run_ids"]),
+        f"{row.detail}{count}",
+        study.index.encode(row.run_ids),
         kind in URGENT,
     )
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
-from clipdrift.report.charts import Charts, all_charts, charts
-from clipdrift.report.content import content
+from clipdrift.report.blocks import Charts, built, inside, is_there
+from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.layers import scales
 from clipdrift.report.listed import listed
 from clipdrift.report.metrics import metric, rate_text, unbroken
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
+from clipdrift.report.printed import DERIVED, Printed, Sentence
+from clipdrift.report.sections import SECTIONS
 from clipdrift.report.source import Study
 
 # Paths of the marker shapes in a box from -8 to 8, for the legend.
@@ -43,20 +46,34 @@ def render(study: Study) -> str:
         lstrip_blocks=True,
     )
     environment.filters["unbroken"] = unbroken
-    figures = charts(study)
     source = environment.loader
     assert source is not None
     raw = {
         name: Markup(source.get_source(environment, file)[0])
         for name, file in (("css", "report.css"), ("script", "report.js"))
     }
-    environment.globals.update(metric=metric, looks=study.looks, shapes=SHAPES, rates=_rates(study))
+    environment.globals.update(
+        metric=metric, looks=study.looks, shapes=SHAPES, rates=_rates(study), is_there=is_there
+    )
+    found = built(SECTIONS, study)
+    blocks = [block for one in found for block in inside(one.blocks)]
+    charts = [chart for block in blocks if isinstance(block, Charts) for chart in block.found]
+    lacking = [getattr(b, "otherwise", "") for b in blocks if not is_there(b)]
     return environment.get_template("report.html").render(
         **raw,
         plotly=Markup(get_plotlyjs()),
         colours=Markup(_colours()),
-        payload=Markup(script_json(_payload(study, figures))),
-        **content(study, figures),
+        payload=Markup(script_json(_payload(study, charts))),
+        title=_title(study),
+        description=study.spec.description if study.spec else "",
+        facts=_facts(study),
+        sections=[
+            one._replace(lead=Markup(one.lead)) for one in found if any(map(is_there, one.blocks))
+        ],
+        several_seeds=study.several_seeds,
+        absent=", ".join(filter(None, lacking)),
+        records_hash=study.analysis["generated_from"]["records_hash"][:16],
+        version=version("clipdrift"),
     )
 
 
@@ -83,10 +100,10 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _payload(study: Study, parts: Charts) -> dict[str, Any]:
+def _payload(study: Study, charts: Sequence[Chart]) -> dict[str, Any]:
     """What the page's script reads: figures, themes, and the runs behind the numbers."""
     figures: dict[str, Any] = {}
-    for chart in all_charts(parts):
+    for chart in charts:
         if chart.variants:
             figures[chart.id] = {
                 "versions": {
@@ -111,6 +128,36 @@ def _payload(study: Study, parts: Charts) -> dict[str, Any]:
         "values": shown.values,
         "labels": shown.labels,
     }
+
+
+def _title(study: Study) -> str:
+    names = dict.fromkeys(record.study for record in study.records)
+    return study.spec.name if study.spec else ", ".join(names) or study.folder.path.name
+
+
+def _facts(study: Study) -> list[Sentence]:
+    matched = [name for name, look in study.looks.items() if look.role == "matched"]
+    references = [name for name in study.looks if name not in matched]
+    seeds = sorted({record.seed for record in study.usable})
+    used = study.index.encode(record.run_id for record in study.usable)
+    everything = study.index.encode(record.run_id for record in study.records)
+    facts = [
+        f"backbone {', '.join(study.backbones)}",
+        f"targets {', '.join(dict.fromkeys(place.target for place in study.places))}",
+        f"methods {', '.join(matched) or '–'}",
+        f"references {', '.join(references)}" if references else "",
+        f"seeds {', '.join(map(str, seeds))}" if len(seeds) <= 10 else f"{len(seeds)} seeds",
+    ]
+    counts: Sentence = [
+        Printed(str(len(study.usable)), "", DERIVED, used),
+        " runs used of ",
+        Printed(str(len(study.records)), "", DERIVED, everything),
+    ]
+    origin = study.analysis["generated_from"]
+    if origin["n_to_do"]:
+        counts += [f", {origin['n_planned']} planned, {origin['n_to_do']} to do"]
+    others: list[Sentence] = [[fact] for fact in facts if fact]
+    return [counts, *others]
 
 
 def _rates(study: Study) -> list[tuple[str, str]]:

@@ -2,64 +2,57 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from clipdrift.report.metrics import (
-    NBSP,
-    UNDEFINED,
-    decimals_of,
-    fixed,
-    metric,
-    p_text,
-    rate_text,
-    significant,
-)
+from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.rows import IN_UNIT, UNDEFINED, Form, Row, Said, rate_text, said
+from clipdrift.report.metrics import NBSP, Metric, decimals_of, fixed, metric, p_text, significant
 
 MEAN_SD, MEAN, VALUE, COUNT, ROW = "mean_sd", "mean", "value", "n", "row"
 DERIVED = "derived"
-RATES = ("lr", "best_lr", "lowest_lr", "highest_lr")
-P_VALUES = ("p", "p_t", "p_holm", "p_wilcoxon", "p_tost", "wilcoxon_floor", "t_floor")
-IN_METRIC_UNIT = (
-    *("mean_diff", "sd_diff", "detectable_diff", "margin", "diff", "value", "value_a", "value_b"),
-    *("ours", "theirs", "tolerance", "estimate", "se", "total", "indirect", "direct"),
-)
-PERCENTAGES = (
-    *("retention_pct", "oracle_retention_pct", "random_retention_pct", "regret_pp"),
-    *("mae", "mae_mean", "mae_epoch_retention", "mae_there", "mae_lower_rate"),
-    *("median_width", "limit_pct"),
-    *("seconds_saved", "seconds_saved_pct", "steps_saved_pct"),
-)
-INTERVALS = {
-    "ci": ("ci_low", "ci_high"),
-    "gap_ci": ("gap_ci_low", "gap_ci_high"),
-    "indirect_ci": ("indirect_ci_low", "indirect_ci_high"),
-    "rank_ci": ("rank_low", "rank_high"),
-}
-HOW_SURE = (
-    *INTERVALS,
-    *P_VALUES,
-    *("sd_diff", "se", "df", "t", "statistic", "cohen_dz", "hedges_gz", "n_images", "image_se"),
-    *("detectable_diff", "seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp"),
-)
-"""Columns that say how sure a number is: none of them in a table where no row knows it."""
 HELD_EQUAL = {
     "equal_val_accuracy": "val_accuracy",
     "equal_weight_drift": "drift.weight_drift_rel",
 }
-TWO_DECIMALS = (
-    "kendall_tau",
-    *("cohen_dz", "hedges_gz", "t", "statistic", "df"),
-    *("spearman", "spearman_within", "coverage"),
-)
-SHARES = ("p_meets", "p_chosen", "p_none")
-CORRELATIONS = ("dose_response", "predictors")
-DIFFERENCE_TABLES = ("paired", "equivalence", "matched_views", "power", "mixed", "mediation")
-UNSIGNED = ("sd_diff", "detectable_diff", "margin", "tolerance", "se")
+VIEWS = {
+    "equal_learning_rate": "equal LR",
+    "own_best_rate": "own best LR",
+    "equal_val_accuracy": "equal accuracy",
+    "equal_weight_drift": "equal movement",
+}
+SCOPES = {"grid_mean": "grid", "both_fit": "where both fit"}
+MOMENTS = {"final": "end", "epoch1": "epoch 1"}
+FORMS: dict[Form, Callable[[Any, Any], str]] = {
+    "name": lambda row, value: str(value),
+    "any": lambda row, value: str(value or "all"),
+    "remark": lambda row, value: str(value or ""),
+    "words": lambda row, value: str(value).replace("_", " "),
+    "metric": lambda row, value: metric(value).axis,
+    "level": lambda row, value: metric(f"levels.{value}").axis,
+    "pair": lambda row, value: f"{value} − {row.method_b}",
+    "scope": lambda row, value: SCOPES.get(row.scope) or rate_text(value),
+    "rates": lambda row, value: ", ".join(map(rate_text, value)) or UNDEFINED,
+    "moment": lambda row, value: MOMENTS[value],
+    "view": lambda row, value: VIEWS[value],
+    "within": lambda row, value: _within(value, row.diff),
+    "rate": lambda row, value: rate_text(value),
+    "count": lambda row, value: str(value),
+    "p": lambda row, value: p_text(value),
+    "share": lambda row, value: f"{100 * value:.0f}{NBSP}%",
+    "one": lambda row, value: fixed(value, 1),
+    "two": lambda row, value: fixed(value, 2),
+    "significant": lambda row, value: significant(value),
+    "held": lambda row, value: metric(HELD_EQUAL[row.view]).number(value),
+    "value": lambda row, value: metric_of(row).number(value),
+    "size": lambda row, value: metric_of(row).number(value, signed=False),
+    "difference": lambda row, value: metric_of(row).number(value, signed=True),
+}
+"""How each print format of a field looks."""
+SAY_NULL = ("any", "remark", "scope", "within")
 
 
 @dataclass(frozen=True)
@@ -148,22 +141,16 @@ def mean_sd_text(name: str, mean: float | None, sd: float | None) -> str:
     return f"{fixed(value, decimals, signed=shown.signed)} ± {fixed(spread, decimals)}"
 
 
-def of_cell(row: Mapping[str, Any] | None, index: RunIndex, *, unit: bool = False) -> Printed:
+def of_cell(row: CellMetric | None, index: RunIndex, *, unit: bool = False) -> Printed:
     """Mean ± SD of a row of `cells`."""
     if row is None:
         return Printed(UNDEFINED, title="not measured in this cell")
-    name = str(row["metric"])
-    text = mean_sd_text(name, row["mean"], row["sd"])
-    if unit and row["mean"] is not None and metric(name).unit:
-        text += f"{NBSP}{metric(name).unit}"
-    return Printed(
-        text,
-        name,
-        MEAN_SD,
-        index.encode(row["run_ids"]),
-        row["mean"],
-        row["reason"] or f"{metric(name).label}: mean ± SD over {row['n']} runs",
-    )
+    text = mean_sd_text(row.metric, row.mean, row.sd)
+    shown = metric(row.metric)
+    if unit and row.mean is not None and shown.unit:
+        text += f"{NBSP}{shown.unit}"
+    title = row.reason or f"{shown.label}: mean ± SD over {row.n} runs"
+    return Printed(text, row.metric, MEAN_SD, index.encode(row.run_ids), row.mean, title)
 
 
 def of_runs(frame: pd.DataFrame, name: str, index: RunIndex) -> Printed:
@@ -177,85 +164,55 @@ def of_runs(frame: pd.DataFrame, name: str, index: RunIndex) -> Printed:
     return Printed(text, name, MEAN_SD, index.encode(known["run_id"]), mean, metric(name).label)
 
 
-def of_row(
-    table: str,
-    position: int,
-    row: Mapping[str, Any],
-    key: str,
-    runs: str = "",
-    *,
-    unit: bool = False,
-) -> Printed:
-    """A field of a row of the analysis."""
-    text = row_text(table, row, key)
-    undefined = text == UNDEFINED
-    if unit and not undefined:
-        text = f"{text}{NBSP}{row_unit(table, row, key)}".rstrip(NBSP)
-    sort = row.get(INTERVALS[key][0] if key in INTERVALS else key)
-    title = str(row.get("reason") or "undefined") if undefined else ""
-    return Printed(text, f"{table}[{position}].{key}", ROW, runs, sort, title)
+def metric_of(row: Any) -> Metric:
+    """The metric that a row is about."""
+    return metric(getattr(row, "metric", None) or row.outcome)
 
 
-def row_unit(table: str, row: Mapping[str, Any], key: str) -> str:
-    if key in ("seeds_for_1pp", "n", "n_pairs", "n_seeds") or key in P_VALUES:
-        return ""
-    shown = metric(str(row.get("metric") or row.get("outcome") or ""))
-    return shown.difference_unit if table in DIFFERENCE_TABLES else shown.unit
+def field_text(row: Row, name: str, *, unit: bool = False) -> str:
+    """A field of a row as it is printed; of an interval both ends.
 
-
-def row_text(table: str, row: Mapping[str, Any], key: str) -> str:
-    """How a field of an analysis row is printed; the audit prints recomputed rows the same way."""
-    if key in INTERVALS:
-        low, high = (_field_text(table, row, end, interval=True) for end in INTERVALS[key])
-        return UNDEFINED if UNDEFINED in (low, high) else f"{low} to {high}"
-    return _field_text(table, row, key)
-
-
-def _field_text(table: str, row: Mapping[str, Any], key: str, *, interval: bool = False) -> str:
-    value = row.get(key)
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    Raises:
+        KeyError: if rows of this kind have no such field.
+    """
+    about, _ = said(type(row))[name]
+    texts = [_text(row, about, end) for end in (name, about.upto) if end]
+    if UNDEFINED in texts:
         return UNDEFINED
-    if isinstance(value, (str, bool)):
-        return str(value)
-    if key in RATES:
-        return rate_text(value)
-    if key in P_VALUES:
-        return p_text(value)
-    if key in SHARES:
-        return f"{100 * value:.0f}{NBSP}%"
-    if isinstance(value, int):
-        return str(value)
-    if key == "at":
-        return metric(HELD_EQUAL[row["view"]]).number(value)
-    if key in PERCENTAGES:
-        return fixed(value, 1)
-    if key in IN_METRIC_UNIT or (interval and table not in CORRELATIONS):
-        return _in_unit(table, row, key, value)
-    return fixed(value, 2) if key in TWO_DECIMALS or table in CORRELATIONS else significant(value)
+    text = " to ".join(texts)
+    if unit and about.form in IN_UNIT:
+        shown = metric_of(row)
+        text += f"{NBSP}{shown.unit if about.form == 'value' else shown.difference_unit}"
+    return text.rstrip(NBSP)
 
 
-def _in_unit(table: str, row: Mapping[str, Any], key: str, value: float) -> str:
-    difference = table in DIFFERENCE_TABLES and key not in UNSIGNED
-    signed = None if key in ("value_a", "value_b", "ours", "theirs") else difference
-    return metric(str(row.get("metric") or row["outcome"])).number(value, signed=signed)
+def _text(row: Row, about: Said, name: str) -> str:
+    value = getattr(row, name)
+    if value is None and about.form not in SAY_NULL:
+        return UNDEFINED
+    return FORMS[about.form](row, value)
+
+
+def _within(within: bool | None, diff: float | None) -> str:
+    if within is None:
+        return UNDEFINED if diff is None else "cannot tell"
+    return "yes" if within else "no"
 
 
 __all__ = [
     "COUNT",
     "DERIVED",
-    "HOW_SURE",
-    "INTERVALS",
     "MEAN",
     "MEAN_SD",
     "ROW",
     "VALUE",
+    "VIEWS",
     "Printed",
     "RunIndex",
     "Sentence",
+    "field_text",
     "mean_sd_text",
     "of_cell",
-    "of_row",
     "of_runs",
     "part_of",
-    "row_text",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from clipdrift.analysis.questions.caveats import Caveat
 from clipdrift.analysis.summary import analyze_folder, row_keys, to_csv
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import StudyFolder
@@ -87,10 +88,8 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
 
 def _incomplete(study: Study, faults: Sequence[Fault]) -> Iterator[Difference]:
     """Planned runs without a record, and records that cannot be used."""
-    for row in study.analysis["warnings"]:
-        if row["kind"] == "runs_to_do":
-            place = str(study.folder.plan_path)
-            yield Difference("runs", place, "a record of each", row["detail"])
+    for row in study.rows(Caveat, kind="runs_to_do"):
+        yield Difference("runs", str(study.folder.plan_path), "a record of each", row.detail)
     for fault in faults:
         yield Difference("record", fault.where, fault.expected, fault.got)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
@@ -18,16 +19,19 @@ from clipdrift.analysis.frame import (
     runs_frame,
     usable_records,
 )
+from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.selection import Selection
+from clipdrift.analysis.rows import UNDEFINED, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
-from clipdrift.analysis.summary import SCHEMA_VERSION
+from clipdrift.analysis.summary import LISTS, SCHEMA_VERSION, row_keys
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.report.metrics import metric
 from clipdrift.report.palette import Look, looks
-from clipdrift.report.printed import RunIndex
+from clipdrift.report.printed import ROW, Printed, RunIndex, field_text
 from clipdrift.spec import StudySpec, content_hash
 
-Row = dict[str, Any]
-Rows = list[Row]
+R = TypeVar("R", bound=Row)
 DEFAULT_SIGNALS = ("drift.cls_entropy_pct", "drift.cka_mean", "drift.weight_drift_rel")
 N_SIGNALS = 3
 OF_ALL_CANDIDATES = ("n_candidates", "oracle_retention_pct", "random_retention_pct", "regret_pp")
@@ -45,7 +49,7 @@ class CellId(NamedTuple):
     place: Place
     role: str
     method: str
-    lr: float
+    learning_rate: float
 
 
 def mark_of(fit: Fit | None) -> str:
@@ -56,14 +60,32 @@ def mark_of(fit: Fit | None) -> str:
     return "" if fit is None or fit == FITS else fit
 
 
+def as_shown(row: CellMetric) -> float:
+    """The mean of a row in the unit it is shown in; NaN if undefined."""
+    return math.nan if row.mean is None else row.mean * metric(row.metric).scale
+
+
 @dataclass(frozen=True)
 class Study:
     """Records and analysis of one study folder, with look-ups; nothing here is computed anew."""
 
     folder: StudyFolder
     records: Sequence[RunRecord]
-    analysis: Row
+    analysis: dict[str, Any]
     spec: StudySpec | None
+
+    @cached_property
+    def lists(self) -> dict[type[Row], list[Any]]:
+        """Rows of every list of the analysis.
+
+        Raises:
+            TypeError: if a row has other fields than its kind.
+        """
+        return {kind: [kind.read(row) for row in self.analysis[kind.table]] for kind in LISTS}
+
+    @cached_property
+    def _positions(self) -> dict[int, int]:
+        return {id(row): i for rows in self.lists.values() for i, row in enumerate(rows)}
 
     @cached_property
     def usable(self) -> list[RunRecord]:
@@ -113,7 +135,7 @@ class Study:
 
     @cached_property
     def metrics(self) -> list[str]:
-        return list(dict.fromkeys(row["metric"] for row in self.analysis["cells"]))
+        return list(dict.fromkeys(row.metric for row in self.rows(CellMetric)))
 
     @cached_property
     def transfers(self) -> list[str]:
@@ -148,9 +170,7 @@ class Study:
     def accuracy(self) -> str:
         """Target accuracy: of the test part, of the validation part where no test was read."""
         has_test = any(
-            row["mean"] is not None
-            for row in self.analysis["cells"]
-            if row["metric"] == "test_accuracy"
+            row.mean is not None for row in self.rows(CellMetric, metric="test_accuracy")
         )
         return "test_accuracy" if has_test else "val_accuracy"
 
@@ -165,19 +185,19 @@ class Study:
         return [*usual, *(name for name in self.drifts if name not in usual)][:N_SIGNALS]
 
     @cached_property
-    def cells(self) -> dict[CellId, dict[str, Row]]:
+    def cells(self) -> dict[CellId, dict[str, CellMetric]]:
         """Cell -> metric -> row of `cells`."""
-        out: dict[CellId, dict[str, Row]] = {}
-        for row in self.analysis["cells"]:
-            place = Place(row["backbone"], row["target"])
-            cell = CellId(place, row["role"], row["method"], row["lr"])
-            out.setdefault(cell, {})[row["metric"]] = row
+        out: dict[CellId, dict[str, CellMetric]] = {}
+        for row in self.rows(CellMetric):
+            place = Place(row.backbone, row.target)
+            cell = CellId(place, row.role, row.method, row.learning_rate)
+            out.setdefault(cell, {})[row.metric] = row
         return out
 
     @cached_property
     def several_seeds(self) -> bool:
         """Whether any cell has two seeds: without that no number has an SD or an interval."""
-        return any(row["n"] > 1 for row in self.analysis["cells"])
+        return any(row.n > 1 for row in self.rows(CellMetric))
 
     @property
     def averaged(self) -> str:
@@ -187,10 +207,14 @@ class Study:
     def cells_of(self, place: Place) -> list[CellId]:
         return [cell for cell in self.cells if cell.place == place]
 
+    def known(self, cell: CellId, metric: str) -> CellMetric | None:
+        """The row of a cell and metric, if it has a mean."""
+        row = self.cells[cell].get(metric)
+        return None if row is None or row.mean is None else row
+
     def fit(self, cell: CellId) -> Fit | None:
         """Whether a cell fits, underfits or is damaged; None where that is not known."""
-        found: Fit | None = next(iter(self.cells[cell].values()))["fit"]
-        return found
+        return next(iter(self.cells[cell].values())).fit
 
     def mark(self, cell: CellId) -> str:
         """The word for a cell that does not fit, else nothing."""
@@ -201,13 +225,13 @@ class Study:
         backbone: str,
         target: str | None = None,
         methods: Collection[str] | None = None,
-        lr: float | None = None,
+        learning_rate: float | None = None,
         *,
         matched: bool = False,
     ) -> str:
         """Encoded positions of the usable runs of a backbone, target, methods and rate."""
         names = None if methods is None else frozenset(methods)
-        key = (backbone, target, names, lr, matched)
+        key = (backbone, target, names, learning_rate, matched)
         if key not in self._encoded:
             self._encoded[key] = self.index.encode(
                 record.run_id
@@ -215,7 +239,7 @@ class Study:
                 if record.backbone == backbone
                 and (target is None or record.target == target)
                 and (names is None or record.method in names)
-                and (lr is None or record.learning_rate == lr)
+                and learning_rate in (None, record.learning_rate)
                 and (not matched or record.role == "matched")
             )
         return self._encoded[key]
@@ -224,38 +248,57 @@ class Study:
     def _encoded(self) -> dict[tuple[Any, ...], str]:
         return {}
 
-    def runs_of(self, row: Row, key: str = "") -> str:
+    def runs_of(self, row: Any, key: str = "") -> str:
         """Encoded positions of the runs that a row of the analysis, or a field of it, is about."""
-        if "run_ids" in row:
-            return self.index.encode(row["run_ids"])
-        if key in OF_ALL_CANDIDATES or row.get("run_id", "") is None:
-            return self.runs_where(row["backbone"], row["target"], matched=True)
-        if "run_id" in row:
-            return self.index.encode([row["run_id"]])
-        methods = [row[key] for key in ("method", "method_a", "method_b") if row.get(key)] or None
-        target, lr = row.get("target"), row.get("lr")
-        return self.runs_where(row["backbone"], target, methods, lr, matched=methods is None)
+        if hasattr(row, "run_ids"):
+            return self.index.encode(row.run_ids)
+        if isinstance(row, Selection) and (key in OF_ALL_CANDIDATES or row.run_id is None):
+            return self.runs_where(row.backbone, row.target, matched=True)
+        if hasattr(row, "run_id"):
+            return self.index.encode([row.run_id])
+        names = ("method", "method_a", "method_b")
+        methods = [getattr(row, name) for name in names if getattr(row, name, None)] or None
+        target, rate = getattr(row, "target", None), getattr(row, "learning_rate", None)
+        return self.runs_where(row.backbone, target, methods, rate, matched=methods is None)
 
-    def rows(self, table: str, **where: Any) -> Iterator[tuple[int, Row]]:
-        """Rows of a table of the analysis with their positions, filtered by equal fields."""
-        rows: Iterable[tuple[int, Row]] = enumerate(self.analysis[table])
+    def rows(self, kind: type[R], /, **where: Any) -> list[R]:
+        """Rows of a list of the analysis, those whose fields equal all of `where`.
+
+        Raises:
+            AttributeError: if rows of this kind have no such field.
+        """
+        rows: list[R] = self.lists[kind]
         if "backbone" in where and "target" in where:
-            rows = self._by_place(table).get((where["backbone"], where["target"]), [])
-        for position, row in rows:
-            if all(row.get(key) == value for key, value in where.items()):
-                yield position, row
+            rows = self._by_place(kind).get((where["backbone"], where["target"]), [])
+        return [
+            row for row in rows if all(getattr(row, key) == value for key, value in where.items())
+        ]
 
-    def _by_place(self, table: str) -> dict[tuple[Any, Any], list[tuple[int, Row]]]:
-        """A table's rows by backbone and target: figures ask for them hundreds of times."""
-        if table not in self._places:
-            found = self._places.setdefault(table, {})
-            for position, row in enumerate(self.analysis[table]):
-                key = (row.get("backbone"), row.get("target"))
-                found.setdefault(key, []).append((position, row))
-        return self._places[table]
+    def printed(
+        self, row: Row, name: str, *, unit: bool = False, runs: str | None = None
+    ) -> Printed:
+        """A field of a row of the analysis, from its runs or those that are given."""
+        text = field_text(row, name, unit=unit)
+        runs = self.runs_of(row, name) if runs is None else runs
+        title = str(getattr(row, "reason", None) or "undefined") if text == UNDEFINED else ""
+        value = getattr(row, name)
+        sort = next(iter(value), None) if isinstance(value, list) else value
+        return Printed(text, self.where(row, name), ROW, runs, sort, title)
+
+    def where(self, row: Row, name: str) -> str:
+        """Which field of `analysis.json` it is."""
+        return f"{row.table}[{self._positions[id(row)]}].{name}"
+
+    def _by_place(self, kind: type[Row]) -> dict[tuple[Any, Any], list[Any]]:
+        """A list's rows by backbone and target: figures ask for them hundreds of times."""
+        if kind not in self._places:
+            found = self._places.setdefault(kind, {})
+            for row in self.lists[kind]:
+                found.setdefault((row.backbone, row.target), []).append(row)
+        return self._places[kind]
 
     @cached_property
-    def _places(self) -> dict[str, dict[tuple[Any, Any], list[tuple[int, Row]]]]:
+    def _places(self) -> dict[type[Row], dict[tuple[Any, Any], list[Any]]]:
         return {}
 
 
@@ -275,7 +318,7 @@ def read_study(folder: StudyFolder) -> Study:
         analysis: Any = json.loads(path.read_bytes())
         version = analysis["schema_version"]
         found = analysis["generated_from"]["records_hash"]
-        missing = {"cells", "paired", "warnings"} - set(analysis)
+        missing = set(row_keys()) - set(analysis)
     except (OSError, ValueError, KeyError, TypeError):
         raise _unusable(path, "the study's analysis", "a damaged file", step) from None
     if version != SCHEMA_VERSION or missing:
@@ -283,11 +326,16 @@ def read_study(folder: StudyFolder) -> Study:
         raise _unusable(path, f"an analysis of schema version {SCHEMA_VERSION}", got, step)
     if found != content_hash(sorted(record.model_dump_json() for record in records)):
         raise _unusable(path, "an analysis of the records in the folder", "one of others", step)
-    return Study(folder, records, analysis, folder.read_spec())
+    study = Study(folder, records, analysis, folder.read_spec())
+    try:
+        study.lists  # noqa: B018
+    except TypeError:
+        raise _unusable(path, "rows as this version writes them", "others", step) from None
+    return study
 
 
 def _unusable(path: Any, expected: str, got: str, step: str) -> RecordError:
     return RecordError(Fault(str(path), expected, got, step))
 
 
-__all__ = ["CellId", "Place", "Row", "Rows", "Study", "mark_of", "read_study"]
+__all__ = ["CellId", "Place", "Study", "as_shown", "mark_of", "read_study"]

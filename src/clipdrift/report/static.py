@@ -12,9 +12,10 @@ import numpy as np
 from clipdrift.errors import printable
 from clipdrift.report.figures.dose import cell_means, resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
+from clipdrift.report.figures.plane import plane_points
 from clipdrift.report.metrics import metric, rate_text
 from clipdrift.report.palette import LIGHT
-from clipdrift.report.source import Place, Row, Study
+from clipdrift.report.source import Place, Study, as_shown
 
 MARKERS = {
     "circle": "o",
@@ -145,7 +146,7 @@ def _markers(
     """Filled markers; hollow where a cell does not fit. `at["x"]` replaces the rates on it."""
     look = study.looks[method]
     colour = LIGHT[look.colour[1:]]
-    weak = {c.lr for c in study.cells_of(place) if c.method == method and study.mark(c)}
+    weak = {c.learning_rate for c in study.cells_of(place) if c.method == method and study.mark(c)}
     for i, (rate, y) in enumerate(zip(rates, ys, strict=True)):
         x = at["x"][i] if "x" in at else rate
         fill = "white" if rate in weak else colour
@@ -203,24 +204,19 @@ def _plane(study: Study, place: Place) -> Draw:
 def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) -> None:
     look = study.looks[method]
     colour = LIGHT[look.colour[1:]]
-    rows: list[tuple[float, Row, Row]] = [
-        (cell.lr, study.cells[cell][study.accuracy], study.cells[cell][outcome])
-        for cell in study.cells_of(place)
+    rows = [
+        (cell.learning_rate, x, y)
+        for cell, x, y in plane_points(study, place, outcome)
         if cell.method == method
-        and study.cells[cell].get(study.accuracy, {}).get("mean") is not None
-        and study.cells[cell].get(outcome, {}).get("mean") is not None
     ]
     if not rows:
         return
     rows.sort(key=lambda row: row[0])
     scales_xy = metric(study.accuracy).scale, metric(outcome).scale
-    xs, ys = (
-        [x["mean"] * scales_xy[0] for _, x, _ in rows],
-        [y["mean"] * scales_xy[1] for _, _, y in rows],
-    )
+    xs, ys = [as_shown(x) for _, x, _ in rows], [as_shown(y) for _, _, y in rows]
     sx, sy = (
-        [(x["sd"] or 0.0) * scales_xy[0] for _, x, _ in rows],
-        [(y["sd"] or 0.0) * scales_xy[1] for _, _, y in rows],
+        [(x.sd or 0.0) * scales_xy[0] for _, x, _ in rows],
+        [(y.sd or 0.0) * scales_xy[1] for _, _, y in rows],
     )
     ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
     _markers(study, ax, place, method, [row[0] for row in rows], ys, x=xs)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
+from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.rows import TEXTS, UNDEFINED, Row, Said, rate_text, said
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import UNDEFINED, fixed, metric, rate_text
+from clipdrift.report.metrics import fixed, metric
 from clipdrift.report.printed import (
     COUNT,
     DERIVED,
-    HOW_SURE,
-    INTERVALS,
     Printed,
     RunIndex,
-    Sentence,
+    field_text,
     of_cell,
-    of_row,
 )
-from clipdrift.report.source import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Study
 
 MAX_ROWS = 400
-ByMetric = Mapping[str, Row]
+ByMetric = Mapping[str, CellMetric]
+R = TypeVar("R", bound=Row)
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Table:
     marks: one class per row for rows that need care, such as "underfits".
     """
 
+    kind: ClassVar = "table"
     id: str
     caption: str
     columns: Sequence[Column]
@@ -51,16 +53,6 @@ class Table:
     @property
     def searchable(self) -> bool:
         return len(self.rows) > 12
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A column made from a field of the analysis: the field, its heading, what it means."""
-
-    key: str
-    label: str
-    title: str = ""
-    words: Callable[[Row], str] | None = field(default=None)
 
 
 def word(text: str, sort: float | str | None = None, title: str = "") -> Printed:
@@ -79,77 +71,60 @@ def run_words(record: RunRecord) -> list[Printed]:
     ]
 
 
-def analysis_table(
+def listing(
     study: Study,
-    name: str,
+    kind: type[R],
     caption: str,
-    shown: Sequence[Shown],
+    rows: Sequence[R] | None = None,
     *,
-    rows: Iterable[tuple[int, Row]],
-    n_keys: int,
+    without: Collection[str] = (),
     table_id: str = "",
-    note: str | Sentence = "",
+    note: str = "",
 ) -> Table | None:
-    """A table from rows of the analysis; None where there are none.
+    """A table of rows of the analysis; None where there are none.
 
-    What says how sure a number is and is known in no row is left out, and so its column.
+    Its columns are the fields that have a heading. What says how sure a number is and is known in
+    no row is left out, and so its column.
+
+    Args:
+        rows: those to show, default all of the kind.
+        without: fields whose columns are left out.
     """
-    found = list(rows)
+    found = study.rows(kind) if rows is None else rows
     if not found:
         return None
-    shown = [c for c in shown if c.key not in HOW_SURE or _somewhere(found, c.key)]
-    lines = []
-    for position, row in found[:MAX_ROWS]:
-        lines.append(
-            [
-                _printed(study, name, position, row, column, key=i < n_keys)
-                for i, column in enumerate(shown)
-            ]
-        )
-    columns = [Column(c.label, c.title, numeric=c.words is None) for c in shown]
+    shown = {
+        name: about
+        for name, (about, _) in said(kind).items()
+        if about.head
+        and name not in without
+        and (name != "backbone" or len(study.backbones) > 1)
+        and not (about.sure and all(getattr(row, name) is None for row in found))
+    }
+    columns = [Column(a.head, a.words, numeric=a.form not in TEXTS) for a in shown.values()]
+    lines = [
+        [_field(study, row, name, about) for name, about in shown.items()]
+        for row in found[:MAX_ROWS]
+    ]
     return Table(
-        table_id or name,
+        table_id or kind.table,
         caption,
         columns,
         lines,
-        n_keys,
-        note=[note] if isinstance(note, str) and note else note,
+        sum(about.key for about in shown.values()),
+        note=[note] if note else [],
         omitted=max(0, len(found) - MAX_ROWS),
-        file=f"tables/{name}.csv",
+        file=f"tables/{kind.table}.csv",
     )
 
 
-def _somewhere(rows: Sequence[tuple[int, Row]], key: str) -> bool:
-    field = INTERVALS.get(key, (key,))[0]
-    return any(row.get(field) is not None for _, row in rows)
-
-
-def _printed(
-    study: Study, name: str, position: int, row: Row, column: Shown, *, key: bool
-) -> Printed:
-    runs = study.runs_of(row, column.key)
-    if column.words is None:
-        return of_row(name, position, row, column.key, runs)
-    text = column.words(row)
-    where = f"{name}[{position}].{column.key}"
-    return word(text) if key else Printed(text, where, DERIVED, runs, text)
-
-
-def name_of(key: str, otherwise: str = UNDEFINED) -> Callable[[Row], str]:
-    """The text of a field as it is."""
-    return lambda row: otherwise if row.get(key) is None else str(row[key])
-
-
-def metric_of(key: str = "metric") -> Callable[[Row], str]:
-    """The label and unit of the metric a field names."""
-    return lambda row: UNDEFINED if row[key] is None else metric(str(row[key])).axis
-
-
-def place_columns(study: Study) -> list[Shown]:
-    """Target, and the backbone where there are several."""
-    backbone = Shown("backbone", "Backbone", words=name_of("backbone"))
-    target = Shown("target", "Target", words=name_of("target", "all targets"))
-    return [backbone, target] if len(study.backbones) > 1 else [target]
+def _field(study: Study, row: Row, name: str, about: Said) -> Printed:
+    if about.form not in TEXTS:
+        return study.printed(row, name)
+    text = field_text(row, name)
+    if about.key:
+        return word(text)
+    return Printed(text, study.where(row, name), DERIVED, study.runs_of(row, name), text)
 
 
 def cell_table(
@@ -169,7 +144,11 @@ def cell_table(
     order = list(study.looks)
     cells = sorted(
         study.cells if place is None else study.cells_of(place),
-        key=lambda cell: (study.places.index(cell.place), order.index(cell.method), cell.lr),
+        key=lambda cell: (
+            study.places.index(cell.place),
+            order.index(cell.method),
+            cell.learning_rate,
+        ),
     )
     known = read_on_images(metrics, [study.cells[cell] for cell in cells])
     columns = [*heads, *metric_columns(study, metrics, known)]
@@ -185,7 +164,7 @@ def cell_table(
 def read_on_images(metrics: Sequence[str], found: Sequence[ByMetric]) -> frozenset[str]:
     """The metrics whose error from images is known in some of the rows."""
     rows = (row[name] for row in found for name in metrics if name in row)
-    return frozenset(row["metric"] for row in rows if row["image_se"] is not None)
+    return frozenset(row.metric for row in rows if row.image_se is not None)
 
 
 def metric_columns(
@@ -206,15 +185,16 @@ def metric_values(
     for name in metrics:
         yield of_cell(own.get(name), study.index)
         if name in known:
-            yield _image_error(own.get(name, {}), study.index)
+            yield _image_error(own.get(name), study.index)
 
 
-def _image_error(row: Row, index: RunIndex) -> Printed:
-    if row.get("image_se") is None:
+def _image_error(row: CellMetric | None, index: RunIndex) -> Printed:
+    if row is None or row.image_se is None:
         return Printed(UNDEFINED, title="which images were right is not recorded")
-    shown = metric(row["metric"])
-    se, n = fixed(row["image_se"] * shown.scale, shown.decimals or 1), row["n_images"]
-    return Printed(f"{se} ({n:,})", "", DERIVED, index.encode(row["run_ids"]), row["image_se"])
+    shown = metric(row.metric)
+    se = fixed(row.image_se * shown.scale, shown.decimals or 1)
+    text = f"{se} ({row.n_images:,})"
+    return Printed(text, "", DERIVED, index.encode(row.run_ids), row.image_se)
 
 
 def _cell_row(
@@ -224,25 +204,22 @@ def _cell_row(
     keys = [word(cell.place.target), word(cell.method)]
     if len(study.backbones) > 1:
         keys.insert(0, word(cell.place.backbone))
-    ids = list(dict.fromkeys(run_id for row in rows.values() for run_id in row["run_ids"]))
+    ids = list(dict.fromkeys(run_id for row in rows.values() for run_id in row.run_ids))
     runs = study.index.encode(ids)
     count = Printed(str(len(ids)), "", COUNT, runs, len(ids))
     values = metric_values(study, metrics, known, rows)
-    return [*keys, word(rate_text(cell.lr), cell.lr), count, *values]
+    return [*keys, word(rate_text(cell.learning_rate), cell.learning_rate), count, *values]
 
 
 __all__ = [
     "MAX_ROWS",
     "Column",
-    "Shown",
     "Table",
-    "analysis_table",
     "cell_table",
+    "listing",
     "metric_columns",
-    "metric_of",
     "metric_values",
-    "name_of",
-    "place_columns",
     "read_on_images",
+    "run_words",
     "word",
 ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.frame import in_order, numbers
+from clipdrift.analysis.rows import Metric, OfCell, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, number, summarise
 from clipdrift.analysis.statistics.columns import column
 from clipdrift.records.after import AfterReading
@@ -18,7 +20,44 @@ DRIFTS = ("drift.weight_drift_rel", "drift.embedding_drift", "drift.cls_entropy_
 ACCURACIES = ("val_accuracy", "test_accuracy")
 
 
-def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class AfterTraining(OfCell):
+    """Soups over seeds and scaled movements, beside the runs that they are made from.
+
+    kind: soup: mean of the seeds' weights; scaled: the movement of each run's tower times scale
+    weights: what the weights are, in words
+    alpha: of a soup: 1 as averaged; below, mixed with the untouched weights
+    scale: of scaled runs; 1 as trained
+    head_inits: different heads that the runs began with; the heads are averaged all the same
+    n: models read in which the metric is defined: 1 of a soup
+    n_runs: runs that the weights come from
+    mean: of the models that were made
+    sd: over seeds, ddof 1
+    cell_mean: of the same runs as they were trained
+    cell_sd: over the same seeds, ddof 1
+    diff: mean less cell_mean
+    """
+
+    table: ClassVar = "after_training"
+
+    kind: Literal["soup", "scaled"]
+    weights: str
+    alpha: float | None
+    scale: float | None
+    head_inits: int
+    metric: Metric
+    n: Annotated[int, Said("count")]
+    n_runs: Annotated[int, Said("count")]
+    mean: Annotated[float | None, Said("value")]
+    sd: Annotated[float | None, Said("size")]
+    cell_mean: Annotated[float | None, Said("value")]
+    cell_sd: Annotated[float | None, Said("size")]
+    diff: Annotated[float | None, Said("difference")]
+    run_ids: RunIds
+    reason: Reason
+
+
+def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[AfterTraining]:
     """Every metric of soups and scaled runs, beside the mean of the runs that they come from.
 
     A soup is one model: it has a value and no SD. Scaled runs have a mean over seeds. `cell_mean`
@@ -29,7 +68,7 @@ def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[dict[str
         readings: as `records.after.readings` gives them.
 
     Returns:
-        One dict per reading (or group of scaled runs) and metric; keys in `analysis.schema.json`.
+        One row per reading (or group of scaled runs) and metric.
     """
     runs = in_order(frame)
     grid = cells(runs)
@@ -43,26 +82,25 @@ def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[dict[str
             values = np.array([numbers(one.result).get(metric, np.nan) for one in group])
             found = summarise(values[:, None])
             own = summarise(column(runs, metric)[mine, None])
-            mean, beside = number(found.mean[0]), number(own.mean[0])
             out.append(
-                {
+                AfterTraining(
                     **key._asdict(),
-                    "kind": first.kind,
-                    "weights": first.weights,
-                    "alpha": first.alpha,
-                    "scale": first.scale,
-                    "head_inits": first.head_inits,
-                    "metric": metric,
-                    "n": int(found.n[0]),
-                    "n_runs": len(ids),
-                    "mean": mean,
-                    "sd": number(found.sd[0]),
-                    "cell_mean": beside,
-                    "cell_sd": number(own.sd[0]),
-                    "diff": number(found.mean[0] - own.mean[0]),
-                    "run_ids": ids,
-                    "reason": _reason(first, len(values), int(found.n[0])),
-                }
+                    kind=first.kind,
+                    weights=first.weights,
+                    alpha=first.alpha,
+                    scale=first.scale,
+                    head_inits=first.head_inits,
+                    metric=metric,
+                    n=int(found.n[0]),
+                    n_runs=len(ids),
+                    mean=number(found.mean[0]),
+                    sd=number(found.sd[0]),
+                    cell_mean=number(own.mean[0]),
+                    cell_sd=number(own.sd[0]),
+                    diff=number(found.mean[0] - own.mean[0]),
+                    run_ids=ids,
+                    reason=_reason(first, len(values), int(found.n[0])),
+                )
             )
     return out
 
@@ -93,4 +131,4 @@ def _reason(first: AfterReading, n_readings: int, n: int) -> str | None:
     return None if n == n_readings else f"undefined in {n_readings - n} of {n_readings} runs"
 
 
-__all__ = ["grouped", "rows"]
+__all__ = ["AfterTraining", "grouped", "rows"]

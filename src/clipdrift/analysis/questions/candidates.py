@@ -6,7 +6,7 @@ And what was made of a cell after training: its soup, or its runs with their mov
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from clipdrift.records.after import AfterReading
 ADAPTED = 1.0
 AS_TRAINED, INTERPOLATED = "adapted", "interpolated"
 SOUP = -1
+Accuracy = Literal["val_accuracy", "test_accuracy"]
 
 
 class Candidate(NamedTuple):
@@ -49,7 +50,7 @@ class Candidate(NamedTuple):
 
     @property
     def name(self) -> str:
-        return name_of(self.cell.method, self.cell.lr, self.weights, self.alpha)
+        return name_of(self.cell.method, self.cell.learning_rate, self.weights, self.alpha)
 
 
 def name_of(method: str, lr: float, weights: str, alpha: float) -> str:
@@ -70,7 +71,7 @@ class Field(NamedTuple):
     backbone: str
     target: str
     transfers: Sequence[str]
-    selected_on: str
+    selected_on: Accuracy
     leak: bool
     candidates: list[Candidate]
     unjudged: list[str]
@@ -103,7 +104,7 @@ def fields(
         judged = [name for name in transfers if name not in unknown]
         every = np.concatenate(list(own.values()))
         validated = bool(np.isfinite(_read(runs, "val_accuracy")[every]).any())
-        selected_on = "val_accuracy" if validated else "test_accuracy"
+        selected_on: Accuracy = "val_accuracy" if validated else "test_accuracy"
         found, unjudged = [], []
         for key, at in own.items() if judged else ():
             for alpha in alphas:

@@ -5,18 +5,43 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
 from clipdrift.analysis.frame import RUN_KEY, agree, numbers, runs_frame, same_run_groups
+from clipdrift.analysis.rows import Row, RunIds, Said
 from clipdrift.analysis.statistics.columns import matched_runs, parts
 from clipdrift.analysis.statistics.pairs import matched_pairs, method_pairs
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 
 NAMED = 3
-PLACE = ("backbone", "target", "method", "lr", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caveat(Row):
+    """What limits the analysis: runs left out, values missing, gaps in the design.
+
+    learning_rate: null where it is not about one
+    count: runs or pairs it is about
+    """
+
+    table: ClassVar = "warnings"
+
+    kind: str
+    backbone: str | None = None
+    target: str | None = None
+    method: str | None = None
+    learning_rate: Annotated[float | None, Said("rate")] = None
+    seed: int | None = None
+    count: Annotated[int, Said("count")] = 1
+    detail: str
+    run_ids: RunIds = field(default_factory=list)
+
+
+Caveats = Iterator[Caveat]
 
 
 def rows(
@@ -25,7 +50,7 @@ def rows(
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
     planned: Collection[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Caveat]:
     """Everything that limits the analysis, one row per kind and place.
 
     Kinds: `runs_to_do` (planned, without a record), `unreadable_record`, `run_not_finished`
@@ -42,13 +67,9 @@ def rows(
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every compared pair holds one; default every pair.
         planned: run ids that there were to be, where that is known.
-
-    Returns:
-        Dicts with `kind, backbone, target, method, lr, seed, count, detail, run_ids`; the place is
-        null where the remark is not about one.
     """
     frame = runs_frame(records)
-    found = [
+    return [
         *_unmeasured(records, planned or ()),
         *_unreadable(faults),
         *_unfinished(records),
@@ -60,9 +81,6 @@ def rows(
         *_dropped_pairs(frame, varied, compare_with),
         *_not_compared(frame, compare_with),
     ]
-    return [
-        {**dict.fromkeys(("kind", *PLACE, "count", "detail")), "run_ids": [], **r} for r in found
-    ]
 
 
 def to_do(records: Sequence[RunRecord], planned: Collection[str]) -> list[str]:
@@ -71,33 +89,32 @@ def to_do(records: Sequence[RunRecord], planned: Collection[str]) -> list[str]:
     return [run_id for run_id in planned if run_id not in there]
 
 
-def _unmeasured(records: Sequence[RunRecord], planned: Collection[str]) -> Iterator[dict[str, Any]]:
+def _unmeasured(records: Sequence[RunRecord], planned: Collection[str]) -> Caveats:
     left = to_do(records, planned)
     if left:
         names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
         there = len(planned) - len(left)
         detail = f"{there} of {len(planned)} planned, {len(left)} to do: {names}"
-        yield {"kind": "runs_to_do", "count": 1, "detail": detail}
+        yield Caveat(kind="runs_to_do", detail=detail)
 
 
-def _unreadable(faults: Sequence[Fault]) -> Iterator[dict[str, Any]]:
+def _unreadable(faults: Sequence[Fault]) -> Caveats:
     for text in sorted(map(str, faults)):
-        yield {"kind": "unreadable_record", "count": 1, "detail": text}
+        yield Caveat(kind="unreadable_record", detail=text)
 
 
-def _unfinished(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+def _unfinished(records: Sequence[RunRecord]) -> Caveats:
     for record in sorted(records, key=lambda record: record.run_id):
         if record.status != "finished":
-            yield {
-                "kind": "run_stopped" if record.status == "stopped" else "run_not_finished",
+            yield Caveat(
+                kind="run_stopped" if record.status == "stopped" else "run_not_finished",
                 **_place(record),
-                "count": 1,
-                "detail": f"{record.status}: {record.reason or 'no reason given'}",
-                "run_ids": [record.run_id],
-            }
+                detail=f"{record.status}: {record.reason or 'no reason given'}",
+                run_ids=[record.run_id],
+            )
 
 
-def _duplicates(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+def _duplicates(records: Sequence[RunRecord]) -> Caveats:
     for group in same_run_groups(records):
         if len(group) == 1:
             continue
@@ -105,16 +122,16 @@ def _duplicates(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         detail = "records of the same run differ: none is used"
         if same:
             detail = f"records of the same run agree: {group[0].run_id} is used"
-        yield {
-            "kind": "duplicate_kept_once" if same else "duplicate_dropped",
+        yield Caveat(
+            kind="duplicate_kept_once" if same else "duplicate_dropped",
             **_place(group[0]),
-            "count": len(group),
-            "detail": detail,
-            "run_ids": [record.run_id for record in group],
-        }
+            count=len(group),
+            detail=detail,
+            run_ids=[record.run_id for record in group],
+        )
 
 
-def _remarks(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+def _remarks(records: Sequence[RunRecord]) -> Caveats:
     """Warnings and leaks, once per text with the runs they are about."""
     said: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in records:
@@ -123,18 +140,18 @@ def _remarks(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
         for text in dict.fromkeys(record.warnings):
             said["run_warning", text].append(record.run_id)
     for (kind, text), ids in sorted(said.items()):
-        yield {"kind": kind, "count": len(ids), "detail": text, "run_ids": sorted(ids)}
+        yield Caveat(kind=kind, count=len(ids), detail=text, run_ids=sorted(ids))
 
 
-def _trained_elsewhere(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+def _trained_elsewhere(records: Sequence[RunRecord]) -> Caveats:
     """Runs whose training clipdrift did not see, among others."""
     ids = sorted(one.run_id for one in records if "outside" in one.provenance)
     if ids:
         detail = "measured here: nothing proves that images, order, head and schedule are the same"
-        yield {"kind": "trained_elsewhere", "count": len(ids), "detail": detail, "run_ids": ids}
+        yield Caveat(kind="trained_elsewhere", count=len(ids), detail=detail, run_ids=ids)
 
 
-def _undefined(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
+def _undefined(records: Sequence[RunRecord]) -> Caveats:
     """Undefined numbers by name and reason; NaN and infinities of a record count as such."""
     said: dict[tuple[str, str], set[str]] = defaultdict(set)
     for record in records:
@@ -147,13 +164,12 @@ def _undefined(records: Sequence[RunRecord]) -> Iterator[dict[str, Any]]:
             if value is not None and math.isnan(usable.get(name, 0.0)):
                 said[name, "NaN or infinite in the record"].add(record.run_id)
     for (name, reason), ids in sorted(said.items()):
-        detail = f"{name}: {reason}"
-        yield {
-            "kind": "undefined_value",
-            "count": len(ids),
-            "detail": detail,
-            "run_ids": sorted(ids),
-        }
+        yield Caveat(
+            kind="undefined_value",
+            count=len(ids),
+            detail=f"{name}: {reason}",
+            run_ids=sorted(ids),
+        )
 
 
 def _given(record: RunRecord) -> dict[str, float | None]:
@@ -168,11 +184,11 @@ def _given(record: RunRecord) -> dict[str, float | None]:
     return out
 
 
-def _design(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _design(frame: pd.DataFrame) -> Caveats:
     backbones = sorted(set(frame["backbone"]))
     if len(backbones) > 1:
         detail = f"{', '.join(backbones)}: analysed apart, never pooled"
-        yield {"kind": "several_backbones", "count": len(backbones), "detail": detail}
+        yield Caveat(kind="several_backbones", count=len(backbones), detail=detail)
     for (backbone, target), runs in parts(matched_runs(frame), "backbone", "target"):
         for column, kind, effect in (
             ("method", "one_method", "no comparison of methods"),
@@ -181,46 +197,43 @@ def _design(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         ):
             values = sorted(set(runs[column].tolist()))
             if len(values) == 1:
-                place = {"backbone": backbone, "target": target}
                 detail = f"only {values[0]} among the matched runs: {effect}"
-                yield {"kind": kind, **place, "count": 1, "detail": detail}
+                yield Caveat(kind=kind, backbone=backbone, target=target, detail=detail)
 
 
-def _not_compared(
-    frame: pd.DataFrame, compare_with: Collection[str] | None
-) -> Iterator[dict[str, Any]]:
+def _not_compared(frame: pd.DataFrame, compare_with: Collection[str] | None) -> Caveats:
     methods = set(matched_runs(frame)["method"])
     every, compared = (len(method_pairs(methods, names)) for names in (None, compare_with))
     if compared < every:
         names = ", ".join(sorted(compare_with or []))
-        yield {
-            "kind": "pairs_not_compared",
-            "count": every - compared,
-            "detail": f"{len(methods)} matched methods: tests and matched views compare them with "
+        yield Caveat(
+            kind="pairs_not_compared",
+            count=every - compared,
+            detail=f"{len(methods)} matched methods: tests and matched views compare them with "
             f"{names} only, and all are ranked; compare_with in the study names others",
-        }
+        )
 
 
 def _dropped_pairs(
     frame: pd.DataFrame, varied: Collection[str], compare_with: Collection[str] | None
-) -> Iterator[dict[str, Any]]:
+) -> Caveats:
     for pairs in matched_pairs(frame, varied, compare_with):
         by_reason: dict[tuple[float, str], int] = defaultdict(int)
         for drop in pairs.dropped:
-            by_reason[drop.lr, drop.why] += 1
-        for (lr, why), count in sorted(by_reason.items()):
-            yield {
-                "kind": "pairs_dropped",
-                "backbone": pairs.backbone,
-                "target": pairs.target,
-                "lr": lr,
-                "count": count,
-                "detail": f"{pairs.method_a} against {pairs.method_b}: {why}",
-            }
+            by_reason[drop.learning_rate, drop.why] += 1
+        for (rate, why), count in sorted(by_reason.items()):
+            yield Caveat(
+                kind="pairs_dropped",
+                backbone=pairs.backbone,
+                target=pairs.target,
+                learning_rate=rate,
+                count=count,
+                detail=f"{pairs.method_a} against {pairs.method_b}: {why}",
+            )
 
 
 def _place(record: RunRecord) -> dict[str, Any]:
-    return dict(zip(PLACE, (getattr(record, key) for key in RUN_KEY), strict=True))
+    return {key: getattr(record, key) for key in RUN_KEY}
 
 
-__all__ = ["rows"]
+__all__ = ["Caveat", "rows", "to_do"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.frame import in_order, metric_columns
+from clipdrift.analysis.rows import Count, Drawn, Fits, Metric, OfCell, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import (
+    CellKey,
     cells,
     matrix,
     number,
@@ -18,9 +21,39 @@ from clipdrift.analysis.statistics.cell_means import (
 )
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES, Crossed, binomial
-from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, Fit, fits
 from clipdrift.analysis.statistics.influence import NOT_RECORDED, Images
 from clipdrift.analysis.statistics.intervals import Interval, of_share
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellMetric(OfCell):
+    """Every metric of every cell over its seeds.
+
+    mean: over seeds
+    sd: over seeds, ddof 1
+    n_images: labelled images that each run was read on; null where the metric is no mean over them,
+        or they are not known
+    image_se: error of the mean from drawing images, paired with the baseline's; binomial where only
+        the counts are known
+    ci_low: 95 % interval of the mean
+    ci_high: its upper end
+    """
+
+    table: ClassVar = "cells"
+
+    fit: Fits
+    metric: Metric
+    n: Count
+    mean: Annotated[float | None, Said("value")]
+    sd: Annotated[float | None, Said("size")]
+    n_images: Annotated[int | None, Said("count")]
+    image_se: Annotated[float | None, Said("size")]
+    ci_low: Annotated[float | None, Said("value")]
+    ci_high: Annotated[float | None, Said("value")]
+    interval_over: Drawn
+    run_ids: RunIds
+    reason: Reason
 
 
 def rows(
@@ -29,7 +62,7 @@ def rows(
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
     level: float = 0.95,
-) -> list[dict[str, Any]]:
+) -> list[CellMetric]:
     """Every metric of every cell over its seeds and images.
 
     The interval of a mean draws seeds and images: see `crossed`. Where a metric is no mean over
@@ -45,24 +78,27 @@ def rows(
         level: coverage.
 
     Returns:
-        One dict per cell and metric: `backbone, target, role, method, lr, fit, metric, n, mean, sd,
-        n_images, image_se, ci_low, ci_high, interval_over, run_ids, reason`, in the metric's unit;
-        `run_ids` are the runs in which the metric is defined.
+        One row per cell and metric; `run_ids` are the runs in which the metric is defined.
     """
     runs = in_order(frame)
     metrics = metric_columns(runs)
     flags = fits(runs, underfit_fraction)
     return [
-        {**key._asdict(), "fit": flags[key], **row}
+        row
         for key, at in cells(runs).items()
-        for row in reached(runs.iloc[at], metrics, images or Images(), level)
+        for row in reached(key, flags[key], runs.iloc[at], metrics, images or Images(), level)
     ]
 
 
 def reached(
-    runs: pd.DataFrame, metrics: Sequence[str], images: Images, level: float = 0.95
-) -> Iterator[dict[str, Any]]:
-    """Every metric over the runs of one cell: fields of a row but for its key."""
+    cell: CellKey,
+    fit: Fit | None,
+    runs: pd.DataFrame,
+    metrics: Sequence[str],
+    images: Images,
+    level: float = 0.95,
+) -> Iterator[CellMetric]:
+    """Every metric over the runs of one cell."""
     values = matrix(runs, list(metrics))
     ids = runs["run_id"].to_numpy(dtype=object)
     found = summarise(values, level)
@@ -77,19 +113,21 @@ def reached(
         if metric.endswith("accuracy"):
             ends = of_share(ends, float(found.mean[i]))
         reasons = [why_incomplete(n, len(ids), float(found.sd[i])), told.reason]
-        yield {
-            "metric": metric,
-            "n": n,
-            "mean": number(found.mean[i]),
-            "sd": number(found.sd[i]),
-            "n_images": told.n_images,
-            "image_se": told.error.image_se if told.error else None,
-            "ci_low": ends.low,
-            "ci_high": ends.high,
-            "interval_over": None if ends.low is None else SEEDS_AND_IMAGES if both else SEEDS,
-            "run_ids": used,
-            "reason": "; ".join(text for text in reasons if text) or None,
-        }
+        yield CellMetric(
+            **cell._asdict(),
+            fit=fit,
+            metric=metric,
+            n=n,
+            mean=number(found.mean[i]),
+            sd=number(found.sd[i]),
+            n_images=told.n_images,
+            image_se=told.error.image_se if told.error else None,
+            ci_low=ends.low,
+            ci_high=ends.high,
+            interval_over=None if ends.low is None else SEEDS_AND_IMAGES if both else SEEDS,
+            run_ids=used,
+            reason="; ".join(text for text in reasons if text) or None,
+        )
 
 
 class _Told(NamedTuple):
@@ -114,4 +152,4 @@ def _over_images(
     return _Told(n, None, NOT_RECORDED)
 
 
-__all__ = ["reached", "rows"]
+__all__ = ["CellMetric", "reached", "rows"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,11 @@ from clipdrift.analysis.questions.candidates import (
     Candidate,
     Field,
     fields,
+    name_of,
 )
 from clipdrift.analysis.questions.choice_evidence import Evidence, Lead, evidence, lead
 from clipdrift.analysis.questions.draws import Means, observed, resampled
+from clipdrift.analysis.rows import Drawn, Fits, OfTarget, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import number, summarise
 from clipdrift.analysis.statistics.columns import Floats, outcome_columns
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
@@ -32,10 +35,87 @@ N_RESAMPLES = 2000
 SEED = 0
 # Means of ratios of counts; this only keeps a mean that equals its floor from missing it.
 EDGE = 1e-9
-CHOSEN, RUNNER_UP, MEETS = "chosen", "runner_up", "meets"
+Standing = Literal["chosen", "runner_up", "meets", "nearest_miss", "misses", "none"]
 CellPlace = tuple[str, str, str, float]
 """Backbone, target, method, learning rate."""
-NEAREST_MISS, MISSES, NONE = "nearest_miss", "misses", "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidacy(OfTarget):
+    """Method, learning rate and alpha that best meet a budget, the best first.
+
+    budget: the floors in words, and what is to be highest among those that reach them
+    min_accuracy: floor on accuracy, a fraction
+    within_pp: floor on accuracy, percentage points below the best candidate
+    min_retention_pct: floor on retention, on every transfer dataset
+    transfers: transfer datasets on which retention counts
+    selected_on: the accuracy that the choice reads
+    leak: the test part had a say in the choice, or in which epoch a run kept
+    n_candidates: of the target
+    standing: none: nothing could be judged
+    learning_rate: learning rate
+    alpha: 1 the adapted weights; below, mixed with the untouched ones
+    weights: adapted, interpolated, a soup or scaled: what the candidate is
+    n: runs with every number asked for
+    n_unfinished: runs of the cell that diverged, failed or were stopped
+    accuracy: mean over seeds of selected_on
+    test_accuracy: mean over seeds
+    sd_test_accuracy: over seeds, ddof 1
+    retention_pct: mean over seeds on least_on
+    sd_retention_pct: over seeds, ddof 1
+    least_on: the transfer dataset on which the candidate keeps least
+    shortfall_pp: the larger of what is missing to the floors; 0 meets
+    p_meets: share of draws (draws_of) in which it meets the budget
+    p_chosen: share in which it is the one chosen
+    p_none: share in which no candidate meets
+    draws_of: what the shares draw again
+    lead_pp: of the chosen one over the runner-up in what decides
+    lead_ci_low: 95 % interval of the lead
+    would_change: the evidence that would make the answer surer or another
+    """
+
+    table: ClassVar = "choice"
+
+    budget: str
+    min_accuracy: float | None
+    within_pp: float | None
+    min_retention_pct: float | None
+    transfers: list[str]
+    selected_on: Literal["val_accuracy", "test_accuracy"]
+    leak: bool
+    n_candidates: Annotated[int, Said("count")]
+    standing: Standing = "none"
+    role: str | None = None
+    method: str | None = None
+    learning_rate: Annotated[float | None, Said("rate")] = None
+    alpha: float | None = None
+    weights: str | None = None
+    n: Annotated[int, Said("count")] = 0
+    n_unfinished: Annotated[int, Said("count")] = 0
+    accuracy: float | None = None
+    test_accuracy: float | None = None
+    sd_test_accuracy: float | None = None
+    retention_pct: Annotated[float | None, Said("one")] = None
+    sd_retention_pct: Annotated[float | None, Said("one")] = None
+    least_on: str | None = None
+    fit: Fits = None
+    shortfall_pp: float | None = None
+    p_meets: Annotated[float | None, Said("share")] = None
+    p_chosen: Annotated[float | None, Said("share")] = None
+    p_none: Annotated[float | None, Said("share")] = None
+    draws_of: Drawn = None
+    lead_pp: float | None = None
+    lead_ci_low: float | None = None
+    lead_ci_high: float | None = None
+    would_change: str | None = None
+    run_ids: RunIds = field(default_factory=list)
+    reason: Reason = None
+
+    @property
+    def name(self) -> str:
+        """Of the candidate, for people."""
+        rate, alpha = self.learning_rate or 0.0, 1.0 if self.alpha is None else self.alpha
+        return name_of(self.method or "", rate, self.weights or AS_TRAINED, alpha)
 
 
 class Verdict(NamedTuple):
@@ -62,7 +142,7 @@ def rows(
     top: int | None = 5,
     n_resamples: int = N_RESAMPLES,
     seed: int = SEED,
-) -> list[dict[str, Any]]:
+) -> list[Candidacy]:
     """The candidates of every target, the best first, held against each budget.
 
     Candidates are the cells of a target, each cell at every alpha of interpolated weights that was
@@ -94,8 +174,8 @@ def rows(
         n_resamples, seed: of the bootstrap.
 
     Returns:
-        One dict per backbone, target, budget and candidate; keys in `analysis.schema.json`. Where
-        nothing can be judged one row with `standing` "none" and the reason.
+        One row per backbone, target, budget and candidate. Where nothing can be judged one row with
+        `standing` "none" and the reason.
 
     Reference: Owen (2007), Annals of Applied Statistics 1(2), for draws of seeds and images.
     """
@@ -105,26 +185,26 @@ def rows(
         return []
     out = []
     flags = fits(runs, underfit_fraction)
-    for field in fields(runs, names, made, at_chance):
+    for asked in fields(runs, names, made, at_chance):
         known = images or Images()
-        drawn = resampled(field.candidates, known, n_resamples, seed) if field.candidates else None
+        drawn = resampled(asked.candidates, known, n_resamples, seed) if asked.candidates else None
         for budget in budgets:
-            head = {
-                "backbone": field.backbone,
-                "target": field.target,
-                "budget": budget.words,
-                **budget.__dict__,
-                "transfers": field.transfers,
-                "selected_on": field.selected_on,
-                "leak": field.leak,
-                "n_candidates": len(field.candidates),
-            }
+            head = Candidacy(
+                backbone=asked.backbone,
+                target=asked.target,
+                budget=budget.words,
+                **vars(budget),
+                transfers=list(asked.transfers),
+                selected_on=asked.selected_on,
+                leak=asked.leak,
+                n_candidates=len(asked.candidates),
+            )
             if drawn is None:
-                out.append({**head, **_NOBODY, "reason": _nobody(field)})
+                out.append(replace(head, reason=_nobody(asked)))
                 continue
-            judged = _Judged(field, budget, runs, drawn, known, flags, underfit_fraction)
+            judged = _Judged(asked, budget, runs, drawn, known, flags, underfit_fraction)
             order = judged.order[:top]
-            out += [{**head, **judged.row(i, place, unfinished)} for place, i in enumerate(order)]
+            out += [judged.row(head, i, place, unfinished) for place, i in enumerate(order)]
     return out
 
 
@@ -204,7 +284,7 @@ class _Judged:
         self.p_chosen = np.array([(found.pick == i).mean() for i in range(len(self.candidates))])
         self.p_none = float((found.pick < 0).mean())
         self.several = any(len(one.seeds) > 1 for one in self.candidates)
-        self.draws_of = SEEDS_AND_IMAGES if drawn.with_images else SEEDS
+        self.draws_of: Drawn = SEEDS_AND_IMAGES if drawn.with_images else SEEDS
         self.floor = underfit_fraction * _best_test(self.candidates, field.selected_on)
 
     def _within(self, among: NDArray[np.bool_]) -> Floats:
@@ -225,50 +305,51 @@ class _Judged:
             range(len(missing)), key=lambda i: (i != pick, missing[i], -first[i], -second[i], i)
         )
 
-    def standing(self, index: int, place: int) -> str:
+    def standing(self, index: int, place: int) -> Standing:
         if self.now.shortfall_pp[index, 0] > 0:
-            return NEAREST_MISS if place == 0 else MISSES
-        return (CHOSEN, RUNNER_UP)[place] if place < 2 else MEETS
+            return "nearest_miss" if place == 0 else "misses"
+        return ("chosen", "runner_up", "meets")[min(place, 2)]
 
-    def row(self, index: int, place: int, unfinished: Sequence[CellPlace]) -> dict[str, Any]:
+    def row(
+        self, head: Candidacy, index: int, place: int, unfinished: Sequence[CellPlace]
+    ) -> Candidacy:
         one = self.candidates[index]
         key = one.cell
-        lost = unfinished.count((key.backbone, key.target, key.method, key.lr))
+        lost = unfinished.count((key.backbone, key.target, key.method, key.learning_rate))
         several = len(one.seeds) > 1
         worst = int(one.kept.mean(axis=0).argmin())
-        values = np.column_stack([one.chosen_by, one.test, one.kept[:, worst]])
-        found = summarise(values)
+        found = summarise(np.column_stack([one.chosen_by, one.test, one.kept[:, worst]]))
         soup = one.seeds == (SOUP,)
-        alone = "one soup" if soup else "one run"
-        reasons = [] if several else [f"{alone}: no SD and no probability"]
+        reasons = [] if several else [f"one {'soup' if soup else 'run'}: no SD and no probability"]
         if found.n[1] < len(one.seeds):
             reasons.append(f"test accuracy in {found.n[1]} of {len(one.seeds)} runs")
-        return {
-            "standing": self.standing(index, place),
-            "role": key.role,
-            "method": key.method,
-            "lr": key.lr,
-            "alpha": one.alpha,
-            "weights": one.weights,
-            "n": len(one.runs),
-            "n_unfinished": lost,
-            "accuracy": float(self.means.accuracy[index, 0]),
-            "test_accuracy": number(found.mean[1]),
-            "sd_test_accuracy": number(found.sd[1]),
-            "retention_pct": float(self.means.kept[index, 0]),
-            "sd_retention_pct": number(found.sd[2]),
-            "least_on": self.field.transfers[worst],
-            "fit": self._fit(found.mean[1], index),
-            "shortfall_pp": float(self.now.shortfall_pp[index, 0]),
-            "p_meets": float(self.p_meets[index]) if several else None,
+        row = replace(
+            head,
+            standing=self.standing(index, place),
+            role=key.role,
+            method=key.method,
+            learning_rate=key.learning_rate,
+            alpha=one.alpha,
+            weights=one.weights,
+            n=len(one.runs),
+            n_unfinished=lost,
+            accuracy=float(self.means.accuracy[index, 0]),
+            test_accuracy=number(found.mean[1]),
+            sd_test_accuracy=number(found.sd[1]),
+            retention_pct=float(self.means.kept[index, 0]),
+            sd_retention_pct=number(found.sd[2]),
+            least_on=self.field.transfers[worst],
+            fit=self._fit(found.mean[1], index),
+            shortfall_pp=float(self.now.shortfall_pp[index, 0]),
+            p_meets=float(self.p_meets[index]) if several else None,
             # A soup is the same in every draw.
-            "p_chosen": float(self.p_chosen[index]) if self.several and not soup else None,
-            "p_none": self.p_none if self.several else None,
-            "draws_of": self.draws_of if self.several else None,
-            **self._beside(place, lost),
-            "run_ids": self.runs["run_id"].iloc[one.runs].tolist(),
-            "reason": "; ".join(reasons) or None,
-        }
+            p_chosen=float(self.p_chosen[index]) if self.several and not soup else None,
+            p_none=self.p_none if self.several else None,
+            draws_of=self.draws_of if self.several else None,
+            run_ids=self.runs["run_id"].iloc[one.runs].tolist(),
+            reason="; ".join(reasons) or None,
+        )
+        return self._with_lead(row, lost) if place == 0 else row
 
     def _fit(self, test: float, index: int) -> Fit | None:
         """Against the floor; what lies below it of a damaged cell is damaged."""
@@ -279,10 +360,8 @@ class _Judged:
             return "fits"
         return "damaged" if self.flags[self.candidates[index].cell] == DAMAGED else "underfits"
 
-    def _beside(self, place: int, lost: int) -> dict[str, Any]:
+    def _with_lead(self, row: Candidacy, lost: int) -> Candidacy:
         """What only the best row says: its lead over the next one, what would change it."""
-        if place > 0:
-            return dict(_ONLY_BEST)
         first, *others = self.order
         met = int((self.now.shortfall_pp[:, 0] == 0).sum())
         best, other = self.candidates[first], self.candidates[others[0]] if met > 1 else None
@@ -290,7 +369,13 @@ class _Judged:
         n = self.images.count(best.ids, best.names[0])
         trade = self._trade(first)
         told = Evidence(self.field, self.budget, best, met, lost, gap, trade, n)
-        return {**gap.fields(), "would_change": "; ".join(evidence(told)) or None}
+        return replace(
+            row,
+            lead_pp=gap.pp,
+            lead_ci_low=gap.ci.low,
+            lead_ci_high=gap.ci.high,
+            would_change="; ".join(evidence(told)) or None,
+        )
 
     def _trade(self, first: int) -> tuple[Candidate, Lead] | None:
         """What keeps most of those not told apart in accuracy from the best, if it keeps more.
@@ -320,26 +405,4 @@ def _best_test(candidates: Sequence[Candidate], selected_on: str) -> float:
     return max(float(one.chosen_by.mean()) for one in own)
 
 
-_ONLY_BEST = dict.fromkeys(["lead_pp", "lead_ci_low", "lead_ci_high", "would_change"])
-_NOBODY: dict[str, Any] = {
-    "standing": NONE,
-    **dict.fromkeys(
-        [
-            "role",
-            "method",
-            "lr",
-            "alpha",
-            "weights",
-            "n",
-            "n_unfinished",
-            "accuracy",
-            "test_accuracy",
-        ]
-    ),
-    **dict.fromkeys(["sd_test_accuracy", "retention_pct", "sd_retention_pct", "least_on"]),
-    **dict.fromkeys(["fit", "shortfall_pp", "p_meets", "p_chosen", "p_none", "draws_of"]),
-    **_ONLY_BEST,
-    "run_ids": [],
-}
-
-__all__ = ["CHOSEN", "NEAREST_MISS", "NONE", "RUNNER_UP", "Verdict", "rows", "verdict"]
+__all__ = ["Candidacy", "Verdict", "rows", "verdict"]

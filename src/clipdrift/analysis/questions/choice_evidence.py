@@ -48,10 +48,6 @@ class Lead(NamedTuple):
         """Whether they differ by more than that."""
         return self.pp is not None and abs(self.pp) > self.blur_pp
 
-    def fields(self) -> dict[str, float | None]:
-        """As fields of a row."""
-        return {"lead_pp": self.pp, "lead_ci_low": self.ci.low, "lead_ci_high": self.ci.high}
-
 
 class Evidence(NamedTuple):
     """What `evidence` is told: the field, the best candidate in it, how many meet the budget.
@@ -174,16 +170,17 @@ def _grid(told: Evidence) -> Iterator[str]:
     cell = told.best.cell
     rates = sorted(
         {
-            one.cell.lr
+            one.cell.learning_rate
             for one in told.field.candidates
             if (one.cell.role, one.cell.method) == (cell.role, cell.method)
         }
     )
     if len(rates) == 1:
         yield f"{cell.method} was tried at one learning rate: others may do better"
-    elif cell.lr in (rates[0], rates[-1]):
-        edge, way = ("lowest", "lower") if cell.lr == rates[0] else ("highest", "higher")
-        yield f"{cell.lr:g} is the {edge} rate of {cell.method}: a {way} one may do better"
+    elif cell.learning_rate in (rates[0], rates[-1]):
+        lowest, rate = cell.learning_rate == rates[0], f"{cell.learning_rate:g}"
+        edge, way = ("lowest", "lower") if lowest else ("highest", "higher")
+        yield f"{rate} is the {edge} rate of {cell.method}: a {way} one may do better"
     alphas = sorted({one.alpha for one in told.field.candidates})
     if alphas == [ADAPTED]:
         yield "no interpolated weights were read: alphas below 1 need no training"

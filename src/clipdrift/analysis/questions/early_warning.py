@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from clipdrift.analysis.questions.forecast_trial import (
     LEVEL,
     LIMITS,
     SPLITS,
+    EarlyStopping,
+    EarlyWarning,
     Held,
     hold_out,
     stopping,
@@ -23,10 +26,9 @@ from clipdrift.records import RunRecord
 
 AFTER_EPOCH = 1
 *WITHIN, OTHERS = SPLITS
-Rows = list[dict[str, Any]]
 
 
-def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
+def rows(records: Sequence[RunRecord]) -> tuple[list[EarlyWarning], list[EarlyStopping]]:
     """How good forecasts of left-out runs are, and what ending runs by them would have done.
 
     The forecast of `forecast.fitted`, made anew for every group that is left out: a cell, target or
@@ -36,9 +38,8 @@ def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
         records: of one study, in any order.
 
     Returns:
-        Rows as of `forecast.validation`, one per backbone and split; rows as of
-        `forecast.stopping`, one per backbone, limit and split that could be judged. Both name the
-        runs. Nothing of backbones with too few runs to learn from.
+        One row per backbone and split; one per backbone, limit and split that could be judged.
+        Nothing of backbones with too few runs to learn from.
     """
     usable = usable_records(records)
     across = _across_backbones(usable)
@@ -52,10 +53,12 @@ def rows(records: Sequence[RunRecord]) -> tuple[Rows, Rows]:
             held.append((backbone, data, hold_out(data, OTHERS, LEVEL)))
         else:
             held.append((backbone, across[0], _of_backbone(*across, backbone)))
-    judged = [_row(*one, validation(*one[1:])) for one in held]
-    priced = [
-        _row(*one, stopping(*one[1:], limit)) for one in held if one[2].bounded for limit in LIMITS
-    ]
+    judged, priced = [], []
+    for backbone, data, one in held:
+        ids = [run_id for run_id, there in zip(data.run_ids, one.there, strict=True) if there]
+        judged.append(replace(validation(data, one), backbone=backbone, run_ids=ids))
+        for limit in LIMITS if one.bounded else ():
+            priced.append(replace(stopping(data, one, limit), backbone=backbone, run_ids=ids))
     return judged, priced
 
 
@@ -80,42 +83,34 @@ def _of_backbone(everything: Lessons, held: Held, backbone: str) -> Held:
     return held._replace(there=held.there & mine)
 
 
-def _row(backbone: str, data: Lessons, held: Held, row: dict[str, Any]) -> dict[str, Any]:
-    reason = row.pop("reason")
-    about = {"after_epoch": AFTER_EPOCH, "level": LEVEL, "transfers": data.transfers}
-    known = zip(data.run_ids, held.there, strict=True)
-    ids = [run_id for run_id, there in known if there]
-    return {"backbone": backbone, **about, **row, "run_ids": ids, "reason": reason}
-
-
 RIVALS = (
-    ("against_epoch_retention", "retention after the same epoch"),
-    ("against_lower_rate", "the next lower rate of the same method"),
-    ("against_mean", "the mean"),
+    (attrgetter("against_epoch_retention"), "retention after the same epoch"),
+    (attrgetter("against_lower_rate"), "the next lower rate of the same method"),
+    (attrgetter("against_mean"), "the mean"),
 )
 FOUND = {"better": "beats", "not told apart": "is not told apart from", "worse": "is worse than"}
 
 
-def verdict(validation: Iterable[Mapping[str, Any]], level: float) -> str:
+def verdict(validation: Iterable[EarlyWarning], level: float = LEVEL) -> str:
     """Whether the forecast is worth its trouble, from the rows that can say so."""
-    judged = [row for row in validation if row["n"]]
+    judged = [row for row in validation if row.n]
     words = []
-    for key, name in RIVALS:
+    for found, name in RIVALS:
         parts = []
-        for found, verb in FOUND.items():
-            splits = [row["split"] for row in judged if row[key] == found]
+        for against, verb in FOUND.items():
+            splits = [row.split for row in judged if found(row) == against]
             if splits:
                 parts.append(f"{verb} {name} on a left-out {_or(splits)}")
         if parts:
             words.append(" and ".join(parts))
     held = [
-        f"{row['coverage']:.0%} of runs on a left-out {row['split']}"
+        f"{row.coverage:.0%} of runs on a left-out {row.split}"
         for row in judged
-        if row["coverage"] is not None
+        if row.coverage is not None
     ]
     if held:
         words.append(f"its {level:.0%} interval held {' and '.join(held)}")
-    without = [row["split"] for row in judged if row["coverage"] is None]
+    without = [row.split for row in judged if row.coverage is None]
     if without:
         words.append(f"it gives no interval on a left-out {_or(without)}")
     return f"The forecast {'; '.join(words)}."

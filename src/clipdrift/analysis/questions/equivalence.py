@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import pandas as pd
 
-from clipdrift.analysis.questions.paired import default_metrics
-from clipdrift.analysis.statistics.differences import ALL_PAIRS, BOTH_FIT, Differences, Gaps
+from clipdrift.analysis.questions.paired import BothOn, ImageError, default_metrics
+from clipdrift.analysis.rows import Drawn, OfPair, Over, Reason, RunIds, Said, sure
+from clipdrift.analysis.statistics.differences import ALL_PAIRS, Differences, Gaps
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.pairs import matched_pairs
@@ -16,6 +18,38 @@ from clipdrift.analysis.statistics.pairs import matched_pairs
 ACCURACY_MARGIN = 0.01
 RETENTION_MARGIN_PCT = 2.0
 ALPHA = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equivalence(OfPair):
+    """Two one-sided tests of every two matched methods against a stated margin.
+
+    n_pairs: matched pairs of runs
+    margin: differences below this count as none
+    mean_diff: method_a - method_b
+    ci_low: of mean_diff, see interval_over
+    p_tost: two one-sided tests: the larger of both
+    result: equivalent, different (outside the margin for sure), or neither
+    """
+
+    table: ClassVar = "equivalence"
+
+    learning_rate: Over
+    n_pairs: Annotated[int, Said("count")]
+    n_seeds: Annotated[int, Said("count", "Seeds", "the sample")]
+    n_images: BothOn
+    image_se: ImageError
+    margin: Annotated[float, Said("size", "Margin")]
+    mean_diff: Annotated[float | None, Said("difference", "Mean diff.")]
+    ci_low: Annotated[float | None, sure("90 % CI", "difference", upto="ci_high")] = None
+    ci_high: float | None = None
+    interval_over: Drawn
+    p_tost: Annotated[float | None, sure("p (TOST)", "p")] = None
+    result: Annotated[
+        Literal["equivalent", "different", "inconclusive"] | None, Said("name", "Result")
+    ] = None
+    run_ids: RunIds
+    reason: Reason
 
 
 def rows(
@@ -27,7 +61,7 @@ def rows(
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
     alpha: float = ALPHA,
-) -> list[dict[str, Any]]:
+) -> list[Equivalence]:
     """Two one-sided paired tests (TOST) against a stated margin.
 
     p_lower tests mean(d) <= -margin, p_upper tests mean(d) >= margin, d = method_a - method_b;
@@ -46,10 +80,7 @@ def rows(
         alpha: level of each one-sided test.
 
     Returns:
-        One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
-        metric, method_a, method_b, scope, lr, n_pairs, n_seeds, margin, mean_diff, n_images,
-        image_se, interval_over, p_lower, p_upper, p_tost, ci_low, ci_high, ci_level, result
-        ("equivalent", "different", "inconclusive"), words, run_ids, reason`.
+        One row per backbone, target, pair of methods, metric and scope.
 
     Reference: Schuirmann (1987), J. Pharmacokinet. Biopharm. 15(6).
     """
@@ -57,18 +88,23 @@ def rows(
     flags = fits(frame, underfit_fraction)
     out = []
     for pairs in matched_pairs(frame, varied, compare_with):
-        key = {"backbone": pairs.backbone, "target": pairs.target}
-        methods = (pairs.method_a, pairs.method_b)
         differences = Differences(pairs, flags, images)
         for metric, margin in wanted.items():
-            names = {"metric": metric, "method_a": methods[0], "method_b": methods[1]}
             for gaps in differences.of(metric):
-                if gaps.scope == ALL_PAIRS:
-                    continue
-                found = _tost(gaps, margin, alpha) | {"words": None}
-                if found["result"] is not None:
-                    found["words"] = _in_words(found, metric, methods, gaps)
-                out.append({**key, **names, **found})
+                if gaps.scope != ALL_PAIRS:
+                    row = Equivalence(
+                        **pairs.names,
+                        **gaps.fields,
+                        metric=metric,
+                        n_images=gaps.n_images,
+                        image_se=gaps.image_se,
+                        margin=margin,
+                        mean_diff=gaps.mean,
+                        interval_over=gaps.interval_over,
+                        run_ids=gaps.run_ids,
+                        reason=gaps.untestable or gaps.unread,
+                    )
+                    out.append(row if gaps.untestable else _tost(row, gaps, alpha))
     return out
 
 
@@ -83,49 +119,24 @@ def default_margins(frame: pd.DataFrame) -> dict[str, float]:
     return out
 
 
-def _tost(gaps: Gaps, margin: float, alpha: float) -> dict[str, Any]:
-    d, n = gaps.values, int(gaps.values.size)
-    row: dict[str, Any] = {
-        "scope": gaps.scope,
-        "lr": gaps.lr,
-        "n_pairs": gaps.n_pairs,
-        "n_seeds": gaps.n_seeds,
-        "margin": margin,
-        "mean_diff": float(d.mean()) if n else None,
-        **gaps.over_images(),
-        **dict.fromkeys(["p_lower", "p_upper", "p_tost", "ci_low", "ci_high"]),
-        "ci_level": 1 - 2 * alpha,
-        "result": None,
-        "run_ids": gaps.run_ids,
-        "reason": gaps.untestable or gaps.unread,
-    }
-    if gaps.untestable:
-        return row
-    error, mean = gaps.error, float(d.mean())
-    lower, upper = error.p_above(mean + margin), error.p_above(margin - mean)
+def _tost(row: Equivalence, gaps: Gaps, alpha: float) -> Equivalence:
+    error, mean, margin = gaps.error, float(gaps.values.mean()), row.margin
+    p = max(error.p_above(mean + margin), error.p_above(margin - mean))
     half = error.half(2 * alpha)
     low, high = mean - half, mean + half
-    result = "inconclusive"
-    if max(lower, upper) < alpha:
+    result: Literal["equivalent", "different", "inconclusive"] = "inconclusive"
+    if p < alpha:
         result = "equivalent"
     elif low > margin or high < -margin:
         result = "different"
-    tests = {"p_lower": lower, "p_upper": upper, "p_tost": max(lower, upper)}
-    return {**row, **tests, "ci_low": low, "ci_high": high, "result": result}
+    return replace(row, p_tost=p, ci_low=low, ci_high=high, result=result)
 
 
-def _in_words(found: dict[str, Any], metric: str, methods: tuple[str, str], gaps: Gaps) -> str:
-    a, b = methods
-    interval = f"{found['ci_level']:.0%} interval {found['ci_low']:.3g} to {found['ci_high']:.3g}"
-    margin = f"{found['margin']:g}"
-    statement = {
-        "equivalent": f"{a} and {b} differ by less than {margin} in {metric}",
-        "different": f"{a} and {b} differ by more than {margin} in {metric}",
-        "inconclusive": f"whether {a} and {b} differ by {margin} in {metric} is open",
-    }[found["result"]]
-    where = f"at {gaps.lr:g}" if gaps.lr is not None else f"on average over {len(gaps.lrs)} rates"
-    fit = " where both fit" if gaps.scope == BOTH_FIT else ""
-    return f"{statement} {where}{fit} ({interval})"
-
-
-__all__ = ["ACCURACY_MARGIN", "ALPHA", "RETENTION_MARGIN_PCT", "default_margins", "rows"]
+__all__ = [
+    "ACCURACY_MARGIN",
+    "ALPHA",
+    "RETENTION_MARGIN_PCT",
+    "Equivalence",
+    "default_margins",
+    "rows",
+]

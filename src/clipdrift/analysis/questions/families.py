@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ import pandas as pd
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.differences import ALL_PAIRS
 from clipdrift.analysis.statistics.fit import accuracy_column
+
+if TYPE_CHECKING:
+    from clipdrift.analysis.questions.paired import Paired
 
 TARGET_ACCURACY, RETENTION, DRIFT = "target_accuracy", "retention", "drift"
 QUESTIONS = (TARGET_ACCURACY, RETENTION, DRIFT)
@@ -34,8 +38,10 @@ def question_of(metric: str, frame: pd.DataFrame) -> str | None:
     return RETENTION if metric == retention or retention not in frame else None
 
 
-def add_holm(rows: list[dict[str, Any]], frame: pd.DataFrame, questions: Collection[str]) -> None:
-    """Fill `p_holm` and `family` of paired rows in place.
+def corrected(
+    rows: Sequence[Paired], frame: pd.DataFrame, questions: Collection[str]
+) -> list[Paired]:
+    """Paired rows with their `p_holm` and `family`.
 
     A family is one metric on one target of one backbone in one scope: all pairs of methods, and of
     scope "per_lr" all rates. So p depends on the comparisons that were made and not on which other
@@ -43,24 +49,26 @@ def add_holm(rows: list[dict[str, Any]], frame: pd.DataFrame, questions: Collect
 
     Reference: Holm (1979), Scand. J. Stat. 6(2).
     """
-    known = {metric: question_of(metric, frame) for metric in {row["metric"] for row in rows}}
-    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        if row["p_t"] is None:
+    known = {metric: question_of(metric, frame) for metric in {row.metric for row in rows}}
+    families: dict[tuple[str, ...], list[int]] = {}
+    out = list(rows)
+    for i, row in enumerate(rows):
+        if row.p_t is None:
             continue
-        if row["scope"] == ALL_PAIRS:
-            row["family"] = NO_REPLICATES
-        elif known[row["metric"]] not in questions:
-            row["family"] = NO_QUESTION
+        if row.scope == ALL_PAIRS:
+            out[i] = replace(row, family=NO_REPLICATES)
+        elif known[row.metric] not in questions:
+            out[i] = replace(row, family=NO_QUESTION)
         else:
-            key = (row["metric"], row["target"], row["backbone"], row["scope"])
-            families.setdefault(key, []).append(row)
+            key = (row.metric, row.target, row.backbone, row.scope)
+            families.setdefault(key, []).append(i)
     for (metric, target, backbone, scope), own in families.items():
-        adjusted = holm(np.array([row["p_t"] for row in own], dtype=np.float64))
+        adjusted = holm(np.array([rows[i].p_t for i in own], dtype=np.float64))
         tests = f"{len(own)} {scope} test" + ("s" if len(own) > 1 else "")
         name = f"{known[metric]}: {tests} of {metric} on {target} ({backbone})"
-        for row, p in zip(own, adjusted, strict=True):
-            row.update(p_holm=float(p), family=name)
+        for i, p in zip(own, adjusted, strict=True):
+            out[i] = replace(rows[i], p_holm=float(p), family=name)
+    return out
 
 
 def holm(p: Floats) -> Floats:
@@ -76,4 +84,4 @@ def holm(p: Floats) -> Floats:
     return out
 
 
-__all__ = ["QUESTIONS", "add_holm", "holm", "question_of"]
+__all__ = ["QUESTIONS", "corrected", "holm", "question_of"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.analysis.questions.lessons import MIN_CELLS, Cell, Lessons
+from clipdrift.analysis.rows import Row, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.columns import Floats, size_of
 from clipdrift.analysis.statistics.forecast_fit import fit
 from clipdrift.analysis.statistics.intervals import t_ci
@@ -19,7 +21,8 @@ from clipdrift.errors import Fault, SpecError
 
 LEVEL = 0.8
 LIMITS = (50.0, 80.0, 90.0, 95.0)
-SPLITS = ("cell", "target", "method", "backbone")
+Split = Literal["cell", "target", "method", "backbone"]
+SPLITS: tuple[Split, ...] = ("cell", "target", "method", "backbone")
 """What is left out at a time: what the forecast is told nothing about."""
 MAX_CELL_FOLDS = 20
 
@@ -48,6 +51,100 @@ def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None
         raise SpecError(faults)
 
 
+Against = Literal["better", "worse", "not told apart"]
+OfBackbone = Annotated[str | None, key("Backbone", words="null: all of them together")]
+LeftOut = Annotated[Split, key("Left out", words="what forecasts were told nothing about")]
+Better = Annotated[
+    Against | None,
+    sure(
+        "Forecast is",
+        "name",
+        words="than this, by the 95 % t interval over cells of the difference of errors",
+    ),
+]
+Why = Annotated[str | None, Said(words="why something is null, or runs are missing")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyWarning(Row):
+    """How well drift and retention after the first epoch foretell final retention.
+
+    Of runs that the forecast has not seen; final retention is that of the transfer dataset on which
+    a run keeps least. Errors are mean absolute ones in percentage points of retention.
+
+    n_folds: groups that were left out in turn
+    n: runs forecast
+    mae: of final retention
+    mae_mean: that of the mean of the runs that were learned from
+    mae_epoch_retention: that of retention as it was read after the epoch, on the labelled images
+        that runs read anyway
+    n_lower_rate: runs whose cell has one at a lower rate
+    mae_there: of the forecast on those runs
+    mae_lower_rate: that of the mean retention of the same method and target at the next lower rate
+    spearman: rank correlation of forecast and final retention, pooled
+    spearman_within: its mean within target x method
+    n_groups: target x method groups of that mean
+    coverage: share of runs inside their interval; null of a left-out method or backbone, of which
+        no interval is given
+    median_width: median width of the interval
+    """
+
+    table: ClassVar = "early_warning"
+
+    backbone: OfBackbone = None
+    split: LeftOut
+    n_folds: Annotated[int, Said("count")]
+    n: Annotated[int, Said("count", "Runs")]
+    mae: Annotated[float | None, Said("one", "Error (pp)")] = None
+    mae_mean: Annotated[float | None, Said("one", "of the mean")] = None
+    against_mean: Better = None
+    mae_epoch_retention: Annotated[float | None, Said("one", "of retention then")] = None
+    against_epoch_retention: Better = None
+    n_lower_rate: Annotated[int, Said("count")] = 0
+    mae_there: Annotated[float | None, Said("one", "Error there (pp)")] = None
+    mae_lower_rate: Annotated[float | None, Said("one", "of next lower rate")] = None
+    against_lower_rate: Better = None
+    spearman: Annotated[float | None, Said("two", "ρ")] = None
+    spearman_within: Annotated[float | None, Said("two", "within")] = None
+    n_groups: Annotated[int, Said("count")] = 0
+    coverage: Annotated[float | None, sure("Covered", "two")] = None
+    median_width: Annotated[float | None, sure("Width (pp)", "one")] = None
+    run_ids: RunIds = field(default_factory=list)
+    reason: Why = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Row):
+    """What ending runs would have done whose whole interval lies below a limit.
+
+    limit_pct: retention in percent below which runs end
+    n: runs forecast
+    n_below: runs that ended below the limit
+    n_stopped: runs whose upper bound lies below it
+    n_right: of those, runs that ended below it
+    n_wrong: of those, runs that kept it
+    seconds_saved: training time that would not have been spent; null where none is recorded
+    seconds_saved_pct: its share
+    steps_saved_pct: share of training steps
+    """
+
+    table: ClassVar = "early_stopping"
+
+    backbone: OfBackbone = None
+    split: LeftOut
+    limit_pct: Annotated[float, key("Limit (%)", "one")]
+    n: Annotated[int, Said("count", "Runs")]
+    n_below: Annotated[int, Said("count", "Below it")]
+    n_stopped: Annotated[int, Said("count", "Stopped")]
+    n_right: Annotated[int, Said("count", "rightly")]
+    n_wrong: Annotated[int, Said("count", "wrongly")]
+    seconds_saved: Annotated[float | None, Said("one", "Saved (s)")]
+    seconds_saved_pct: Annotated[float | None, Said("one", "Saved (%)")]
+    steps_saved_pct: Annotated[float | None, Said("one", "Steps (%)")]
+    run_ids: RunIds = field(default_factory=list)
+    reason: Why
+
+
 class Held(NamedTuple):
     """Forecasts of runs by models that did not see their cell, target, method or backbone.
 
@@ -56,7 +153,7 @@ class Held(NamedTuple):
     learned from gets no interval: its ends are NaN.
     """
 
-    split: str
+    split: Split
     n_folds: int
     forecast: Forecast
     mean: Floats
@@ -69,7 +166,7 @@ class Held(NamedTuple):
         return self.split not in NO_INTERVAL_OF and bool(self.there.any())
 
 
-def hold_out(data: Lessons, split: str, level: float) -> Held:
+def hold_out(data: Lessons, split: Split, level: float) -> Held:
     """Forecast every run from the others, leaving out one group at a time."""
     cells = data.labels(*Cell._fields)
     groups = cells % MAX_CELL_FOLDS if split == "cell" else data.labels(split)
@@ -100,21 +197,18 @@ def hold_out(data: Lessons, split: str, level: float) -> Held:
     return Held(split, len(names), Forecast(*empty[:3]), empty[3], there, reason)
 
 
-def validation(data: Lessons, held: Held) -> dict[str, Any]:
+def validation(data: Lessons, held: Held) -> EarlyWarning:
     """How good forecasts of left-out runs are, beside three that cost nothing.
 
-    `mae_*` are mean absolute errors in percentage points of retention: `mean` that of the mean of
-    the runs learned from; `epoch_retention` that of taking retention after the early epoch for the
-    final one, where it was read; `lower_rate` that of taking the mean retention of the same method
-    and target at the next lower rate, on the runs that have one (`n_lower_rate`; `mae_there` is the
-    forecast's on the same runs). `against_*` says whether the forecast is better, by the 95 % t
-    interval over cells of the difference of errors. `spearman_within` is the mean over target x
-    method, where neither can make the correlation.
+    The mean of the runs learned from; retention after the early epoch, where it was read; the mean
+    retention of the same method and target at the next lower rate, on the runs that have one.
     """
     there = held.there
-    row: dict[str, Any] = {"split": held.split, "n_folds": held.n_folds, "n": int(there.sum())}
+    row = EarlyWarning(
+        split=held.split, n_folds=held.n_folds, n=int(there.sum()), reason=held.reason
+    )
     if not there.any():
-        return {**row, **_NO_VALIDATION, "reason": held.reason}
+        return row
     error = np.abs(held.forecast.kept - data.kept)
     lower = next_lower_rate(data)
     both = there & np.isfinite(lower)
@@ -125,55 +219,57 @@ def validation(data: Lessons, held: Held) -> dict[str, Any]:
     ]
     early = data.early_kept
     read = np.zeros_like(there) if early is None else there
-    bounds = _bounds(data, held)
+    of_mean, of_epoch, of_lower = (
+        _rival(data, used, error, told)
+        for used, told in (
+            (there, held.mean),
+            (read, data.kept if early is None else early),
+            (both, lower),
+        )
+    )
     unread = "most runs have no retention after the early epoch" if early is None else None
-    reasons = [held.reason, bounds.pop("reason"), unread]
-    return {
-        **row,
-        "mae": float(error[there].mean()),
-        **_rival("mean", data, there, error, held.mean),
-        **_rival("epoch_retention", data, read, error, data.kept if early is None else early),
-        "n_lower_rate": int(both.sum()),
-        "mae_there": float(error[both].mean()) if both.any() else None,
-        **_rival("lower_rate", data, both, error, lower),
-        "spearman": spearman(held.forecast.kept[there], data.kept[there]).rho,
-        "spearman_within": float(np.mean(within)) if within else None,
-        "n_groups": len(within),
-        **bounds,
-        "reason": "; ".join(filter(None, reasons)) or None,
-    }
+    row = replace(
+        row,
+        mae=float(error[there].mean()),
+        mae_mean=of_mean.mae,
+        against_mean=of_mean.against,
+        mae_epoch_retention=of_epoch.mae,
+        against_epoch_retention=of_epoch.against,
+        n_lower_rate=int(both.sum()),
+        mae_there=float(error[both].mean()) if both.any() else None,
+        mae_lower_rate=of_lower.mae,
+        against_lower_rate=of_lower.against,
+        spearman=spearman(held.forecast.kept[there], data.kept[there]).rho,
+        spearman_within=float(np.mean(within)) if within else None,
+        n_groups=len(within),
+    )
+    return _bounded(row, data, held, unread)
 
 
-def _rival(
-    name: str, data: Lessons, used: NDArray[np.bool_], error: Floats, told: Floats
-) -> dict[str, Any]:
-    """The error of another forecast on the runs that have it, and whether ours is better."""
+class _Rival(NamedTuple):
+    """The error of another forecast, and whether ours is better."""
+
+    mae: float | None
+    against: Against | None
+
+
+def _rival(data: Lessons, used: NDArray[np.bool_], error: Floats, told: Floats) -> _Rival:
     theirs = np.abs(told - data.kept)
     mae = float(theirs[used].mean()) if used.any() else None
-    return {f"mae_{name}": mae, f"against_{name}": _against(data, used, theirs - error)}
+    return _Rival(mae, _against(data, used, theirs - error))
 
 
-def _bounds(data: Lessons, held: Held) -> dict[str, Any]:
-    """How often intervals hold what they are of, and their median width."""
-    if not held.bounded:
-        return {"coverage": None, "median_width": None, "reason": None}
-    there, (_, low, high) = held.there, held.forecast
-    width = float(np.median(high[there] - low[there]))
-    finite = bool(np.isfinite(width))
-    return {
-        "coverage": float(((low <= data.kept) & (data.kept <= high))[there].mean()),
-        "median_width": width if finite else None,
-        "reason": None if finite else "most intervals are unbounded: too few cells",
-    }
-
-
-_NO_VALIDATION: dict[str, Any] = dict.fromkeys(
-    [
-        *("mae", "mae_mean", "against_mean", "mae_epoch_retention", "against_epoch_retention"),
-        *("n_lower_rate", "mae_there", "mae_lower_rate", "against_lower_rate"),
-        *("spearman", "spearman_within", "n_groups", "coverage", "median_width"),
-    ]
-)
+def _bounded(row: EarlyWarning, data: Lessons, held: Held, unread: str | None) -> EarlyWarning:
+    """With how often intervals hold what they are of, and their median width."""
+    reasons = [row.reason]
+    if held.bounded:
+        there, (_, low, high) = held.there, held.forecast
+        width = float(np.median(high[there] - low[there]))
+        finite = bool(np.isfinite(width))
+        inside = ((low <= data.kept) & (data.kept <= high))[there]
+        row = replace(row, coverage=float(inside.mean()), median_width=width if finite else None)
+        reasons.append(None if finite else "most intervals are unbounded: too few cells")
+    return replace(row, reason="; ".join(filter(None, [*reasons, unread])) or None)
 
 
 def next_lower_rate(data: Lessons) -> Floats:
@@ -192,7 +288,7 @@ def next_lower_rate(data: Lessons) -> Floats:
     return np.array([before.get(cell, np.nan) for cell in data.cells])
 
 
-def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> str | None:
+def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> Against | None:
     """Whether a gain, averaged over the runs of each cell, differs from zero over cells."""
     cells = data.labels(*Cell._fields)
     means = [float(gain[used & (cells == name)].mean()) for name in np.unique(cells[used])]
@@ -232,32 +328,29 @@ def signal_rows(data: Lessons) -> list[dict[str, Any]]:
     return out
 
 
-def stopping(data: Lessons, held: Held, limit: float) -> dict[str, Any]:
+def stopping(data: Lessons, held: Held, limit: float) -> EarlyStopping:
     """What ending runs whose upper bound lies below a limit would have done to these runs.
 
-    Needs forecasts with an interval (`held.bounded`). Of the `n_stopped`, `n_right` ended below the
-    limit when they ran to the end and `n_wrong` did not; `n_below` runs in all ended below it.
-    `steps_saved_pct` is the share of all training steps, `seconds_saved` the time of training that
-    would not have been spent; null where none is known.
+    Needs forecasts with an interval (`held.bounded`).
     """
     there = held.there
     stopped = there & (held.forecast.high < limit)
     saved = (data.steps - data.early_steps)[stopped].sum()
     n, total = int(there.sum()), float(data.steps[there].sum())
     seconds, whole = (data.seconds - data.early_seconds)[stopped].sum(), data.seconds[there].sum()
-    return {
-        "split": held.split,
-        "limit_pct": limit,
-        "n": n,
-        "n_below": int((there & (data.kept < limit)).sum()),
-        "n_stopped": int(stopped.sum()),
-        "n_right": int((stopped & (data.kept < limit)).sum()),
-        "n_wrong": int((stopped & (data.kept >= limit)).sum()),
-        "steps_saved_pct": float(100 * saved / total) if total else None,
-        "seconds_saved": float(seconds) if whole else None,
-        "seconds_saved_pct": float(100 * seconds / whole) if whole else None,
-        "reason": held.reason,
-    }
+    return EarlyStopping(
+        split=held.split,
+        limit_pct=limit,
+        n=n,
+        n_below=int((there & (data.kept < limit)).sum()),
+        n_stopped=int(stopped.sum()),
+        n_right=int((stopped & (data.kept < limit)).sum()),
+        n_wrong=int((stopped & (data.kept >= limit)).sum()),
+        seconds_saved=float(seconds) if whole else None,
+        seconds_saved_pct=float(100 * seconds / whole) if whole else None,
+        steps_saved_pct=float(100 * saved / total) if total else None,
+        reason=held.reason,
+    )
 
 
 def forecast(
@@ -308,6 +401,8 @@ __all__ = [
     "LEVEL",
     "LIMITS",
     "SPLITS",
+    "EarlyStopping",
+    "EarlyWarning",
     "Held",
     "check_asked",
     "fitted",

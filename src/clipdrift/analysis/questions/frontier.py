@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.frame import in_order
+from clipdrift.analysis.rows import Fits, OfCell, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, number, summarise
 from clipdrift.analysis.statistics.columns import Floats, column, outcome_columns
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, Cell, Fit, fits
@@ -15,9 +17,34 @@ from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, Cell, Fit, fits
 ACCURACY = "test_accuracy"
 
 
-def rows(
-    frame: pd.DataFrame, *, underfit_fraction: float = UNDERFIT_FRACTION
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Unbeaten(OfCell):
+    """Non-dominated cells in mean test accuracy and mean retention.
+
+    transfer: the transfer dataset of the retention
+    n: runs with both
+    mean_test_accuracy: a fraction
+    sd_test_accuracy: over seeds, ddof 1
+    mean_retention_pct: percent
+    sd_retention_pct: over seeds, ddof 1
+    n_cells: cells compared
+    """
+
+    table: ClassVar = "frontier"
+
+    transfer: str
+    n: Annotated[int, Said("count")]
+    mean_test_accuracy: float
+    sd_test_accuracy: float | None
+    mean_retention_pct: Annotated[float, Said("one")]
+    sd_retention_pct: Annotated[float | None, Said("one")]
+    fit: Fits
+    n_cells: Annotated[int, Said("count")]
+    run_ids: RunIds
+    reason: Reason
+
+
+def rows(frame: pd.DataFrame, *, underfit_fraction: float = UNDERFIT_FRACTION) -> list[Unbeaten]:
     """Non-dominated cells in (mean test accuracy, mean retention), for each transfer dataset.
 
     A cell is dominated where another cell of the same backbone and target is at least as good in
@@ -25,10 +52,7 @@ def rows(
     such a run take no part. A cell can be non-dominated because it hardly trained: see `fit`.
 
     Returns:
-        One dict per backbone, target, transfer dataset and non-dominated cell, by falling
-        accuracy: `backbone, target, transfer, role, method, lr, n, mean_test_accuracy,
-        sd_test_accuracy, mean_retention_pct, sd_retention_pct, fit, n_cells, run_ids,
-        reason`. `n_cells` is the number of cells compared.
+        One row per backbone, target, transfer dataset and non-dominated cell, by falling accuracy.
     """
     runs = in_order(frame)
     grid, flags = cells(runs), fits(runs, underfit_fraction)
@@ -67,7 +91,7 @@ def _front(
     own: dict[CellKey, Positions],
     outcome: str,
     flags: dict[Cell, Fit | None],
-) -> list[dict[str, Any]]:
+) -> list[Unbeaten]:
     accuracy, retention = column(runs, ACCURACY), column(runs, outcome)
     values = np.column_stack([accuracy, retention])
     both = np.isfinite(accuracy) & np.isfinite(retention)
@@ -75,30 +99,23 @@ def _front(
     found = {key: summarise(values[at]) for key, at in used.items()}
     keys = list(found)
     means = np.array([found[key].mean for key in keys]).reshape(-1, 2)
-    out = []
-    for i in non_dominated(means):
-        key, summary = keys[i], found[keys[i]]
-        names = {"backbone": key.backbone, "target": key.target}
-        transfer = outcome.removeprefix("transfer.").removesuffix(".retention_pct")
-        cell = {"role": key.role, "method": key.method, "lr": key.lr}
-        n = len(used[key])
-        out.append(
-            {
-                **names,
-                "transfer": transfer,
-                **cell,
-                "n": n,
-                "mean_test_accuracy": float(summary.mean[0]),
-                "sd_test_accuracy": number(summary.sd[0]),
-                "mean_retention_pct": float(summary.mean[1]),
-                "sd_retention_pct": number(summary.sd[1]),
-                "fit": flags[key],
-                "n_cells": len(keys),
-                "run_ids": runs["run_id"].iloc[used[key]].tolist(),
-                "reason": "one run: no SD" if n == 1 else None,
-            }
+    transfer = outcome.removeprefix("transfer.").removesuffix(".retention_pct")
+    return [
+        Unbeaten(
+            **key._asdict(),
+            transfer=transfer,
+            n=len(used[key]),
+            mean_test_accuracy=float(summary.mean[0]),
+            sd_test_accuracy=number(summary.sd[0]),
+            mean_retention_pct=float(summary.mean[1]),
+            sd_retention_pct=number(summary.sd[1]),
+            fit=flags[key],
+            n_cells=len(keys),
+            run_ids=runs["run_id"].iloc[used[key]].tolist(),
+            reason="one run: no SD" if len(used[key]) == 1 else None,
         )
-    return out
+        for key, summary in ((keys[i], found[keys[i]]) for i in non_dominated(means))
+    ]
 
 
-__all__ = ["non_dominated", "rows"]
+__all__ = ["Unbeaten", "non_dominated", "rows"]

@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     backbone: str
     target: str
     method: str
-    lr: float
+    learning_rate: float
 
 
 class Lessons(NamedTuple):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.rows import Drawn, MethodA, Metric, OfTarget, Reason, Said, key, sure
 from clipdrift.analysis.statistics.columns import (
     LOG_LR,
     VAL_ACCURACY,
@@ -16,7 +18,7 @@ from clipdrift.analysis.statistics.columns import (
     parts,
 )
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
-from clipdrift.analysis.statistics.curve_images import CurveImages, Drawn, with_images
+from clipdrift.analysis.statistics.curve_images import CurveImages, ImageSet, with_images
 from clipdrift.analysis.statistics.curves import Curve
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.intervals import jackknife
@@ -37,6 +39,40 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
     return [*accuracies, *outcome_columns(frame), LOG_LR, *drifts]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MatchedView(OfTarget):
+    """Two methods at equal validation accuracy and equal weight movement.
+
+    At equal learning rate: `paired`, per_lr.
+
+    view: equal_val_accuracy or equal_weight_drift
+    at: what is held equal, in its unit: fraction, relative weight movement
+    value_a: of method_a there
+    value_b: of method_b there
+    diff: value_a - value_b
+    image_se: error of diff from drawing images
+    ci_low: t over seeds, one left out at a time, and images where they are known
+    n_seeds: seeds: the sample
+    """
+
+    table: ClassVar = "matched_views"
+
+    view: Annotated[str, key("Held equal", "view")]
+    at: Annotated[float | None, key("At", "held")] = None
+    metric: Metric
+    method_a: MethodA
+    method_b: str
+    value_a: Annotated[float | None, Said("value", "First")] = None
+    value_b: Annotated[float | None, Said("value", "Second")] = None
+    diff: Annotated[float | None, Said("difference", "Diff.")] = None
+    image_se: Annotated[float | None, Said("size")] = None
+    ci_low: Annotated[float | None, sure("95 % CI", "difference", upto="ci_high")] = None
+    ci_high: float | None = None
+    interval_over: Drawn = None
+    n_seeds: Annotated[int, Said("count")]
+    reason: Reason = None
+
+
 def rows(
     frame: pd.DataFrame,
     *,
@@ -44,7 +80,7 @@ def rows(
     compare_with: Collection[str] | None = None,
     images: Images | None = None,
     level: float = 0.95,
-) -> list[dict[str, Any]]:
+) -> list[MatchedView]:
     """Every pair of matched methods in both views, per backbone and target.
 
     Each method's curve of cell means over its learning rates, with the quantity held equal as
@@ -66,23 +102,19 @@ def rows(
         level: coverage.
 
     Returns:
-        One dict per backbone, target, view, pair, place and metric: `backbone, target, view, at,
-        metric, method_a, method_b, value_a, value_b, diff, image_se, ci_low, ci_high,
-        interval_over, n_seeds, reason`. `at` in the unit of what is held equal: fraction, relative
-        weight movement. `image_se` is the error of `diff` from drawing images.
+        One row per backbone, target, view, pair, place and metric.
 
     Reference: Fritsch & Butland (1984), SIAM J. Sci. Stat. Comput. 5(2), for PCHIP; Tukey (1958),
         Annals of Mathematical Statistics 29(2), for the interval.
     """
     runs = matched_runs(frame)
     wanted = default_metrics(runs) if metrics is None else metrics
-    out = []
+    out: list[MatchedView] = []
     for (backbone, target), part in parts(runs, "backbone", "target"):
         methods = MethodCurves(part, wanted)
         known = CurveImages(methods, images or Images())
-        key = {"backbone": backbone, "target": target}
-        pairs = method_pairs(methods.values, compare_with)
-        out += [{**key, **row} for row in _Comparison(methods, known, wanted, level).rows(pairs)]
+        comparison = _Comparison(backbone, target, methods, known, wanted, level)
+        out += comparison.rows(method_pairs(methods.values, compare_with))
     return out
 
 
@@ -90,11 +122,18 @@ class _Comparison:
     """Pairs of the methods of one target, held against each other in both views."""
 
     def __init__(
-        self, methods: MethodCurves, images: CurveImages, metrics: list[str], level: float
+        self,
+        backbone: str,
+        target: str,
+        methods: MethodCurves,
+        images: CurveImages,
+        metrics: list[str],
+        level: float,
     ) -> None:
+        self.backbone, self.target = backbone, target
         self.methods, self.images, self.metrics, self.level = methods, images, metrics, level
 
-    def rows(self, pairs: list[Pair]) -> Iterator[dict[str, Any]]:
+    def rows(self, pairs: list[Pair]) -> Iterator[MatchedView]:
         curves = {
             view.name: {name: self.methods.curve(view, name) for name in self.methods.values}
             for view in VIEWS
@@ -110,7 +149,7 @@ class _Comparison:
 
     def _equal_on_curve(
         self, view: View, pair: Pair, curves: dict[str, Curve]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[MatchedView]:
         spans = []
         for name in pair:
             found = curves[name].span(0)
@@ -126,13 +165,13 @@ class _Comparison:
         for place in dict.fromkeys(low + part * (high - low) for part in PLACES):
             yield from self._compare(view, place, pair, curves)
 
-    def _nothing(self, view: str, pair: Pair, reason: str) -> Iterator[dict[str, Any]]:
+    def _nothing(self, view: str, pair: Pair, reason: str) -> Iterator[MatchedView]:
         for metric in self.metrics:
-            yield self._row(view, None, metric, pair, {"reason": reason})
+            yield replace(self._row(view, metric, pair), reason=reason)
 
     def _compare(
         self, view: View, place: float, pair: Pair, curves: dict[str, Curve]
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[MatchedView]:
         """Rows of all metrics at one place."""
         at = 10**place if view.in_log10 else place
         columns = self.methods.columns
@@ -144,46 +183,40 @@ class _Comparison:
         for metric in metrics:
             i = columns.index(metric)
             n = int(min(held, seeds[i]))
-            found = self._difference(first[i], second[i], n, drawn.get(metric, []))
-            yield self._row(view.name, at, metric, pair, found)
+            row = replace(self._row(view.name, metric, pair), at=at)
+            yield self._difference(row, first[i], second[i], n, drawn.get(metric, []))
 
     def _difference(
-        self, first: Floats, second: Floats, n: int, drawn: list[Drawn]
-    ) -> dict[str, Any]:
+        self, row: MatchedView, first: Floats, second: Floats, n: int, drawn: list[ImageSet]
+    ) -> MatchedView:
         a, b = float(first[0]), float(second[0])
         if not np.isfinite(a - b):
-            return {"reason": "undefined in a cell of one of the methods"}
+            return replace(row, reason="undefined in a cell of one of the methods")
         test = jackknife(first - second, n, scale=max(abs(a), abs(b)))
         low, high = with_images(test.interval(self.level), drawn, self.level)
-        over = SEEDS_AND_IMAGES if drawn else SEEDS
-        return {
-            "value_a": a,
-            "value_b": b,
-            "diff": a - b,
-            "image_se": float(np.hypot.reduce([d.error.image_se for d in drawn]))
-            if drawn
-            else None,
-            "ci_low": low,
-            "ci_high": high,
-            "interval_over": None if low is None else over,
-            "reason": test.reason,
-        }
+        errors = [one.error.image_se for one in drawn]
+        return replace(
+            row,
+            value_a=a,
+            value_b=b,
+            diff=a - b,
+            image_se=float(np.hypot.reduce(errors)) if drawn else None,
+            ci_low=low,
+            ci_high=high,
+            interval_over=None if low is None else SEEDS_AND_IMAGES if drawn else SEEDS,
+            reason=test.reason,
+        )
 
-    def _row(
-        self, view: str, at: float | None, metric: str, pair: Pair, found: dict[str, Any]
-    ) -> dict[str, Any]:
-        return {
-            "view": view,
-            "at": at,
-            "metric": metric,
-            "method_a": pair[0],
-            "method_b": pair[1],
-            **dict.fromkeys(["value_a", "value_b", "diff", "image_se"]),
-            **dict.fromkeys(["ci_low", "ci_high", "interval_over"]),
-            "n_seeds": len(self.methods.seeds),
-            "reason": None,
-            **found,
-        }
+    def _row(self, view: str, metric: str, pair: Pair) -> MatchedView:
+        return MatchedView(
+            backbone=self.backbone,
+            target=self.target,
+            view=view,
+            metric=metric,
+            method_a=pair[0],
+            method_b=pair[1],
+            n_seeds=len(self.methods.seeds),
+        )
 
 
-__all__ = ["PLACES", "default_metrics", "rows"]
+__all__ = ["PLACES", "MatchedView", "default_metrics", "rows"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.rows import MethodA, OfTarget, Outcome, Reason, Said, key, sure
+from clipdrift.analysis.statistics.cell_means import number
 from clipdrift.analysis.statistics.columns import (
     LOG_LR,
     column,
@@ -16,36 +19,53 @@ from clipdrift.analysis.statistics.columns import (
     outcome_columns,
     parts,
 )
-from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.analysis.statistics.intervals import delete_one, jackknife
 from clipdrift.analysis.statistics.pairs import method_pairs
 from clipdrift.analysis.statistics.ranks import Floats
 
-ASSUMPTIONS = (
-    "A description, not a cause: reads as mediation only if, given log10 learning rate, nothing "
-    "unmeasured moves both drift and retention, drift precedes retention, effects are linear and "
-    "the method does not change the slope of retention on drift."
-)
 # A residual sum of squares this small beside the total is rounding: the variable is explained.
 EXPLAINED = 1e-10
 
 
-_EMPTY: dict[str, Any] = dict.fromkeys(
-    [
-        "path_a",
-        "path_b",
-        "indirect",
-        "indirect_ci_low",
-        "indirect_ci_high",
-        "direct",
-        "direct_ci_low",
-        "direct_ci_high",
-        "interval_over",
-        "total",
-        "proportion_mediated",
-        "vanishing_rho",
-    ]
-)
+@dataclass(frozen=True, kw_only=True)
+class Mediation(OfTarget):
+    """How much of a difference in retention goes along with a difference in drift.
+
+    A description, not a cause: reads as mediation only if, given log10 learning rate, nothing
+    unmeasured moves both drift and retention, drift precedes retention, effects are linear and the
+    method does not change the slope of retention on drift. Intervals draw seeds; the images are
+    these.
+
+    mediator: what the difference goes along with
+    n: runs with a value
+    n_seeds: seeds: the sample
+    total: method_b less method_a at equal learning rate
+    indirect: the part of total along the mediator
+    indirect_ci_low: t over seeds, one left out at a time
+    direct: total less indirect
+    direct_ci_low: 95 % interval of direct
+    vanishing_rho: error correlation at which the indirect effect vanishes
+    """
+
+    table: ClassVar = "mediation"
+
+    outcome: Outcome
+    mediator: Annotated[str, key("Drift", "metric")]
+    method_a: MethodA
+    method_b: str
+    n: Annotated[int, Said("count")]
+    n_seeds: Annotated[int, Said("count")]
+    total: Annotated[float | None, Said("difference", "Total")] = None
+    indirect: Annotated[float | None, Said("difference", "Along drift")] = None
+    indirect_ci_low: Annotated[float | None, sure("95 % CI", "difference", "indirect_ci_high")] = (
+        None
+    )
+    indirect_ci_high: float | None = None
+    direct: Annotated[float | None, Said("difference", "Remaining")] = None
+    direct_ci_low: Annotated[float | None, Said("difference")] = None
+    direct_ci_high: float | None = None
+    vanishing_rho: Annotated[float | None, Said(head="Vanishes at")] = None
+    reason: Reason = None
 
 
 class Effects(NamedTuple):
@@ -70,7 +90,7 @@ def rows(
     *,
     compare_with: Collection[str] | None = None,
     level: float = 0.95,
-) -> list[dict[str, Any]]:
+) -> list[Mediation]:
     """Product-of-coefficients mediation method -> drift -> retention, per backbone and target.
 
     With M = 1 for `method_b` and 0 for `method_a`, over the runs at learning rates both have:
@@ -89,22 +109,16 @@ def rows(
         level: coverage.
 
     Returns:
-        One dict per backbone, target, pair of methods, mediator (`drift.*`) and outcome: `backbone,
-        target, method_a, method_b, mediator, outcome, n, n_seeds, path_a, path_b, indirect,
-        indirect_ci_low, indirect_ci_high, direct, direct_ci_low, direct_ci_high, interval_over,
-        total, proportion_mediated, vanishing_rho, assumptions, reason`. Effects on retention in
-        percentage points. `proportion_mediated` is null where direct and indirect effect have
-        opposite signs: there it is no proportion.
+        One row per backbone, target, pair of methods, mediator (`drift.*`) and outcome, effects in
+        percentage points of retention.
 
     Reference: Imai, Keele & Yamamoto (2010), Statistical Science 25(1), theorem 4, with the
         learning rate as covariate and without interaction.
     """
-    out = []
+    out: list[Mediation] = []
     for (backbone, target), runs in parts(matched_runs(frame), "backbone", "target"):
         for a, b in method_pairs(set(runs["method"]), compare_with):
-            key = {"backbone": backbone, "target": target, "method_a": a, "method_b": b}
-            pair = _shared_rates(runs, a, b)
-            out += [{**key, **row} for row in _pair(pair, b, level)]
+            out += _pair((backbone, target, a, b), _shared_rates(runs, a, b), level)
     return out
 
 
@@ -114,17 +128,16 @@ def _shared_rates(runs: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     return runs[kept].reset_index(drop=True)
 
 
-def _pair(runs: pd.DataFrame, method_b: str, level: float) -> list[dict[str, Any]]:
-    out = []
+def _pair(
+    place: tuple[str, str, str, str], runs: pd.DataFrame, level: float
+) -> Iterator[Mediation]:
     for outcome in outcome_columns(runs):
         found = {}
         for mask, mediators in _same_runs(runs, outcome):
-            model = _Model(runs[mask], method_b, mediators, outcome)
+            model = _Model(runs[mask], place, mediators, outcome)
             found.update(model.describe(level))
         for mediator in sorted(found):
-            row = {"mediator": mediator, "outcome": outcome, **found[mediator]}
-            out.append({**row, "assumptions": ASSUMPTIONS})
-    return out
+            yield found[mediator]
 
 
 def _same_runs(runs: pd.DataFrame, outcome: str) -> Iterator[tuple[Any, list[str]]]:
@@ -141,13 +154,17 @@ class _Model:
     """The linear models of one outcome and the mediators defined on the same runs."""
 
     def __init__(
-        self, runs: pd.DataFrame, method_b: str, mediators: list[str], outcome: str
+        self,
+        runs: pd.DataFrame,
+        place: tuple[str, str, str, str],
+        mediators: list[str],
+        outcome: str,
     ) -> None:
-        self.mediators = mediators
+        self.mediators, self.outcome, self.place = mediators, outcome, place
         names, self.codes = np.unique(runs["seed"].to_numpy(), return_inverse=True)
         self.n_seeds = len(names)
         rates = column(runs, LOG_LR)
-        treated = (runs["method"] == method_b).to_numpy(dtype=np.float64)
+        treated = (runs["method"] == place[3]).to_numpy(dtype=np.float64)
         self.least_seeds = min(len(set(self.codes[treated == arm])) for arm in (0, 1))
         columns = [np.ones(len(runs)), treated]
         if len(set(rates)) > 1:
@@ -156,44 +173,54 @@ class _Model:
         self.mediator_values = np.column_stack([column(runs, name) for name in mediators])
         self.outcome_values = column(runs, outcome)
 
-    def describe(self, level: float) -> dict[str, dict[str, Any]]:
+    def describe(self, level: float) -> dict[str, Mediation]:
         n, k = self.design.shape
-        head = {"n": n, "n_seeds": self.n_seeds}
+        heads = {name: self._head(name, n) for name in self.mediators}
         if n < k + 2 or np.linalg.matrix_rank(self.design) < k:
             reason = f"{n} runs of the two methods do not determine the model"
-            return {name: {**head, **_EMPTY, "reason": reason} for name in self.mediators}
+            return {name: replace(head, reason=reason) for name, head in heads.items()}
         weights = delete_one(self.n_seeds)[self.codes]
         every = effects(self.design, self.mediator_values, self.outcome_values, weights)
         return {
-            name: {**head, **_result(Effects(*(v[i] for v in every)), self.least_seeds, level)}
-            for i, name in enumerate(self.mediators)
+            name: _result(head, Effects(*(v[i] for v in every)), self.least_seeds, level)
+            for i, (name, head) in enumerate(heads.items())
         }
 
+    def _head(self, mediator: str, n: int) -> Mediation:
+        backbone, target, a, b = self.place
+        return Mediation(
+            backbone=backbone,
+            target=target,
+            outcome=self.outcome,
+            mediator=mediator,
+            method_a=a,
+            method_b=b,
+            n=n,
+            n_seeds=self.n_seeds,
+        )
 
-def _result(found: Effects, least_seeds: int, level: float) -> dict[str, Any]:
+
+def _result(head: Mediation, found: Effects, least_seeds: int, level: float) -> Mediation:
     """The row of one mediator: effects (n_draws,), of all seeds and without each of them."""
-    point = {name: float(values[0]) for name, values in found._asdict().items()}
-    total, indirect = point["total"], float(found.indirect[0])
+    total, indirect = float(found.total[0]), float(found.indirect[0])
     if not np.isfinite(indirect):
         explained = "mediator or outcome is determined by method and learning rate"
-        return {**_EMPTY, "total": _number(total), "reason": explained}
+        return replace(head, total=number(total), reason=explained)
     along = jackknife(found.indirect, least_seeds, abs(total))
     beside = jackknife(found.direct, least_seeds, abs(total))
-    same_sign = indirect * point["direct"] >= 0 and total != 0
-    return {
-        **_EMPTY,  # in its order
-        **point,
-        "indirect": indirect,
-        **dict(zip(("indirect_ci_low", "indirect_ci_high"), along.interval(level), strict=True)),
-        **dict(zip(("direct_ci_low", "direct_ci_high"), beside.interval(level), strict=True)),
-        "interval_over": None if along.se is None and beside.se is None else SEEDS,
-        "proportion_mediated": indirect / total if same_sign else None,
-        "reason": along.reason or beside.reason,
-    }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    ends, others = along.interval(level), beside.interval(level)
+    return replace(
+        head,
+        total=total,
+        indirect=indirect,
+        indirect_ci_low=ends.low,
+        indirect_ci_high=ends.high,
+        direct=float(found.direct[0]),
+        direct_ci_low=others.low,
+        direct_ci_high=others.high,
+        vanishing_rho=float(found.vanishing_rho[0]),
+        reason=along.reason or beside.reason,
+    )
 
 
 def effects(design: Floats, mediators: Floats, outcome: Floats, weights: Floats) -> Effects:
@@ -249,4 +276,4 @@ def _residual(squares: Floats, explained: Floats, determined: Any) -> Floats:
     return np.where(determined[:, None] & (left > EXPLAINED * np.maximum(squares, 1)), left, np.nan)
 
 
-__all__ = ["ASSUMPTIONS", "Effects", "effects", "rows"]
+__all__ = ["Effects", "Mediation", "effects", "rows"]

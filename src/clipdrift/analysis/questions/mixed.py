@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
+from clipdrift.analysis.rows import Metric, OfBackbone, Reason, Said, key, sure
 from clipdrift.analysis.statistics.columns import (
     LOG_LR,
     Floats,
@@ -19,7 +21,6 @@ from clipdrift.analysis.statistics.columns import (
     outcome_columns,
     parts,
 )
-from clipdrift.analysis.statistics.crossed import SEEDS
 
 SIGNALS = (
     "test_accuracy",
@@ -29,7 +30,8 @@ SIGNALS = (
     "drift.embedding_drift",
 )
 """Modelled where the records have them, beside retention on every transfer dataset."""
-RANDOM, ROBUST = "random_coefficients", "ols_cr2"
+RANDOM: Literal["random_coefficients"] = "random_coefficients"
+ROBUST: Literal["ols_cr2"] = "ols_cr2"
 UNBALANCED = "seeds differ in the runs they have"
 EXPLAINED = 1e-20
 # Seeds that agree on a term differ by rounding of the metric only.
@@ -38,12 +40,48 @@ ROUNDING = 1e-12
 ALONE = 1e-9
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixed(OfBackbone):
+    """metric ~ method x log10 lr x target, every term random over seeds, t on seeds.
+
+    The interaction that a study asks for is `method[b]:log10_lr`. p and intervals draw seeds; the
+    images are these.
+
+    term: of the model; null where it cannot be fitted
+    estimate: per factor 10 of learning rate where lr is in the term
+    se: standard error
+    ci_low: of the estimate
+    df: degrees of freedom of t; at most seeds less one
+    p: two-sided
+    model: random_coefficients: every term may differ by seed; ols_cr2: least squares with CR2
+        errors over seeds, where seeds differ in the runs they have
+    model_reason: why it is ols_cr2
+    n: runs with a value
+    n_seeds: seeds: the sample
+    """
+
+    table: ClassVar = "mixed"
+
+    metric: Metric
+    term: Annotated[str | None, key("Term")] = None
+    estimate: Annotated[float | None, Said("difference", "Estimate")] = None
+    se: Annotated[float | None, sure("SE", "size")] = None
+    ci_low: Annotated[float | None, sure("95 % CI", "difference", upto="ci_high")] = None
+    ci_high: float | None = None
+    df: Annotated[float | None, sure("df", "two")] = None
+    p: Annotated[float | None, sure("p", "p")] = None
+    model: Annotated[Literal["random_coefficients", "ols_cr2"] | None, Said("name", "Model")] = None
+    model_reason: Annotated[str | None, Said("remark", "Why this model")] = None
+    n: Annotated[int, Said("count")]
+    n_seeds: Annotated[int, Said("count")]
+    reason: Reason = None
+
+
 class Design(NamedTuple):
-    """Fixed effects (n, k), their names, and which of them are method x log10 lr interactions."""
+    """Fixed effects (n, k) and their names."""
 
     matrix: Floats
     terms: list[str]
-    interaction: list[bool]
 
 
 class Fit(NamedTuple):
@@ -57,7 +95,7 @@ class Fit(NamedTuple):
 
 def rows(
     frame: pd.DataFrame, *, metrics: list[str] | None = None, level: float = 0.95
-) -> list[dict[str, Any]]:
+) -> list[Mixed]:
     """metric ~ method x log10 lr x target, every term random over seeds, per backbone.
 
     Methods are coded against the first in the alphabet; targets sum to zero, so terms without a
@@ -79,11 +117,8 @@ def rows(
         level: coverage.
 
     Returns:
-        One dict per backbone, metric and term: `backbone, metric, term, interaction (bool: method
-        x log10 lr), estimate, se, statistic, df, p, ci_low, ci_high, interval_over, model,
-        model_reason, seed_sd (of the term over seeds; null under ols_cr2), n, n_seeds, reason`.
-        Estimates in the metric's unit, per factor of ten for terms with log10_lr. One row with
-        nulls and a reason where the model cannot be fitted.
+        One row per backbone, metric and term, estimates in the metric's unit; one with nulls and a
+        reason where the model cannot be fitted.
 
     Reference: Laird & Ware (1982), Biometrics 38(4), for the model; Bell & McCaffrey (2002), Survey
     Methodology 28(2), and Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36(4), for CR2.
@@ -92,67 +127,53 @@ def rows(
     for (backbone,), runs in parts(matched_runs(frame), "backbone"):
         chosen = [name for name in SIGNALS if name in runs]
         wanted = [*outcome_columns(runs), *chosen] if metrics is None else metrics
-        found = _backbone(runs, wanted, level)
-        out += [{"backbone": backbone, **row} for name in wanted for row in found[name]]
+        found = _backbone(backbone, runs, wanted, level)
+        out += [row for name in wanted for row in found[name]]
     return out
 
 
 def _backbone(
-    runs: pd.DataFrame, metrics: list[str], level: float
-) -> dict[str, list[dict[str, Any]]]:
+    backbone: str, runs: pd.DataFrame, metrics: list[str], level: float
+) -> dict[str, list[Mixed]]:
     """Rows by metric; metrics defined in the same runs share their design."""
     values = {name: column(runs, name) for name in metrics}
     together: dict[bytes, list[str]] = {}
     for name, y in values.items():
         together.setdefault(np.isfinite(y).tobytes(), []).append(name)
-    out: dict[str, list[dict[str, Any]]] = {}
+    out: dict[str, list[Mixed]] = {}
     for names in together.values():
         used = np.isfinite(values[names[0]])
         part = runs[used].reset_index(drop=True)
         y = np.column_stack([values[name][used] for name in names])
-        for name, own in zip(names, _together(part, y, level), strict=True):
-            out[name] = [{**row, "metric": name} for row in own]
+        heads = [
+            Mixed(backbone=backbone, metric=name, n=len(part), n_seeds=int(part["seed"].nunique()))
+            for name in names
+        ]
+        out |= zip(names, _together(heads, part, y, level), strict=True)
     return out
 
 
-def _together(runs: pd.DataFrame, y: Floats, level: float) -> Iterator[list[dict[str, Any]]]:
+def _together(
+    heads: list[Mixed], runs: pd.DataFrame, y: Floats, level: float
+) -> Iterator[list[Mixed]]:
     """Rows of each column of y, (n, m), all of them defined in all runs."""
-    seeds = runs["seed"].to_numpy()
-    sizes = {"n": len(y), "n_seeds": len(set(seeds.tolist()))}
     design = design_of(runs) if len(y) else None
-    why = "no value in these records" if design is None else _unfit(design, sizes["n_seeds"])
+    why = "no value in these records" if design is None else _unfit(design, heads[0].n_seeds)
     if why is not None or design is None:
-        yield from ([{**_EMPTY, **sizes, "reason": why}] for _ in y.T)
+        yield from ([replace(head, reason=why)] for head in heads)
         return
-    found = fit(design.matrix, y, seeds)
+    found = fit(design.matrix, y, runs["seed"].to_numpy())
     left = y - design.matrix @ found.estimate
-    for i, own in enumerate(y.T):
+    for i, (head, own) in enumerate(zip(heads, y.T, strict=True)):
         reason = _unvarying(own, left[:, i])
         if reason:
-            yield [{**_EMPTY, **sizes, "reason": reason}]
+            yield [replace(head, reason=reason)]
             continue
         fuzz = ROUNDING * float(np.abs(own).max())
-        names = zip(design.terms, design.interaction, strict=True)
         yield [
-            {
-                **_EMPTY,
-                "term": term,
-                "interaction": interaction,
-                **_row(found, j, i, fuzz, level),
-                **sizes,
-            }
-            for j, (term, interaction) in enumerate(names)
+            _row(replace(head, term=term), found, j, i, fuzz, level)
+            for j, term in enumerate(design.terms)
         ]
-
-
-_EMPTY: dict[str, Any] = {
-    "metric": None,
-    "term": None,
-    "interaction": None,
-    **dict.fromkeys(["estimate", "se", "statistic", "df", "p", "ci_low", "ci_high"]),
-    "interval_over": None,
-    **dict.fromkeys(["model", "model_reason", "seed_sd", "n", "n_seeds", "reason"]),
-}
 
 
 def design_of(runs: pd.DataFrame) -> Design:
@@ -169,12 +190,11 @@ def design_of(runs: pd.DataFrame) -> Design:
     last = (target == targets[-1]).astype(float)
     by_target = [("", one)]
     by_target += [(f"target[{name}]", (target == name) - last) for name in targets[:-1]]
-    columns, terms, interaction = [], [], []
+    columns, terms = [], []
     for part in product(by_method, by_rate, by_target):
         columns.append(part[0][1] * part[1][1] * part[2][1])
         terms.append(":".join(name for name, _ in part if name) or "intercept")
-        interaction.append(bool(part[0][0] and part[1][0] and not part[2][0]))
-    return Design(np.column_stack(columns), terms, interaction)
+    return Design(np.column_stack(columns), terms)
 
 
 def _unfit(design: Design, n_seeds: int) -> str | None:
@@ -249,29 +269,26 @@ def _satterthwaite(alone: Floats, shared: Floats) -> Floats:
     return out
 
 
-def _row(found: Fit, term: int, metric: int, fuzz: float, level: float) -> dict[str, Any]:
+def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float, level: float) -> Mixed:
     estimate, se = float(found.estimate[term, metric]), float(found.se[term, metric])
     df = float(found.df[term])
-    row = {
-        "estimate": estimate,
-        "df": df,
-        "model": RANDOM if found.balanced else ROBUST,
-        "model_reason": None if found.balanced else UNBALANCED,
-    }
+    row = replace(
+        head,
+        estimate=estimate,
+        df=df,
+        model=RANDOM if found.balanced else ROBUST,
+        model_reason=None if found.balanced else UNBALANCED,
+    )
     if not se > fuzz or not df > 0:
-        return {**row, "reason": "seeds agree on this term: no error to test against"}
-    t = estimate / se
+        return replace(row, reason="seeds agree on this term: no error to test against")
     half = se * float(stdtrit(df, (1 + level) / 2))
-    return {
-        **row,
-        "se": se,
-        "statistic": t,
-        "p": float(2 * stdtr(df, -abs(t))),
-        "ci_low": estimate - half,
-        "ci_high": estimate + half,
-        "interval_over": SEEDS,
-        "seed_sd": se * (df + 1) ** 0.5 if found.balanced else None,
-    }
+    return replace(
+        row,
+        se=se,
+        p=float(2 * stdtr(df, -abs(estimate / se))),
+        ci_low=estimate - half,
+        ci_high=estimate + half,
+    )
 
 
-__all__ = ["RANDOM", "ROBUST", "SIGNALS", "Design", "Fit", "design_of", "fit", "rows"]
+__all__ = ["RANDOM", "ROBUST", "SIGNALS", "Design", "Fit", "Mixed", "design_of", "fit", "rows"]

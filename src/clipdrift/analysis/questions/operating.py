@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.frame import in_order
-from clipdrift.analysis.questions.cell_metrics import reached
+from clipdrift.analysis.questions.cell_metrics import CellMetric, reached
 from clipdrift.analysis.questions.paired import default_metrics
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, summarise
 from clipdrift.analysis.statistics.columns import VAL_ACCURACY, column
+from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.statistics.influence import Images
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtBest(CellMetric):
+    """Each method at its best mean validation accuracy; none where no run has one.
+
+    val_accuracy: mean over seeds: what the rate was chosen by
+    """
+
+    table: ClassVar = "operating_points"
+
+    val_accuracy: float
 
 
 class OperatingPoint(NamedTuple):
@@ -26,8 +40,12 @@ class OperatingPoint(NamedTuple):
 
 
 def rows(
-    frame: pd.DataFrame, *, images: Images | None = None, level: float = 0.95
-) -> list[dict[str, Any]]:
+    frame: pd.DataFrame,
+    *,
+    images: Images | None = None,
+    underfit_fraction: float = UNDERFIT_FRACTION,
+    level: float = 0.95,
+) -> list[AtBest]:
     """What each method reaches and keeps at its best mean validation accuracy over seeds.
 
     The test part has no say in the choice. Equal means: the lower learning rate.
@@ -35,32 +53,23 @@ def rows(
     Args:
         frame: one row per finished run.
         images: which images each of these runs was right on.
+        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
         level: coverage.
 
     Returns:
-        One dict per backbone, target, method and metric: `backbone, target, role, method, lr,
-        val_accuracy (mean, what was chosen by)`, and the fields of a row of `cells` but for `fit`.
-        Without any validation accuracy one row with nulls and the reason.
+        One row per backbone, target, method and metric.
     """
     runs = in_order(frame)
     metrics = default_metrics(runs)
-    out: list[dict[str, Any]] = []
-    for point in operating_points(runs):
-        head = {**point.key._asdict(), "val_accuracy": point.val_accuracy}
-        if point.val_accuracy is None:
-            out.append({**head, **_EMPTY, "reason": "no validation accuracy in these records"})
-            continue
-        own = reached(runs.iloc[point.runs], metrics, images or Images(), level)
-        out += [{**head, **row} for row in own]
-    return out
-
-
-_EMPTY: dict[str, Any] = {
-    "lr": None,
-    **dict.fromkeys(["metric", "n", "mean", "sd", "n_images", "image_se"]),
-    **dict.fromkeys(["ci_low", "ci_high", "interval_over"]),
-    "run_ids": [],
-}
+    flags = fits(runs, underfit_fraction)
+    return [
+        AtBest(**vars(row), val_accuracy=point.val_accuracy)
+        for point in operating_points(runs)
+        if point.val_accuracy is not None
+        for row in reached(
+            point.key, flags[point.key], runs.iloc[point.runs], metrics, images or Images(), level
+        )
+    ]
 
 
 def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
@@ -69,7 +78,7 @@ def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
     grid = cells(runs)
     for series in dict.fromkeys(key[:4] for key in grid):
         own = {key: at for key, at in grid.items() if key[:4] == series}
-        rates = [key.lr for key in own]
+        rates = [key.learning_rate for key in own]
         means = {key: float(summarise(accuracy[at, None]).mean[0]) for key, at in own.items()}
         known = {key: mean for key, mean in means.items() if np.isfinite(mean)}
         if known:
@@ -81,4 +90,4 @@ def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
             yield OperatingPoint(first, None, np.array([], dtype=np.intp), rates)
 
 
-__all__ = ["OperatingPoint", "operating_points", "rows"]
+__all__ = ["AtBest", "OperatingPoint", "operating_points", "rows"]

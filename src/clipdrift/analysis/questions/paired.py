@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
-from clipdrift.analysis.questions.families import QUESTIONS, add_holm
+from clipdrift.analysis.questions.families import QUESTIONS, corrected
+from clipdrift.analysis.rows import Drawn, OfPair, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.differences import ALL_PAIRS, Differences, Gaps
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.statistics.influence import Images
@@ -17,6 +19,69 @@ from clipdrift.analysis.statistics.pairs import matched_pairs
 from clipdrift.analysis.statistics.wilcoxon import signed_rank
 
 NO_REPLICATES = "learning rates are no replicates: no interval, see grid_mean"
+
+
+BOTH_ON = (
+    "labelled images that both methods were read on, drawn as seeds are; null where the single "
+    "answers are not known: then seeds alone are drawn"
+)
+BothOn = Annotated[int | None, sure("Images", "count", words=BOTH_ON)]
+ImageError = Annotated[
+    float | None, Said("size", words="error of mean_diff from drawing images, paired over them")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired(OfPair):
+    """Paired tests of every two matched methods, method_a - method_b.
+
+    At each learning rate (per_lr), over the grid of rates with seeds as the sample (grid_mean),
+    over the rates at which both methods fit (both_fit), and with every rate and seed as a
+    replicate (all_pairs).
+
+    learning_rate: learning rate; null over rates
+    learning_rates: rates that the difference is about
+    n_pairs: matched runs; equal seeds at equal rates
+    n_seeds: seeds: the sample, but of all_pairs
+    mean_diff: method_a - method_b
+    sd_diff: over seeds, ddof 1
+    ci_low: t interval of mean_diff, see interval_over; none of all_pairs
+    cohen_dz: mean_diff / sd_diff, over seeds
+    hedges_gz: dz with Hedges' exact small-sample factor
+    t: mean_diff over its standard error, of seeds and of images where these are known
+    p_t: two-sided, uncorrected; below 0.05 exactly where the 95 % interval leaves out 0
+    p_holm: p (t) corrected over the family
+    p_wilcoxon: signed-rank test, two-sided, uncorrected
+    wilcoxon_floor: 2 * 0.5^n: the least p an exact two-sided signed-rank test of n differences can
+        reach
+    family: the question, and the tests that the correction runs over; or that p_t is uncorrected,
+        and why
+    reason: why something is null
+    """
+
+    table: ClassVar = "paired"
+
+    learning_rate: Annotated[float | None, Said("rate")]
+    learning_rates: Annotated[list[float], key("LR", "rates")]
+    n_pairs: Annotated[int, Said("count", "Pairs")]
+    n_seeds: Annotated[int, Said("count", "Seeds")]
+    n_images: BothOn
+    image_se: ImageError
+    mean_diff: Annotated[float | None, Said("difference", "Mean diff.")]
+    sd_diff: Annotated[float | None, Said("size")] = None
+    ci_low: Annotated[float | None, sure("95 % CI", "difference", upto="ci_high")] = None
+    ci_high: float | None = None
+    interval_over: Drawn
+    cohen_dz: Annotated[float | None, sure("dz", "two")] = None
+    hedges_gz: Annotated[float | None, sure("gz", "two")] = None
+    t: Annotated[float | None, sure("t", "two")] = None
+    p_t: Annotated[float | None, sure("p (t)", "p")] = None
+    p_holm: Annotated[float | None, sure("p (Holm)", "p")] = None
+    p_wilcoxon: Annotated[float | None, sure("p (Wilc.)", "p")] = None
+    wilcoxon_floor: Annotated[float | None, sure("floor", "p")] = None
+    family: Annotated[str | None, Said("name", "Family")] = None
+    run_ids: RunIds
+    reason: Annotated[str | None, Said("remark", "Remark")]
 
 
 def rows(
@@ -29,7 +94,7 @@ def rows(
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
     level: float = 0.95,
-) -> list[dict[str, Any]]:
+) -> list[Paired]:
     """Paired comparison of every two matched methods.
 
     With d = method_a - method_b of n seeds: Student's paired t test and interval, on n - 1 degrees
@@ -51,18 +116,13 @@ def rows(
         metrics: default `default_metrics`.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
-        questions: whose tests are corrected, of `QUESTIONS`; see `add_holm`.
+        questions: whose tests are corrected, of `QUESTIONS`; see `corrected`.
         images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         level: coverage.
 
     Returns:
-        One dict per backbone, target, pair of methods, metric and scope: `backbone, target,
-        metric, method_a, method_b, scope, lr (null over rates), lrs, n_pairs, n_seeds, n_dropped,
-        dropped_reason, mean_diff, sd_diff, n_images, image_se, interval_over, ci_low, ci_high,
-        cohen_dz, hedges_gz, t, p_t, p_wilcoxon, wilcoxon_method, wilcoxon_floor, p_holm, family,
-        run_ids, reason`. `image_se` is the error of `mean_diff` from drawing images.
-        `wilcoxon_floor` = 2 * 0.5^n, the least p an exact two-sided test of n values can reach.
+        One row per backbone, target, pair of methods, metric and scope.
 
     Reference: Student (1908); Wilcoxon (1945); Holm (1979); Hedges (1981); Lakens (2013) for dz.
     """
@@ -70,14 +130,23 @@ def rows(
     flags = fits(frame, underfit_fraction)
     out = []
     for pairs in matched_pairs(frame, varied, compare_with):
-        key = {"backbone": pairs.backbone, "target": pairs.target}
-        methods = {"method_a": pairs.method_a, "method_b": pairs.method_b}
         differences = Differences(pairs, flags, images)
         for metric in wanted:
             for gaps in differences.of(metric):
-                out.append({**key, "metric": metric, **methods, **_test(gaps, level)})
-    add_holm(out, frame, questions)
-    return out
+                row = Paired(
+                    **pairs.names,
+                    **gaps.fields,
+                    metric=metric,
+                    learning_rates=gaps.learning_rates,
+                    n_images=gaps.n_images,
+                    image_se=gaps.image_se,
+                    mean_diff=gaps.mean,
+                    interval_over=gaps.interval_over,
+                    run_ids=gaps.run_ids,
+                    reason=gaps.untestable,
+                )
+                out.append(_tested(row, gaps, level) if gaps.n_seeds > 1 else row)
+    return corrected(out, frame, questions)
 
 
 def default_metrics(frame: pd.DataFrame) -> list[str]:
@@ -92,48 +161,28 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
     return [*accuracies, *sorted(transfer), *sorted(n for n in names if n.startswith("drift."))]
 
 
-def _test(gaps: Gaps, level: float) -> dict[str, Any]:
+def _tested(row: Paired, gaps: Gaps, level: float) -> Paired:
+    """With what two seeds or more tell."""
     d, n = gaps.values, int(gaps.values.size)
-    pooled = gaps.scope == ALL_PAIRS
-    row: dict[str, Any] = {
-        "scope": gaps.scope,
-        "lr": gaps.lr,
-        "lrs": gaps.lrs,
-        "n_pairs": gaps.n_pairs,
-        "n_seeds": gaps.n_seeds,
-        "n_dropped": gaps.n_dropped,
-        "dropped_reason": gaps.dropped_reason,
-        "mean_diff": float(d.mean()) if n else None,
-        "sd_diff": None,
-        **gaps.over_images(),
-        **dict.fromkeys(["ci_low", "ci_high", "cohen_dz", "hedges_gz", "t", "p_t"]),
-        **dict.fromkeys(["p_wilcoxon", "wilcoxon_method", "wilcoxon_floor", "p_holm", "family"]),
-        "run_ids": gaps.run_ids,
-        "reason": gaps.untestable,
-    }
-    if gaps.n_seeds < 2:
-        return row
-    rank_test = signed_rank(d, gaps.rounding)
-    row |= {"p_wilcoxon": rank_test.p, "wilcoxon_method": rank_test.method}
-    row["wilcoxon_floor"] = 2 * 0.5**n
+    ranked = signed_rank(d, gaps.rounding)
+    row = replace(row, p_wilcoxon=ranked, wilcoxon_floor=2 * 0.5**n)
     if gaps.untestable:
-        return {**row, "sd_diff": 0.0}
-    sd = float(d.std(ddof=1))
-    error, mean = gaps.error, float(d.mean())
-    dz = mean / sd
-    half = error.half(1 - level)
+        return replace(row, sd_diff=0.0)
+    sd, mean, error = float(d.std(ddof=1)), float(d.mean()), gaps.error
+    row = replace(
+        row,
+        sd_diff=sd,
+        cohen_dz=mean / sd,
+        hedges_gz=hedges_factor(n - 1) * (mean / sd) if n > 2 else None,
+        t=mean / float(np.hypot(error.seed_se, error.shared_se)),
+        p_t=error.p(mean),
+    )
+    if gaps.scope == ALL_PAIRS:
+        return replace(row, reason=NO_REPLICATES)
     reasons = [None if n > 2 else "two seeds: Hedges' correction is undefined", gaps.unread]
-    return {
-        **row,
-        "sd_diff": sd,
-        "ci_low": None if pooled else mean - half,
-        "ci_high": None if pooled else mean + half,
-        "cohen_dz": dz,
-        "hedges_gz": hedges_factor(n - 1) * dz if n > 2 else None,
-        "t": mean / float(np.hypot(error.seed_se, error.shared_se)),
-        "p_t": error.p(mean),
-        "reason": NO_REPLICATES if pooled else "; ".join(filter(None, reasons)) or None,
-    }
+    half = error.half(1 - level)
+    why = "; ".join(filter(None, reasons)) or None
+    return replace(row, ci_low=mean - half, ci_high=mean + half, reason=why)
 
 
 def hedges_factor(df: int) -> float:
@@ -145,4 +194,4 @@ def hedges_factor(df: int) -> float:
     return float(np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2))
 
 
-__all__ = ["default_metrics", "hedges_factor", "rows"]
+__all__ = ["BothOn", "ImageError", "Paired", "default_metrics", "hedges_factor", "rows"]

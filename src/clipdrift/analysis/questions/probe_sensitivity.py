@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clipdrift.analysis.rows import Reason, Row, Said, key
 from clipdrift.analysis.statistics.ranks import Floats
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord, StudyFolder
@@ -22,9 +24,35 @@ N_SUBSETS = 5
 SETTLED_WITHIN = 1e-3
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeSensitivity(Row):
+    """Spread of each signal over balanced subsets of the probe images.
+
+    signal: a level of a record
+    n_images: of the probe set
+    n_subsets: balanced, disjoint
+    seed: of the deal into subsets
+    mean: over all images, in the signal's unit
+    cv: SD / |mean| of subset means
+    settled_at: images from which on every running mean is within 0.1 %
+    """
+
+    table: ClassVar = "probe_sensitivity"
+
+    run_id: Annotated[str, key("Run")]
+    signal: Annotated[str, key("Signal", "level")]
+    n_images: Annotated[int, Said("count", "Images")]
+    n_subsets: Annotated[int, Said("count", "Subsets")]
+    seed: Annotated[int, Said("count")]
+    mean: float | None = None
+    cv: Annotated[float | None, Said(head="CV")] = None
+    settled_at: Annotated[int | None, Said("count", "Settles at")] = None
+    reason: Reason = None
+
+
 def rows(
     tables: Mapping[str, pd.DataFrame], *, n_subsets: int = N_SUBSETS, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[ProbeSensitivity]:
     """Spread of every signal over balanced subsets of the probe set, and where its mean settles.
 
     The images of each class are dealt in random order to the subsets, which are disjoint, together
@@ -42,11 +70,10 @@ def rows(
         seed: of the order.
 
     Returns:
-        One dict per run and signal: `run_id, signal, n_images, n_subsets, mean, cv, settled_at,
-        seed, reason`. `mean` in the signal's unit, `cv` a ratio, `settled_at` in images.
+        One row per run and signal.
 
     >>> table = pd.DataFrame({"image": [0, 1, 2, 3], "cls_entropy_nats": [2.0, 2.0, 2.0, 2.0]})
-    >>> [(r["cv"], r["settled_at"]) for r in rows({"a": table}, n_subsets=2)]
+    >>> [(r.cv, r.settled_at) for r in rows({"a": table}, n_subsets=2)]
     [(0.0, 1)]
     """
     out = []
@@ -56,9 +83,10 @@ def rows(
         order = in_turn(table, dealt)
         for signal in signals(table):
             values = table[signal].to_numpy(dtype=np.float64, na_value=np.nan)
-            head = {"run_id": run_id, "signal": signal, "n_images": len(order)}
-            found = _sensitivity(values, dealt, order, n_subsets)
-            out.append({**head, "n_subsets": n_subsets, "seed": seed, **found})
+            row = ProbeSensitivity(
+                run_id=run_id, signal=signal, n_images=len(order), n_subsets=n_subsets, seed=seed
+            )
+            out.append(_sensitivity(row, values, dealt, order))
     return out
 
 
@@ -99,27 +127,26 @@ def _classes(table: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def _sensitivity(
-    values: Floats, dealt: Positions, order: Positions, n_subsets: int
-) -> dict[str, Any]:
-    row: dict[str, Any] = {"mean": None, "cv": None, "settled_at": None}
+    row: ProbeSensitivity, values: Floats, dealt: Positions, order: Positions
+) -> ProbeSensitivity:
     n = values.size
     if n == 0:
-        return {**row, "reason": "no images"}
+        return replace(row, reason="no images")
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
-        return {**row, "reason": f"undefined on {bad} of {n} images"}
+        return replace(row, reason=f"undefined on {bad} of {n} images")
     mean = float(values.mean())
-    row["mean"] = mean
+    row = replace(row, mean=mean)
     # Rounding of a mean of this many terms: below it the mean is zero and has no relative spread.
     if abs(mean) <= 1e-12 * float(np.abs(values).max()):
-        return {**row, "reason": "the mean is 0: no relative spread"}
+        return replace(row, reason="the mean is 0: no relative spread")
     running = np.cumsum(values[order]) / np.arange(1, n + 1)
     away = np.flatnonzero(np.abs(running - mean) > SETTLED_WITHIN * abs(mean))
-    row["settled_at"] = int(away[-1]) + 2 if away.size else 1
-    if n < n_subsets:
-        return {**row, "reason": f"{n} images for {n_subsets} subsets"}
-    means = np.array([values[dealt[start::n_subsets]].mean() for start in range(n_subsets)])
-    return {**row, "cv": float(means.std(ddof=1)) / abs(mean), "reason": None}
+    row = replace(row, settled_at=int(away[-1]) + 2 if away.size else 1)
+    if n < row.n_subsets:
+        return replace(row, reason=f"{n} images for {row.n_subsets} subsets")
+    means = np.array([values[dealt[i :: row.n_subsets]].mean() for i in range(row.n_subsets)])
+    return replace(row, cv=float(means.std(ddof=1)) / abs(mean))
 
 
 def read_tables(
@@ -154,6 +181,7 @@ __all__ = [
     "FILE_NAME",
     "N_SUBSETS",
     "SETTLED_WITHIN",
+    "ProbeSensitivity",
     "dealt_by_class",
     "in_turn",
     "read_tables",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
+from clipdrift.analysis.rows import Drawn, Method, Metric, OfTarget, Reason, Said, key, sure
 from clipdrift.analysis.statistics.columns import (
     LOG_LR,
     VAL_ACCURACY,
@@ -20,7 +22,7 @@ from clipdrift.analysis.statistics.columns import (
     parts,
 )
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
-from clipdrift.analysis.statistics.curve_images import CurveImages, Drawn, with_images
+from clipdrift.analysis.statistics.curve_images import CurveImages, ImageSet, with_images
 from clipdrift.analysis.statistics.curves import Curve
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.intervals import jackknife
@@ -32,6 +34,68 @@ TEST_ACCURACY = "test_accuracy"
 # Two methods are compared whole by the paired tests and the matched views.
 MIN_METHODS = 3
 MIN_SEEDS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked(OfTarget):
+    """Three or more matched methods, ranked.
+
+    At equal learning rate, at their own best rate, at equal validation accuracy and at equal weight
+    movement.
+
+    view: equal_learning_rate, own_best_rate, equal_val_accuracy or equal_weight_drift
+    at: what is held equal in the two curve views, in its unit
+    value: where the method gets to
+    rank: 1 is the highest value
+    rank_low: first and last rank that paired t tests against each other method leave open; at least
+        95 % of studies
+    interval_over: what these tests draw
+    n_ranked: methods with a rank
+    learning_rate: where the method gets there; null at equal rates
+    n_seeds: seeds: the sample
+    """
+
+    table: ClassVar = "ranking"
+
+    view: Annotated[str, Said("view")]
+    at: Annotated[float | None, Said("held")]
+    metric: Metric
+    method: Method
+    value: Annotated[float | None, Said("value")] = None
+    rank: Annotated[int | None, Said("count")] = None
+    rank_low: Annotated[int | None, Said("count", upto="rank_high")] = None
+    rank_high: int | None = None
+    interval_over: Drawn = None
+    n_ranked: Annotated[int, Said("count")]
+    learning_rate: Annotated[float | None, Said("rate")] = None
+    n_seeds: Annotated[int, Said("count")]
+    reason: Reason = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingAgreement(OfTarget):
+    """How far two ways of ranking order the same methods alike.
+
+    view_a: as `view` of `ranking`
+    view_b: as `view` of `ranking`
+    n_methods: ranked in both views
+    kendall_tau: Kendall's tau-b: 1 the same order, 0 none, -1 reversed
+    p: of no relation between the two orders
+    best_a: highest of these methods in view_a
+    best_b: highest of these methods in view_b
+    """
+
+    table: ClassVar = "ranking_agreement"
+
+    metric: Metric
+    view_a: Annotated[str, key("View", "view")]
+    view_b: Annotated[str, key("Other view", "view")]
+    n_methods: Annotated[int, Said("count", "Methods")]
+    kendall_tau: Annotated[float | None, Said("two", "τ")] = None
+    p: Annotated[float | None, sure("p", "p")] = None
+    best_a: Annotated[str | None, Said("name", "First in view")]
+    best_b: Annotated[str | None, Said("name", "First in other view")]
+    reason: Reason = None
 
 
 class Standing(NamedTuple):
@@ -46,7 +110,7 @@ class Standing(NamedTuple):
     at: float | None
     values: Floats
     seeds: NDArray[np.intp]
-    images: Callable[[tuple[str, str], list[str]], dict[str, list[Drawn]]]
+    images: Callable[[tuple[str, str], list[str]], dict[str, list[ImageSet]]]
     rates: list[float]
     reasons: dict[str, str]
 
@@ -57,7 +121,7 @@ def rows(
     underfit_fraction: float,
     images: Images | None = None,
     level: float = 0.95,
-) -> list[dict[str, Any]]:
+) -> list[Ranked]:
     """Three or more matched methods of a backbone and target, ranked in four views.
 
     `equal_learning_rate`: the mean over the rates that all methods share of their cell means.
@@ -84,78 +148,77 @@ def rows(
         level: least probability that the ranks left open hold the true one.
 
     Returns:
-        One dict per backbone, target, view, metric and method: `backbone, target, view, at, metric,
-        method, value, rank, rank_low, rank_high, interval_over, n_ranked, lr, n_seeds, reason`.
-        `lr` is where the method gets there (interpolated in the curve views, null at equal rates).
+        One row per backbone, target, view, metric and method.
 
     Reference: Mogstad, Romano, Shaikh & Wilhelm (2024), Review of Economic Studies 91(1), for
         ranks from simultaneous pairwise intervals.
     """
-    out = []
-    for key, metrics, methods in _targets(frame):
+    out: list[Ranked] = []
+    for place, metrics, methods in _targets(frame):
         known = CurveImages(methods, images or Images())
         for standing in _standings(methods, known, metrics, underfit_fraction):
-            for row in _ranked(standing, metrics, methods, level):
-                out.append({**key, **row})
+            out += _ranked(place, standing, metrics, methods, level)
     return out
 
 
-def agreement(ranking: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def agreement(ranking: list[Ranked]) -> list[RankingAgreement]:
     """How far every two views rank the same methods alike.
 
     Args:
         ranking: what `rows` returned.
 
     Returns:
-        One dict per backbone, target, metric and pair of views: `backbone, target, metric, view_a,
-        view_b, n_methods (ranked in both), kendall_tau (tau-b), p, best_a, best_b, reason`.
+        One row per backbone, target, metric and pair of views.
     """
     table: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
     for row in ranking:
-        views = table.setdefault((row["backbone"], row["target"], row["metric"]), {})
-        views.setdefault(row["view"], {})
-        if row["rank"] is not None:
-            views[row["view"]][row["method"]] = row["value"]
+        views = table.setdefault((row.backbone, row.target, row.metric), {})
+        views.setdefault(row.view, {})
+        if row.rank is not None and row.value is not None:
+            views[row.view][row.method] = row.value
     return [
-        {
-            "backbone": backbone,
-            "target": target,
-            "metric": metric,
-            "view_a": a,
-            "view_b": b,
-            **_alike(views[a], views[b]),
-        }
-        for (backbone, target, metric), views in table.items()
-        for a, b in combinations(views, 2)
+        _alike(*place, view_a, view_b, views)
+        for place, views in table.items()
+        for view_a, view_b in combinations(views, 2)
     ]
 
 
-def _alike(a: dict[str, float], b: dict[str, float]) -> dict[str, Any]:
+def _alike(
+    backbone: str,
+    target: str,
+    metric: str,
+    view_a: str,
+    view_b: str,
+    views: dict[str, dict[str, float]],
+) -> RankingAgreement:
+    a, b = views[view_a], views[view_b]
     both = sorted(set(a) & set(b))
-    found: dict[str, Any] = {
-        "n_methods": len(both),
-        "kendall_tau": None,
-        "p": None,
-        "best_a": max(both, key=a.__getitem__, default=None),
-        "best_b": max(both, key=b.__getitem__, default=None),
-        "reason": None,
-    }
+    found = RankingAgreement(
+        backbone=backbone,
+        target=target,
+        metric=metric,
+        view_a=view_a,
+        view_b=view_b,
+        n_methods=len(both),
+        best_a=max(both, key=a.__getitem__, default=None),
+        best_b=max(both, key=b.__getitem__, default=None),
+    )
     if len(both) < MIN_METHODS:
-        return {**found, "reason": f"{len(both)} methods have a rank in both views"}
+        return replace(found, reason=f"{len(both)} methods have a rank in both views")
     result = kendalltau([a[name] for name in both], [b[name] for name in both])
     if not np.isfinite(result.statistic):
-        return {**found, "reason": "all methods have one value in a view"}
-    return {**found, "kendall_tau": float(result.statistic), "p": float(result.pvalue)}
+        return replace(found, reason="all methods have one value in a view")
+    return replace(found, kendall_tau=float(result.statistic), p=float(result.pvalue))
 
 
-def _targets(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], list[str], MethodCurves]]:
+def _targets(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], list[str], MethodCurves]]:
     runs = matched_runs(frame)
     for (backbone, target), part in parts(runs, "backbone", "target"):
         metrics = [TEST_ACCURACY] if TEST_ACCURACY in part else []
         metrics += outcome_columns(part)
         methods = MethodCurves(part, [*metrics, LOG_LR])
         if len(methods.values) >= MIN_METHODS:
-            yield {"backbone": backbone, "target": target}, metrics, methods
+            yield (backbone, target), metrics, methods
 
 
 def _standings(
@@ -250,8 +313,12 @@ def _why_not_there(curve: Curve, place: float) -> str:
 
 
 def _ranked(
-    standing: Standing, metrics: list[str], methods: MethodCurves, level: float
-) -> Iterator[dict[str, Any]]:
+    place: tuple[str, str],
+    standing: Standing,
+    metrics: list[str],
+    methods: MethodCurves,
+    level: float,
+) -> Iterator[Ranked]:
     """Rows of every metric that the view does not hold equal, methods in order of their rank."""
     names = list(methods.values)
     wanted = [m for m in metrics if m != TEST_ACCURACY or standing.view != VIEWS[0].name]
@@ -262,21 +329,28 @@ def _ranked(
         ranks = rankdata(-values[:, 0], method="min", nan_policy="omit")
         drawn = {pair: known(*pair).get(metric, []) for pair in _both_there(values)}
         ends = _ranks_left_open(values, standing.seeds[:, i], drawn, level)
-        over = SEEDS_AND_IMAGES if drawn and all(drawn.values()) else SEEDS
+        over: Drawn = SEEDS_AND_IMAGES if drawn and all(drawn.values()) else SEEDS
         for m in sorted(range(len(names)), key=lambda m: (np.isnan(ranks[m]), ranks[m])):
-            row = _row(standing, metric, names[m], methods)
-            row["n_ranked"] = int(np.isfinite(values[:, 0]).sum())
+            row = Ranked(
+                backbone=place[0],
+                target=place[1],
+                view=standing.view,
+                at=standing.at,
+                metric=metric,
+                method=names[m],
+                n_ranked=int(np.isfinite(values[:, 0]).sum()),
+                n_seeds=len(methods.seeds),
+            )
             if not np.isfinite(values[m, 0]):
-                why = standing.reasons.get(names[m], "undefined in a cell")
-                yield {**row, "reason": why}
+                yield replace(row, reason=standing.reasons.get(names[m], "undefined in a cell"))
                 continue
-            row |= {"value": float(values[m, 0]), "rank": int(ranks[m])}
-            if standing.view != EQUAL_LR:
-                row["lr"] = standing.rates[m]
+            rate = None if standing.view == EQUAL_LR else standing.rates[m]
+            row = replace(row, value=float(values[m, 0]), rank=int(ranks[m]), learning_rate=rate)
             if len(methods.seeds) < MIN_SEEDS:
-                yield {**row, "reason": "one seed: nothing says how sure the rank is"}
-                continue
-            yield {**row, "rank_low": ends[m][0], "rank_high": ends[m][1], "interval_over": over}
+                yield replace(row, reason="one seed: nothing says how sure the rank is")
+            else:
+                low, high = ends[m]
+                yield replace(row, rank_low=low, rank_high=high, interval_over=over)
 
 
 def _both_there(values: Floats) -> Iterator[tuple[int, int]]:
@@ -287,7 +361,7 @@ def _both_there(values: Floats) -> Iterator[tuple[int, int]]:
 def _ranks_left_open(
     values: Floats,
     seeds: NDArray[np.intp],
-    drawn: dict[tuple[int, int], list[Drawn]],
+    drawn: dict[tuple[int, int], list[ImageSet]],
     level: float,
 ) -> list[tuple[int, int]]:
     """First and last rank of each method: values (n_methods, n_draws), seeds (n_methods,)."""
@@ -305,17 +379,4 @@ def _ranks_left_open(
     return [(1 + int(up), n_ranked - int(down)) for up, down in zip(above, below, strict=True)]
 
 
-def _row(standing: Standing, metric: str, method: str, methods: MethodCurves) -> dict[str, Any]:
-    return {
-        "view": standing.view,
-        "at": standing.at,
-        "metric": metric,
-        "method": method,
-        **dict.fromkeys(["value", "rank", "rank_low", "rank_high", "interval_over"]),
-        **dict.fromkeys(["n_ranked", "lr"]),
-        "n_seeds": len(methods.seeds),
-        "reason": None,
-    }
-
-
-__all__ = ["OWN_BEST", "agreement", "rows"]
+__all__ = ["OWN_BEST", "Ranked", "RankingAgreement", "agreement", "rows"]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.questions.probe_sensitivity import N_SUBSETS
 from clipdrift.analysis.questions.supporting import LAST_EPOCH, LEVELS, PROBE_CV, UNTOUCHED
+from clipdrift.analysis.rows import Metric, Reason, Row, Said, key
 from clipdrift.analysis.statistics.columns import RUN_ORDER, column, parts
 from clipdrift.analysis.statistics.ranks import Floats
 from clipdrift.analysis.statistics.tolerance import ONE_SEED, Theirs, between_parts, tolerance
@@ -25,6 +27,48 @@ CANNOT_TELL = "cannot tell: "
 """How a reason begins where there is a value of ours and it settles nothing."""
 
 
+Kind = Literal["cell", "grid_mean", "nearest_cell", "untouched", "upper_bound"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction(Row):
+    """Published figures of a known preset beside ours.
+
+    backbone: of ours
+    kind: what was published: the mean of a cell, of cells over the grid of rates, one configuration
+        whose rate is not given (held against our nearest cell), a reading of the untouched model,
+        or a value that theirs is below
+    target: null: all of them
+    method: null: all of them
+    learning_rate: of our nearest cell where theirs is not given; null where rates are pooled
+    n: runs with a value
+    ours: from these records
+    theirs: as published
+    diff: ours less theirs
+    tolerance: half an interval of 95 % for the difference, from the errors of both means, and half
+        a unit of the last digit published
+    untouched: what a model reads that no training moved
+    within: null also where the untouched model would be within the tolerance
+    """
+
+    table: ClassVar = "reproduction"
+
+    backbone: str
+    kind: Annotated[Kind, key("What", "words")]
+    target: Annotated[str | None, key("Target", "any")]
+    method: Annotated[str | None, key("Method", "any")]
+    learning_rate: Annotated[float | None, key("LR", "rate")]
+    metric: Metric
+    n: Annotated[int, Said("count", "Runs")]
+    ours: Annotated[float | None, Said("value", "Ours")]
+    theirs: Annotated[float, Said("value", "Published")]
+    diff: Annotated[float | None, Said("difference", "Diff.")]
+    tolerance: Annotated[float | None, Said("size", "Tolerance")]
+    untouched: Annotated[float | None, Said("value", "Untouched model")]
+    within: Annotated[bool | None, Said("within", "Within")]
+    reason: Reason
+
+
 class Published(NamedTuple):
     """One published figure.
 
@@ -33,7 +77,7 @@ class Published(NamedTuple):
     `upper_bound`, of something published as smaller than this. sd: over seeds, where published.
     """
 
-    kind: str
+    kind: Kind
     target: str | None
     method: str | None
     rates: tuple[float, ...]
@@ -51,14 +95,14 @@ class Ours(NamedTuple):
     rate: float | None = None
 
 
-def rows(frame: pd.DataFrame, preset: str) -> list[dict[str, Any]]:
+def rows(frame: pd.DataFrame, preset: str) -> list[Reproduction]:
     """Every published figure of a preset beside ours.
 
     A cell mean is over the seeds of a cell; a grid mean is over the cell means of all published
     learning rates, which must all be there. Where the rate of a figure is not given it is held
-    against the nearest of our cells on the published grid, and `lr` says which: within tolerance
-    means that a cell like theirs exists here. A figure of the untouched model, and one that is
-    published as an upper bound, is held against the mean over all runs (of its target).
+    against the nearest of our cells on the published grid, and `learning_rate` says which: within
+    tolerance means that a cell like theirs exists here. A figure of the untouched model, and one
+    that is published as an upper bound, is held against the mean over all runs (of its target).
 
     The tolerance is made of the errors of both sides (`tolerance`), and for readings of the
     untouched model on probe images of their scatter between parts of the probe set. Where it is so
@@ -69,10 +113,7 @@ def rows(frame: pd.DataFrame, preset: str) -> list[dict[str, Any]]:
         preset: name of the study; one without published figures gives no rows.
 
     Returns:
-        One dict per backbone and published figure: `preset, backbone, kind (as of Published),
-        target, method, lr, metric, n, ours, theirs, diff, tolerance, untouched, within, reason,
-        source`. Accuracies are fractions, `diff` is ours less theirs, `n` counts runs, `untouched`
-        is what a model that no training moved would read; an upper bound has no tolerance.
+        One row per backbone and published figure; an upper bound has no tolerance.
     """
     known = published().get(preset)
     if known is None:
@@ -80,10 +121,7 @@ def rows(frame: pd.DataFrame, preset: str) -> list[dict[str, Any]]:
     out = []
     ordered = frame.sort_values(RUN_ORDER, kind="stable")
     for (backbone,), runs in parts(ordered, "backbone"):
-        for entry in _entries(known):
-            head = {"preset": preset, "backbone": backbone}
-            row = _compare(known, runs, entry)
-            out.append({**head, **row, "source": known["source"]})
+        out += [_compare(known, backbone, runs, entry) for entry in _entries(known)]
     return out
 
 
@@ -112,9 +150,10 @@ def _entries(known: Mapping[str, Any]) -> Iterator[Published]:
     for target, method, metric, value in known["rate_not_given"]:
         rates = tuple(cell[2] for cell in known["cells"] if cell[:2] == [target, method])
         yield Published("nearest_cell", target, method, rates, metric, value)
-    for kind, key in (("untouched", "untouched"), ("upper_bound", "upper_bounds")):
-        for target, metric, value in known[key]:
-            yield Published(kind, target, None, (), metric, value)
+    for target, metric, value in known["untouched"]:
+        yield Published("untouched", target, None, (), metric, value)
+    for target, metric, value in known["upper_bounds"]:
+        yield Published("upper_bound", target, None, (), metric, value)
 
 
 def _ours(runs: pd.DataFrame, entry: Published) -> Ours:
@@ -146,28 +185,31 @@ def _of_cells(entry: Published, cells: Mapping[float, Floats]) -> Ours:
     return Ours(list(cells.values()), float(np.mean(list(means.values()))))
 
 
-def _compare(known: Mapping[str, Any], runs: pd.DataFrame, entry: Published) -> dict[str, Any]:
+def _compare(
+    known: Mapping[str, Any], backbone: str, runs: pd.DataFrame, entry: Published
+) -> Reproduction:
     runs = runs if entry.target is None else runs[runs["target"] == entry.target]
     ours = _ours(runs, entry)
     diff = None if ours.value is None else ours.value - entry.value
     allowed = _tolerance(known, runs, entry, ours) if diff is not None else None
     untouched = _untouched(known, runs, entry)
     within, reason = _judged(entry, diff, allowed, untouched)
-    return {
-        "kind": entry.kind,
-        "target": entry.target,
-        "method": entry.method,
-        "lr": entry.rates[0] if entry.kind == "cell" else ours.rate,
-        "metric": entry.metric,
-        "n": sum(int(cell.size) for cell in ours.cells),
-        "ours": ours.value,
-        "theirs": entry.value,
-        "diff": diff,
-        "tolerance": allowed,
-        "untouched": untouched,
-        "within": within,
-        "reason": ours.reason or reason,
-    }
+    return Reproduction(
+        backbone=backbone,
+        kind=entry.kind,
+        target=entry.target,
+        method=entry.method,
+        learning_rate=entry.rates[0] if entry.kind == "cell" else ours.rate,
+        metric=entry.metric,
+        n=sum(int(cell.size) for cell in ours.cells),
+        ours=ours.value,
+        theirs=entry.value,
+        diff=diff,
+        tolerance=allowed,
+        untouched=untouched,
+        within=within,
+        reason=ours.reason or reason,
+    )
 
 
 def _tolerance(
@@ -231,4 +273,4 @@ def _judged(
     return True, None
 
 
-__all__ = ["CANNOT_TELL", "Ours", "Published", "published", "rows"]
+__all__ = ["CANNOT_TELL", "Ours", "Published", "Reproduction", "published", "rows"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from clipdrift.analysis.frame import numbers
+from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import Reading
 
@@ -16,7 +16,7 @@ LEVELS, DRIFT = "levels.", "drift."
 
 
 def with_supporting(
-    runs: pd.DataFrame, records: Sequence[RunRecord], sensitivity: Sequence[Mapping[str, Any]]
+    runs: pd.DataFrame, records: Sequence[RunRecord], sensitivity: Sequence[ProbeSensitivity]
 ) -> pd.DataFrame:
     """The frame of runs with three kinds of columns more, NaN where a run has no such reading.
 
@@ -45,8 +45,8 @@ def with_supporting(
             LAST_EPOCH + name: value for name, value in drift.items() if name.startswith(DRIFT)
         }
     for row in sensitivity:
-        if row["cv"] is not None:
-            found.setdefault(row["run_id"], {})[PROBE_CV + row["signal"]] = row["cv"]
+        if row.cv is not None:
+            found.setdefault(row.run_id, {})[PROBE_CV + row.signal] = row.cv
     rows = [found.get(run_id, {}) for run_id in runs["run_id"]]
     return pd.concat([runs, pd.DataFrame(rows, index=runs.index, dtype="float64")], axis=1)
 

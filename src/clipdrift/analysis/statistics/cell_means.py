@@ -24,7 +24,7 @@ class CellKey(NamedTuple):
     target: str
     role: str
     method: str
-    lr: float
+    learning_rate: float
 
 
 class Summary(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +17,8 @@ RIGHT_AND_WRONG = (1.0, 1.0, 0.0, 0.0)
 WON_AND_LOST = (1.0, -1.0)
 """Images added for the error of a difference of two models: one won, one lost."""
 SMALLEST_P = 1e-300
-SEEDS, SEEDS_AND_IMAGES = "seeds", "seeds and images"
+SEEDS: Final = "seeds"
+SEEDS_AND_IMAGES: Final = "seeds and images"
 """What an interval draws."""
 
 

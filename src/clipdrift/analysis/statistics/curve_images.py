@@ -20,7 +20,7 @@ Cell = tuple[str, float]
 READ_ON_IMAGES = ("accuracy", "retention_pct")
 
 
-class Drawn(NamedTuple):
+class ImageSet(NamedTuple):
     """One set of images behind a difference: the error from it, and how many they are."""
 
     error: Crossed
@@ -45,7 +45,7 @@ class CurveImages:
 
     def behind(
         self, view: View, place: float, pair: tuple[str, str], metrics: list[str]
-    ) -> dict[str, list[Drawn]]:
+    ) -> dict[str, list[ImageSet]]:
         """Metric -> image sets behind its difference at a place; left out where one is unknown."""
         slopes = [self.slopes(view, place, name) for name in pair]
         out = {}
@@ -63,7 +63,7 @@ class CurveImages:
 
     def of_cells(
         self, weights: Mapping[str, Floats], pair: tuple[str, str], metrics: list[str]
-    ) -> dict[str, list[Drawn]]:
+    ) -> dict[str, list[ImageSet]]:
         """As `behind`, of weighted sums of a method's cells; weights by method, one a rate."""
         signed = (weights[pair[0]], -weights[pair[1]])
         found = {m: self._drawn(m, pair, signed) for m in metrics if m.endswith(READ_ON_IMAGES)}
@@ -71,7 +71,7 @@ class CurveImages:
 
     def _drawn(
         self, metric: str, pair: tuple[str, str], weights: tuple[Floats, Floats]
-    ) -> Drawn | None:
+    ) -> ImageSet | None:
         """Of the sum over cells of weight times mean, over the seeds that all these cells have."""
         parts = []
         for name, own in zip(pair, weights, strict=True):
@@ -89,7 +89,7 @@ class CurveImages:
             weight * influence.values[[own.index(seed) for seed in seeds]]
             for weight, own, influence in known
         )
-        return Drawn(crossed(np.asarray(values)), counts.pop())
+        return ImageSet(crossed(np.asarray(values)), counts.pop())
 
     def _influence(self, cell: Cell, metric: str) -> tuple[list[int], Influence] | None:
         """Seeds of a cell in which a metric is defined, and what each image adds in them."""
@@ -104,7 +104,7 @@ class CurveImages:
         return self._known[cell, metric]
 
 
-def with_images(seeds: Interval, drawn: Sequence[Drawn], level: float) -> Interval:
+def with_images(seeds: Interval, drawn: Sequence[ImageSet], level: float) -> Interval:
     """An interval over seeds widened by what drawing each set of images adds: see `crossed`."""
     if seeds.low is None or seeds.high is None:
         return seeds
@@ -116,4 +116,4 @@ def with_images(seeds: Interval, drawn: Sequence[Drawn], level: float) -> Interv
     return Interval(middle - half, middle + half)
 
 
-__all__ = ["CurveImages", "Drawn", "with_images"]
+__all__ = ["CurveImages", "ImageSet", "with_images"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +13,21 @@ from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES, Error
 from clipdrift.analysis.statistics.fit import FITS, Cell, Fit
 from clipdrift.analysis.statistics.influence import NOT_RECORDED, Images, Influence
 from clipdrift.analysis.statistics.intervals import ROUNDING
-from clipdrift.analysis.statistics.pairs import MatchedRuns, dropped_in_words
+from clipdrift.analysis.statistics.pairs import MatchedRuns
 
-PER_LR, GRID_MEAN, BOTH_FIT, ALL_PAIRS = "per_lr", "grid_mean", "both_fit", "all_pairs"
+Scope = Literal["per_lr", "grid_mean", "both_fit", "all_pairs"]
+PER_LR: Final = "per_lr"
+GRID_MEAN: Final = "grid_mean"
+BOTH_FIT: Final = "both_fit"
+ALL_PAIRS: Final = "all_pairs"
 Mask = NDArray[np.bool_]
 
 
 class Gaps(NamedTuple):
-    """Differences method_a - method_b of one metric in one scope, and what was left out.
+    """Differences method_a - method_b of one metric in one scope.
 
     values: of scope "per_lr" one per seed at a rate; of "grid_mean" and "both_fit" one per seed,
-        its mean over `lrs`; of "all_pairs" one per seed and rate.
+        its mean over `learning_rates`; of "all_pairs" one per seed and rate.
     rounding: below this a difference or a spread of the values is zero.
     images: what each image adds to the values, both methods read on it; None where that is not
         known of every run, or the metric is no mean over labelled images.
@@ -31,15 +35,13 @@ class Gaps(NamedTuple):
     reason: why there can be no value, where the scope itself is empty.
     """
 
-    scope: str
-    lr: float | None
-    lrs: list[float]
+    scope: Scope
+    learning_rate: float | None
+    learning_rates: list[float]
     values: Floats
     rounding: float
     n_pairs: int
     n_seeds: int
-    n_dropped: int
-    dropped_reason: str | None
     run_ids: list[str]
     images: Influence | None = None
     unread: str | None = None
@@ -65,14 +67,32 @@ class Gaps(NamedTuple):
             return Error(seeds, 0.0, n)
         return Error(seeds, self.images.crossed().shared_se, n, self.images.values.shape[1])
 
-    def over_images(self) -> dict[str, Any]:
-        """Fields of a row that say what its interval draws; null where it has none."""
-        known, sure = self.images, not self.untestable and self.scope != ALL_PAIRS
-        return {
-            "n_images": known.values.shape[1] if known else None,
-            "image_se": known.crossed().image_se if known else None,
-            "interval_over": (SEEDS_AND_IMAGES if known else SEEDS) if sure else None,
-        }
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What every row of a comparison says of them."""
+        names = ("scope", "learning_rate", "n_pairs", "n_seeds")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def mean(self) -> float | None:
+        return float(self.values.mean()) if self.values.size else None
+
+    @property
+    def n_images(self) -> int | None:
+        """Labelled images that both methods were read on, where single answers are known."""
+        return self.images.values.shape[1] if self.images else None
+
+    @property
+    def image_se(self) -> float | None:
+        """Error of the mean from drawing images."""
+        return self.images.crossed().image_se if self.images else None
+
+    @property
+    def interval_over(self) -> Literal["seeds and images", "seeds"] | None:
+        """What an interval of the mean draws; None where there is none."""
+        if self.untestable or self.scope == ALL_PAIRS:
+            return None
+        return SEEDS_AND_IMAGES if self.images else SEEDS
 
 
 class Differences:
@@ -97,7 +117,7 @@ class Differences:
         self.both_fit = _both_fit(pairs, self.rates, flags)
         seeds = pairs.runs["seed"].to_numpy()[pairs.first]
         self._row = np.unique(seeds, return_inverse=True)[1]
-        self._col = np.searchsorted(self.rates, pairs.lr)
+        self._col = np.searchsorted(self.rates, pairs.learning_rate)
         self._shape = (len(set(seeds.tolist())), len(self.rates))
         self._ids = pairs.runs["run_id"].to_numpy(dtype=object)
         self._known: dict[bytes, list[str]] = {}
@@ -116,13 +136,13 @@ class Differences:
         yield self._flat(metric, ALL_PAIRS, self.rates, np.ones(len(a), dtype=bool), a, b)
 
     def _flat(
-        self, metric: str, scope: str, rates: list[float], inside: Mask, a: Floats, b: Floats
+        self, metric: str, scope: Scope, rates: list[float], inside: Mask, a: Floats, b: Floats
     ) -> Gaps:
         used = inside & np.isfinite(a) & np.isfinite(b)
-        found = self._gaps(scope, rates, inside, used, a, b, (a - b)[used])
+        found = self._gaps(scope, rates, used, a, b, (a - b)[used])
         return found if scope == ALL_PAIRS else self._with_images(found, metric, used)
 
-    def _mean(self, metric: str, scope: str, rates: list[float], a: Floats, b: Floats) -> Gaps:
+    def _mean(self, metric: str, scope: Scope, rates: list[float], a: Floats, b: Floats) -> Gaps:
         inside = np.isin(self._col, np.searchsorted(self.rates, rates))
         defined = inside & np.isfinite(a) & np.isfinite(b)
         there = np.zeros(self._shape, dtype=bool)
@@ -132,8 +152,8 @@ class Differences:
         sums = np.bincount(self._row[used], (a - b)[used], minlength=self._shape[0])
         means = sums[seeds] / max(1, int(columns.sum()))
         shared = [rate for rate, kept in zip(self.rates, columns, strict=True) if kept]
-        found = self._gaps(scope, rates, inside, used, a, b, means)
-        return self._with_images(found._replace(lrs=shared), metric, used)
+        found = self._gaps(scope, rates, used, a, b, means)
+        return self._with_images(found._replace(learning_rates=shared), metric, used)
 
     def _with_images(self, gaps: Gaps, metric: str, used: Mask) -> Gaps:
         """With what each image adds to a seed's value, its mean over the rates."""
@@ -149,18 +169,13 @@ class Differences:
 
     def _gaps(
         self,
-        scope: str,
+        scope: Scope,
         rates: list[float],
-        inside: Mask,
         used: Mask,
         a: Floats,
         b: Floats,
         values: Floats,
     ) -> Gaps:
-        dropped = [drop for drop in self.pairs.dropped if drop.lr in rates]
-        undefined = int((inside & ~(np.isfinite(a) & np.isfinite(b))).sum())
-        n_pairs = int(used.sum())
-        outside = int(inside.sum()) - undefined - n_pairs
         scale = max(np.abs(a[used]).max(initial=0.0), np.abs(b[used]).max(initial=0.0))
         return Gaps(
             scope,
@@ -168,10 +183,8 @@ class Differences:
             rates,
             values,
             ROUNDING * float(scale),
-            n_pairs,
+            int(used.sum()),
             len(np.unique(self._row[used])),
-            len(dropped) + undefined + outside,
-            dropped_in_words(dropped, undefined, outside),
             self._run_ids(used),
         )
 
@@ -180,7 +193,7 @@ class Differences:
         if self.both_fit is None:
             why = "no target accuracy: whether the methods fit is not known"
         nothing = np.empty(0)
-        return Gaps(BOTH_FIT, None, [], nothing, 0.0, 0, 0, 0, None, [], reason=why)
+        return Gaps(BOTH_FIT, None, [], nothing, 0.0, 0, 0, [], reason=why)
 
     def _run_ids(self, used: Mask) -> list[str]:
         """Sorted; most metrics are defined in the same runs."""

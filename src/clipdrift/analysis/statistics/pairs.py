@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ REFERENCE = "full_ft"
 class Dropped(NamedTuple):
     """A place of the grid at which no pair could be made, and why."""
 
-    lr: float
+    learning_rate: float
     why: str
 
 
@@ -33,14 +32,22 @@ class MatchedRuns(NamedTuple):
     method_a: str
     method_b: str
     runs: pd.DataFrame
-    lr: NDArray[np.float64]
+    learning_rate: NDArray[np.float64]
     first: NDArray[np.intp]
     second: NDArray[np.intp]
     dropped: list[Dropped]
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """Backbone, target and methods as fields of a row."""
+        names = ("backbone", "target", "method_a", "method_b")
+        return {name: getattr(self, name) for name in names}
+
     def rates(self) -> list[float]:
         """Learning rates at which at least one of the methods was run, ascending."""
-        return sorted({*self.lr.tolist(), *(drop.lr for drop in self.dropped)})
+        return sorted(
+            {*self.learning_rate.tolist(), *(drop.learning_rate for drop in self.dropped)}
+        )
 
 
 def compared_with(methods: Collection[str], asked: Collection[str] | None) -> list[str] | None:
@@ -177,26 +184,10 @@ class _Fingerprints:
         ]
 
 
-def dropped_in_words(dropped: list[Dropped], undefined: int, outside: int = 0) -> str | None:
-    """Why pairs were dropped, with counts, the most frequent first.
-
-    >>> dropped_in_words([Dropped(1e-5, "no matched run of lora")], undefined=2)
-    '2 undefined in one of the runs; 1 no matched run of lora'
-    """
-    counts = Counter(drop.why for drop in dropped)
-    if undefined:
-        counts["undefined in one of the runs"] = undefined
-    if outside:
-        counts["at a rate or of a seed with gaps"] = outside
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "; ".join(f"{count} {why}" for why, count in ordered) or None
-
-
 __all__ = [
     "Dropped",
     "MatchedRuns",
     "compared_with",
-    "dropped_in_words",
     "matched_pairs",
     "method_pairs",
     "without_conflicts",

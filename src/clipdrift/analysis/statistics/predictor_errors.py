@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.analysis.statistics.columns import LOG_LR, Signal
-from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.analysis.statistics.intervals import (
     ROUNDING,
     UNDEFINED,
+    Interval,
     TTest,
     delete_one,
     jackknife,
@@ -28,13 +28,16 @@ from clipdrift.analysis.statistics.ranks import (
 REFERENCES = ("drift.cka_mean", "drift.cka", LOG_LR)
 """The signal others are held against: the first of these that the records have."""
 
-NOT_SURE: dict[str, Any] = dict.fromkeys(
-    [
-        *("n_seeds", "p", "ci_low", "ci_high"),
-        *("interval_over", "reference", "gap", "gap_ci_low", "gap_ci_high", "reason"),
-    ]
-)
-"""What there is to say of a correlation that is undefined."""
+
+class HowSure(NamedTuple):
+    """How sure a correlation is, and its gap to that of the reference; None where undefined."""
+
+    n_seeds: int
+    p: float | None
+    ci: Interval
+    gap: float | None
+    gap_ci: Interval
+    reason: str | None
 
 
 class Request(NamedTuple):
@@ -73,29 +76,26 @@ class Errors:
         wanted = {request for pair in pairs for request in self._requests(*pair)}
         self.samples = correlations_without_seeds(values, seeds, wanted)
 
-    def row(self, signal: Signal, outcome: str) -> dict[str, Any]:
-        """The fields of `NOT_SURE`, of a correlation that is defined."""
+    def of(self, signal: Signal, outcome: str) -> HowSure:
+        """Of a correlation that is defined."""
         own, *both = self._requests(signal, outcome)
         rho = self.samples[own]
         if (np.abs(rho) > 1 - ROUNDING).any():
             test = TTest(np.inf, None, 0, "a perfect correlation: no interval")
         else:
             test = self._test(own.runs, np.arctanh(rho))
-        low, high = test.interval(self.level)
+        low, high = (
+            None if end is None else float(np.tanh(end)) for end in test.interval(self.level)
+        )
         gap, why = self._gap(signal, both)
-        ends = gap.interval(self.level) if gap else UNDEFINED
-        return {
-            "n_seeds": len(np.unique(self.seeds[np.frombuffer(own.runs, dtype=bool)])),
-            "p": test.p,
-            "ci_low": None if low is None else float(np.tanh(low)),
-            "ci_high": None if high is None else float(np.tanh(high)),
-            "interval_over": None if low is None and ends.low is None else SEEDS,
-            "reference": self.reference,
-            "gap": gap.value if gap else None,
-            "gap_ci_low": ends.low,
-            "gap_ci_high": ends.high,
-            "reason": "; ".join(dict.fromkeys(filter(None, [test.reason, why]))) or None,
-        }
+        return HowSure(
+            len(np.unique(self.seeds[np.frombuffer(own.runs, dtype=bool)])),
+            test.p,
+            Interval(low, high),
+            gap.value if gap else None,
+            gap.interval(self.level) if gap else UNDEFINED,
+            "; ".join(dict.fromkeys(filter(None, [test.reason, why]))) or None,
+        )
 
     def _gap(self, signal: Signal, both: list[Request]) -> tuple[TTest | None, str | None]:
         if not both:
@@ -165,4 +165,4 @@ def correlations_without_seeds(
     return out
 
 
-__all__ = ["NOT_SURE", "REFERENCES", "Errors", "Request", "correlations_without_seeds"]
+__all__ = ["REFERENCES", "Errors", "HowSure", "Request", "correlations_without_seeds"]

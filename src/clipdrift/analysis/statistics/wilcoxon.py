@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr
@@ -15,14 +14,7 @@ MAX_EXACT = 50
 """Beyond it counts of sign patterns leave float64's exact integers, and the normal is close."""
 
 
-class RankTest(NamedTuple):
-    """p, and whether it is "exact" or from the "normal" approximation; both None if undefined."""
-
-    p: float | None
-    method: str | None
-
-
-def signed_rank(d: Floats, rounding: float = 0.0) -> RankTest:
+def signed_rank(d: Floats, rounding: float = 0.0) -> float | None:
     """Two-sided signed-rank test of differences symmetric about zero.
 
     Zeros are left out (Wilcoxon's way). W = sum of average ranks of |d| over d > 0. Up to 50
@@ -38,12 +30,12 @@ def signed_rank(d: Floats, rounding: float = 0.0) -> RankTest:
 
     Reference: Wilcoxon (1945); Hollander, Wolfe & Chicken (2014), section 3.1.
 
-    >>> signed_rank(np.array([0.3, 0.1, 0.2])).p
+    >>> signed_rank(np.array([0.3, 0.1, 0.2]))
     0.25
     """
     d = d[np.abs(d) > rounding]
     if not d.size:
-        return RankTest(None, None)
+        return None
     sizes = np.abs(d)
     if rounding:
         ordered = np.sort(sizes)
@@ -52,10 +44,10 @@ def signed_rank(d: Floats, rounding: float = 0.0) -> RankTest:
     ranks = np.rint(2 * rankdata(sizes)).astype(np.intp)
     plus = int(ranks[d > 0].sum())
     if d.size > MAX_EXACT:
-        return RankTest(_normal_p(ranks / 2, plus / 2), "normal")
+        return _normal_p(ranks / 2, plus / 2)
     counts = _patterns(tuple(sorted(ranks.tolist())))
     below, above = counts[: plus + 1].sum(), counts[plus:].sum()
-    return RankTest(min(1.0, float(2 * min(below, above) / counts.sum())), "exact")
+    return min(1.0, float(2 * min(below, above) / counts.sum()))
 
 
 @lru_cache(maxsize=4096)
@@ -74,4 +66,4 @@ def _normal_p(ranks: Floats, plus: float) -> float:
     return min(1.0, float(2 * ndtr(-abs(z))))
 
 
-__all__ = ["MAX_EXACT", "RankTest", "signed_rank"]
+__all__ = ["MAX_EXACT", "signed_rank"]

@@ -10,6 +10,7 @@ import pandas as pd
 from clipdrift.analysis.statistics.fit import fits
 from clipdrift.report.figures.chart import (
     MAX_POINTS,
+    Chart,
     Layout,
     Trace,
     layout,
@@ -22,7 +23,7 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.metrics import Metric, metric, rate_text
 from clipdrift.report.palette import LIGHT, Look, looks, resolve
 from clipdrift.report.printed import RunIndex, mean_sd_text
-from clipdrift.report.source import mark_of
+from clipdrift.report.source import Place, Study, mark_of
 
 PANEL_HEIGHT = 290
 Marks = Mapping[tuple[str, float], str]
@@ -91,6 +92,18 @@ def dose_panel(
     return [*lines, *traces], layout(
         rate_axis(rates), metric_axis(shown), shapes=shapes, annotations=notes
     )
+
+
+def dose_chart(study: Study, place: Place, name: str, chart_id: str) -> Chart | None:
+    """One panel of the page; None where no run of the place has the metric."""
+    here = (study.runs["backbone"] == place.backbone) & (study.runs["target"] == place.target)
+    runs = study.runs[here]
+    if not runs[name].notna().any():
+        return None
+    marks = {(c.method, c.learning_rate): study.mark(c) for c in study.cells_of(place)}
+    traces, shape = dose_panel(runs, name, study.looks, marks, study.index)
+    words = f"{metric(name).axis} against learning rate on {study.title(place)}."
+    return Chart(chart_id, metric(name).label, words, traces, shape, PANEL_HEIGHT)
 
 
 def cell_means(runs: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -225,4 +238,4 @@ def resting(shown: Metric) -> float | None:
     return 0.0 if shown.signed else None
 
 
-__all__ = ["PANEL_HEIGHT", "cell_means", "dose_panel", "dose_response_figure", "resting"]
+__all__ = ["cell_means", "dose_chart", "dose_panel", "dose_response_figure", "resting"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.statistics.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
@@ -16,7 +17,7 @@ from clipdrift.report.figures.chart import (
 )
 from clipdrift.report.figures.plane import front_line, frontier, plane_points
 from clipdrift.report.metrics import metric, rate_text
-from clipdrift.report.source import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Study, as_shown
 
 HEIGHT = 360
 MIN_POINTS = 2
@@ -55,37 +56,37 @@ def trajectories(study: Study, place: Place, outcome: str) -> list[Trace]:
     return traces
 
 
-def _stops(study: Study, found: Mapping[str, Row], outcome: str, path: str) -> list[Stop]:
-    at: dict[float, dict[str, Row]] = {}
+def _stops(study: Study, found: Mapping[str, CellMetric], outcome: str, path: str) -> list[Stop]:
+    at: dict[float, dict[str, CellMetric]] = {}
     for item in interpolations(found, path):
-        if found[item.name]["mean"] is not None:
+        if found[item.name].mean is not None:
             at.setdefault(item.alpha, {})[item.metric] = found[item.name]
     out = []
     for alpha, rows in sorted(at.items()):
         x, y = rows.get(study.accuracy), _outcome(study, rows, outcome)
         if x is not None and y is not None:
             value, row, made_of = y
-            runs = study.index.encode(set(x["run_ids"]) & set(row["run_ids"]))
-            reached = x["mean"] * metric(study.accuracy).scale
-            out.append((alpha, reached, value, runs, [x["metric"], *made_of]))
+            runs = study.index.encode(set(x.run_ids) & set(row.run_ids))
+            reached = as_shown(x)
+            out.append((alpha, reached, value, runs, [x.metric, *made_of]))
     return out
 
 
 def _outcome(
-    study: Study, rows: Mapping[str, Row], outcome: str
-) -> tuple[float, Row, list[str]] | None:
+    study: Study, rows: Mapping[str, CellMetric], outcome: str
+) -> tuple[float, CellMetric, list[str]] | None:
     """Retention, as recorded or from the accuracy and that of the untouched model."""
     if outcome in rows:
         row = rows[outcome]
-        return row["mean"] * metric(outcome).scale, row, [row["metric"]]
+        return as_shown(row), row, [row.metric]
     accuracy = outcome.rpartition(".")[0] + ".accuracy"
     before = outcome.rpartition(".")[0] + ".baseline_accuracy"
     if accuracy not in rows or before not in study.runs:
         return None
     row = rows[accuracy]
-    known = study.runs[study.runs["run_id"].isin(row["run_ids"])][before]
+    known = study.runs[study.runs["run_id"].isin(row.run_ids)][before]
     baseline = float(known.mean())
-    return (100 * row["mean"] / baseline, row, [row["metric"], before]) if baseline > 0 else None
+    return (as_shown(row) / baseline, row, [row.metric, before]) if baseline > 0 else None
 
 
 def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path: str) -> Trace:
@@ -93,7 +94,7 @@ def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path:
     shown, reached = metric(outcome), metric(study.accuracy)
     hover = []
     for alpha, x, y, runs, made_of in stops:
-        head = f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}, α = {alpha:g}"
+        head = f"<b>{text(cell.method)}</b> at {rate_text(cell.learning_rate)}, α = {alpha:g}"
         lines = [
             f"{text(reached.label)}: {reached.number(x / reached.scale)} {reached.unit}",
             f"{text(shown.label)}: {shown.number(y / shown.scale)} {shown.unit}",
@@ -102,7 +103,8 @@ def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": f"{text(cell.method)} at {rate_text(cell.lr)}, {PATHS[path]} interpolated",
+        "name": f"{text(cell.method)} at {rate_text(cell.learning_rate)}, "
+        f"{PATHS[path]} interpolated",
         "x": [stop[1] for stop in stops],
         "y": [stop[2] for stop in stops],
         "line": {"color": f"{look.colour}/0.6", "width": 1.5, "dash": DASHES[path]},

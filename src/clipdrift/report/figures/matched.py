@@ -5,10 +5,14 @@ The first is the paired test at each rate, the others are matched views.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from clipdrift.analysis.questions.matched_views import MatchedView
+from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.statistics.method_curves import WEIGHT_DRIFT
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
 from clipdrift.report.metrics import metric, rate_text, significant
-from clipdrift.report.source import Place, Row, Study
+from clipdrift.report.source import Place, Study
 
 HEIGHT = 280
 EQUAL_LR = "equal_learning_rate"
@@ -20,19 +24,17 @@ VIEWS = {
 
 
 def matched_pairs_of(study: Study, place: Place) -> list[tuple[str, str]]:
-    where = {"backbone": place.backbone, "target": place.target}
-    rows = (row for _, row in study.rows("matched_views", **where))
-    return list(dict.fromkeys((row["method_a"], row["method_b"]) for row in rows))
+    rows = study.rows(MatchedView, **place._asdict())
+    return list(dict.fromkeys((row.method_a, row.method_b) for row in rows))
 
 
 def matched_chart(
     study: Study, place: Place, pair: tuple[str, str], view: str, name: str, chart_id: str
 ) -> Chart | None:
     """Difference of a metric with the band of its intervals, where both methods get to."""
-    rows = _rows(study, place, pair, view, name)
+    rows = _points(study, place, pair, view, name)
     if not rows:
         return None
-    rows.sort(key=lambda row: row["at"])
     shown = metric(name)
     runs = study.runs_where(place.backbone, place.target, pair)
     shape, note = level_line(0.0, "no difference")
@@ -50,46 +52,64 @@ def matched_chart(
     )
 
 
-def _rows(study: Study, place: Place, pair: tuple[str, str], view: str, name: str) -> list[Row]:
-    """Rows with `view, at, diff, ci_low, ci_high`, those of paired tests among them."""
-    where = {"backbone": place.backbone, "target": place.target, "metric": name}
-    where |= {"method_a": pair[0], "method_b": pair[1]}
+class Point(NamedTuple):
+    """A difference where two methods are held equal; sides: each method and its value there."""
+
+    view: str
+    at: float
+    metric: str
+    diff: float
+    ends: tuple[float, float] | None
+    sides: list[tuple[str, float | None]]
+
+
+def _points(study: Study, place: Place, pair: tuple[str, str], view: str, name: str) -> list[Point]:
+    """Of matched views; at equal learning rate of the paired tests."""
+    where = {**place._asdict(), "metric": name, "method_a": pair[0], "method_b": pair[1]}
+    rows: list[tuple[float | None, float | None, Paired | MatchedView]]
     if view == EQUAL_LR:
-        tests = study.rows("paired", **where, scope="per_lr")
-        rows = [
-            {**row, "view": view, "at": row["lr"], "diff": row["mean_diff"]} for _, row in tests
-        ]
+        tests = study.rows(Paired, **where, scope="per_lr")
+        rows = [(row.learning_rate, row.mean_diff, row) for row in tests]
     else:
-        rows = [row for _, row in study.rows("matched_views", **where, view=view)]
-    return [row for row in rows if row["diff"] is not None]
+        rows = [(row.at, row.diff, row) for row in study.rows(MatchedView, **where, view=view)]
+    found = []
+    for at, diff, row in rows:
+        if at is not None and diff is not None:
+            low, high = row.ci_low, row.ci_high
+            ends = None if low is None or high is None else (low, high)
+            sides = []
+            if isinstance(row, MatchedView):
+                sides = [(row.method_a, row.value_a), (row.method_b, row.value_b)]
+            found.append(Point(view, at, name, diff, ends, sides))
+    return sorted(found, key=lambda point: point.at)
 
 
-def _x_axis(view: str, rows: list[Row]) -> dict[str, object]:
+def _x_axis(view: str, rows: list[Point]) -> dict[str, object]:
     if view == EQUAL_LR:
-        return rate_axis([row["at"] for row in rows])
+        return rate_axis([row.at for row in rows])
     if view == "equal_val_accuracy":
         return axis("Validation accuracy (%)")
     title = f"{metric(WEIGHT_DRIFT).label} ({metric(WEIGHT_DRIFT).unit}, log scale)"
     return axis(title, type="log", nticks=4, tickangle=0)
 
 
-def _at(row: Row) -> float:
+def _at(row: Point) -> float:
     held = {"equal_val_accuracy": "val_accuracy", "equal_weight_drift": WEIGHT_DRIFT}
-    scale = metric(held[row["view"]]).scale if row["view"] in held else 1.0
-    return float(row["at"]) * scale
+    scale = metric(held[row.view]).scale if row.view in held else 1.0
+    return float(row.at) * scale
 
 
-def _band(rows: list[Row], scale: float) -> list[Trace]:
-    known = [row for row in rows if row["ci_low"] is not None]
+def _band(rows: list[Point], scale: float) -> list[Trace]:
+    known = [(_at(row), *row.ends) for row in rows if row.ends is not None]
     if len(known) < 2:
         return []
     return [
         {
             "type": "scatter",
             "mode": "lines",
-            "x": [_at(row) for row in [*known, *reversed(known)]],
-            "y": [row["ci_high"] * scale for row in known]
-            + [row["ci_low"] * scale for row in reversed(known)],
+            "x": [at for at, _, _ in [*known, *reversed(known)]],
+            "y": [high * scale for _, _, high in known]
+            + [low * scale for _, low, _ in reversed(known)],
             "fill": "toself",
             "fillcolor": "@m3/0.18",
             "line": {"width": 0},
@@ -99,13 +119,13 @@ def _band(rows: list[Row], scale: float) -> list[Trace]:
     ]
 
 
-def _line(rows: list[Row], runs: str) -> Trace:
-    scale = metric(rows[0]["metric"]).scale
+def _line(rows: list[Point], runs: str) -> Trace:
+    scale = metric(rows[0].metric).scale
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "x": [_at(row) for row in rows],
-        "y": [row["diff"] * scale for row in rows],
+        "y": [row.diff * scale for row in rows],
         "line": {"color": "@m3", "width": 2},
         "marker": {"color": "@m3", "size": 7},
         "customdata": [[runs, _hover(row)] for row in rows],
@@ -114,17 +134,15 @@ def _line(rows: list[Row], runs: str) -> Trace:
     }
 
 
-def _hover(row: Row) -> str:
-    shown = metric(row["metric"])
-    at = rate_text(row["at"]) if row["view"] == EQUAL_LR else significant(_at(row))
+def _hover(row: Point) -> str:
+    shown = metric(row.metric)
+    at = rate_text(row.at) if row.view == EQUAL_LR else significant(_at(row))
     sides = [
-        f"{text(row[f'method_{side}'])}: {shown.number(row[f'value_{side}'])} {text(shown.unit)}"
-        for side in "ab"
-        if f"value_{side}" in row
+        f"{text(method)}: {shown.number(value)} {text(shown.unit)}" for method, value in row.sides
     ]
-    found = f"difference {shown.number(row['diff'], signed=True)}"
-    if row["ci_low"] is not None:
-        ends = (shown.number(row[end], signed=True) for end in ("ci_low", "ci_high"))
+    found = f"difference {shown.number(row.diff, signed=True)}"
+    if row.ends is not None:
+        ends = (shown.number(end, signed=True) for end in row.ends)
         found += " (95 % interval {} to {})".format(*ends)
     return "<br>".join([f"at {at}", *sides, found])
 

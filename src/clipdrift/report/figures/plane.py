@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.report.figures.chart import (
     Chart,
     Layout,
@@ -17,9 +19,10 @@ from clipdrift.report.figures.chart import (
 from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.palette import Look
 from clipdrift.report.printed import mean_sd_text
-from clipdrift.report.source import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Study, as_shown
 
 MAX_LABELS = 24
+Point = tuple[CellId, CellMetric, CellMetric]
 LABEL_SIDES = ("top right", "bottom left", "top left", "bottom right")
 """Where the labels of each method stand, so that those of two methods do not meet."""
 ISO_ACCURACY_PP = (0, 2, 5, 10)
@@ -39,7 +42,7 @@ def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Char
         side = LABEL_SIDES[i % len(LABEL_SIDES)] if len(points) <= MAX_LABELS else ""
         if own:
             traces.append(_method(study, own, look, front, side))
-    shape = _layout(study, outcome, [x["mean"] for _, x, _ in points])
+    shape = _layout(study, outcome, [as_shown(x) for _, x, _ in points])
     title = f"{study.title(place)}: {metric(outcome).label}"
     words = (
         f"{metric(study.accuracy).label} against {metric(outcome).label} for {len(points)} cells "
@@ -48,20 +51,19 @@ def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Char
     return Chart(chart_id, title, words, traces, shape, HEIGHT)
 
 
-def plane_points(study: Study, place: Place, outcome: str) -> list[tuple[CellId, Row, Row]]:
+def plane_points(study: Study, place: Place, outcome: str) -> list[Point]:
     """Cells of a place that have both an accuracy and the outcome, with both rows."""
     return [
-        (cell, found[study.accuracy], found[outcome])
+        (cell, x, y)
         for cell in study.cells_of(place)
-        if (found := study.cells[cell]).get(study.accuracy, {}).get("mean") is not None
-        and found.get(outcome, {}).get("mean") is not None
+        if (x := study.known(cell, study.accuracy)) and (y := study.known(cell, outcome))
     ]
 
 
 def _layout(study: Study, outcome: str, reached: Sequence[float]) -> Layout:
     x, y = metric(study.accuracy), metric(outcome)
     lines = [level_line(100.0, "untouched model")] if outcome.endswith("retention_pct") else []
-    best, least = 100 * max(reached), 100 * min(reached)
+    best, least = max(reached), min(reached)
     for below in ISO_ACCURACY_PP:
         if best - below >= least:
             label = f"{fixed(-below, 0)} pp" if below else "best"
@@ -77,15 +79,15 @@ def _layout(study: Study, outcome: str, reached: Sequence[float]) -> Layout:
 def frontier(study: Study, place: Place, outcome: str) -> set[tuple[str, float]]:
     transfer = outcome.split(".", 1)[1].rsplit(".", 1)[0]
     where = {"backbone": place.backbone, "target": place.target, "transfer": transfer}
-    return {(row["method"], row["lr"]) for _, row in study.rows("frontier", **where)}
+    return {(row.method, row.learning_rate) for row in study.rows(Unbeaten, **where)}
 
 
-def front_line(points: Sequence[tuple[CellId, Row, Row]], front: set[tuple[str, float]]) -> Trace:
+def front_line(points: Sequence[Point], front: set[tuple[str, float]]) -> Trace:
     """The edge of what was reached: a staircase through the non-dominated cells."""
     kept = sorted(
-        (x["mean"] * metric(x["metric"]).scale, y["mean"] * metric(y["metric"]).scale)
+        (as_shown(x), as_shown(y))
         for cell, x, y in points
-        if (cell.method, cell.lr) in front
+        if (cell.method, cell.learning_rate) in front
     )
     return {
         "type": "scatter",
@@ -101,23 +103,23 @@ def front_line(points: Sequence[tuple[CellId, Row, Row]], front: set[tuple[str, 
 
 def _method(
     study: Study,
-    own: Sequence[tuple[CellId, Row, Row]],
+    own: Sequence[Point],
     look: Look,
     front: set[tuple[str, float]],
     side: str,
 ) -> Trace:
-    ordered = sorted(own, key=lambda point: point[0].lr)
-    x_shown, y_shown = metric(ordered[0][1]["metric"]), metric(ordered[0][2]["metric"])
-    on_front = [(cell.method, cell.lr) in front for cell, _, _ in ordered]
+    ordered = sorted(own, key=lambda point: point[0].learning_rate)
+    x_shown, y_shown = metric(ordered[0][1].metric), metric(ordered[0][2].metric)
+    on_front = [(cell.method, cell.learning_rate) in front for cell, _, _ in ordered]
     return {
         "type": "scatter",
         "mode": "lines+markers+text" if side else "lines+markers",
         "name": text(look.method),
-        "x": [x["mean"] * x_shown.scale for _, x, _ in ordered],
-        "y": [y["mean"] * y_shown.scale for _, _, y in ordered],
-        "error_x": _bars([x["sd"] for _, x, _ in ordered], x_shown.scale, look),
-        "error_y": _bars([y["sd"] for _, _, y in ordered], y_shown.scale, look),
-        "text": [rate_text(cell.lr) for cell, _, _ in ordered],
+        "x": [as_shown(x) for _, x, _ in ordered],
+        "y": [as_shown(y) for _, _, y in ordered],
+        "error_x": _bars([x.sd for _, x, _ in ordered], x_shown.scale, look),
+        "error_y": _bars([y.sd for _, _, y in ordered], y_shown.scale, look),
+        "text": [rate_text(cell.learning_rate) for cell, _, _ in ordered],
         "textposition": side or "top right",
         "textfont": {"size": 10, "color": "@muted"},
         "cliponaxis": False,
@@ -132,7 +134,7 @@ def _method(
         },
         "customdata": [
             [
-                study.index.encode(set(x["run_ids"]) & set(y["run_ids"])),
+                study.index.encode(set(x.run_ids) & set(y.run_ids)),
                 _hover(study, cell, x, y),
                 [x_shown.name, y_shown.name],
             ]
@@ -153,14 +155,14 @@ def _bars(sds: Sequence[float | None], scale: float, look: Look) -> Trace:
     }
 
 
-def _hover(study: Study, cell: CellId, x: Row, y: Row) -> str:
-    lines = [f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}"]
+def _hover(study: Study, cell: CellId, x: CellMetric, y: CellMetric) -> str:
+    lines = [f"<b>{text(cell.method)}</b> at {rate_text(cell.learning_rate)}"]
     for row in (x, y):
-        shown = metric(row["metric"])
-        value = mean_sd_text(shown.name, row["mean"], row["sd"])
+        shown = metric(row.metric)
+        value = mean_sd_text(shown.name, row.mean, row.sd)
         lines.append(f"{text(shown.label)}: {value} {shown.unit}")
     mark = study.mark(cell)
-    lines.append(f"{x['n']} runs" + (f" · {mark}" if mark else ""))
+    lines.append(f"{x.n} runs" + (f" · {mark}" if mark else ""))
     return "<br>".join(lines)
 
 

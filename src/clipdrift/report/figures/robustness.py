@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.statistics.extras import Corrupted, corruptions
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
 from clipdrift.report.metrics import fixed, metric, rate_text
 from clipdrift.report.printed import mean_sd_text
-from clipdrift.report.source import CellId, Place, Row, Study
+from clipdrift.report.source import CellId, Place, Study
 
 ROW_HEIGHT = 24
-Cells = Sequence[tuple[CellId, Mapping[str, Row]]]
+Of = tuple[CellId, Mapping[str, CellMetric]]
+Cells = Sequence[Of]
 
 
 def robustness_charts(study: Study) -> list[Chart]:
@@ -28,9 +30,9 @@ def robustness_charts(study: Study) -> list[Chart]:
                 (
                     (cell, study.cells[cell])
                     for cell in study.cells_of(place)
-                    if cell.method == method and _clean(study, cell) is not None
+                    if cell.method == method and _mean(study, cell, study.accuracy) is not None
                 ),
-                key=lambda item: item[0].lr,
+                key=lambda item: item[0].learning_rate,
             )
             if any(_change(study, cell, kind) is not None for cell, _ in cells for kind in kinds):
                 charts.append(_chart(study, place, method, cells, kinds, reach, f"robust-{i}-{j}"))
@@ -48,7 +50,7 @@ def _chart(
 ) -> Chart:
     trace: Trace = {
         "type": "heatmap",
-        "x": [rate_text(cell.lr) for cell, _ in cells],
+        "x": [rate_text(cell.learning_rate) for cell, _ in cells],
         "y": [text(kind.label) for kind in kinds],
         "z": [[_change(study, cell, kind) for cell, _ in cells] for kind in kinds],
         "zmin": -reach,
@@ -58,7 +60,7 @@ def _chart(
         "xgap": 2,
         "ygap": 2,
         "text": [
-            [metric(kind.name).number(found.get(kind.name, {}).get("mean")) for _, found in cells]
+            [metric(kind.name).number(_mean(study, cell, kind.name)) for cell, _ in cells]
             for kind in kinds
         ],
         "texttemplate": "%{text}",
@@ -76,14 +78,14 @@ def _chart(
     return Chart(chart_id, title, words, [trace], layout(x, y), height)
 
 
-def _clean(study: Study, cell: CellId) -> float | None:
-    value: float | None = study.cells[cell].get(study.accuracy, {}).get("mean")
-    return value
+def _mean(study: Study, cell: CellId, name: str) -> float | None:
+    row = study.known(cell, name)
+    return None if row is None else row.mean
 
 
 def _change(study: Study, cell: CellId, kind: Corrupted) -> float | None:
     """Corrupted less clean accuracy, in percentage points."""
-    clean, found = _clean(study, cell), study.cells[cell].get(kind.name, {}).get("mean")
+    clean, found = (_mean(study, cell, name) for name in (study.accuracy, kind.name))
     return None if clean is None or found is None else 100 * (found - clean)
 
 
@@ -94,16 +96,18 @@ def _reach(study: Study, kinds: Sequence[Corrupted]) -> float | None:
     return (max(defined) or 1.0) if defined else None
 
 
-def _hover(study: Study, item: tuple[CellId, Mapping[str, Row]], kind: Corrupted) -> list[Any]:
+def _hover(
+    study: Study, item: tuple[CellId, Mapping[str, CellMetric]], kind: Corrupted
+) -> list[Any]:
     cell, found = item
     row, change = found.get(kind.name), _change(study, cell, kind)
     if row is None or change is None:
         return ["", "undefined"]
-    value = mean_sd_text(kind.name, row["mean"], row["sd"])
-    head = f"<b>{text(cell.method)}</b> at {rate_text(cell.lr)}, {text(kind.label)}"
+    value = mean_sd_text(kind.name, row.mean, row.sd)
+    head = f"<b>{text(cell.method)}</b> at {rate_text(cell.learning_rate)}, {text(kind.label)}"
     label = f"{head}<br>{value} %, {fixed(change, 1, signed=True)} pp against clean"
     values = [study.accuracy, kind.name]
-    return [study.index.encode(row["run_ids"]), f"{label}<br>{row['n']} runs", values]
+    return [study.index.encode(row.run_ids), f"{label}<br>{row.n} runs", values]
 
 
 __all__ = ["robustness_charts"]

@@ -1,0 +1,134 @@
+"""Lists of the analysis as tables, those of the metrics that a reader looks for first."""
+
+from __future__ import annotations
+
+from clipdrift.analysis.questions.dose import DoseResponse
+from clipdrift.analysis.questions.equivalence import Equivalence
+from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
+from clipdrift.analysis.questions.matched_views import MatchedView
+from clipdrift.analysis.questions.mediation import Mediation
+from clipdrift.analysis.questions.mixed import Mixed
+from clipdrift.analysis.questions.paired import Paired
+from clipdrift.analysis.questions.power import Power
+from clipdrift.analysis.questions.predictors import Predictor
+from clipdrift.analysis.questions.selection import Selection
+from clipdrift.report.metrics import metric
+from clipdrift.report.source import Study
+from clipdrift.report.tables import Table, listing
+
+OVER = {
+    "per_lr": "at each learning rate",
+    "grid_mean": "mean over the grid of learning rates",
+    "both_fit": "mean over the rates at which both methods fit",
+    "all_pairs": "every rate and seed as a replicate",
+}
+NOTES = {
+    "grid_mean": "Each seed is one value, its mean over the rates that all seeds used have.",
+    "both_fit": "Each seed is one value, its mean over the rates at which neither method underfits "
+    "or is damaged.",
+    "all_pairs": "Learning rates are no replicates: p is too small, or too large, and there is no "
+    "interval. The means over the grid and the model of the whole grid are what to read.",
+}
+FORMS = (
+    "|·| is the size of a drift, its distance from the untouched model; without the bars "
+    "it is read with its sign."
+)
+BAND_PP = 2.0
+
+
+def main_metrics(study: Study) -> list[str]:
+    return [study.accuracy, *study.outcomes, *study.main_drifts]
+
+
+def paired_table(study: Study, scope: str, *, rest: bool = False) -> Table | None:
+    """Paired tests of one scope, of the main metrics or of the rest."""
+    main = main_metrics(study)
+    rows = [row for row in study.rows(Paired, scope=scope) if (row.metric not in main) == rest]
+    return listing(
+        study,
+        Paired,
+        f"Matched runs, {OVER[scope]}" + (": all other metrics" if rest else ""),
+        rows,
+        table_id=f"paired-{scope.replace('_', '-')}" + ("-all" if rest else ""),
+        note=NOTES.get(scope, ""),
+    )
+
+
+def equivalence_table(study: Study) -> Table | None:
+    return listing(study, Equivalence, "Equivalence: is the difference inside the margin?")
+
+
+def mixed_table(study: Study) -> Table | None:
+    """The terms with method in them; the interaction with log LR is what the study asks."""
+    wanted = main_metrics(study)
+    rows = [row for row in study.rows(Mixed) if row.metric in wanted]
+    rows = [row for row in rows if row.term is None or "method" in row.term]
+    note = "Method × log₁₀ learning rate × target; every term may differ by seed."
+    return listing(study, Mixed, "Model of the whole grid", rows, note=note)
+
+
+def dose_table(study: Study) -> Table | None:
+    wanted = [*main_metrics(study), "val_accuracy"]
+    rows = [row for row in study.rows(DoseResponse) if row.metric in wanted]
+    caption = "Does the metric rise or fall with the learning rate?"
+    return listing(study, DoseResponse, caption, rows)
+
+
+def matched_table(study: Study) -> Table | None:
+    wanted = main_metrics(study)
+    rows = [row for row in study.rows(MatchedView) if row.metric in wanted]
+    return listing(study, MatchedView, "Matched views", rows)
+
+
+def power_table(study: Study) -> Table | None:
+    wanted = main_metrics(study)
+    rows = [row for row in study.rows(Power) if row.metric in wanted]
+    return listing(study, Power, "What this design can detect", rows)
+
+
+def grid_table(study: Study) -> Table | None:
+    return listing(study, GridAdequacy, "Does the grid hold the best rate inside?")
+
+
+def predictor_table(study: Study) -> Table | None:
+    names = dict.fromkeys(row.reference for row in study.rows(Predictor) if row.reference)
+    reference = ", ".join(metric(name).label for name in names)
+    note = f"{FORMS} Gaps are to {reference}." if reference else FORMS
+    return listing(study, Predictor, "Signals against final retention", note=note)
+
+
+def selection_table(study: Study) -> Table | None:
+    return listing(
+        study,
+        Selection,
+        f"Which run to keep, within {BAND_PP:g} pp of the best validation accuracy",
+        study.rows(Selection, band_pp=BAND_PP),
+        note=f"{FORMS} Picked is the run that moved least; with the sign, the one that reads "
+        "lowest (CKA highest). Bands of other widths are in the file.",
+    )
+
+
+def mediation_table(study: Study) -> Table | None:
+    return listing(
+        study,
+        Mediation,
+        "How much of the difference in retention goes along with drift",
+        note="A description, not a cause: reads as mediation only if, given log10 learning rate, "
+        "nothing unmeasured moves both drift and retention, drift precedes retention, effects are "
+        "linear and the method does not change the slope of retention on drift.",
+    )
+
+
+__all__ = [
+    "dose_table",
+    "equivalence_table",
+    "grid_table",
+    "main_metrics",
+    "matched_table",
+    "mediation_table",
+    "mixed_table",
+    "paired_table",
+    "power_table",
+    "predictor_table",
+    "selection_table",
+]

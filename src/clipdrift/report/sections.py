@@ -1,0 +1,404 @@
+"""The sections of the page, in its order: each one declaration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from clipdrift.analysis.questions.forecast_trial import EarlyStopping
+from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
+from clipdrift.analysis.questions.ranking import RankingAgreement
+from clipdrift.analysis.questions.reproduction import Reproduction
+from clipdrift.analysis.statistics.extras import corruptions
+from clipdrift.report import listings
+from clipdrift.report.answer import answers
+from clipdrift.report.attention import attention_images
+from clipdrift.report.blocks import (
+    Aid,
+    Answers,
+    Block,
+    Charts,
+    Group,
+    Notices,
+    Pictures,
+    Pre,
+    Section,
+    Words,
+)
+from clipdrift.report.chosen import choice_table, choices
+from clipdrift.report.figures.chart import Chart
+from clipdrift.report.figures.dose import dose_chart
+from clipdrift.report.figures.history import history_charts, history_metrics
+from clipdrift.report.figures.interpolation import interpolation_chart
+from clipdrift.report.figures.layers import (
+    heatmap_chart,
+    layer_signals,
+    panels,
+    profile_chart,
+    scales,
+)
+from clipdrift.report.figures.matched import VIEWS, matched_chart, matched_pairs_of
+from clipdrift.report.figures.plane import plane_chart
+from clipdrift.report.figures.predictors import predictor_chart
+from clipdrift.report.figures.robustness import robustness_charts
+from clipdrift.report.forewarning import forewarning, stopped_table, validation_table
+from clipdrift.report.made_after import after_table
+from clipdrift.report.metrics import metric
+from clipdrift.report.notices import notices
+from clipdrift.report.origins import (
+    conditions_table,
+    design_table,
+    matchedness_table,
+    runs_table,
+)
+from clipdrift.report.ranking_tables import ranking_table
+from clipdrift.report.source import Place, Study
+from clipdrift.report.tables import Table, cell_table, listing
+from clipdrift.report.untouched import untouched_table
+
+MAX_DOSE_TRANSFERS = 6
+LEGEND, RATES = Aid("legend"), Aid("rate_legend")
+
+
+def said(text: str) -> Callable[[Study], str]:
+    return lambda _: text
+
+
+def by_seeds(before: str, several: str, after: str = "", one: str = "") -> Callable[[Study], str]:
+    """A paragraph that says more where there are several seeds."""
+    return lambda study: before + (several if study.several_seeds else one) + after
+
+
+def _present(found: Iterator[Chart | None]) -> list[Chart]:
+    return [chart for chart in found if chart is not None]
+
+
+def _planes(
+    study: Study, draw: Callable[[Study, Place, str, str], Chart | None], prefix: str
+) -> list[Chart]:
+    pairs = [(place, outcome) for place in study.places for outcome in study.outcomes]
+    return _present(draw(study, *pair, f"{prefix}-{i}") for i, pair in enumerate(pairs))
+
+
+def _answer(study: Study) -> Sequence[Block]:
+    found = notices(study)
+    return [
+        Notices("Read this first", [one for one in found if one.urgent], urgent=True),
+        Answers(answers(study)),
+        untouched_table(study),
+        Notices("Remarks on the records", [one for one in found if not one.urgent]),
+        Aid("how_to_read"),
+    ]
+
+
+def _dose(study: Study) -> Sequence[Block]:
+    names = [study.accuracy, *study.main_drifts[:1], *study.outcomes[:MAX_DOSE_TRANSFERS]]
+    groups = [
+        Group(
+            study.title(place),
+            [
+                Charts(
+                    _present(
+                        dose_chart(study, place, name, f"dose-{i}-{j}")
+                        for j, name in enumerate(names)
+                    )
+                )
+            ],
+        )
+        for i, place in enumerate(study.places)
+    ]
+    return [LEGEND, *groups]
+
+
+def _layers(study: Study) -> Sequence[Block]:
+    ranges, shown = scales(study), list(enumerate(panels(study)))
+    heat = [heatmap_chart(study, panel, f"heat-{i}", ranges) for i, panel in shown]
+    profiles = [profile_chart(study, panel, f"profile-{i}", ranges) for i, panel in shown]
+    return [
+        Aid("selector", ("layers", layer_signals(study), "Signal")),
+        Aid("scale", ("layers",)),
+        Charts(heat, group="layers", otherwise="drift per block"),
+        Group("Profiles over depth", [RATES, Charts(profiles, group="layers")]),
+    ]
+
+
+def _training(study: Study) -> Sequence[Block]:
+    names = history_metrics(study)
+    found = [
+        chart
+        for i, place in enumerate(study.places if names else [])
+        for chart in history_charts(study, place, f"history-{i}")
+    ]
+    return [
+        Aid("selector", ("history", names, "Metric")),
+        RATES,
+        Charts(found, group="history", otherwise="readings after every epoch"),
+    ]
+
+
+def _predictors(study: Study) -> Sequence[Block]:
+    pairs = [(backbone, outcome) for backbone in study.backbones for outcome in study.outcomes]
+    drawn = (predictor_chart(study, *pair, f"predictor-{i}") for i, pair in enumerate(pairs))
+    between = [listings.mediation_table(study)]
+    return [
+        Charts(_present(drawn), "two"),
+        listings.predictor_table(study),
+        listings.selection_table(study),
+        Group("Drift between method and retention", between, folded=True),
+    ]
+
+
+def _early_warning(study: Study) -> Sequence[Block]:
+    caption = "Had runs ended whose upper bound is below a limit"
+    lead = by_seeds(
+        "Do drift and retention after the first epoch foretell what a run keeps in the end, better "
+        "than that retention does by itself? ",
+        "Of a method or a backbone that it has not learned from the forecast gives no interval, "
+        "and no run of one is stopped. ",
+        "Every run is judged by a forecast that has not seen its cell, target, method or backbone. "
+        "What it would have saved is told for runs that all ran to their end, so wrong stops can "
+        "be counted. The form of the forecast was chosen on records of this kind. "
+        "<code>clipdrift run --stop-below</code> ends runs by it.",
+    )
+    trial: list[Block] = [
+        Words(forewarning(study)),
+        validation_table(study),
+        listing(study, EarlyStopping, caption),
+    ]
+    return [Group("", trial, lead(study)), stopped_table(study)]
+
+
+def _matched(study: Study) -> Sequence[Block]:
+    return [
+        ranking_table(study),
+        listing(study, RankingAgreement, "Do the views rank alike?"),
+        *_matched_charts(study),
+        Group("Numbers", [listings.matched_table(study)], folded=True),
+    ]
+
+
+def _matched_charts(study: Study) -> Iterator[Block]:
+    for i, place in enumerate(study.places):
+        for j, pair in enumerate(matched_pairs_of(study, place)):
+            for k, name in enumerate(study.outcomes):
+                found = _present(
+                    matched_chart(study, place, pair, view, name, f"matched-{i}-{j}-{k}-{v}")
+                    for v, view in enumerate(VIEWS)
+                )
+                title = f"{study.title(place)}: {metric(name).label}, {pair[0]} − {pair[1]}"
+                yield Group(title, [Charts(found, "three")])
+
+
+def _robustness(study: Study) -> Sequence[Block]:
+    names = [study.accuracy, *(kind.name for kind in corruptions(study.metrics))]
+    caption = "Accuracy on corrupted test parts"
+    table = cell_table(study, names, table_id="robust", caption=caption) if names[1:] else None
+    charts = Charts(robustness_charts(study), otherwise="corrupted test parts")
+    return [charts, Group("Numbers", [table], folded=True)]
+
+
+def _tests(study: Study) -> Sequence[Block]:
+    every = [listings.paired_table(study, "all_pairs")]
+    rest = [listings.paired_table(study, scope, rest=True) for scope in ("grid_mean", "per_lr")]
+    return [
+        listings.paired_table(study, "both_fit"),
+        listings.paired_table(study, "grid_mean"),
+        listings.mixed_table(study),
+        listings.paired_table(study, "per_lr"),
+        listings.equivalence_table(study),
+        listings.dose_table(study),
+        Group("Every rate and seed as a replicate, which rates are not", every, folded=True),
+        Group("All other metrics", rest, folded=True),
+    ]
+
+
+def _cells(study: Study) -> Sequence[Block]:
+    accuracy = [name for name in ("val_accuracy", "test_accuracy") if name in study.metrics]
+    transfer = [
+        name
+        for dataset in study.transfers
+        for field in ("accuracy", "retention_pct")
+        if (name := f"transfer.{dataset}.{field}") in study.metrics
+    ]
+    main = [*accuracy, *transfer, *study.main_drifts]
+    rest = [name for name in study.drifts if name not in study.main_drifts]
+    note = (
+        "Grey cells underfit, and keep what they keep because they barely trained, or are damaged."
+    )
+    drifts = cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None
+    return [
+        cell_table(study, main, table_id="cells", caption="All cells", note=note),
+        Group("Every drift signal", [drifts], folded=True),
+    ]
+
+
+def _design(study: Study) -> Sequence[Block]:
+    caption = "Do drift signals depend on the probe images?"
+    probe: list[Table | None] = [listing(study, ProbeSensitivity, caption)]
+    return [
+        listings.grid_table(study),
+        listings.power_table(study),
+        Group("Sensitivity to the choice of probe images", probe, folded=True),
+    ]
+
+
+def _provenance(study: Study) -> Sequence[Block]:
+    written = study.folder.spec_path.read_text() if study.spec else ""
+    return [
+        matchedness_table(study),
+        design_table(study),
+        runs_table(study),
+        conditions_table(study),
+        Group("The study as it was run", [Pre(written)], folded=True),
+        Aid("origin"),
+    ]
+
+
+SECTIONS = (
+    Section("answer", "Answer", "The answer", _answer),
+    Section(
+        "choice",
+        "Choice",
+        "The choice",
+        lambda study: [Words(choices(study)), choice_table(study)],
+        said(
+            "Which method, learning rate and α (the share of the adapted weights, mixed with the "
+            "untouched ones) best meets a budget: chosen by means over seeds of validation "
+            "accuracy and retention, reported on the test part. A share of draws tells how far an "
+            "answer hangs on single seeds among those that were run, and nothing of seeds that "
+            "were not. Retention has no validation part, so what the chosen one keeps is a little "
+            "flattered. <code>clipdrift choose</code> answers other budgets."
+        ),
+    ),
+    Section(
+        "trade-off",
+        "Trade-off",
+        "Accuracy against retention",
+        lambda study: [
+            LEGEND,
+            Charts(_planes(study, plane_chart, "plane"), "two"),
+            Group(
+                "Between untouched and adapted weights",
+                [
+                    Charts(
+                        _planes(study, interpolation_chart, "way"),
+                        "two",
+                        otherwise="weights between untouched and adapted",
+                    )
+                ],
+                "Each dotted line is a cell whose adapted weights were mixed with the untouched "
+                "ones, the adapted head kept; the large marker is the adapted model. The grey edge "
+                "is that of the figures above.",
+            ),
+        ],
+        by_seeds(
+            "Each marker is a cell, labelled with its learning rate where few enough are shown",
+            "; bars are SDs over seeds",
+            ". Large outlined markers on the grey edge are not beaten by any cell in both. Cells "
+            "that underfit or are damaged are hollow: those that underfit keep what they keep "
+            "because they barely trained. Dotted upright lines are lines of equal accuracy, so "
+            "many points below the best cell.",
+        ),
+    ),
+    Section(
+        "dose",
+        "Dose-response",
+        "Dose-response",
+        _dose,
+        by_seeds(
+            "Points are runs, ",
+            "lines join the means of cells, bands are ± 1 SD over seeds",
+            ". Reference methods at rates outside the grid are dashed lines across.",
+            one="lines join the cells",
+        ),
+    ),
+    Section(
+        "layers",
+        "Layers",
+        "Drift by layer",
+        _layers,
+        said(
+            "Mean over seeds, block by learning rate. One colour scale serves all panels of a "
+            "signal; the pale (in dark mode: dark) middle is the untouched model."
+        ),
+    ),
+    Section(
+        "training",
+        "Training",
+        "During training",
+        _training,
+        said(
+            "Mean over seeds after every epoch; epoch 0 is the untouched model with the fresh "
+            "head. Retention after an epoch is read on a fixed part of each transfer dataset."
+        ),
+    ),
+    Section(
+        "predictors",
+        "Predictors",
+        "What foretells retention",
+        _predictors,
+        by_seeds(
+            "Rank correlation of each signal with final retention over matched runs",
+            "; bars are 95\u00a0% intervals over seeds, one left out at a time",
+            ". Dark circles: read at the end; light diamonds: after epoch\u00a01. |Drift| is the "
+            "size of a drift, either way; where it ranks the runs as the drift itself does, only "
+            "that is drawn. A correlation is no cause.",
+        ),
+    ),
+    Section(
+        "after-training",
+        "After training",
+        "After training",
+        lambda study: [after_table(study)],
+        said(
+            "Soups and scaled movements, made from the weights of finished runs without further "
+            "training, and read by the same code as the runs. They are candidates of the choice."
+        ),
+    ),
+    Section("early-warning", "Early warning", "Early warning", _early_warning),
+    Section(
+        "matched",
+        "Matched views",
+        "Matched views",
+        _matched,
+        by_seeds(
+            "Equal learning rate is not an equal dose. The same difference at equal validation "
+            "accuracy and at equal weight movement, interpolated between cells where the curves of "
+            "both methods overlap",
+            "; bands are 95\u00a0% intervals over seeds, and over images where single answers are "
+            "known",
+            ".",
+        ),
+    ),
+    Section(
+        "robustness",
+        "Robustness",
+        "Corrupted test parts",
+        _robustness,
+        said(
+            "Numbers are accuracies in percent, means over seeds; colour is the change against the "
+            "clean test part, on one scale for all panels."
+        ),
+    ),
+    Section("tests", "Tests", "Tests", _tests),
+    Section("cells", "Cells", "Cells", _cells),
+    Section("design", "Grid and power", "Grid and power", _design),
+    Section(
+        "reproduction",
+        "Reproduction",
+        "Reproduction",
+        lambda study: [listing(study, Reproduction, "Against the published figures")],
+    ),
+    Section(
+        "attention",
+        "Attention",
+        "Attention on probe images",
+        lambda study: [Pictures(*attention_images(study), "attention pictures")],
+        said(
+            "Where the CLS token looks in the last block, and its rollout through all blocks: "
+            "untouched and adapted, as written when the run was measured."
+        ),
+    ),
+    Section("provenance", "Provenance", "Provenance", _provenance),
+)
+
+__all__ = ["SECTIONS"]
