@@ -46,9 +46,14 @@ def links_out(paths: Iterable[Path], folder: Path) -> list[Fault]:
     ]
 
 
-def model_links_out(folder: Path) -> list[Fault]:
-    """`links_out` of what is read of a model's folder."""
-    return links_out((path for path in folder.iterdir() if path.suffix in MODEL_FILES), folder)
+def unfit_model_files(folder: Path) -> list[Fault]:
+    """`links_out` of what is read of a model's folder, and pipes, which would be waited for."""
+    read = [path for path in folder.iterdir() if path.suffix in MODEL_FILES]
+    pipes = [
+        path for path in sorted(read) if path.exists() and not (path.is_file() or path.is_dir())
+    ]
+    expected, got = "a plain file", "a pipe, socket or device"
+    return links_out(read, folder) + [Fault(str(p), expected, got, "Remove it") for p in pipes]
 
 
 def read_file(path: Path, at_most: int) -> bytes:
@@ -83,4 +88,4 @@ def _too_large(path: Path, size: int, at_most: int) -> OSError:
     return OSError(errno.EFBIG, text, str(path))
 
 
-__all__ = ["MODEL_FILES", "leads_out", "links_out", "model_links_out", "read_file"]
+__all__ = ["MODEL_FILES", "leads_out", "links_out", "read_file", "unfit_model_files"]

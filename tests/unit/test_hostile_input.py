@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -27,8 +28,12 @@ from clipdrift.backbone.sizes import size_faults
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import MAX_PIXELS, Square
 from clipdrift.data.sources import open_dataset
+from clipdrift.early_warning.forecast import read_forecast
+from clipdrift.early_warning.rule import read_rule
 from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
+from clipdrift.reading.sealed import load_sealed
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
+from clipdrift.records.after import read_after
 from clipdrift.records.import_table import LARGEST, Cell, _parse
 from clipdrift.report.attention import attention_images
 from clipdrift.report.source import read_study
@@ -95,6 +100,22 @@ def test_text_in_the_place_of_a_number_is_no_record(tmp_path: Path, text: str) -
     write_body(body, tmp_path / "record.json", resealed=True)
     with pytest.raises(RecordError, match=r"result\.test_accuracy: Input should be a valid number"):
         read_record(tmp_path / "record.json")
+
+
+def test_pipes_among_the_files_of_a_study_are_not_waited_for(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    readers: dict[Path, Callable[[], object]] = {
+        folder.plan_path: folder.planned,
+        folder.stop_rule_path: lambda: read_rule(folder),
+        tmp_path / "record.json": lambda: read_record(tmp_path / "record.json"),
+        tmp_path / "forecast.json": lambda: read_forecast(tmp_path / "forecast.json"),
+        tmp_path / "after.json": lambda: read_after(tmp_path / "after.json"),
+    }
+    for path, read in readers.items():
+        os.mkfifo(path)
+        with pytest.raises(RecordError, match=path.name):
+            read()
+    assert load_sealed(folder.plan_path) is None
 
 
 @pytest.mark.parametrize(

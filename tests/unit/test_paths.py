@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from clipdrift.paths import leads_out, model_links_out, read_file
+from clipdrift.backbone.loading import folder_hash
+from clipdrift.paths import leads_out, read_file, unfit_model_files
 
 
 def test_links_and_dots_are_followed_before_paths_are_compared(tmp_path: Path) -> None:
@@ -41,9 +43,21 @@ def test_links_out_of_a_models_folder_are_named(tmp_path: Path) -> None:
     }.items():
         (model / name).symlink_to(goal)
     said = "expected a file of the folder itself, got a link out of it. Copy it there."
-    assert [str(fault) for fault in model_links_out(model)] == [
+    assert [str(fault) for fault in unfit_model_files(model)] == [
         f"{model / name}: {said}" for name in ("merges.txt", "model.safetensors", "notes.txt")
     ]
+
+
+def test_pipes_in_a_models_folder_are_named_and_folders_are_not(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    os.mkfifo(tmp_path / "photo.png")
+    (tmp_path / "more.json").mkdir()
+    (fault,) = unfit_model_files(tmp_path)
+    assert str(fault) == (
+        f"{tmp_path / 'config.json'}: expected a plain file, got a pipe, socket or device. "
+        "Remove it."
+    )
+    assert folder_hash(tmp_path) == hashlib.sha256().hexdigest()
 
 
 def test_blobs_of_a_hubs_cache_are_a_snapshots_own(tmp_path: Path) -> None:
@@ -55,9 +69,9 @@ def test_blobs_of_a_hubs_cache_are_a_snapshots_own(tmp_path: Path) -> None:
     (tmp_path / "models--a--b" / "secret").write_text("key")
     (snapshot / "config.json").symlink_to("../../blobs/123")
     (tmp_path / "alias").symlink_to(snapshot)
-    assert model_links_out(snapshot) == model_links_out(tmp_path / "alias") == []
+    assert unfit_model_files(snapshot) == unfit_model_files(tmp_path / "alias") == []
     (snapshot / "notes.txt").symlink_to("../../secret")
-    assert [fault.where for fault in model_links_out(snapshot)] == [str(snapshot / "notes.txt")]
+    assert [fault.where for fault in unfit_model_files(snapshot)] == [str(snapshot / "notes.txt")]
 
 
 def test_only_plain_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:

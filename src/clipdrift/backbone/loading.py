@@ -26,7 +26,7 @@ from clipdrift.backbone.siglip import SIGLIP
 from clipdrift.backbone.sizes import size_faults
 from clipdrift.errors import BackboneError, Fault, is_failure
 from clipdrift.hub import snapshot
-from clipdrift.paths import MODEL_FILES, model_links_out
+from clipdrift.paths import MODEL_FILES, unfit_model_files
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = ("mini-clip",)
@@ -177,7 +177,7 @@ def backbone_folder(spec: BackboneSpec) -> Path:
         if spec.id.startswith((".", "/", "~")):
             raise refusal(spec, "a model folder", "nothing there", "Check the path")
         folder = snapshot(spec.id, spec.revision)
-    if links := model_links_out(folder):
+    if links := unfit_model_files(folder):
         raise BackboneError(links)
     return folder
 
@@ -186,7 +186,7 @@ def folder_hash(folder: Path) -> str:
     """SHA-256 over config, weights and tokenizer of a model folder, by name and content."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in HASHED:
+        if path.suffix in HASHED and path.is_file():
             digest.update(path.name.encode() + b"\0")
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import model_links_out, read_file
+from clipdrift.paths import read_file, unfit_model_files
 
 Kind = Literal["run", "adapter", "clip"]
 
@@ -37,7 +37,7 @@ def kind_of(folder: Path) -> Kind:
     """
     if not os.path.isdir(folder):
         raise RecordError(_not_a_folder(folder))
-    if links := model_links_out(folder):
+    if links := unfit_model_files(folder):
         raise RecordError(links)
     if (folder / "record.json").is_file():
         return "run"

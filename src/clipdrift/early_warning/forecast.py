@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records.schema import EpochReading
 from clipdrift.spec import content_hash
 
@@ -195,9 +196,7 @@ def read_forecast(path: Path) -> Saved:
         RecordError: if it is missing, damaged, edited, or not a forecast of this version.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise Refused("a larger file than any forecast")
-        return forecast_of(json.loads(path.read_bytes()))
+        return forecast_of(json.loads(read_file(path, MAX_BYTES)))
     except OSError as error:
         got = str(error.strerror)
     except (ValueError, RecursionError) as error:

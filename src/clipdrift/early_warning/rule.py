@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from clipdrift.early_warning.forecast import KEPT, Refused, Saved, forecast_of
+from clipdrift.early_warning.forecast import KEPT, MAX_BYTES, Refused, Saved, forecast_of
 from clipdrift.errors import Fault, RecordError, did_you_mean
+from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.schema import EarlyStop, EpochReading
 from clipdrift.records.writing import writing_to
@@ -156,7 +157,7 @@ def read_rule(folder: StudyFolder) -> StopRule | None:
     if not path.exists():
         return None
     try:
-        body = json.loads(path.read_bytes())
+        body = json.loads(read_file(path, MAX_BYTES))
         stored = body.pop("hash")
         if body["kind"] != KIND or content_hash(body) != stored:
             raise Refused("a hash that does not match")

@@ -37,6 +37,8 @@ def load_sealed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and facts as they were written; None if the file is missing, torn or altered."""
     from safetensors import SafetensorError, safe_open
 
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.ranges import beyond
 from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
@@ -98,9 +99,7 @@ def read_after(path: Path) -> AfterReading:
     """
     got = "a damaged or edited file"
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError
-        body = json.loads(path.read_bytes())
+        body = json.loads(read_file(path, MAX_BYTES))
         stored = body.pop("checksum")
         right = content_hash(body) == stored and not any(beyond(body))
         if right and body.get("version") == VERSION:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
-from clipdrift.records.schema import RunRecord, read_record
+from clipdrift.paths import read_file
+from clipdrift.records.schema import MAX_BYTES, RunRecord, read_record
 from clipdrift.records.writing import HALF_WRITTEN, atomic_write, writing_to
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum
@@ -151,7 +152,7 @@ class StudyFolder:
     def has_plan(self, spec: StudySpec, run_ids: dict[str, str]) -> bool:
         """Whether exactly this study is planned here."""
         try:
-            text = self.spec_path.read_text(encoding="utf-8")
+            text = read_file(self.spec_path, MAX_BYTES).decode()
             return self.planned() == run_ids and text == with_checksum(dump_spec(spec))
         except (OSError, ValueError, RecordError):
             return False
@@ -196,7 +197,7 @@ class StudyFolder:
         if not self.plan_path.exists():
             return None
         try:
-            plan: Any = json.loads(self.plan_path.read_bytes())
+            plan: Any = json.loads(read_file(self.plan_path, MAX_BYTES))
             runs = plan["runs"]
             if plan["checksum"] != content_hash({"runs": runs}):
                 raise ValueError("changed since it was written")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records.consistent import contradictions
 from clipdrift.records.correct import Correct
 from clipdrift.records.ranges import beyond
@@ -264,9 +265,7 @@ def read_record(path: Path) -> RunRecord:
             have, or is of another run than its configuration.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError("more than 64 MB")
-        body = json.loads(path.read_bytes())
+        body = json.loads(read_file(path, MAX_BYTES))
     except OSError as error:
         raise _unusable(path, str(error.strerror), "Run the study again to redo it") from None
     except (ValueError, RecursionError):
