@@ -7,6 +7,9 @@ from pathlib import Path
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.report.latex import latex_tables
+from clipdrift.report.page import render
+from clipdrift.report.source import read_study
 
 
 def study_folder(path: Path, records: Iterable[RunRecord]) -> StudyFolder:
@@ -21,4 +24,15 @@ def study_folder(path: Path, records: Iterable[RunRecord]) -> StudyFolder:
     return folder
 
 
-__all__ = ["study_folder"]
+def write_page(folder: StudyFolder) -> Path:
+    """The page of an analysed study and its LaTeX tables, as an audit reads them: the figures for
+    papers take longer than all else, and `test_report_files` looks at them.
+    """
+    study = read_study(folder)
+    for name, text in latex_tables(study).items():
+        atomic_write(folder.tables_path / name, text)
+    atomic_write(folder.report_path, render(study))
+    return folder.report_path
+
+
+__all__ = ["study_folder", "write_page"]

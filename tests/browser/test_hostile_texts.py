@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from report_study import study_folder
+from report_study import study_folder, write_page
 from small_study import TEXT
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.report import write_report
 from clipdrift.spec.load import with_checksum
 
 pytestmark = pytest.mark.browser
@@ -31,7 +30,12 @@ PAYLOADS = (
 )
 ALL = " ".join(PAYLOADS)
 TRY_EVERYTHING = """() => {
-    for (const node of document.querySelectorAll("a, button, summary, [data-runs], [tabindex]")) {
+    const nodes = document.querySelectorAll("a, button, summary, [data-runs], [tabindex]");
+    const known = new Set();  // numbers of the same runs list the same
+    for (const node of nodes) {
+        const runs = node.dataset.runs;
+        if (runs !== undefined && known.has(runs)) continue;
+        known.add(runs);
         node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
         node.dispatchEvent(new MouseEvent("mouseover", { bubbles: true }));
     }
@@ -75,7 +79,7 @@ def test_no_text_of_a_record_or_a_study_runs(
     study["transfers"] = [{"name": "y", "builtin": "digits", "templates": [f"{PAYLOADS[0]} {{}}"]}]
     folder.spec_path.write_text(with_checksum(yaml.safe_dump(study, allow_unicode=True)))
     write_analysis(StudyFolder(folder.path))
-    write_report(folder)
+    write_page(folder)
     context = chromium.new_context()
     page = context.new_page()
     errors: list[str] = []
@@ -92,6 +96,9 @@ def test_no_text_of_a_record_or_a_study_runs(
     shown = page.locator("body").inner_text()
     assert PAYLOADS[2] in shown
     assert PAYLOADS[7] in shown
+    page.locator("[data-table=cells] tbody td[data-runs]").first.click()
+    assert PAYLOADS[0] in page.locator("#drawer tbody td").nth(1).inner_text()
+    assert PAYLOADS[0] in page.locator(".answer h3").first.inner_text()
     context.close()
 
 

@@ -64,7 +64,7 @@ def finished_study(small_spec: StudySpec, cache_dir: Path, session_folder: Path)
     out, done = session_folder / "finished", session_folder / "finished.done"
     with FileLock(session_folder / "finished.lock"):
         if not done.exists():
-            outcome = run_study(small_spec, out, cache_dir=cache_dir, workers=2)
+            outcome = run_study(small_spec, out, cache_dir=cache_dir, executor=InProcess())
             assert (outcome.measured, outcome.failed) == (6, {})
             done.touch()
     return out

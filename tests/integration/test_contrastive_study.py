@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import by_method, measured_study
+from report_study import write_page
 from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
@@ -23,7 +24,7 @@ from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import read_after
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.spec import RunConfig
 
 METHODS: list[dict[str, Any]] = [
@@ -127,5 +128,5 @@ def test_scaled_movements_and_the_report(
     pairs = [row for row in analysis["paired"] if "flyp" in (row["method_a"], row["method_b"])]
     assert pairs
     assert all("different" not in (row["dropped_reason"] or "") for row in pairs)
-    write_report(study)
+    write_page(study)
     assert audit_report(study) == []

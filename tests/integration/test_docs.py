@@ -15,6 +15,7 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 def test_the_notebook_page_runs_as_it_stands(
     tmp_path: Path,
     cache_dir: Path,
+    no_processes: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

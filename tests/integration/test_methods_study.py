@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import by_method, measured_study
+from report_study import write_page
 from safetensors.torch import load_file
 from small_models import mini_clip, pixels
 from tiny_study import tiny
@@ -21,7 +22,7 @@ from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.finished.export import export_merged
 from clipdrift.methods.adapted import NOT_PLAIN, reload
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.spec import RunConfig
 
 PENALTIES = ("l2_sp", "feature_distillation", "attention_preservation", "entropy_floor")
@@ -147,7 +148,7 @@ def test_a_run_that_no_plain_model_can_hold_is_not_exported(
 def test_every_method_flows_through_report_audit_and_choice(study: StudyFolder) -> None:
     analysis = write_analysis(study)
     assert {row["method"] for row in analysis["cells"]} == set(NAMES)
-    page = write_report(study).read_text()
+    page = write_page(study).read_text()
     assert all(name in page for name in NAMES)
     assert NOT_PLAIN in page
     assert audit_report(study) == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import by_method, measured_study
+from report_study import write_page
 from tiny_study import tiny
 from transformers import AutoModel
 
@@ -15,7 +16,6 @@ import clipdrift
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.finished.export import export_merged
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.report import write_report
 from clipdrift.report.recomputed import audit_report
 
 SPEC = tiny(
@@ -74,7 +74,7 @@ def test_it_is_analysed_beside_the_study_and_said_to_be_trained_elsewhere(
     told = [row for row in analysis["warnings"] if row["kind"] == "trained_elsewhere"]
     assert [row["run_ids"] for row in told] == [[mine.run_id]]
     assert "nothing proves" in told[0]["detail"]
-    assert "Trained elsewhere" in write_report(study).read_text(encoding="utf-8")
+    assert "Trained elsewhere" in write_page(study).read_text(encoding="utf-8")
     assert audit_report(study) == []
     assert mine.run_id not in clipdrift.study_status(study)  # the study's own plan
 

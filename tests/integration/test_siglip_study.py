@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from in_process import measured_study
+from report_study import write_page
 from small_models import pixels
 from small_siglip import BLOCKS, WIDTH, write_random_siglip
 from transformers import AutoModel
@@ -25,7 +26,7 @@ from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
 from clipdrift.reading.model import not_read
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.spec import RunConfig, StudySpec
 from clipdrift.spec.parts import BackboneSpec
 
@@ -118,7 +119,7 @@ def test_analysis_and_report_survive_what_is_null(study: Path) -> None:
     cells = [r for r in analysis["cells"] if r["metric"] == "drift.cka_mean"]
     assert cells
     assert all(row["mean"] is None and row["reason"] for row in cells)
-    page = write_report(folder).read_text()
+    page = write_page(folder).read_text()
     assert "the vision tower has no CLS token: there are no CLS activations to compare" in page
     assert "NaN" not in page.split("<script")[0]
     assert audit_report(folder) == []

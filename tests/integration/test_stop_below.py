@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from in_process import InProcess
+from report_study import write_page
 from stop_rule import SAVED, SPEC
 from synthetic_records import synthetic_records
 from tiny_study import measured, tiny
@@ -20,7 +21,7 @@ from clipdrift.cli.app import app
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import StudyFolder, atomic_write, read_record
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.report.page_reader import read_page
 from clipdrift.spec import dump_spec
 from clipdrift.study.measure import run_study
@@ -77,7 +78,7 @@ def test_stopped_runs_are_in_no_mean_and_shown_as_stopped(stopped_study: Path) -
     assert {row["learning_rate"] for row in analysis["cells"]} == {1e-6}
     (warning,) = (row for row in analysis["warnings"] if row["kind"] == "run_stopped")
     assert (warning["learning_rate"], warning["method"], warning["seed"]) == (1e-2, "lora", 7)
-    write_report(folder)
+    write_page(folder)
     page = folder.report_path.read_text(encoding="utf-8")
     assert "Run stopped early by a forecast, in no mean" in page
     texts = {item.label: item.text for item in read_page(page).items.values()}

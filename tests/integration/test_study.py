@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from report_study import write_page
 from worker_processes import workers_of
 
 from clipdrift.analysis.summary import write_analysis
@@ -25,7 +26,6 @@ from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.finished.export import export_merged
 from clipdrift.materials import load_materials
 from clipdrift.records import StudyFolder, read_record
-from clipdrift.report import write_report
 from clipdrift.spec import StudySpec
 from clipdrift.study.measure import run_study
 from clipdrift.study.status import study_status
@@ -297,7 +297,7 @@ def test_diverged_runs_are_recorded_as_such(
     folder = StudyFolder(tmp_path / "study")
     cells = write_analysis(folder)["cells"]
     assert {row["learning_rate"] for row in cells if row["metric"] == "test_accuracy"} == {3e-4}
-    write_report(folder)
+    write_page(folder)
     assert f"diverged: {record.reason}" in folder.report_path.read_text(encoding="utf-8")
 
 

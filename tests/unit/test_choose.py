@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_study import study_folder
+from report_study import study_folder, write_page
 from synthetic_records import synthetic_records
 
 from clipdrift.analysis.choose import choose
@@ -19,7 +19,7 @@ from clipdrift.analysis.summary import schema
 from clipdrift.cli.choice_tables import answer
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.report.page_reader import read_page
 
 
@@ -139,7 +139,7 @@ def test_a_choice_that_does_not_fit_is_said(folder: StudyFolder) -> None:
 
 
 def test_the_report_shows_the_choice_and_the_audit_holds_it(folder: StudyFolder) -> None:
-    write_report(folder)
+    write_page(folder)
     assert audit_report(folder) == []
     text = folder.report_path.read_text(encoding="utf-8")
     page = read_page(text)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_study import study_folder
+from report_study import study_folder, write_page
 from scipy import stats
 from synthetic_records import synthetic_records, with_images
 
@@ -19,7 +19,6 @@ from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import import_csv
 from clipdrift.records.transfer import TransferReading
-from clipdrift.report import write_report
 from clipdrift.report.answer import Answer, answers
 from clipdrift.report.metrics import NBSP
 from clipdrift.report.page_reader import read_page
@@ -245,7 +244,7 @@ def test_a_study_of_one_seed_prints_no_interval_anywhere(tmp_path: Path) -> None
         for name, methods in (("eurosat", EUROSAT), ("pets", PETS))
     }
     study = imported(tmp_path, with_drift(table(targets, seeds=(7,), rates=many)))
-    page = read_page(write_report(study).read_text(encoding="utf-8"))
+    page = read_page(write_page(study).read_text(encoding="utf-8"))
     rows = json.loads(study.analysis_path.read_text())
     assert any(row["n"] for row in rows["early_warning"])  # so the section is there
     texts = [f"{item.text} {item.given.get('title') or ''}" for item in page.items.values()]

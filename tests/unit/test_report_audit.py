@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_study import study_folder
+from report_study import study_folder, write_page
 from synthetic_records import synthetic_records
 
 from clipdrift.errors import RecordError
 from clipdrift.records import StudyFolder, atomic_write, read_record
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.report.page_reader import read_page
 
 
@@ -21,7 +21,7 @@ from clipdrift.report.page_reader import read_page
 def reported(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     records = synthetic_records(targets=("digits",), rates=(1e-5, 1e-4), blocks=2)
     folder = study_folder(tmp_path_factory.mktemp("study") / "study", records)
-    write_report(folder)
+    write_page(folder)
     return folder
 
 

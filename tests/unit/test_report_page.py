@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_study import study_folder
+from report_study import study_folder, write_page
 from synthetic_records import RATES, synthetic_records
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.report import audit_report, write_report
+from clipdrift.report import audit_report
 from clipdrift.report.figures.history import history_charts
 from clipdrift.report.metrics import rate_text
 from clipdrift.report.page import render, script_json
@@ -327,7 +327,7 @@ def test_three_methods_are_ranked_by_what_is_held_equal(
 ) -> None:
     records = make_records(methods=("full_ft", "lora", "third"), targets=("digits",))
     folder = study_folder(tmp_path, records)
-    page = read_page(write_report(folder).read_text(encoding="utf-8"))
+    page = read_page(write_page(folder).read_text(encoding="utf-8"))
     ranks = {
         item.given["data-metric"]: item.text
         for item in page.items.values()

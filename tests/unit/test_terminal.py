@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_study import study_folder
+from report_study import study_folder, write_page
 from small_study import TEXT, study
 from synthetic_records import synthetic_records
 
@@ -30,7 +30,6 @@ from clipdrift.cli.tables import audit_table, cell_table, dataset_table, run_tab
 from clipdrift.cli.terminal import Sheet, Terminal
 from clipdrift.errors import printable
 from clipdrift.records import StudyFolder
-from clipdrift.report import write_report
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
 from clipdrift.spec.load import with_checksum
@@ -83,7 +82,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     records[0] = records[0].model_copy(update={"status": "failed", "reason": NAME})
     folder = study_folder(tmp_path_factory.mktemp("hostile") / NAME, records)
     folder.spec_path.write_text(with_checksum(TEXT))
-    write_report(folder)
+    write_page(folder)
     page = folder.report_path.read_text()
     folder.report_path.write_text(page.replace("Accuracy", "Accuracies", 1))
     return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_study import write_page
 from synthetic_records import synthetic_records
 from typer.testing import CliRunner
 
@@ -16,7 +17,6 @@ from clipdrift.analysis.summary import write_analysis
 from clipdrift.cli.app import app
 from clipdrift.records import StudyFolder, atomic_write, imported
 from clipdrift.records.imported import import_csv
-from clipdrift.report import write_report
 
 RUNNER = CliRunner()
 
@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
         atomic_write(folder.record_path(record.run_id), record.to_json())
     folder.write_run_ids({record.run_id: record.identity for record in records})
     write_analysis(folder)
-    write_report(folder)
+    write_page(folder)
     return folder
 
 
