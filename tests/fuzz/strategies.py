@@ -50,7 +50,7 @@ YAML_SHAPES = tuple(
         ("a0: &a0 {k: v}", *(f"a{n + 1}: &a{n + 1} {{<<: [*a{n}, *a{n}]}}" for n in range(9))),
         ("? [a, b]", ": x", "? {a: b}", ": y", "? - a", ": z"),
         (f"seed: {':'.join(['59'] * 3000)}", f"lr: {'9' * 5000}"),
-        tuple(f"unknown_{n}: {n}" for n in range(3000)),
+        tuple(f"unknown_{n}: {n}" for n in range(300)),
     )
 )
 """Ends of files whose keys and maps are small to write and large to read."""
