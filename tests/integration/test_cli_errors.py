@@ -208,8 +208,9 @@ def test_a_half_written_record_is_said_and_redone(call: Call, tmp_path: Path, ph
 
 
 def test_init_writes_a_study_that_checks(call: Call, tmp_path: Path, photos: Path) -> None:
-    out = tmp_path / "new.yaml"
-    assert call("init", photos, "--out", out)[0] == 0
+    out = tmp_path / "my new.yaml"
+    code, said, _ = call("init", photos, "--out", out)
+    assert (code, said) == (0, f"Wrote {out}. Next: clipdrift check '{out}'\n")
     text = out.read_text()
     # Each backbone with a transfer set that it knows: photographs teach nothing of the drawn world.
     assert ("builtin: cifar100" in text, "world" in text) == (True, False)
@@ -220,6 +221,7 @@ def test_init_writes_a_study_that_checks(call: Call, tmp_path: Path, photos: Pat
     code, said, errors = call("check", out)
     assert code == 0, errors
     assert "3 classes" in said
+    assert said.endswith(f"Next: clipdrift plan '{out}'\n")
     refused(call("init", photos, "--out", out), "a new file")
     refused(call("init", tmp_path / "nowhere", "--out", tmp_path / "b.yaml"), "nothing there")
     assert not (tmp_path / "b.yaml").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import time
 from pathlib import Path
@@ -497,6 +498,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         import_csv(tmp_path / "no.csv", tmp_path / "map.yaml", tmp_path / "out")
     with pytest.raises(RecordError, match=r"no\.yaml: expected a readable map, got No such file"):
         import_csv(tmp_path / "map.yaml", tmp_path / "no.yaml", tmp_path / "out")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(
+        RecordError, match=r"pipe\.csv: expected a CSV table, got no plain file but"
+    ):
+        import_csv(tmp_path / "pipe.csv", tmp_path / "map.yaml", tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes("a,b\nü,1\n".encode("latin-1"))
     with pytest.raises(RecordError, match=r"latin\.csv: expected a CSV table"):
         import_csv(tmp_path / "latin.csv", tmp_path / "map.yaml", tmp_path / "out")

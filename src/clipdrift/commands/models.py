@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def evaluate(
 def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: str | None) -> list[Fault]:
     """What to evaluate a folder on and against is not said, or said twice."""
     both = "a study file (--spec), or images and the untouched model (--images, --baseline)"
-    example = f"clipdrift evaluate {folder} --images photos/ --baseline ID, with photos/CLASS/..."
+    command = f"clipdrift evaluate {shlex.quote(str(folder))} --images photos/ --baseline ID"
+    example = f"{command}, with photos/CLASS/..."
     if twice:
         return [Fault("--images", both, "--spec too", "Leave one of them away")]
     faults = []

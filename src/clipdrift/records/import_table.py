@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from clipdrift.errors import Fault, RecordError, did_you_mean
+from clipdrift.paths import read_file
 from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, STATE, ImportMap, implied
 from clipdrift.records.ranges import LARGEST, RATE, SEED, range_of
 
@@ -23,6 +25,8 @@ FLAGS = {
 }
 EMPTY = frozenset({"", "na", "n/a", "nan", "null", "none"})
 LONGEST_LIST = 20
+MAX_BYTES = 200_000_000
+"""Of a table: about ten times as much in memory once it is rows."""
 # A retention of 1.5 % in every run is not a study; of 1.5 as a fraction it is above any seen.
 LARGEST_FRACTION = 1.5
 
@@ -49,8 +53,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
         RecordError: if it cannot be read as such.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+        text = read_file(path, MAX_BYTES).decode("utf-8-sig")
+        rows = csv.reader(io.StringIO(text, newline=""))
+        header, *lines = [[cell.strip() for cell in line] for line in rows]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         # An empty file has no header to unpack, a ValueError.
         got = "an empty file" if type(error) is ValueError else str(error)
