@@ -10,8 +10,11 @@ import pytest
 from run_frames import RATES, made_up_runs, shuffled
 from scipy import stats
 from statsmodels.stats.power import TTestPower
+from synthetic_records import synthetic_records, with_images
 
+from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.questions import power
+from clipdrift.analysis.statistics.influence import Images
 
 OUTCOME = "transfer.cifar100.retention_pct"
 
@@ -81,6 +84,40 @@ def test_power_over_the_grid_holds_in_a_simulation() -> None:
     gaps = delta + np.array([-1.0, 0.0, 0.3, 0.7]) + shared + own
     p = stats.ttest_1samp(gaps.mean(axis=2), 0.0, axis=1).pvalue
     assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.01)  # Monte Carlo error 0.003
+
+
+@pytest.mark.parametrize("n_seeds", [2, 3, 10])
+@pytest.mark.parametrize("shared_se", [0.1, 0.6, 2.0])
+def test_a_difference_is_found_in_four_of_five_studies_that_draw_images_too(
+    n_seeds: int, shared_se: float
+) -> None:
+    """By the rule of `crossed`: both half-widths, squared and added, against the mean."""
+    rng, n_images, n_studies = np.random.default_rng(0), 300, 20_000
+    delta = power.detectable_difference(n_seeds, 1.0, 0.05, shared_se, n_images)
+    of_images = shared_se * rng.normal(size=(n_studies, 1))
+    gaps = delta + of_images + rng.normal(size=(n_studies, n_seeds))
+    seeds = stats.t.isf(0.025, n_seeds - 1) * gaps.std(axis=1, ddof=1) / n_seeds**0.5
+    half = np.hypot(seeds, stats.t.isf(0.025, n_images - 1) * shared_se)
+    assert 0.79 < (abs(gaps.mean(axis=1)) > half).mean() < 0.83  # Monte Carlo error 0.003
+
+
+def test_no_number_of_seeds_makes_up_for_few_images() -> None:
+    hidden = power.from_images(0.05, 1.0, 300)
+    assert power.seeds_needed(0.99 * hidden, 1.0, 0.05, 1.0, 300) is None
+    assert power.seeds_needed(1.01 * hidden, 1.0, 0.05, 1.0, 300) is not None
+    records = [with_images(record, 90) for record in synthetic_records(targets=("digits",))]
+    frame = runs_frame(records)
+    both = power.rows(frame, metrics=["test_accuracy"], images=Images(records))
+    told = 0
+    for row, alone in zip(both, power.rows(frame, metrics=["test_accuracy"]), strict=True):
+        if row.shared_se:
+            hidden = power.from_images(0.05, row.shared_se, 90)
+            expected = np.hypot(alone.detectable_diff, hidden)
+            assert row.detectable_diff == pytest.approx(expected, rel=1e-12)
+            unseen = "no number of seeds makes up for 90 images"
+            assert (row.reason == unseen) == (hidden > 0.01)
+            told += row.reason == unseen
+    assert told > 0
 
 
 def test_points_are_hundredths_of_a_fraction() -> None:

@@ -195,7 +195,7 @@ def analyze(
             stopped,
             grid_adequacy.rows(runs, underfit_fraction=underfit),
             sensitivity,
-            power.rows(runs, varied=varied, compare_with=compared),
+            power.rows(runs, varied=varied, compare_with=compared, images=images),
             reproduction.rows(supported, preset) if preset else [],
         )
     return {

@@ -15,6 +15,7 @@ from scipy.special import nctdtr, stdtrit
 from clipdrift.analysis.rows import OfPair, Over, Reason, Said, sure
 from clipdrift.analysis.statistics.columns import outcome_columns
 from clipdrift.analysis.statistics.differences import GRID_MEAN, PER_LR, Differences, Gaps
+from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.pairs import matched_pairs
 
 ALPHA = 0.05
@@ -27,10 +28,11 @@ MAX_SEEDS = 10_000
 class Power(OfPair):
     """The smallest difference the design detects and the seeds other differences need.
 
-    Two-sided at 5 %, found in 80 % of studies.
+    Two-sided at 5 %, found in 80 % of studies that draw seeds, and images where these are known.
 
     n_pairs: matched pairs of runs
     sd_diff: over seeds, ddof 1
+    shared_se: what of the error of the mean difference comes from images, at any number of seeds
     detectable_diff: smallest true difference found in 80 % of studies
     seeds_for_1pp: seeds that find 1 percentage point
     seeds_for_2pp: as before
@@ -44,6 +46,7 @@ class Power(OfPair):
     n_pairs: Annotated[int, Said("count")]
     n_seeds: Annotated[int, Said("count", "Seeds", "the sample")]
     sd_diff: Annotated[float | None, sure("SD of diff.", "size")] = None
+    shared_se: Annotated[float | None, sure("From images", "size")] = None
     detectable_diff: Annotated[float | None, sure("Detectable", "size")] = None
     seeds_for_1pp: Annotated[int | None, sure("Seeds for 1 pp", "count")] = None
     seeds_for_2pp: Annotated[int | None, sure("for 2 pp", "count")] = None
@@ -59,12 +62,15 @@ def rows(
     alpha: float = ALPHA,
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
+    images: Images | None = None,
 ) -> list[Power]:
     """Smallest detectable difference and seeds needed, from the seed variance of matched pairs.
 
-    The two-sided paired t test over seeds: of scope "per_lr" at one rate, of "grid_mean" of each
-    seed's mean difference over the grid (`Differences`). Power is exact, from the noncentral t; it
-    takes the observed SD for the true one, which few seeds estimate roughly.
+    The tests of `paired`: of scope "per_lr" at one rate, of "grid_mean" of each seed's mean
+    difference over the grid (`Differences`). Over seeds alone power is exact, from the noncentral
+    t; with images the detectable difference is the root of the squares of what each sample alone
+    detects, and is found in 80 to 82 % of studies. The observed errors are taken for the true ones,
+    which few seeds estimate roughly. More seeds do not make up for few images.
 
     Args:
         frame: one row per finished run.
@@ -72,6 +78,7 @@ def rows(
         alpha: two-sided level.
         varied: factors whose fingerprints may differ between matched runs.
         compare_with: methods of which every pair holds one; default every pair.
+        images: single answers, where records have them.
 
     Returns:
         One row per backbone, target, metric, pair of methods and scope.
@@ -83,7 +90,7 @@ def rows(
     wanted = [*default, *outcome_columns(frame), *drifts] if metrics is None else metrics
     out = []
     for pairs in matched_pairs(frame, varied, compare_with):
-        differences = Differences(pairs, {})
+        differences = Differences(pairs, {}, images)
         for metric in wanted:
             for gaps in differences.of(metric):
                 if gaps.scope in (PER_LR, GRID_MEAN):
@@ -102,13 +109,20 @@ def _detectable(row: Power, gaps: Gaps, alpha: float) -> Power:
     if gaps.untestable:
         return replace(row, sd_diff=0.0 if row.n_seeds > 1 else None, reason=gaps.untestable)
     sd = float(gaps.values.std(ddof=1))
-    detectable = detectable_difference(row.n_seeds, sd, alpha)
-    row = replace(row, sd_diff=sd, detectable_diff=detectable)
+    error = gaps.error
+    shared = (error.shared_se, error.n_images)
+    detectable = detectable_difference(row.n_seeds, sd, alpha, *shared)
+    known = error.shared_se if gaps.images else None
+    row = replace(row, sd_diff=sd, shared_se=known, detectable_diff=detectable)
     point = point_size(row.metric)
     if point is None:
         return row
-    one, two, five = (seeds_needed(points * point, sd, alpha) for points in POINTS)
-    beyond = f"more than {MAX_SEEDS} seeds needed" if None in (one, two, five) else None
+    one, two, five = (seeds_needed(points * point, sd, alpha, *shared) for points in POINTS)
+    beyond = None
+    if None in (one, two, five):
+        beyond = f"more than {MAX_SEEDS} seeds needed"
+        if from_images(alpha, *shared) > POINTS[0] * point:
+            beyond = f"no number of seeds makes up for {error.n_images} images"
     return replace(row, seeds_for_1pp=one, seeds_for_2pp=two, seeds_for_5pp=five, reason=beyond)
 
 
@@ -148,17 +162,33 @@ def needed_noncentrality(df: int, alpha: float = ALPHA, power: float = POWER) ->
     return float(brentq(lambda nc: power_of_t(nc, df, alpha) - power, 0.0, 200.0, xtol=1e-12))
 
 
-def detectable_difference(n_seeds: int, sd: float, alpha: float = ALPHA) -> float:
-    """Smallest true difference found with 80 % power, in the unit of the SD of differences."""
-    return needed_noncentrality(n_seeds - 1, alpha) * sd / float(n_seeds**0.5)
+def from_images(alpha: float, shared_se: float, n_images: int) -> float:
+    """What images alone hide, whatever the number of seeds."""
+    return needed_noncentrality(n_images - 1, alpha) * shared_se if shared_se else 0.0
 
 
-def seeds_needed(difference: float, sd: float, alpha: float = ALPHA) -> int | None:
+def detectable_difference(
+    n_seeds: int, sd: float, alpha: float = ALPHA, shared_se: float = 0.0, n_images: int = 2
+) -> float:
+    """Smallest true difference found with 80 % power, in the unit of the SD of differences.
+
+    Args:
+        sd: of the paired differences over seeds.
+        shared_se: what of the mean's error comes from the images, as `crossed` gives it.
+    """
+    seeds = needed_noncentrality(n_seeds - 1, alpha) * sd / float(n_seeds**0.5)
+    return float(np.hypot(seeds, from_images(alpha, shared_se, n_images)))
+
+
+def seeds_needed(
+    difference: float, sd: float, alpha: float = ALPHA, shared_se: float = 0.0, n_images: int = 2
+) -> int | None:
     """Fewest seeds that detect a difference with 80 % power.
 
     Args:
         difference: to be found, above 0, in the unit of `sd`.
         sd: of the paired differences over seeds, above 0.
+        shared_se, n_images: as in `detectable_difference`.
 
     Returns:
         2 or more; None if it is above `MAX_SEEDS`.
@@ -168,7 +198,7 @@ def seeds_needed(difference: float, sd: float, alpha: float = ALPHA) -> int | No
     """
 
     def enough(seeds: int) -> bool:
-        return detectable_difference(seeds, sd, alpha) <= difference
+        return detectable_difference(seeds, sd, alpha, shared_se, n_images) <= difference
 
     if not enough(MAX_SEEDS):
         return None
