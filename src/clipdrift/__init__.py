@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from clipdrift.executors.slurm import SlurmExecutor
     from clipdrift.own_loop.callback import DriftCallback
     from clipdrift.own_loop.record import record
-    from clipdrift.reading.gauge import Gauge, ModelReading
+    from clipdrift.reading.gauge import Gauge
+    from clipdrift.reading.model_reading import ModelReading
     from clipdrift.records import RunRecord, StudyFolder, read_record
     from clipdrift.records.imported import import_csv
     from clipdrift.report import dose_response_figure, write_report
@@ -38,7 +39,7 @@ _HOMES = {
     "DriftCallback": "clipdrift.own_loop.callback",
     "Gauge": "clipdrift.reading.gauge",
     "LocalExecutor": "clipdrift.executors.local",
-    "ModelReading": "clipdrift.reading.gauge",
+    "ModelReading": "clipdrift.reading.model_reading",
     "Outcome": "clipdrift.study.measure",
     "RayExecutor": "clipdrift.executors.ray",
     "RunRecord": "clipdrift.records",

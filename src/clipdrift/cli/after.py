@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import clipdrift
-from clipdrift.cli.measuring import Cache, Device
+from clipdrift.cli.options import Cache, Device, StudyDir
 from clipdrift.cli.terminal import say
 
 
 def after(
-    folder: Annotated[Path, typer.Argument(help="study folder", show_default=False)],
+    folder: StudyDir,
     soup: Annotated[
         bool, typer.Option("--soup", help="average the weights of each cell's seeds (the default)")
     ] = False,

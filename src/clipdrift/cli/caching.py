@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipdrift.cli.measuring import Cache, Json
+from clipdrift.cli.options import Cache, Json
 from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
 
 if TYPE_CHECKING:

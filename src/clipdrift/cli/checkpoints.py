@@ -15,7 +15,7 @@ from clipdrift.cli.checkpoint_tables import (
     findings_table,
     transfer_table,
 )
-from clipdrift.cli.measuring import Cache, Device, Json
+from clipdrift.cli.options import Cache, Device, Json
 from clipdrift.cli.terminal import Terminal, say, say_json
 from clipdrift.errors import Fault, SpecError
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import clipdrift
+from clipdrift.cli.options import Json, StudyDir
 from clipdrift.cli.terminal import Terminal, say, say_json
 
 if TYPE_CHECKING:
     from clipdrift.errors import Fault
 
-StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
 Targets = Annotated[list[str] | None, typer.Option(help="answer for this target; repeatable")]
 Transfers = Annotated[
     list[str] | None,

@@ -25,28 +25,11 @@ from clipdrift.cli.executing import (
     Workers,
     make_executor,
 )
+from clipdrift.cli.options import Cache, Device, Json, Settings, SpecFile, StudyDir
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.machine.signals import Interrupted, interruptions
-
-SpecFile = Annotated[Path, typer.Argument(help="study file (YAML)", show_default=False)]
-StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="a key of the study file otherwise, such as schedule.epochs=2; repeatable",
-        show_default=False,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead")]
-Cache = Annotated[
-    Path | None,
-    typer.Option(help="prepared images; default $CLIPDRIFT_CACHE or ~/.cache/clipdrift"),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
 def init(

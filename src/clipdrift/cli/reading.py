@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import clipdrift
+from clipdrift.cli.options import StudyDir
 from clipdrift.cli.terminal import Terminal, is_quiet, note, say
 
 if TYPE_CHECKING:
     from clipdrift.records import StudyFolder
-
-StudyDir = Annotated[Path, typer.Argument(help="study folder", show_default=False)]
 
 
 def analyze(folder: StudyDir) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import clipdrift
+from clipdrift.cli.options import Json, StudyDir
 from clipdrift.cli.terminal import Sheet, Terminal, say, say_json
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ COLUMNS = ("target", "method", "LR", "n", "ours", "published", "diff.", "toleran
 
 def replay(
     preset: Annotated[str, typer.Argument(help="for example paper-80", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="study folder", show_default=False)],
-    json_: Annotated[bool, typer.Option("--json", help="print JSON instead")] = False,
+    folder: StudyDir,
+    json_: Json = False,
 ) -> None:
     """Hold a study against published figures; exit code 1 if one is outside its tolerance.
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.machine.provenance import provenance
-from clipdrift.reading.gauge import Gauge, ModelReading
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.model_reading import ModelReading
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import OUTSIDE, safe_name
 from clipdrift.records.ranges import COUNT, FRACTION, ORDINAL, RATE, SEED, Range

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from clipdrift.reading.model import (
     transfer_reading,
     undefined_reasons,
 )
+from clipdrift.reading.model_reading import ModelReading
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
@@ -41,34 +42,7 @@ from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import RunConfig, StudySpec
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 GUARD_IMAGES = 8
-
-
-class ModelReading(Reading):
-    """All numbers of one model. `undefined`: dotted name of what is null -> why."""
-
-    undefined: dict[str, str]
-
-    def scalars(self) -> dict[str, float]:
-        """Every number that is defined, as trackers take it: `clipdrift/<dotted name>` -> value."""
-        found = self.numbers().items()
-        return {f"clipdrift/{name}": value for name, value in found if value is not None}
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per number: `name`, `block` (from 1; null for a mean), `value`, `reason`."""
-        import pandas as pd
-
-        rows: list[tuple[str, int | None, float | None]] = []
-        rows += [(name, None, value) for name, value in self.numbers().items()]
-        for group in ("levels", "drift"):
-            for name, blocks in getattr(self, f"{group}_per_block").items():
-                rows += [(f"{group}.{name}", i + 1, value) for i, value in enumerate(blocks)]
-        frame = pd.DataFrame(rows, columns=["name", "block", "value"])
-        frame["block"] = frame["block"].astype("Int64")
-        return frame.assign(reason=frame["name"].map(self.undefined))
 
 
 class Gauge:
