@@ -503,6 +503,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         RecordError, match=r"pipe\.csv: expected a CSV table, got no plain file but"
     ):
         import_csv(tmp_path / "pipe.csv", tmp_path / "map.yaml", tmp_path / "out")
+    (tmp_path / "long.csv").write_text(f"a,b\n{'x' * 20_000},1\n")
+    with pytest.raises(RecordError, match="expected cells of at most 10,000 characters"):
+        import_csv(tmp_path / "long.csv", tmp_path / "map.yaml", tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes("a,b\nü,1\n".encode("latin-1"))
     with pytest.raises(RecordError, match=r"latin\.csv: expected a CSV table"):
         import_csv(tmp_path / "latin.csv", tmp_path / "map.yaml", tmp_path / "out")

@@ -150,13 +150,13 @@ def test_a_missing_record_is_said(path: Path) -> None:
 
 def test_a_folder_is_no_record(path: Path) -> None:
     path.mkdir()
-    assert refusal(path).startswith("Is a directory")
+    assert refusal(path).startswith("a folder")
 
 
 def test_a_file_beyond_reason_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "MAX_BYTES", 100)
     path.write_text(record().to_json())
-    assert refusal(path).startswith("a half-written or damaged file")
+    assert refusal(path).startswith("0 MB, where at most 0 MB are read")
 
 
 def test_a_newer_schema_asks_for_an_update(path: Path) -> None:

@@ -64,6 +64,15 @@ def test_a_resealed_record_that_contradicts_its_configuration_is_refused(
         read_record(tmp_path / "record.json")
 
 
+@pytest.mark.parametrize("name", ["study", "backbone", "leaks", "undefined"])
+def test_a_sealed_record_with_an_endless_name_is_refused(name: str, tmp_path: Path) -> None:
+    body, text = json.loads(record().to_json()), "x" * 1_000_000
+    body[name] = {"leaks": [text], "undefined": {text: "why"}}.get(name, text)
+    write_body(body, tmp_path / "record.json", resealed=True)
+    with pytest.raises(RecordError, match="got a text of more than 10,000 characters"):
+        read_record(tmp_path / "record.json")
+
+
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from clipdrift.errors import Fault, RecordError, did_you_mean
 from clipdrift.paths import read_file
 from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, STATE, ImportMap, implied
-from clipdrift.records.ranges import LARGEST, RATE, SEED, range_of
+from clipdrift.records.ranges import LARGEST, LONGEST_TEXT, RATE, SEED, range_of, too_long
 
 STATES: dict[str, Literal["finished", "diverged", "failed"]] = {
     **dict.fromkeys(("finished", "completed", "done", "ok"), "finished"),
@@ -66,6 +66,9 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         step = "Save the table with commas between the columns"
         raise RecordError(Fault(str(path), "columns separated by commas", repr(header[0]), step))
+    if too_long([header, lines]):
+        expected = f"cells of at most {LONGEST_TEXT:,} characters"
+        raise RecordError(Fault(str(path), expected, "a longer one", "Shorten it"))
     if not any(any(line) for line in lines):
         raise RecordError(Fault(str(path), "one row per run", "no rows", "Check the file"))
     return header, lines

@@ -12,6 +12,10 @@ LARGEST = 1e100
 """Nothing measured is larger, and the square of a larger number is no number any more."""
 
 
+LONGEST_TEXT = 10_000
+"""Characters."""
+
+
 class Range(NamedTuple):
     """Lowest and highest value, in words that follow "expected"; `whole`: no fractions."""
 
@@ -86,6 +90,18 @@ def beyond(body: Mapping[str, Any]) -> Iterator[tuple[str, Range, float]]:
             yield name, allowed, value
 
 
+def too_long(tree: Any) -> bool:
+    """Whether a name or a text in it is longer than any run has; one of a megabyte is laid out, and
+    matched with others, without an end."""
+    if isinstance(tree, dict):
+        return any(map(too_long, tree)) or any(
+            too_long(part) for name, part in tree.items() if name != "correct"
+        )
+    if isinstance(tree, list):
+        return any(map(too_long, tree))
+    return isinstance(tree, str) and len(tree) > LONGEST_TEXT
+
+
 def _numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(tree, dict):
         for key, part in tree.items():
@@ -98,4 +114,4 @@ def _numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
         yield name, tree
 
 
-__all__ = ["LARGEST", "Range", "beyond", "range_of"]
+__all__ = ["LARGEST", "LONGEST_TEXT", "Range", "beyond", "range_of", "too_long"]

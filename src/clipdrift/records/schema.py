@@ -18,7 +18,7 @@ from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
 from clipdrift.records.consistent import contradictions
 from clipdrift.records.correct import Correct
-from clipdrift.records.ranges import beyond
+from clipdrift.records.ranges import LONGEST_TEXT, beyond, too_long
 from clipdrift.records.transfer import (
     RETENTIONS,
     TRANSFER_NUMBERS,
@@ -288,6 +288,8 @@ def read_record(path: Path) -> RunRecord:
         ) from None
     if not _sealed(body):
         raise _unusable(path, "a checksum that does not match its content", RESTORE)
+    if too_long(body):
+        raise _unusable(path, f"a text of more than {LONGEST_TEXT:,} characters", RESTORE)
     for name, allowed, value in beyond(body):
         raise _unusable(path, f"{name}: {value:g} instead of {allowed.words}", RESTORE)
     for name, given in contradictions(record):
