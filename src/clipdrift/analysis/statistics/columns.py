@@ -24,7 +24,6 @@ RUN_ORDER = ["backbone", "target", "method", "learning_rate", "seed", "run_id"]
 DRIFT = "drift."
 SIMILARITIES = ("cka", "linear_cka")
 OUTCOMES_OF_THEIR_OWN = ("extra.interpolation", "extra.corruption.")
-CELL = ["target", "method", "learning_rate"]
 
 
 class Signal(NamedTuple):
@@ -136,14 +135,7 @@ def resting_value(name: str) -> float:
     return 1.0 if name.rsplit(".", 1)[-1].startswith(SIMILARITIES) else 0.0
 
 
-def cell_labels(frame: pd.DataFrame) -> list[tuple[str, str, float]]:
-    """Target, method and learning rate of every run of one backbone."""
-    targets, methods, rates = (frame[key].tolist() for key in CELL)
-    return [(str(t), str(m), float(r)) for t, m, r in zip(targets, methods, rates, strict=True)]
-
-
 __all__ = [
-    "CELL",
     "DRIFT",
     "EPOCH1",
     "LOG_LR",
@@ -151,7 +143,6 @@ __all__ = [
     "WHENS",
     "Signal",
     "When",
-    "cell_labels",
     "column",
     "is_outcome",
     "is_size",
