@@ -39,7 +39,8 @@ def test_faults_of_every_dataset_come_before_any_is_prepared(tmp_path: Path) -> 
         load_materials(spec, cache_dir=tmp_path / "cache", report=told.append)
     where = {fault.where for fault in raised.value.faults}
     assert where == {
-        "target few, training part",
+        "target few, training part, cat",
+        "target few, training part, dog",
         "gone.folder",
         "much.n_images",
         "mess.folder",
