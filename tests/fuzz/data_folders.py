@@ -209,8 +209,10 @@ def parquets(draw: DrawFn) -> bytes:
         text = str({"info": {"features": {"label": {"names": names}}}}).replace("'", '"')
         table = table.replace_schema_metadata({b"huggingface": text.encode()})
     if draw(st.booleans()):
-        with suppress(pa.ArrowException):  # not every type has a dictionary
-            table = _coded(table).replace_schema_metadata(table.schema.metadata)
+        with suppress(pa.ArrowException):  # not every type has a dictionary, or can be written so
+            coded = _coded(table).replace_schema_metadata(table.schema.metadata)
+            _parquet(coded)
+            table = coded
     return _parquet(table, draw(st.sampled_from([None, 1, 3])))
 
 
