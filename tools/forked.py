@@ -52,7 +52,7 @@ class ForkedWorker:
 
 
 def _become_worker(keys: int, answers: int, arguments: Sequence[str], log: Path) -> None:
-    from clipdrift import worker
+    from clipdrift.study import worker
 
     code: Any = 1
     try:
