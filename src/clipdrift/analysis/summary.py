@@ -312,7 +312,9 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     # Control characters break rows, and spreadsheets skip some of them before a formula.
-    text = "".join(char if char.isprintable() else " " for char in value).strip()
+    if not value.isprintable():
+        value = "".join(char if char.isprintable() else " " for char in value)
+    text = value.strip()
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
