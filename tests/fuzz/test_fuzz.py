@@ -21,8 +21,9 @@ def test_good_files_are_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nearly_good_files_are_read_or_refused_in_plain_words(name: str) -> None:
+def test_nearly_good_files_are_read_or_refused_in_plain_words(name: str, tmp_path: Path) -> None:
     target = TARGETS[name]
+    target.feed(target.seeds()[0], tmp_path)  # what is made once, before it is watched
 
     @seed(1)
     @settings(
