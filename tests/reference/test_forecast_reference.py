@@ -225,12 +225,12 @@ def test_a_size_is_ranked_beside_the_sign_it_lost() -> None:
     whole = data()
     drift = whole.values.copy()
     drift[:, 3] *= np.tile([1, -1], 16)
-    rows = {row["signal"]: row for row in signal_rows(whole._replace(values=drift))}
+    rows = {row.signal: row for row in signal_rows(whole._replace(values=drift))}
     assert set(rows) == {f"{a}drift.{n}{a}" for n in SIGNALS[:5] for a in ("", "|")} | {KEPT}
     signed, size = rows["drift.cls_entropy_pct"], rows["|drift.cls_entropy_pct|"]
-    assert abs(signed["spearman"]) < 0.3
+    assert abs(signed.spearman) < 0.3
     theirs = spearmanr(whole.moved[:, 3], whole.kept).statistic
-    assert size["spearman"] == pytest.approx(theirs, rel=1e-9)
+    assert size.spearman == pytest.approx(theirs, rel=1e-9)
     assert theirs < -0.8
 
 

@@ -31,7 +31,7 @@ def read_frames(path: Path | str) -> StudyFrames:
     Raises:
         StudyFolderError: if the folder does not exist.
     """
-    records, faults = StudyFolder(Path(path)).records()
+    records, faults = StudyFolder.at(path).records()
     return StudyFrames(
         runs_frame(records), history_frame(records), per_block_frame(records), faults
     )

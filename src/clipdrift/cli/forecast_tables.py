@@ -9,6 +9,7 @@ from rich.box import SIMPLE
 from rich.text import Text
 
 from clipdrift.analysis.questions.early_warning import verdict
+from clipdrift.analysis.questions.forecast_trial import EarlySignal
 from clipdrift.analysis.rows import Row
 from clipdrift.cli.terminal import Sheet, line
 
@@ -84,18 +85,14 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
     yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def _table(title: str, shown: Shown, rows: Sequence[Row | Mapping[str, Any]]) -> Sheet:
+def _table(title: str, shown: Shown, rows: Sequence[Row | EarlySignal]) -> Sheet:
     table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for key, label in shown:
         left = key in ("signal", "split") or key.startswith("against")
         table.column(label, right=not left)
     for row in rows:
-        table.row(*(_cell(key, _of(row, key)) for key, _ in shown))
+        table.row(*(_cell(key, getattr(row, key)) for key, _ in shown))
     return table
-
-
-def _of(row: Row | Mapping[str, Any], key: str) -> Any:
-    return getattr(row, key) if isinstance(row, Row) else row[key]
 
 
 def _cell(key: str, value: Any) -> str:

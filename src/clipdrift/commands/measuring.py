@@ -14,18 +14,17 @@ from clipdrift.data.images import Images
 from clipdrift.materials import Materials, load_materials
 from clipdrift.reading.model import not_read
 from clipdrift.run.conditions import plugins_of, validation_warnings
-from clipdrift.spec import RunConfig, StudySpec, as_spec, expand
+from clipdrift.spec import AnyStudy, RunConfig, as_spec, expand
 from clipdrift.spec.audit import AuditRow, audit, copies_rows
 from clipdrift.study.estimate import Estimate, estimate
 from clipdrift.study.plan import require_fit
 
-Study = StudySpec | str | Path
 SAMPLES = 3
 """Files named of a class."""
 
 
 def check(
-    study: Study,
+    study: AnyStudy,
     *,
     cache_dir: Path | None = None,
     report: Callable[[str], None] = lambda text: None,
@@ -108,7 +107,7 @@ class Plan:
     estimate: Estimate
 
 
-def plan(study: Study, *, device: str = "auto", cache_dir: Path | None = None) -> Plan:
+def plan(study: AnyStudy, *, device: str = "auto", cache_dir: Path | None = None) -> Plan:
     """Cells, runs, the matchedness audit, and what all runs will cost here, from a trial of each.
 
     Args:
@@ -132,4 +131,4 @@ def plan(study: Study, *, device: str = "auto", cache_dir: Path | None = None) -
     )
 
 
-__all__ = ["Plan", "Study", "check", "plan"]
+__all__ = ["Plan", "check", "plan"]

@@ -17,15 +17,15 @@ from clipdrift.errors import Fault, SpecError
 from clipdrift.finished.after import Asked, Done, read_after_training
 from clipdrift.finished.evaluate import Compared, evaluate_run
 from clipdrift.finished.export import export_adapter, export_merged
-from clipdrift.records import StudyFolder
-from clipdrift.spec import StudySpec, as_spec
+from clipdrift.records import AnyFolder, StudyFolder
+from clipdrift.spec import AnyStudy, as_spec
 
 
 def evaluate(
     folder: str | Path,
     *,
     baseline: str | None = None,
-    study: StudySpec | str | Path | None = None,
+    study: AnyStudy | None = None,
     images: str | None = None,
     cache_dir: Path | None = None,
     device: str = "auto",
@@ -86,7 +86,7 @@ def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: str | No
 
 
 def after(
-    folder: StudyFolder | str | Path,
+    folder: AnyFolder,
     *,
     soup: bool = False,
     alphas: Sequence[float] = (),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipdrift.errors import Fault
-from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 
 if TYPE_CHECKING:
     from clipdrift.analysis.choose import Choice
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from clipdrift.early_warning.forecast import Saved
     from clipdrift.report import Difference
 
-Folder = StudyFolder | str | Path
 
-
-def analyze(folder: Folder) -> dict[str, Any]:
+def analyze(folder: AnyFolder) -> dict[str, Any]:
     """Compute all statistics of a study; write `analysis.json` and `tables/*.csv`.
 
     Returns:
@@ -33,7 +31,7 @@ def analyze(folder: Folder) -> dict[str, Any]:
     return write_analysis(StudyFolder.at(folder))
 
 
-def audit(folder: Folder) -> list[Difference]:
+def audit(folder: AnyFolder) -> list[Difference]:
     """Recompute every number of a report from the records; what differs, or is not there.
 
     Raises:
@@ -45,7 +43,7 @@ def audit(folder: Folder) -> list[Difference]:
 
 
 def choose(
-    folder: Folder,
+    folder: AnyFolder,
     *,
     min_accuracy: float | None = None,
     within: float | None = None,
@@ -91,7 +89,7 @@ class Forecast(NamedTuple):
 
 
 def forecast(
-    *folders: Folder,
+    *folders: AnyFolder,
     after_epoch: int = 1,
     level: float = 80,
     transfers: Sequence[str] = (),
@@ -129,7 +127,7 @@ def forecast(
     return Forecast(rows, saved, faults)
 
 
-def replay(preset: str, folder: Folder) -> Replay:
+def replay(preset: str, folder: AnyFolder) -> Replay:
     """Every published figure of a preset beside the one that the records of a folder give.
 
     Raises:
@@ -142,7 +140,6 @@ def replay(preset: str, folder: Folder) -> Replay:
 
 
 __all__ = [
-    "Folder",
     "Forecast",
     "analyze",
     "audit",

@@ -9,7 +9,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 if TYPE_CHECKING:
     from clipdrift.reading.gauge import Gauge
-from clipdrift.reading.model_reading import ModelReading
+    from clipdrift.reading.model_reading import ModelReading
 
 
 class DriftCallback(TrainerCallback):  # type: ignore[misc]

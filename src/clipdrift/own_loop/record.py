@@ -101,7 +101,7 @@ def record(
         undefined={**reading.undefined, **dict.fromkeys(missing, "not given to `record`")},
         provenance={**provenance(device), "outside": "trained elsewhere, read by a gauge"},
     )
-    _write(found, StudyFolder(Path(out)))
+    _write(found, StudyFolder.at(out))
     return found
 
 

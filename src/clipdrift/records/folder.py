@@ -39,7 +39,7 @@ class StudyFolder:
     path: Path
 
     @classmethod
-    def at(cls, place: StudyFolder | str | Path) -> StudyFolder:
+    def at(cls, place: AnyFolder) -> StudyFolder:
         """The folder that a caller names: by its path, or as it is."""
         return place if isinstance(place, StudyFolder) else cls(Path(place))
 
@@ -276,6 +276,10 @@ class StudyFolder:
         got = "that run on other data" if record.run_id == name else f"that of {record.run_id}"
         step = "Restore the file, or run the study again to redo the run"
         return Fault(str(self.record_path(name)), "the record of the run", got, step)
+
+
+AnyFolder = StudyFolder | str | Path
+"""A study folder, or its path."""
 
 
 def safe_name(text: str) -> str:

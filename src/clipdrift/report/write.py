@@ -6,14 +6,14 @@ from pathlib import Path
 
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError
-from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
 from clipdrift.report.source import Study, read_study
 from clipdrift.report.static import static_figures
 
 
-def write_report(folder: StudyFolder | str | Path) -> Path:
+def write_report(folder: AnyFolder) -> Path:
     """Write `report.html`, `figures/*.png|pdf` and `tables/*.tex` from records and analysis.
 
     Analyses the study first where its `analysis.json` is missing, damaged or of other records.

@@ -6,7 +6,7 @@ checks matchedness.
 """
 
 from clipdrift.spec.grid import PROTOCOL_VERSION, RunConfig, canonical_json, content_hash, expand
-from clipdrift.spec.load import as_spec, dump_spec, load_spec, parse_spec
+from clipdrift.spec.load import AnyStudy, as_spec, dump_spec, load_spec, parse_spec
 from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import (
     DatasetSpec,
@@ -20,6 +20,7 @@ from clipdrift.spec.parts import (
 
 __all__ = [
     "PROTOCOL_VERSION",
+    "AnyStudy",
     "DatasetSpec",
     "MethodSpec",
     "ProbeSpec",

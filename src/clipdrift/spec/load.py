@@ -34,7 +34,11 @@ def load_spec(path: Path | str, settings: Sequence[str] = ()) -> StudySpec:
     return parse_spec(text, name=str(path), folder=path.resolve().parent, settings=settings)
 
 
-def as_spec(study: StudySpec | str | Path) -> StudySpec:
+AnyStudy = StudySpec | str | Path
+"""A study, or its file."""
+
+
+def as_spec(study: AnyStudy) -> StudySpec:
     """A study as it is, or read from its file, as `load_spec` does."""
     return study if isinstance(study, StudySpec) else load_spec(study)
 
@@ -70,7 +74,7 @@ def parse_spec(
         found = (fault for detail in details for fault in _faults(detail, name, read.lines))
         faults += first_faults(found, name)
     if faults:
-        raise SpecError(dict.fromkeys(faults))
+        raise SpecError(faults)
     return spec
 
 
@@ -90,7 +94,7 @@ def parse_part(model: type[Model], value: Mapping[str, Any], name: str) -> Model
         return model.model_validate(dict(value))
     except ValidationError as error:
         found = [fault for detail in error.errors() for fault in _faults(detail, name, {})]
-        raise SpecError(dict.fromkeys(found)) from None
+        raise SpecError(found) from None
 
 
 def dump_spec(spec: StudySpec) -> str:

@@ -30,7 +30,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.imported import refuse_imported
 from clipdrift.records.plan_claim import plan_in_use
 from clipdrift.run.files import clear_state
-from clipdrift.spec import StudySpec, as_spec
+from clipdrift.spec import AnyStudy, StudySpec, as_spec
 from clipdrift.study.missing_runs import MissingRuns, OnEvent
 from clipdrift.study.plan import PlannedRun, plan_runs, require_fit, settle_precision
 from clipdrift.study.trackers import Tracking
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def run_study(
-    study: StudySpec | str | Path,
+    study: AnyStudy,
     out: Path | str,
     *,
     executor: Executor | None = None,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from clipdrift.errors import Fault, StudyFolderError
-from clipdrift.records import StudyFolder
+from clipdrift.records import AnyFolder, StudyFolder
 from clipdrift.records.claims import in_use
 from clipdrift.run.progress import STATE_FILE, Progress, read_progress
 
 
-def study_status(folder: StudyFolder | str | Path) -> dict[str, str]:
+def study_status(folder: AnyFolder) -> dict[str, str]:
     """Run id -> its state, for every planned run.
 
     Those with a record are "finished", "diverged", "stopped" or "failed"; of the others, "running"
@@ -47,7 +46,7 @@ def _without_record(folder: StudyFolder, run_id: str) -> str:
     return "interrupted" if (folder.run_path(run_id) / STATE_FILE).exists() else "to do"
 
 
-def under_way(folder: StudyFolder | str | Path, states: Mapping[str, str]) -> dict[str, Progress]:
+def under_way(folder: AnyFolder, states: Mapping[str, str]) -> dict[str, Progress]:
     """How far the runs are that are running or interrupted, as `study_status` says.
 
     Workers write it down after an epoch, every few seconds at most.

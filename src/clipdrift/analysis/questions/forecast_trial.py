@@ -305,7 +305,16 @@ def _groups(data: Lessons, used: NDArray[np.bool_]) -> Iterator[NDArray[np.intp]
         yield np.flatnonzero((labels == name) & used)
 
 
-def signal_rows(data: Lessons) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class EarlySignal:
+    """How an early signal goes with final retention: pooled, and within target x method."""
+
+    signal: str
+    spearman: float | None
+    spearman_within: float | None
+
+
+def signal_rows(data: Lessons) -> list[EarlySignal]:
     """Spearman correlation of each early signal with final retention, pooled and within.
 
     A drift by its value with sign and by its size, which is what the forecast reads.
@@ -324,7 +333,7 @@ def signal_rows(data: Lessons) -> list[dict[str, Any]]:
         within = [rho for rho in found if rho is not None]
         pooled = spearman(values, data.kept).rho
         mean = float(np.mean(within)) if within else None
-        out.append({"signal": name, "spearman": pooled, "spearman_within": mean})
+        out.append(EarlySignal(name, pooled, mean))
     return out
 
 
@@ -401,6 +410,7 @@ __all__ = [
     "LEVEL",
     "LIMITS",
     "SPLITS",
+    "EarlySignal",
     "EarlyStopping",
     "EarlyWarning",
     "Held",
