@@ -159,9 +159,10 @@ def _merged_model(saved: _Saved) -> Any:
             model.vision_model.get_parameter(name).copy_(value)
         saved.backbone.architecture.projection(model).load_state_dict(dict(weights.projection))
         text = replace(saved.backbone, model=model).live_text_encoder()
+        beside = {"log_scale": "logit_scale", "bias": "logit_bias"}
         for name, value in weights.text.items():
-            own = model.logit_scale if name == "log_scale" else text.get_parameter(name)
-            own.copy_(value)
+            own = model if name in beside else text
+            own.get_parameter(beside.get(name, name)).copy_(value)
     return model
 
 

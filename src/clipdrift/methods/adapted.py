@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from clipdrift.backbone import Backbone, Encoder, ImageEncoder, TextEncoder, weights_of
-from clipdrift.errors import Fault, MethodError
 from clipdrift.methods import family_of
 from clipdrift.methods.class_texts import ClassTexts, Prompts
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
@@ -64,7 +63,7 @@ class AdaptedModel(nn.Module):
 
         To be called when weights have changed, before anything is classified.
         """
-        if self.texts is not None:
+        if self.texts is not None and self.texts.prompts:
             at_texts(self.head, self.texts.class_features(), self.texts.scale)
 
     def keep_bounds(self) -> None:
@@ -160,7 +159,7 @@ class AdaptedModel(nn.Module):
         tensors = {f"{HEAD}{k}": p.detach() for k, p in self.head.named_parameters()}
         tensors |= {f"projection.{name}": p for name, p in self.projection_state().items()}
         tensors |= {f"text_projection.{k}": p for k, p in self.text_projection_state().items()}
-        return tensors | ({"log_scale": self.texts.log_scale.detach()} if self.texts else {})
+        return tensors | (self.texts.beside() if self.texts else {})
 
 
 def build(
@@ -171,6 +170,7 @@ def build(
     seed: int,
     text_features: Tensor | None,
     prompts: Prompts | None = None,
+    captions: Sequence[str] = (),
 ) -> AdaptedModel:
     """The model at step 0: baseline encoder under a method, fresh head.
 
@@ -179,11 +179,12 @@ def build(
     Args:
         text_features: [C, E] unit class embeddings, needed for `head_init: text`.
         prompts: of each class, equally many, needed for `loss: contrastive`.
+        captions: instead, where images have captions and there are no classes.
 
     Raises:
         MethodError: if the method's options do not fit the backbone.
     """
-    model = _bare(backbone, spec, n_classes, prompts)
+    model = _bare(backbone, spec, n_classes, prompts, captions)
     _adapt(model, seed=seed)
     if model.texts is not None:
         model.read_texts()
@@ -225,20 +226,21 @@ def _adapt(model: AdaptedModel, *, seed: int) -> None:
 
 
 def _bare(
-    backbone: Backbone, spec: MethodBase, n_classes: int, prompts: Prompts | None
+    backbone: Backbone,
+    spec: MethodBase,
+    n_classes: int,
+    prompts: Prompts | None,
+    captions: Sequence[str] = (),
 ) -> AdaptedModel:
     encoder, texts = backbone.encoder(), None
     if spec.loss == "contrastive":
-        _require_softmax(backbone, spec)
-        texts = ClassTexts(backbone, prompts or [], trains=spec.tower != "vision")
+        texts = ClassTexts(
+            backbone,
+            prompts or [],
+            trains=spec.tower != "vision",
+            scale_trains=spec.logit_scale == "trained",
+            captions=captions,
+        )
     kind = nn.Linear if spec.head == "trained" else TextHead
     head: Head = kind(backbone.width, n_classes).to(encoder.mean.device)
     return AdaptedModel(encoder, head, spec, texts)
-
-
-def _require_softmax(backbone: Backbone, spec: MethodBase) -> None:
-    kind = backbone.architecture
-    if kind.pretraining != "softmax":
-        where, step = f"method {spec.name} loss", "Choose cross_entropy, or a CLIP"
-        got = f"a {kind.name}, which learned by a {kind.pretraining} loss"
-        raise MethodError(Fault(where, "a backbone that was pretrained by this loss", got, step))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
+from clipdrift.methods.class_texts import untouched_beside
 from clipdrift.methods.merged import Merged, as_model, between, merged, untouched_text
 from clipdrift.methods.tower_weights import in_encoder
 
@@ -123,5 +124,5 @@ def _named(backbone: Backbone) -> dict[str, Tensor]:
     return {
         **in_encoder(backbone.vision_state(), backbone.projection_state(), under="encoder."),
         **in_encoder(*text, under="texts.encoder."),
-        "texts.log_scale": backbone.model.logit_scale.detach(),
+        **{f"texts.{name}": value for name, value in untouched_beside(backbone).items()},
     }

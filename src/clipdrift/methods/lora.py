@@ -78,7 +78,7 @@ def _config(spec: LoraSpec, tower: nn.Module) -> Any:
     targets: dict[str, Any] = {"target_modules": sorted(spec.modules)}
     if spec.layers is not None:
         targets = {"target_modules": _targets(tower, spec).pattern}
-    elif hasattr(tower, POOLING_HEAD):
+    elif any(getattr(tower, POOLING_HEAD, nn.Identity()).children()):
         targets["exclude_modules"] = rf"{POOLING_HEAD}\..*"
     return LoraConfig(
         r=spec.rank, lora_alpha=spec.alpha, lora_dropout=spec.dropout, bias="none", **targets

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.methods.adapted import AdaptedModel, build
-from clipdrift.methods.class_texts import Prompts
+from clipdrift.methods.class_texts import Prompts, untouched_beside
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.methods import FullFtSpec, MethodBase
@@ -30,8 +30,8 @@ TOWER = "tower."
 class Merged:
     """Tower and projection as a plain model holds them, and the head.
 
-    text: of a contrastive loss, what is its own on the text side: `log_scale`, and of a text tower
-    that is adapted `tower.*` and `projection.*`.
+    text: of a contrastive loss, what is its own on the text side: `log_scale`, `bias` of a SigLIP,
+    and of a text tower that is adapted `tower.*` and `projection.*`.
     """
 
     tower: Tensors
@@ -76,13 +76,13 @@ def _text_side(model: AdaptedModel, tower: Tensors) -> dict[str, Tensor]:
     if model.texts is None:
         return {}
     named = in_encoder(tower, model.text_projection_state())
-    return {**named, "log_scale": model.texts.log_scale.detach()}
+    return {**named, **model.texts.beside()}
 
 
 def untouched_text(backbone: Backbone, text: Tensors) -> dict[str, Tensor]:
     """The backbone's own values of the tensors of a text side."""
     whole = in_encoder(backbone.text_state(), backbone.text_projection_state())
-    whole["log_scale"] = backbone.model.logit_scale.detach()
+    whole |= untouched_beside(backbone)
     return {name: whole[name] for name in text}
 
 
@@ -133,6 +133,7 @@ def as_model(
         name=method.name,
         loss=method.loss,
         tower=method.tower,
+        logit_scale=method.logit_scale,
         head=method.head,
         head_init=method.head_init,
     )
@@ -152,7 +153,7 @@ def as_model(
 
 def _inside(name: str) -> str:
     """The name that a tensor of a text side has in `ClassTexts`."""
-    return name if name == "log_scale" else f"encoder.{name}"
+    return f"encoder.{name}" if "." in name else name
 
 
 __all__ = ["Merged", "as_model", "between", "merged", "scaled", "soup", "untouched_text"]

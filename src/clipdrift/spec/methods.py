@@ -41,13 +41,23 @@ class MethodBase(Part):
     role: Literal["matched", "reference"] = "matched"
     loss: Literal["cross_entropy", "contrastive"] = Field(
         "cross_entropy",
-        description="contrastive: images against the prompts of their classes, as CLIP was "
-        "pretrained; no head trains",
+        description="contrastive: images against their captions, or the prompts of their classes, "
+        "by the loss that the backbone was pretrained with; no head trains",
     )
     tower: Literal["vision", "text", "both"] = Field(
         "vision",
         description="which towers are adapted; text and both need loss: contrastive and one of "
         "full_ft, bitfit, lora, peft",
+    )
+    positives: Literal["pair", "caption", "class"] = Field(
+        "pair",
+        description="which texts of a batch are right for an image, with loss: contrastive: its "
+        "own; or equal ones of other images too; or those of its class",
+    )
+    logit_scale: Literal["trained", "frozen"] = Field(
+        "trained",
+        description="of a contrastive loss: trained with all else, that of a CLIP to at most 100; "
+        "or as the checkpoint has it, a SigLIP's bias too",
     )
     projection: Literal["trained", "frozen"] = Field(
         "trained", description="of each tower that is adapted"
@@ -91,6 +101,14 @@ class MethodBase(Part):
             expected = "tower: vision with loss: cross_entropy, which reads no text"
             step = "Set loss: contrastive, or leave tower out"
             raise broken_rule(expected, self.tower, step)
+        return self
+
+    @model_validator(mode="after")
+    def _only_of_a_contrastive_loss(self) -> Self:
+        said = [key for key in ("positives", "logit_scale") if getattr(self, key) != ADDED[key]]
+        if said and self.loss != "contrastive":
+            step = f"Set loss: contrastive, or leave {' and '.join(said)} out"
+            raise broken_rule("loss: contrastive", f"{self.loss} with {' and '.join(said)}", step)
         return self
 
     @model_validator(mode="after")
@@ -310,6 +328,8 @@ ADDED: dict[str, Any] = {
     "layers": None,
     "tower": "vision",
     "loss": "cross_entropy",
+    "positives": "pair",
+    "logit_scale": "trained",
 }
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""

@@ -51,6 +51,11 @@ class ScheduleSpec(Part):
 
     epochs: int = Field(6, ge=1)
     batch_size: int = Field(32, ge=1)
+    micro_batch: Annotated[int, Field(ge=1)] | None = added(
+        None,
+        "images that pass the towers at a time; the gradient is that of the whole batch, which a "
+        "contrastive loss compares; default: all, or what memory holds",
+    )
     weight_decay: float = Field(0.01, ge=0)
     warmup_fraction: float = Field(0.05, ge=0, lt=1)
     warmup: Literal["above_zero", "from_zero"] = added(

@@ -42,7 +42,8 @@ class Engine:
         self._model, self._images, self._precision = model, images, precision
         self._shows_pixels = held is not None and held.sees_images
         cast = partial(autocast, self.device, precision)
-        criterion = cross_entropy if model.texts is None else AgainstTexts(model.texts, cast)
+        texts, positives = model.texts, model.spec.positives
+        criterion = cross_entropy if texts is None else AgainstTexts(texts, cast, positives)
         self.objective = Objective(self._forward, held, cast, criterion)
         tower: Any = model.encoder.tower
         self._blocks = tower.encoder.layers
@@ -63,7 +64,8 @@ class Engine:
             and not (held and held.sees_attention)  # read by hooks, which a compiler breaks at
             and pays_to_compile(self._blocks, n_tokens(tower), to_see)
         ):
-            self._compiled = compile_blocks(self._blocks, schedule.batch_size)
+            at_once = min(schedule.micro_batch or schedule.batch_size, schedule.batch_size)
+            self._compiled = compile_blocks(self._blocks, at_once)
 
     def running(self) -> AbstractContextManager[None]:
         """Fast kernels while it is open; the model is as it was when it is left."""
@@ -88,9 +90,11 @@ class Engine:
 
 
 def _network(model: AdaptedModel, *, kept: bool) -> Callable[[Tensor], Tensor]:
-    embed = trained_part(model) if kept else model.encoder
+    encoder = model.encoder
+    embed = trained_part(model) if kept else encoder
     if model.texts is not None:
-        return embed
+        # Not by `forward`, which splits images where nothing trains, and so draws in other order.
+        return embed if kept else lambda pixels: encoder.encode(encoder.normalise(pixels))
     return (lambda inputs: model.head(embed(inputs))) if kept else model
 
 

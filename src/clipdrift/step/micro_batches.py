@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, TrainingError
+from clipdrift.step.contrastive import AgainstTexts
+from clipdrift.step.feature_cache import Draws, cached_gradient
 from clipdrift.step.objective import Inputs, Objective
 
 LOG = logging.getLogger(__name__)
@@ -19,17 +21,18 @@ CPU_ALLOCATOR = "DefaultCPUAllocator"
 class MicroBatches:
     """Backward passes over batches, halved when memory runs out and from then on.
 
-    A loss that is no mean over images, as one that compares those of a batch, is not split.
-
-    The loss is the mean over the whole batch however it is split, so the gradient is that of the
-    unsplit batch up to rounding. Dropout draws for each part anew, from where the generator stood
-    before the batch: the draws depend on the size of the parts, not on where memory ran out.
+    The gradient is that of the unsplit batch up to rounding: a mean over images is the mean over
+    parts, and a loss that compares all of a batch gets it by `feature_cache`. Dropout draws for
+    each part anew, from where the generator stood before the batch: the draws depend on the size of
+    the parts, not on where memory ran out.
     """
 
-    def __init__(self, objective: Objective, clear: Callable[[], None]) -> None:
-        """clear: removes all gradients."""
+    def __init__(
+        self, objective: Objective, clear: Callable[[], None], size: int | None = None
+    ) -> None:
+        """clear: removes all gradients. size: images at a time from the start."""
         self._objective, self._clear = objective, clear
-        self.size: int | None = None
+        self.size = size
         """Images at a time; None while whole batches fit."""
 
     def backward(self, inputs: Inputs, target: Tensor) -> Tensor:
@@ -39,10 +42,9 @@ class MicroBatches:
             [1 + K] the criterion, then each penalty before its weight.
 
         Raises:
-            TrainingError: if memory does not even hold a single image, or not a batch that cannot
-                be split.
+            TrainingError: if memory does not even hold a single image.
         """
-        generators = _generators(target.device)
+        draws = Draws(target.device)
         while True:
             self._clear()
             try:
@@ -52,10 +54,13 @@ class MicroBatches:
                     raise
             # Here, and not in the handler, the failed pass and what it held are gone.
             self._halve(len(target))
-            _put_back(generators, target.device)
+            draws.put_back()
 
     def _parts(self, inputs: Inputs, target: Tensor) -> Tensor:
         n, size = len(target), self.size or len(target)
+        criterion = self._objective.criterion
+        if size < n and isinstance(criterion, AgainstTexts):
+            return cached_gradient(self._objective, criterion, inputs, target, size)
         total = torch.zeros(self._objective.terms, device=target.device)
         for start in range(0, n, size):
             part = slice(start, start + size)
@@ -66,16 +71,6 @@ class MicroBatches:
         return total
 
     def _halve(self, n: int) -> None:
-        if not self._objective.splits:
-            raise TrainingError(
-                Fault(
-                    "memory",
-                    f"enough for the training step of all {n} images of a batch, which a "
-                    "contrastive loss compares and which are not split",
-                    "less",
-                    "Lower schedule.batch_size, use fewer workers or another device",
-                )
-            )
         at_once = min(self.size or n, n)
         if at_once == 1:
             raise TrainingError(
@@ -95,16 +90,3 @@ class MicroBatches:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the CPU or on a GPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def _put_back(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -47,32 +47,35 @@ class Objective:
         autocast: precision of the penalties.
         """
         self._forward, self._held, self._autocast = forward, held, autocast
-        self._criterion = criterion
+        self.criterion = criterion
 
     @property
     def terms(self) -> int:
         """How many numbers a loss is made of: the criterion, and each penalty."""
         return 1 + (len(self._held.specs) if self._held else 0)
 
-    @property
-    def splits(self) -> bool:
-        """Whether it is a mean over images, so that parts of a batch add up to the batch."""
-        return self._criterion is cross_entropy
-
     def __call__(self, inputs: Inputs, target: Tensor) -> tuple[Tensor, Tensor]:
         """The loss with its gradient, and its terms before their weights [1 + K] without one."""
+        found, penalties = self.forward(inputs)
+        own = self.criterion(found, target)
+        return self.weighted(own, penalties), torch.stack([own, *penalties]).detach()
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor, list[Tensor]]:
+        """What the criterion is about, and each penalty before its weight."""
         if self._held is None:
-            loss = self._criterion(self._forward(inputs.network), target)
-            return loss, loss.detach().reshape(1)
+            return self._forward(inputs.network), []
         with self._held.watching() as seen:
             found = self._forward(inputs.network)
-        loss = own = self._criterion(found, target)
         with self._autocast():
-            values = self._held.values(seen, inputs.pixels)
-        for spec, value in zip(self._held.specs, values, strict=True):
+            return found, self._held.values(seen, inputs.pixels)
+
+    def weighted(self, own: Tensor, penalties: Sequence[Tensor]) -> Tensor:
+        """A criterion and penalties with their weights."""
+        loss = own
+        for spec, value in zip(self._held.specs if self._held else [], penalties, strict=True):
             if spec.weight:
                 loss = loss + spec.weight * value
-        return loss, torch.stack([own, *values]).detach()
+        return loss
 
 
 __all__ = ["Inputs", "Objective", "cross_entropy"]

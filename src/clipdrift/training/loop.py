@@ -150,8 +150,7 @@ def train(
     Raises:
         Diverged: when the loss is not finite or has exploded.
         Stopped: when `stop` says so.
-        TrainingError: if memory does not even hold a single image, or not a batch that cannot be
-            split.
+        TrainingError: if memory does not even hold a single image.
     """
     device = next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -166,7 +165,8 @@ def train(
     scheduler = _rates(optimiser, schedule, len(images), step)
     started = time.perf_counter()
     engine = Engine(model, images, schedule, precision, held)
-    micro = MicroBatches(engine.objective, partial(optimiser.zero_grad, set_to_none=True))
+    clear = partial(optimiser.zero_grad, set_to_none=True)
+    micro = MicroBatches(engine.objective, clear, schedule.micro_batch)
     for epoch in range(resume.epoch if resume else 1, schedule.epochs + 1):
         torch.manual_seed(_stream_seed(seed, epoch))  # dropout, the only global draw
         model.train()
@@ -202,7 +202,8 @@ def train(
         state = partial(capture, model, optimiser, loss_sum, epoch, step, seen, seconds)
         loss, *others = (total / seen for total in loss_sum.tolist())
         means = dict(zip(held.names if held else [], others, strict=True))
-        yield EpochDone(epoch, step, loss, seconds, seen, state, means, micro.size)
+        halved = micro.size if micro.size != schedule.micro_batch else None
+        yield EpochDone(epoch, step, loss, seconds, seen, state, means, halved)
         if step == schedule.max_steps:
             return
         started = time.perf_counter()
