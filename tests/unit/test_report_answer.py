@@ -15,6 +15,7 @@ from report_study import study_folder, write_page
 from scipy import stats
 from synthetic_records import synthetic_records, with_images
 
+from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import import_csv
@@ -24,7 +25,7 @@ from clipdrift.report.metrics import NBSP
 from clipdrift.report.page_reader import read_page
 from clipdrift.report.printed import Sentence
 from clipdrift.report.source import read_study
-from clipdrift.report.untouched import untouched_table
+from clipdrift.report.tables import listing
 
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)
 SEEDS = (7, 11, 19)
@@ -314,12 +315,12 @@ def test_chance_stands_beside_what_the_untouched_model_can(tmp_path: Path) -> No
             accuracy=0.02, baseline_accuracy=0.01, n_images=100, n_classes=100
         )
     study = read_study(study_folder(tmp_path / "study", records))
-    table = untouched_table(study)
+    table = listing(study, Untouched, "The untouched model")
     assert table is not None
     rows = {row[1].text: [value.text.replace(NBSP, " ") for value in row[2:]] for row in table.rows}
     se = 100 * (66 / 104 * 38 / 104 / 103) ** 0.5  # of Agresti and Coull's 66 right of 104
-    assert rows["its own test part"] == ["100", "12.0 %", "64.0 %", f"{se:.1f}", ""]
-    assert rows["cifar10"][1:3] == ["10.0 %", "62.0 %"]
+    assert rows["its own test part"] == ["100", "12.0", "64.0", f"{se:.1f}", "more than chance"]
+    assert rows["cifar10"][1:3] == ["10.0", "62.0"]
     assert rows["noise"][4] == "no more than chance: nothing to keep"
     (answer,) = answers(study)
     untouched = "the model reaches 64.0 % on the target's test part (chance 12.0 %)."

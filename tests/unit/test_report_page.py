@@ -233,7 +233,7 @@ def test_bad_records_are_left_out_and_said(tmp_path: Path, make_records: MakeRec
     titles = [item.text for item in page.items.values() if item.label.startswith("answer, h3")]
     assert {"digits · mini-clip", "digits · other-clip"} <= set(titles)
     verdicts = {i.label: i.text for i in page.items.values() if "matchedness" in i.label}
-    assert verdicts["table matchedness, row 2 (data), Verdict"] == "differs"
+    assert verdicts["table matchedness, row 2 (mini-clip data), Verdict"] == "differs"
     runs = {run[0]: run[5] for run in page.data["runs"]}
     assert runs[records[0].run_id] == "diverged"
 

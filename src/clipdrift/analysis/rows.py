@@ -31,6 +31,7 @@ Text = Literal[
     "remark",
     "words",
     "metric",
+    "images",
     "level",
     "pair",
     "scope",

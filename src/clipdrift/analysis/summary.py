@@ -14,7 +14,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from clipdrift.analysis.choose import unfinished_cells
-from clipdrift.analysis.frame import at_chance, runs_frame
+from clipdrift.analysis.frame import at_chance, history_frame, per_block_frame, runs_frame
 from clipdrift.analysis.questions import (
     after_training,
     caveats,
@@ -27,6 +27,7 @@ from clipdrift.analysis.questions import (
     frontier,
     grid_adequacy,
     matched_views,
+    matchedness,
     mediation,
     mixed,
     operating,
@@ -34,9 +35,11 @@ from clipdrift.analysis.questions import (
     power,
     predictors,
     probe_sensitivity,
+    profiles,
     ranking,
     reproduction,
     selection,
+    untouched,
 )
 from clipdrift.analysis.questions.families import QUESTIONS
 from clipdrift.analysis.questions.supporting import with_supporting
@@ -50,10 +53,13 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 LISTS: tuple[type[Row], ...] = (
     caveats.Caveat,
+    untouched.Untouched,
     cell_metrics.CellMetric,
+    profiles.BlockMean,
+    profiles.EpochMean,
     paired.Paired,
     mixed.Mixed,
     equivalence.Equivalence,
@@ -73,6 +79,7 @@ LISTS: tuple[type[Row], ...] = (
     grid_adequacy.GridAdequacy,
     probe_sensitivity.ProbeSensitivity,
     power.Power,
+    matchedness.SharedFactor,
     reproduction.Reproduction,
 )
 """Every list of an analysis, in the order of the file."""
@@ -169,7 +176,10 @@ def analyze(
         }
         lists: Sequence[Sequence[Row]] = (
             caveats.rows(records, faults, varied, compared, planned),
+            untouched.rows(records),
             cell_metrics.rows(runs, images=images, underfit_fraction=underfit),
+            profiles.by_block(per_block_frame(records)),
+            profiles.by_epoch(history_frame(records)),
             paired.rows(runs, questions=families, **pairing),
             mixed.rows(runs),
             equivalence.rows(runs, **pairing),
@@ -196,6 +206,7 @@ def analyze(
             grid_adequacy.rows(runs, underfit_fraction=underfit),
             sensitivity,
             power.rows(runs, varied=varied, compare_with=compared, images=images),
+            matchedness.rows(records, varied),
             reproduction.rows(supported, preset) if preset else [],
         )
     return {

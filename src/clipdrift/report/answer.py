@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clipdrift.analysis.frame import BASELINE, CHANCE
+from clipdrift.analysis.frame import BASELINE
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.analysis.questions.operating import AtBest
+from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
@@ -25,7 +26,6 @@ from clipdrift.report.tables import (
     read_on_images,
     word,
 )
-from clipdrift.report.untouched import baseline_of, zero_shot_before
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def answers(study: Study) -> list[Answer]:
             study.title(place),
             [
                 *_sentences(study, place),
-                *zero_shot_before(study, place),
+                *_zero_shot_before(study, place),
                 *_unbeaten(study, place),
             ],
             headline_table(study, place, i) or _all_rates(study, place, i),
@@ -174,14 +174,32 @@ def _kept(study: Study, place: Place, row: CellMetric) -> Sentence:
     out: Sentence = [of_cell(row, study.index, unit=True)]
     if row.metric.endswith("retention_pct"):
         out.append(f" of the untouched zero-shot accuracy on {dataset}")
-        name = f"transfer.{dataset}"
-        before, chance = (baseline_of(study, place, name, field) for field in (BASELINE, CHANCE))
-        if before is not None:
-            out += [" (", before]
-            out += [")"] if chance is None else [", chance ", chance, ")"]
+        for before in _untouched(study, place, f"transfer.{dataset}"):
+            out += [" (", study.printed(before, "accuracy", unit=True)]
+            if before.chance is not None:
+                out += [", chance ", study.printed(before, "chance", unit=True)]
+            out.append(")")
     else:
         out.append(f" zero-shot accuracy on {dataset}")
     return out
+
+
+def _zero_shot_before(study: Study, place: Place) -> Iterable[Sentence]:
+    """Was fine-tuning needed? What the class texts alone reach on the target."""
+    for before in _untouched(study, place, TARGET_ZERO_SHOT):
+        if before.chance is not None:
+            yield [
+                "Untouched and by class texts alone, the model reaches ",
+                study.printed(before, "accuracy", unit=True),
+                " on the target's test part (chance ",
+                study.printed(before, "chance", unit=True),
+                ").",
+            ]
+
+
+def _untouched(study: Study, place: Place, name: str) -> list[Untouched]:
+    """What the untouched model reads on a set; at most one row."""
+    return study.rows(Untouched, **place._asdict(), metric=name + BASELINE)
 
 
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:

@@ -1,4 +1,4 @@
-"""Where the numbers come from: what matched runs share, versions and hardware, every run."""
+"""Where the numbers come from: the design, versions and hardware, every run."""
 
 from __future__ import annotations
 
@@ -16,47 +16,6 @@ from clipdrift.spec.audit import audit
 
 MAX_TEXT = 120
 MAX_VALUES = 6
-
-
-def matchedness_table(study: Study) -> Table | None:
-    """Per factor: do the fingerprints of matched runs agree at every target, rate and seed?"""
-    groups: dict[tuple[Any, ...], list[RunRecord]] = defaultdict(list)
-    for record in study.usable:
-        if record.role == "matched":
-            key = (record.backbone, record.target, record.learning_rate, record.seed)
-            groups[key].append(record)
-    sets = [group for group in groups.values() if len(group) > 1]
-    factors = sorted(
-        {factor for group in sets for record in group for factor in record.fingerprints}
-    )
-    if not factors:
-        return None
-    varied = set(study.analysis["settings"]["varied"])
-    runs = study.index.encode(record.run_id for group in sets for record in group)
-    rows, marks = [], []
-    for factor in factors:
-        held = [
-            [r.fingerprints[factor] for r in group if factor in r.fingerprints] for group in sets
-        ]
-        both = [marks_of for marks_of in held if len(marks_of) > 1]
-        agree = sum(len(set(marks_of)) == 1 for marks_of in both)
-        verdict = "shared" if agree == len(both) else "varied on purpose"
-        broken = agree < len(both) and factor not in varied
-        rows.append(
-            [
-                word(factor.replace("_", " ")),
-                Printed(f"{agree} of {len(both)}", "", DERIVED, runs, agree),
-                word("differs" if broken else verdict),
-            ]
-        )
-        marks.append("broken" if broken else "")
-    columns = [
-        Column("Factor", numeric=False),
-        Column("Groups that agree", "groups of matched runs: same target, rate and seed"),
-        Column("Verdict", numeric=False),
-    ]
-    note = ["Only runs whose fingerprints agree are paired."]
-    return Table("matchedness", "What matched runs share", columns, rows, 1, marks, note)
 
 
 def design_table(study: Study) -> Table | None:
@@ -162,4 +121,4 @@ def _seconds(study: Study, record: RunRecord) -> Printed:
     return Printed(significant(seconds), "", DERIVED, runs, seconds)
 
 
-__all__ = ["conditions_table", "design_table", "matchedness_table", "runs_table"]
+__all__ = ["conditions_table", "design_table", "runs_table"]

@@ -10,6 +10,8 @@ import pandas as pd
 
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import IN_UNIT, UNDEFINED, Form, Row, Said, rate_text, said
+from clipdrift.analysis.statistics.cell_means import matrix, number, summarise
+from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.metrics import NBSP, Metric, decimals_of, fixed, metric, p_text, significant
 
 MEAN_SD, MEAN, VALUE, COUNT, ROW = "mean_sd", "mean", "value", "n", "row"
@@ -32,6 +34,7 @@ FORMS: dict[Form, Callable[[Any, Any], str]] = {
     "remark": lambda row, value: str(value or ""),
     "words": lambda row, value: str(value).replace("_", " "),
     "metric": lambda row, value: metric(value).axis,
+    "images": lambda row, value: _images(value),
     "level": lambda row, value: metric(f"levels.{value}").axis,
     "pair": lambda row, value: f"{value} − {row.method_b}",
     "scope": lambda row, value: SCOPES.get(row.scope) or rate_text(value),
@@ -97,11 +100,11 @@ class RunIndex:
     def encode(self, run_ids: Iterable[str]) -> str:
         numbers = sorted({self._at[run_id] for run_id in run_ids if run_id in self._at})
         ranges: list[list[int]] = []
-        for number in numbers:
-            if ranges and number == ranges[-1][1] + 1:
-                ranges[-1][1] = number
+        for at in numbers:
+            if ranges and at == ranges[-1][1] + 1:
+                ranges[-1][1] = at
             else:
-                ranges.append([number, number])
+                ranges.append([at, at])
         return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
 
     def decode(self, text: str) -> list[str]:
@@ -158,9 +161,9 @@ def of_runs(frame: pd.DataFrame, name: str, index: RunIndex) -> Printed:
     known = frame[frame[name].notna()] if name in frame else frame[:0]
     if known.empty:
         return Printed(UNDEFINED, title="not measured in these runs")
-    values = known[name]
-    mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
-    text = mean_sd_text(name, mean, sd)
+    found = summarise(matrix(known, [name]))
+    mean = number(found.mean[0])
+    text = mean_sd_text(name, mean, number(found.sd[0]))
     return Printed(text, name, MEAN_SD, index.encode(known["run_id"]), mean, metric(name).label)
 
 
@@ -191,6 +194,16 @@ def _text(row: Row, about: Said, name: str) -> str:
     if value is None and about.form not in SAY_NULL:
         return UNDEFINED
     return FORMS[about.form](row, value)
+
+
+def _images(name: str) -> str:
+    """Which images a zero-shot accuracy was read on.
+
+    >>> _images("transfer.cifar100.baseline_accuracy")
+    'cifar100'
+    """
+    read_on = name.rpartition(".")[0]
+    return "its own test part" if read_on == TARGET_ZERO_SHOT else read_on.partition(".")[2]
 
 
 def _within(within: bool | None, diff: float | None) -> str:

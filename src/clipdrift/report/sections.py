@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from clipdrift.analysis.questions.forecast_trial import EarlyStopping
+from clipdrift.analysis.questions.matchedness import SharedFactor
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
 from clipdrift.analysis.questions.ranking import RankingAgreement
 from clipdrift.analysis.questions.reproduction import Reproduction
+from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.statistics.extras import corruptions
 from clipdrift.report import listings
 from clipdrift.report.answer import answers
@@ -47,13 +49,11 @@ from clipdrift.report.notices import notices
 from clipdrift.report.origins import (
     conditions_table,
     design_table,
-    matchedness_table,
     runs_table,
 )
 from clipdrift.report.ranking_tables import ranking_table
 from clipdrift.report.source import Place, Study
 from clipdrift.report.tables import Table, cell_table, listing
-from clipdrift.report.untouched import untouched_table
 
 MAX_DOSE_TRANSFERS = 6
 LEGEND, RATES = Aid("legend"), Aid("rate_legend")
@@ -84,7 +84,7 @@ def _answer(study: Study) -> Sequence[Block]:
     return [
         Notices("Read this first", [one for one in found if one.urgent], urgent=True),
         Answers(answers(study)),
-        untouched_table(study),
+        listing(study, Untouched, "The untouched model"),
         Notices("Remarks on the records", [one for one in found if not one.urgent]),
         Aid("how_to_read"),
     ]
@@ -244,7 +244,12 @@ def _design(study: Study) -> Sequence[Block]:
 def _provenance(study: Study) -> Sequence[Block]:
     written = study.folder.spec_path.read_text() if study.spec else ""
     return [
-        matchedness_table(study),
+        listing(
+            study,
+            SharedFactor,
+            "What matched runs share",
+            note="Only runs whose fingerprints agree are paired.",
+        ),
         design_table(study),
         runs_table(study),
         conditions_table(study),

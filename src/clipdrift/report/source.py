@@ -20,6 +20,7 @@ from clipdrift.analysis.frame import (
     usable_records,
 )
 from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.profiles import OfProfile
 from clipdrift.analysis.questions.selection import Selection
 from clipdrift.analysis.rows import UNDEFINED, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
@@ -60,7 +61,7 @@ def mark_of(fit: Fit | None) -> str:
     return "" if fit is None or fit == FITS else fit
 
 
-def as_shown(row: CellMetric) -> float:
+def as_shown(row: CellMetric | OfProfile) -> float:
     """The mean of a row in the unit it is shown in; NaN if undefined."""
     return math.nan if row.mean is None else row.mean * metric(row.metric).scale
 

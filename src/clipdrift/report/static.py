@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from clipdrift.analysis.statistics.cell_means import by_rate
 from clipdrift.errors import printable
-from clipdrift.report.figures.dose import cell_means, resting
+from clipdrift.report.figures.dose import resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
 from clipdrift.report.figures.plane import plane_points
 from clipdrift.report.metrics import metric, rate_text
@@ -129,7 +130,7 @@ def _dose(study: Study, place: Place, names: Sequence[str]) -> Draw:
 def _dose_line(study: Study, ax: Any, own: Any, name: str, method: str, place: Place) -> None:
     look, scale = study.looks[method], metric(name).scale
     colour, marker = LIGHT[look.colour[1:]], MARKERS[look.symbol]
-    means = cell_means(own, name)
+    means = by_rate(own, name)
     rates, mean = means["learning_rate"], means["mean"] * scale
     sd = means["std"].fillna(0.0) * scale
     ax.fill_between(rates, mean - sd, mean + sd, color=colour, alpha=0.16, linewidth=0)
@@ -260,21 +261,21 @@ def _layers(study: Study, place: Place, shown: Sequence[Panel]) -> Draw:
             ax.remove()
         axes = axes[: len(shown)]
         for ax, panel in zip(axes, shown, strict=True):
-            means = panel.cells[signal]
-            grid = means.pivot(index="block", columns="learning_rate", values="mean")
+            rows = panel.signals.get(signal, [])
+            rates = sorted({row.learning_rate for row in rows})
+            at = {(row.block, row.learning_rate): row.mean for row in rows}
+            blocks = sorted({row.block for row in rows})
             image = ax.pcolormesh(
-                np.arange(grid.shape[1] + 1) - 0.5,
-                np.arange(grid.shape[0] + 1) + 0.5,
-                grid.to_numpy(),
+                np.arange(len(rates) + 1) - 0.5,
+                np.arange(len(blocks) + 1) + 0.5,
+                [[at.get((block, rate), np.nan) for rate in rates] for block in blocks],
                 cmap=colours,
                 vmin=scale.low,
                 vmax=scale.high,
                 edgecolors="white",
                 linewidth=0.6,
             )
-            ax.set_xticks(
-                range(grid.shape[1]), [rate_text(float(rate)) for rate in grid.columns.tolist()]
-            )
+            ax.set_xticks(range(len(rates)), [rate_text(rate) for rate in rates])
             ax.set_xlabel("Learning rate")
             ax.set_title(panel.method, fontsize=8.5)
             ax.grid(visible=False)

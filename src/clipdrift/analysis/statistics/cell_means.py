@@ -83,6 +83,14 @@ def summarise(values: Floats, level: float = 0.95) -> Summary:
     return Summary(n, mean, sd, mean - half, mean + half)
 
 
+def by_rate(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Per learning rate: n, mean, SD (ddof 1) of a metric and the run ids."""
+    grouped = runs.groupby("learning_rate", sort=True)
+    out = grouped[name].agg(["count", "mean", "std"])
+    out["ids"] = grouped["run_id"].agg(list)
+    return out.reset_index()
+
+
 def number(value: float) -> float | None:
     """A float for JSON: None where it is not finite."""
     return float(value) if np.isfinite(value) else None
@@ -106,6 +114,7 @@ __all__ = [
     "CellKey",
     "Positions",
     "Summary",
+    "by_rate",
     "cells",
     "matrix",
     "number",

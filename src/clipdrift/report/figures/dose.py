@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from clipdrift.analysis.statistics.cell_means import by_rate
 from clipdrift.analysis.statistics.fit import fits
 from clipdrift.report.figures.chart import (
     MAX_POINTS,
@@ -106,18 +107,10 @@ def dose_chart(study: Study, place: Place, name: str, chart_id: str) -> Chart | 
     return Chart(chart_id, metric(name).label, words, traces, shape, PANEL_HEIGHT)
 
 
-def cell_means(runs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Per learning rate: n, mean, SD (ddof 1) of a metric and the run ids."""
-    grouped = runs.groupby("learning_rate", sort=True)
-    out = grouped[name].agg(["count", "mean", "std"])
-    out["ids"] = grouped["run_id"].agg(list)
-    return out.reset_index()
-
-
 def _method(
     own: pd.DataFrame, shown: Metric, look: Look, marks: Marks, index: RunIndex
 ) -> list[Trace]:
-    means = cell_means(own, shown.name)
+    means = by_rate(own, shown.name)
     traces = []
     spread = means[means["std"].notna()]
     if len(spread) > 1 and look.role == "matched":
@@ -203,7 +196,7 @@ def _level(
     cell: pd.DataFrame, rate: float, shown: Metric, look: Look, grid: list[float], index: RunIndex
 ) -> Trace:
     """A reference outside the grid: a line across, for its rate means nothing on this axis."""
-    means = cell_means(cell, shown.name)
+    means = by_rate(cell, shown.name)
     hover = _cell_hover(means, shown, look, [""], index)[0]
     ends = [grid[0], grid[-1]] if len(grid) > 1 else [rate, rate]
     return {
@@ -238,4 +231,4 @@ def resting(shown: Metric) -> float | None:
     return 0.0 if shown.signed else None
 
 
-__all__ = ["cell_means", "dose_chart", "dose_panel", "dose_response_figure", "resting"]
+__all__ = ["dose_chart", "dose_panel", "dose_response_figure", "resting"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from clipdrift.analysis.frame import BASELINE
 from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.statistics.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
@@ -79,14 +81,13 @@ def _outcome(
     if outcome in rows:
         row = rows[outcome]
         return as_shown(row), row, [row.metric]
-    accuracy = outcome.rpartition(".")[0] + ".accuracy"
-    before = outcome.rpartition(".")[0] + ".baseline_accuracy"
-    if accuracy not in rows or before not in study.runs:
+    accuracy, before = (outcome.rpartition(".")[0] + end for end in (".accuracy", BASELINE))
+    if accuracy not in rows:
         return None
     row = rows[accuracy]
-    known = study.runs[study.runs["run_id"].isin(row.run_ids)][before]
-    baseline = float(known.mean())
-    return (as_shown(row) / baseline, row, [row.metric, before]) if baseline > 0 else None
+    where = {"backbone": row.backbone, "target": row.target, "metric": before}
+    known = [one.accuracy for one in study.rows(Untouched, **where) if one.accuracy > 0]
+    return (as_shown(row) / known[0], row, [row.metric, before]) if known else None
 
 
 def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path: str) -> Trace:

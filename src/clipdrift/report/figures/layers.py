@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from clipdrift.analysis.questions.profiles import BlockMean
 from clipdrift.report.figures.chart import (
     Chart,
     Layout,
@@ -35,20 +32,11 @@ Version = tuple[list[Trace], Layout]
 
 @dataclass(frozen=True)
 class Panel:
-    """One method on one target: the per-block readings of its runs, long form."""
+    """One method on one target: signal -> its rows, by learning rate and block."""
 
     place: Place
     method: str
-    rows: pd.DataFrame
-
-    @cached_property
-    def cells(self) -> dict[str, pd.DataFrame]:
-        """Signal -> mean and SD over seeds per learning rate and block, with the run ids."""
-        grouped = self.rows.groupby(["signal", "learning_rate", "block"], sort=True)
-        means = grouped["value"].agg(["mean", "std"])
-        means["ids"] = grouped["run_id"].agg(list)
-        parts = means.reset_index().groupby("signal", sort=False)
-        return {str(signal): part.reset_index(drop=True) for signal, part in parts}
+    signals: dict[str, list[BlockMean]]
 
 
 @dataclass(frozen=True)
@@ -60,9 +48,12 @@ class Scale:
 
     signal: str
     middle: float
-    reach: float
     lowest: float
     highest: float
+
+    @property
+    def reach(self) -> float:
+        return max(self.highest - self.middle, self.middle - self.lowest) or 1.0
 
     @property
     def low(self) -> float:
@@ -75,32 +66,33 @@ class Scale:
 
 def layer_signals(study: Study) -> list[str]:
     """Drift signals read per block, the usual one first."""
-    names = sorted({name for name in study.blocks["signal"] if name.startswith("drift.")})
+    names = sorted({row.metric for row in study.rows(BlockMean)})
     return sorted(names, key=lambda name: name != FIRST)
 
 
 def scales(study: Study) -> dict[str, Scale]:
     """The colour scale of every signal: over all cells of the study, so that panels compare."""
-    out = {}
-    for signal in layer_signals(study):
-        rows = study.blocks[study.blocks["signal"] == signal]
-        keys = ["backbone", "target", "method", "learning_rate", "block"]
-        means = rows.groupby(keys)["value"].mean()
-        middle = resting(metric(signal)) or 0.0
-        reach = float((means - middle).abs().max())
-        reach = reach if np.isfinite(reach) and reach > 0 else 1.0
-        out[signal] = Scale(signal, middle, reach, float(means.min()), float(means.max()))
-    return out
+    means: dict[str, list[float]] = {name: [] for name in layer_signals(study)}
+    for row in study.rows(BlockMean):
+        means[row.metric] += [] if row.mean is None else [row.mean]
+    return {
+        name: Scale(name, resting(metric(name)) or 0.0, min(found), max(found))
+        for name, found in means.items()
+    }
 
 
 def panels(study: Study) -> list[Panel]:
     """Matched methods, and reference methods that were run at several rates."""
+    found: dict[tuple[Place, str], list[BlockMean]] = {}
+    for row in study.rows(BlockMean):
+        found.setdefault((Place(row.backbone, row.target), row.method), []).append(row)
     out = []
-    for (backbone, target, method), rows in study.blocks.groupby(
-        ["backbone", "target", "method"], sort=False
-    ):
-        if (rows["role"] == "matched").any() or rows["learning_rate"].nunique() > 1:
-            out.append(Panel(Place(str(backbone), str(target)), str(method), rows))
+    for (place, method), rows in found.items():
+        if study.looks[method].role == "matched" or len({r.learning_rate for r in rows}) > 1:
+            signals: dict[str, list[BlockMean]] = {}
+            for row in rows:
+                signals.setdefault(row.metric, []).append(row)
+            out.append(Panel(place, method, signals))
     order = {name: i for i, name in enumerate(study.looks)}
     return sorted(out, key=lambda panel: (study.places.index(panel.place), order[panel.method]))
 
@@ -126,21 +118,21 @@ def _chart(
     panel: Panel,
     chart_id: str,
     words: str,
-    draw: Callable[[pd.DataFrame, str], Version],
+    draw: Callable[[list[BlockMean], str], Version],
 ) -> Chart:
-    versions = {signal: draw(panel.cells[signal], signal) for signal in layer_signals(study)}
+    versions = {name: draw(panel.signals.get(name, []), name) for name in layer_signals(study)}
     title = f"{study.title(panel.place)}: {panel.method}"
     traces, shape = next(iter(versions.values()))
-    n_blocks = int(panel.rows["block"].max())
+    n_blocks = max(row.block for rows in panel.signals.values() for row in rows)
     height = min(460, max(230, 90 + 22 * n_blocks))
     return Chart(chart_id, title, f"{title}. {words}", traces, shape, height, variants=versions)
 
 
-def _heat(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
+def _heat(study: Study, means: list[BlockMean], scale: Scale) -> Version:
     shown = metric(scale.signal)
-    rates = sorted(set(means["learning_rate"]))
-    blocks = sorted(set(means["block"]))
-    at = {(row.learning_rate, row.block): row for row in means.itertuples(index=False)}
+    rates = sorted({row.learning_rate for row in means})
+    blocks = sorted({row.block for row in means})
+    at = {(row.learning_rate, row.block): row for row in means}
     grid = [[at.get((rate, block)) for rate in rates] for block in blocks]
     values = [[_value(row) for row in line] for line in grid]
     trace: Trace = {
@@ -169,20 +161,19 @@ def _heat(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
     return [trace], layout(x, y)
 
 
-def _profile(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
+def _profile(study: Study, means: list[BlockMean], scale: Scale) -> Version:
     shown = metric(scale.signal)
-    rates = sorted(set(means["learning_rate"]))[:MAX_RATES]
+    rates = sorted({row.learning_rate for row in means})[:MAX_RATES]
     traces = []
     for rank, rate in enumerate(rates):
-        line = means[means["learning_rate"] == rate]
-        rows = list(line.itertuples(index=False))
+        rows = [row for row in means if row.learning_rate == rate]
         colour = rate_colour(rank, len(rates))
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines+markers",
                 "name": rate_text(rate),
-                "x": line["block"].tolist(),
+                "x": [row.block for row in rows],
                 "y": [_value(row) for row in rows],
                 "line": {"color": colour, "width": 2},
                 "marker": {"color": colour, "size": 5},
@@ -193,7 +184,7 @@ def _profile(study: Study, means: pd.DataFrame, scale: Scale) -> Version:
         )
     low, high = _span(scale)
     shape, note = level_line(scale.middle, "untouched model")
-    step = -(-int(means["block"].max()) // MAX_TICKS)
+    step = -(-max((row.block for row in means), default=1) // MAX_TICKS)
     x = axis("Block (1 = image side)", tick0=1, dtick=step)
     y = axis(shown.axis, range=[low, high])
     return traces, layout(x, y, shapes=[shape], annotations=[note])
@@ -206,18 +197,17 @@ def _span(scale: Scale) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _value(row: Any) -> float | None:
-    return None if row is None or pd.isna(row.mean) else float(row.mean)
+def _value(row: BlockMean | None) -> float | None:
+    return None if row is None else row.mean
 
 
-def _hover(study: Study, row: Any, shown: Metric) -> list[Any]:
-    if row is None or pd.isna(row.mean):
+def _hover(study: Study, row: BlockMean | None, shown: Metric) -> list[Any]:
+    if row is None:
         return ["", "undefined"]
-    sd = None if pd.isna(row.std) else float(row.std)
-    value = mean_sd_text(shown.name, float(row.mean), sd)
+    value = mean_sd_text(shown.name, row.mean, row.sd)
     label = f"block {row.block} at {rate_text(row.learning_rate)}<br>{value} {text(shown.unit)}"
-    values = [part_of(shown.name, "block", int(row.block))]
-    return [study.index.encode(row.ids), f"{label}<br>{len(row.ids)} runs", values]
+    values = [part_of(shown.name, "block", row.block)]
+    return [study.runs_of(row), f"{label}<br>{row.n} runs", values]
 
 
 __all__ = [
