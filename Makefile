@@ -1,5 +1,6 @@
 # make quickstart   install and run a whole small study, ending in a report
 # make test         install and run all tests
+# make quick        tests of single parts, less the dear ones
 # make check        format, lint, types, tests
 # make bench        measure speed, about half an hour; prints tables, asserts nothing
 # make fuzz         feed damaged files to every reader; INPUTS=20000 for a long run
@@ -12,16 +13,21 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 INPUTS ?= 2000
 
-.PHONY: quickstart test check lint bench fuzz locked audit
+.PHONY: quickstart test quick check lint bench fuzz locked audit
 
 quickstart: .venv/installed
 	$(BIN)/clipdrift run studies/quickstart.yaml --out runs/quickstart
+
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # In the order of the folders: by number of tests, long files of few tests would come last, alone.
 test: .venv/installed-dev
 	sh tools/ensure_chromium.sh $(BIN)/python
 	sh tools/ensure_slurm.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --no-loadscope-reorder
+
+quick: .venv/installed-dev
+	$(PYTEST) -m "not slow" tests/unit tests/reference
 
 check: lint test
 

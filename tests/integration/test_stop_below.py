@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +25,11 @@ from clipdrift.study.measure import run_study
 from clipdrift.study.status import study_status
 
 
-def clipdrift(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clipdrift", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "COLUMNS": "200"},
-    )
+def shown_by(*arguments: str) -> str:
+    """What a command prints as it succeeds."""
+    done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -93,37 +87,24 @@ def test_stopped_runs_are_in_no_mean_and_shown_as_stopped(stopped_study: Path) -
 
 
 def test_the_command_shows_them_and_measures_them_whole_without_the_option(
-    stopped_study: Path, cache_dir: Path, tmp_path: Path
+    stopped_study: Path, cache_dir: Path, tmp_path: Path, no_processes: None
 ) -> None:
     study = tmp_path / "tiny.yaml"
     study.write_text(dump_spec(SPEC))
     forecast = tmp_path / "forecast.json"
     atomic_write(forecast, SAVED.to_json())
     out = str(stopped_study)
-    run = (
-        "run",
-        str(study),
-        "--out",
-        out,
-        "--cache",
-        str(cache_dir),
-        "--workers",
-        "1",
-        "--cpus-per-run",
-        "1",
-    )
-    shown = clipdrift(*run, "--stop-below", "70")
-    assert shown.returncode == 0, shown.stderr
+    run = ("run", str(study), "--out", out, "--cache", str(cache_dir))
+    shown = shown_by(*run, "--stop-below", "70")
     assert (
         "stopping runs whose retention on digits, forecast after epoch 1, has an upper bound "
-        "(80% interval) below 70 %: learned from 9 runs" in shown.stdout
+        "(80% interval) below 70 %: learned from 9 runs" in shown
     )
-    assert f"an earlier call on {out}" in shown.stdout
-    assert "0 (1 stopped)" in shown.stdout
-    assert "stopped" in clipdrift("status", out).stdout
+    assert f"an earlier call on {out}" in shown
+    assert "0 (1 stopped)" in shown
+    assert "stopped" in shown_by("status", out)
     ended = next(r for r in StudyFolder(stopped_study).records()[0] if r.status == "stopped")
-    whole = clipdrift(*run)
-    assert whole.returncode == 0, whole.stderr
+    shown_by(*run)
     assert not StudyFolder(stopped_study).stop_rule_path.exists()
     assert set(study_status(stopped_study).values()) == {"finished"}
     record = read_record(StudyFolder(stopped_study).record_path(ended.run_id))

@@ -16,8 +16,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from in_process import InProcess
 from PIL import Image
 from report_study import write_page
+from tiny_study import tiny
 from worker_processes import workers_of
 
 from clipdrift.analysis.summary import write_analysis
@@ -241,28 +243,31 @@ def test_a_torn_record_is_redone_and_a_changed_study_reuses_nothing(
     one_run: StudySpec, cache_dir: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
-    first = run_study(one_run, out, cache_dir=cache_dir)
+    first = run_study(one_run, out, cache_dir=cache_dir, executor=InProcess())
     assert first.measured == 1
     path = next(out.glob("runs/*/record.json"))
     whole = path.read_text()
     path.write_text(whole[: len(whole) // 2])
     assert set(study_status(out).values()) == {"to do"}
-    again = run_study(one_run, out, cache_dir=cache_dir)
+    again = run_study(one_run, out, cache_dir=cache_dir, executor=InProcess())
     assert (again.kept, again.measured) == (0, 1)
     assert read_record(path).result == read_record(path).model_validate_json(whole).result
 
-    longer = one_run.schedule.model_copy(update={"epochs": 1})
-    changed = run_study(one_run.model_copy(update={"schedule": longer}), out, cache_dir=cache_dir)
+    shorter = one_run.schedule.model_copy(update={"epochs": 1})
+    changed = run_study(
+        one_run.model_copy(update={"schedule": shorter}),
+        out,
+        cache_dir=cache_dir,
+        executor=InProcess(),
+    )
     assert (changed.kept, changed.measured) == (0, 1)
     assert len(list(out.glob("runs/*/record.json"))) == 2
     assert len(StudyFolder(out).records()[0]) == 1  # the other belongs to the former study
-    back = run_study(one_run, out, cache_dir=cache_dir)
+    back = run_study(one_run, out, cache_dir=cache_dir, executor=InProcess())
     assert (back.kept, back.measured) == (1, 0)
 
 
-def test_a_killed_worker_is_replaced_and_its_run_redone(
-    one_run: StudySpec, cache_dir: Path, tmp_path: Path
-) -> None:
+def test_a_killed_worker_is_replaced_and_its_run_redone(cache_dir: Path, tmp_path: Path) -> None:
     out, killed, events = tmp_path / "study", [], []
 
     def kill_once(event: dict[str, object]) -> None:
@@ -271,7 +276,7 @@ def test_a_killed_worker_is_replaced_and_its_run_redone(
             killed.extend(workers_of(out)[:1])
             os.kill(killed[0], signal.SIGKILL)
 
-    outcome = run_study(one_run, out, cache_dir=cache_dir, workers=1, on_event=kill_once)
+    outcome = run_study(tiny(), out, cache_dir=cache_dir, workers=1, on_event=kill_once)
     assert killed
     assert "retry" in events
     assert (outcome.measured, outcome.failed) == (1, {})
@@ -286,7 +291,10 @@ def test_diverged_runs_are_recorded_as_such(
     # Weight decay of a rate of 10 multiplies every weight by -10^4 a step: overflow in a few.
     schedule = spec.schedule.model_copy(update={"weight_decay": 1e3})
     outcome = run_study(
-        spec.model_copy(update={"schedule": schedule}), tmp_path / "study", cache_dir=cache_dir
+        spec.model_copy(update={"schedule": schedule}),
+        tmp_path / "study",
+        cache_dir=cache_dir,
+        executor=InProcess(),
     )
     assert (outcome.measured, outcome.diverged, outcome.failed) == (1, 1, {})
     record = next(r for r in StudyFolder(tmp_path / "study").records()[0] if r.status == "diverged")

@@ -303,6 +303,7 @@ def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -
     assert early_warning.rows(few) == ([], [])
 
 
+@pytest.mark.slow
 def test_of_several_folders_what_all_have_counts(folder: StudyFolder, tmp_path: Path) -> None:
     names = sorted(folder.records()[0][0].result.transfer)
     assert len(names) == 2
@@ -422,6 +423,7 @@ def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(
         read_forecast(path)
 
 
+@pytest.mark.slow
 def test_the_command_validates_prices_and_saves_without_torch(
     folder: StudyFolder, tmp_path: Path
 ) -> None:

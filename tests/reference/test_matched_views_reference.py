@@ -134,6 +134,7 @@ def test_intervals_are_those_of_curves_built_without_each_seed() -> None:
         assert [row.ci_low, row.ci_high] == pytest.approx([low, high], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_an_interval_of_three_seeds_holds_the_truth_as_often_as_it_says() -> None:
     """A percentile bootstrap over three seeds held it in 76 of 100 studies."""
     rng, held = np.random.default_rng(5), []
@@ -152,6 +153,7 @@ def test_an_interval_of_three_seeds_holds_the_truth_as_often_as_it_says() -> Non
     assert 0.92 < np.mean(held) < 0.98
 
 
+@pytest.mark.slow
 def test_images_widen_intervals_by_the_error_of_leaving_out_each_image() -> None:
     records = [with_images(r, 400) for r in synthetic_records(targets=("landcover",))]
     images, frame = Images(records), runs_frame(records).rename(columns={SHAPES: OUTCOME})

@@ -104,6 +104,7 @@ def test_seeds_with_gaps_have_cr2_errors_and_satterthwaite_df() -> None:
         assert row.p == pytest.approx(2 * stats.t.sf(abs(row.estimate) / row.se, row.df), rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_seeds", [3, 5])
 @pytest.mark.parametrize("shared", ["nothing", "intercept", "difference"])
 @pytest.mark.parametrize("gap", [False, True])

@@ -70,6 +70,7 @@ def test_every_row_agrees_with_scipy() -> None:
         assert row.wilcoxon_floor == 2 * 0.5 ** len(a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["per_lr", "grid_mean", "both_fit"])
 def test_holm_agrees_with_statsmodels_in_each_family(scope: str) -> None:
     frame = made_up_runs(methods=("full_ft", "lora", "third"))

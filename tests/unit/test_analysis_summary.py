@@ -82,6 +82,7 @@ def check(result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_result_is_valid_and_has_every_key(make_records: MakeRecords) -> None:
     records = make_records(linear_probe=True)
     for record in records:
@@ -155,6 +156,7 @@ def test_order_of_records_changes_no_digit(make_records: MakeRecords) -> None:
     assert to_json(analyze(mixed)) == to_json(analyze(records))
 
 
+@pytest.mark.slow
 def test_backbones_are_never_pooled(make_records: MakeRecords) -> None:
     first, second = small(make_records), small(make_records, backbone="other", rng_seed=3)
     alone, both = analyze(first), check(analyze([*first, *second]))
@@ -194,6 +196,7 @@ def nulls_are_explained(result: dict[str, Any]) -> None:
             assert not empty or key == "warnings" or row["reason"], (key, empty, row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -361,6 +364,7 @@ def test_text_cells_are_never_formulas(start: str) -> None:
     assert line["mean"] == "-0.5"
 
 
+@pytest.mark.slow
 def test_runs_under_other_conditions_enter_no_comparison(make_records: Any) -> None:
     records = make_records()
     odd = next(r for r in records if r.method == "lora" and r.role == "matched")
@@ -409,6 +413,7 @@ def test_many_methods_are_compared_with_one_of_them(
     assert compared_with(methods, asked) == expected
 
 
+@pytest.mark.slow
 def test_what_is_compared_is_said_and_the_rest_keeps_its_numbers(make_records: MakeRecords) -> None:
     records = small(make_records, methods=SEVEN)
     result = check(analyze(records))

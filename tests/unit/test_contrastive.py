@@ -249,6 +249,7 @@ def test_parameters_by_closed_form_and_a_start_at_the_baseline(clip: Backbone, n
     assert_adapted(model, clip, some())
 
 
+@pytest.mark.slow
 @each
 def test_a_trained_model_is_saved_merged_and_between_the_ends(
     clip: Backbone, folder: Path, name: str, tmp_path: Path
@@ -298,6 +299,7 @@ def test_a_trained_model_is_saved_merged_and_between_the_ends(
     )
 
 
+@pytest.mark.slow
 @each
 def test_soups_and_scaled_movements_take_the_text_side_along(clip: Backbone, name: str) -> None:
     model = model_of(clip, name)

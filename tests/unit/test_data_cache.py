@@ -361,6 +361,7 @@ def start_worker(images: Path, cache_dir: Path, go: Path) -> subprocess.Popen[st
     )
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_at_once_decode_once_and_agree(
     images: Path, cache_dir: Path, tmp_path: Path
 ) -> None:

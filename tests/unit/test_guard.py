@@ -96,6 +96,7 @@ def test_an_untouched_model_passes(name: str) -> None:
     check(model, model.snapshot())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", [*METHODS, "frozen"])
 def test_a_trained_model_passes_however_little_it_moved(name: str, size: float) -> None:
@@ -118,6 +119,7 @@ def test_a_model_in_training_mode_is_checked_without_dropout() -> None:
     assert not model.training
 
 
+@pytest.mark.slow
 @each_bug
 @pytest.mark.parametrize("size", [0.3, 0.01, 1e-4, 1e-6, 1e-7])
 @pytest.mark.parametrize("spec", [METHODS["lora"], FROZEN], ids=["projection", "frozen"])

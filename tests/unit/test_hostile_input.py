@@ -65,6 +65,7 @@ def png_of_one_colour(side: int, colour: int, channels: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 def test_the_largest_image_that_is_decoded_takes_less_than_a_gigabyte() -> None:
     """Grey with alpha, which took 23 bytes a pixel before it was laid on white strip by strip."""
     data = png_of_one_colour(int(MAX_PIXELS**0.5), 4, 2)

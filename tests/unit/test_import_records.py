@@ -445,6 +445,7 @@ def test_malformed_maps(given: Import, mapping: str, fault: str) -> None:
     assert given.faults(mapping=mapping)[0].startswith(fault)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", ["value", "key", "merge", "sixties", "unknown", "units", "sparse"])
 def test_a_small_map_cannot_ask_for_much(given: Import, bomb: str, tmp_path: Path) -> None:
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]

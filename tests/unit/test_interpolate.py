@@ -43,6 +43,7 @@ def plain_at(model: AdaptedModel, alpha: float) -> Tensor:
     return found
 
 
+@pytest.mark.slow
 @each_spec
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
 def test_between_the_ends_it_is_the_formula(name: str, alpha: float) -> None:

@@ -110,6 +110,7 @@ def _second_adapter(model: Any) -> Any:
     return shaken(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_read_is_what_transformers_gives(name: str) -> None:
     model = MODELS[name]().train()

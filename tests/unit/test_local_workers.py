@@ -227,6 +227,7 @@ def test_what_is_set_for_the_allocator_or_the_hub_goes_with_a_worker(
     assert given["OMP_NUM_THREADS"] == "3"
 
 
+@pytest.mark.slow
 def test_code_in_the_working_directory_is_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

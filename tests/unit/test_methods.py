@@ -73,6 +73,7 @@ def test_parameters_trained_by_closed_form(name: str) -> None:
     assert plain == TOWER
 
 
+@pytest.mark.slow
 @each_spec
 @pytest.mark.parametrize("training", [False, True])
 def test_at_step_0_the_encoder_is_the_baseline_exactly(name: str, training: bool) -> None:
@@ -170,6 +171,7 @@ def test_a_head_may_start_at_the_class_texts() -> None:
     assert torch.equal(logits(model).argmax(-1), cosine.argmax(-1))
 
 
+@pytest.mark.slow
 @each_spec
 def test_what_is_saved_comes_back_bit_by_bit(name: str, tmp_path: Path) -> None:
     model = perturb(adapted(SPECS[name]))

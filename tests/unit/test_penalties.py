@@ -206,6 +206,7 @@ def bits(model: AdaptedModel) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", METHODS)
 def test_with_weight_0_training_is_plain_to_the_last_bit(name: str, precision: str) -> None:
@@ -221,6 +222,7 @@ def test_with_weight_0_training_is_plain_to_the_last_bit(name: str, precision: s
     assert min(done[-1].penalties.values()) > 0
 
 
+@pytest.mark.slow
 @each_kind
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_heavier_penalty_holds_the_encoder_nearer(kind: str, precision: str) -> None:

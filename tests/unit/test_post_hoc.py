@@ -149,6 +149,7 @@ def lora_from_texts(
     return read_post_hoc(gauge, model, spec.evaluation, start), gauge.target
 
 
+@pytest.mark.slow
 def test_every_path_is_read_under_a_name_of_its_own(
     lora_from_texts: tuple[PostHoc, TargetMaterial],
 ) -> None:
@@ -170,6 +171,7 @@ def test_every_path_is_read_under_a_name_of_its_own(
         assert known[f"extra.{name}.{accuracy}"].accuracy == found[f"{name}.{accuracy}"]
 
 
+@pytest.mark.slow
 def test_with_the_head_alpha_0_is_the_zero_shot_classifier(
     lora_from_texts: tuple[PostHoc, TargetMaterial],
 ) -> None:

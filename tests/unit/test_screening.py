@@ -117,6 +117,7 @@ def world_text(*, close: bool) -> Tensor:
     return text[:1] + 1e-3 * noise if close else text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full_ft", "lora"])
 @pytest.mark.parametrize("close", [False, True], ids=["apart", "close"])
 def test_zero_shot_classes_are_those_of_float32(method: str, close: bool) -> None:

@@ -323,6 +323,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_file_cannot_ask_for_much(bomb: str) -> None:
     """Each took minutes, gigabytes or a traceback."""

@@ -102,6 +102,7 @@ class Small:
             raise self.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: type(e).__name__)
 def test_a_batch_that_does_not_fit_is_split_with_equal_results(
     error: BaseException, caplog: pytest.LogCaptureFixture
@@ -234,6 +235,7 @@ def images_through(model: AdaptedModel) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [True, False])
 @pytest.mark.parametrize("method", ["linear_probe", "last_blocks", "two"])
 def test_the_frozen_part_is_computed_once_per_image_and_flip_with_equal_results(
@@ -391,6 +393,7 @@ def test_dropout_of_the_fast_step_is_reproducible(precision: str) -> None:
     assert not torch.equal(found[0], found[2])
 
 
+@pytest.mark.slow
 def test_the_fast_bfloat16_step_is_the_plain_one_up_to_its_rounding() -> None:
     for spec in (METHODS["full_ft"], LORA, TWO_BLOCKS):
         model, schedule = adapted(spec), rules(epochs=2, horizontal_flip=False)

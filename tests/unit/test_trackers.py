@@ -46,6 +46,7 @@ def test_tensorboard_holds_every_epoch_and_the_result(record: RunRecord, tmp_pat
     assert final.value == pytest.approx(record.result.test_accuracy)
 
 
+@pytest.mark.slow
 def test_weights_and_biases_holds_them_offline(
     record: RunRecord, wandb_offline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
