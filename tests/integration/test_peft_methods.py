@@ -24,7 +24,7 @@ from clipdrift.methods.peft_config import REFUSED, usable_types
 from clipdrift.spec.methods import LoraSpec, MethodBase, PeftSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
-from clipdrift.step.fast import cast_once, fast_kernels
+from clipdrift.step.fast import fast_kernels
 from clipdrift.study.plan import require_fit
 from clipdrift.training.loop import Stopped, train
 
@@ -284,14 +284,14 @@ def test_a_scaling_that_is_not_the_configured_one_is_caught(name: str) -> None:
 
 
 @each
-def test_a_bfloat16_step_is_that_of_plain_autocast(name: str) -> None:
-    """Also where a type reads the frozen weights themselves, which are then not rounded before."""
-    model = perturb(adapted(spec_of(name)), 0.02)
-    plain = bfloat16_logits(model)
-    with cast_once(model):
-        assert torch.equal(bfloat16_logits(model), plain)
-    with fast_kernels(model, model.encoder.tower.encoder.layers):  # type: ignore[union-attr, arg-type]
-        loss = torch.nn.functional.cross_entropy(bfloat16_logits(model), torch.arange(6))
+def test_a_bfloat16_step_is_near_plain_autocast_and_has_gradients(name: str) -> None:
+    model = perturb(adapted(spec_of(name)), 0.02).eval()
+    plain = bfloat16_logits(model).detach()
+    with fast_kernels(model.encoder.tower.encoder.layers):  # type: ignore[union-attr, arg-type]
+        found = bfloat16_logits(model)
+        # Attention in float32 moves logits by about what bfloat16 rounds.
+        torch.testing.assert_close(found, plain, rtol=2e-2, atol=0.02 * plain.abs().max().item())
+        loss = torch.nn.functional.cross_entropy(found, torch.arange(6))
         loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.trained().values())
 

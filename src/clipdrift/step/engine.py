@@ -71,7 +71,7 @@ class Engine:
         """Fast kernels while it is open; the model is as it was when it is left."""
         if self._precision != "bfloat16":
             return nullcontext()
-        return fast_kernels(self._model, self._blocks, compiled=self._compiled)
+        return fast_kernels(self._blocks, compiled=self._compiled)
 
     def inputs(self, chosen: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> Inputs:
         """What `objective` takes for images at positions [B], mirrored where it says so."""

@@ -1,9 +1,8 @@
 """Faster ways to the same bfloat16 step, in place while training and gone when anything is read.
 
 Nothing here touches a float32 step. The modules stay the model's own: what trains is what is probed
-and scored. Three things, each measured in docs/performance.md:
+and scored. Two things, each measured in docs/performance.md:
 
-- frozen weights are cast to bfloat16 once, where autocast casts them anew in every step;
 - on a CPU, attention is computed in float32, which is faster there than torch's bfloat16 kernel and
   more exact, and dropout and QuickGELU have kernels of their own;
 - blocks are compiled where a compiler is found and the work is long enough to pay for it.
@@ -31,63 +30,20 @@ seconds and saves 2 to 6 % of a step; on two cores this many take an hour."""
 
 
 @contextmanager
-def fast_kernels(
-    model: nn.Module, blocks: nn.ModuleList, *, compiled: Sequence[Forward] = ()
-) -> Iterator[None]:
-    """The model computes bfloat16 autocast steps faster until this is left, also by an error.
+def fast_kernels(blocks: nn.ModuleList, *, compiled: Sequence[Forward] = ()) -> Iterator[None]:
+    """Transformer blocks compute bfloat16 autocast steps faster until this is left, in any way.
 
     Args:
-        blocks: the transformer blocks of the model.
         compiled: what `compile_blocks` gave, to run in place of them.
     """
-    device = next(model.parameters()).device
+    device = next(blocks.parameters()).device
     with ExitStack() as stack:
-        stack.enter_context(cast_once(model))
         if device.type == "cpu":
             stack.enter_context(float32_attention(blocks))
             if not compiled:  # a compiler makes kernels of its own
                 stack.enter_context(own_kernels(blocks))
         stack.enter_context(_in_place_of(blocks, compiled))
         yield
-
-
-@contextmanager
-def cast_once(model: nn.Module) -> Iterator[None]:
-    """Frozen weights of linear and convolution layers in bfloat16; the float32 ones come back.
-
-    Exactly what autocast makes of them at every use, so results are equal to the last bit. Left as
-    they are where an adapter computes with the weights themselves, such as DoRA with their norms.
-    """
-    read = _read_by_adapters(model)
-    frozen = [
-        parameter
-        for module in model.modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and module not in read
-        for parameter in module.parameters(recurse=False)
-        if not parameter.requires_grad
-    ]
-    originals = [parameter.data for parameter in frozen]
-    try:
-        for parameter in frozen:
-            parameter.data = parameter.data.bfloat16()
-        yield
-    finally:
-        for parameter, original in zip(frozen, originals, strict=True):
-            parameter.data = original
-
-
-def _read_by_adapters(model: nn.Module) -> set[nn.Module]:
-    """Layers under an adapter of peft's that does more than add a product to their output."""
-    wrapped: list[Any] = [
-        module
-        for module in model.modules()
-        if isinstance(getattr(module, "base_layer", None), nn.Module)
-    ]
-    if not wrapped:
-        return set()
-    from peft.tuners.lora import LoraLayer
-
-    return {m.base_layer for m in wrapped if not isinstance(m, LoraLayer) or m.lora_variant}
 
 
 @contextmanager
