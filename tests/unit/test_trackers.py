@@ -67,6 +67,27 @@ def test_mlflow_holds_them_with_what_the_run_is(record: RunRecord, mlflow_offlin
         assert history(f"clipdrift/{name}") == pytest.approx(told(record, name))
 
 
+@pytest.mark.slow
+def test_trackio_holds_them_with_what_the_run_is(
+    record: RunRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))  # read when it is imported
+    log_record(record, "trackio", tmp_path)
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (run,) = trackio.Api().runs(record.study)
+    assert run.name == record.run_id
+    assert run.config.items() >= {"learning_rate": 1e-4, "method": "lora", "seed": 7}.items()
+    rows = SQLiteStorage.get_logs(record.study, run.name, run_id=run.id)
+    for name in NAMES:
+        found = {row["step"]: row[key] for row in rows if (key := f"clipdrift/{name}") in row}
+        steps = [epoch.epoch for epoch in record.history]
+        assert [found[step] for step in steps] == pytest.approx(told(record, name))
+    final = "clipdrift/final/test_accuracy"
+    assert [row[final] for row in rows if final in row] == [record.result.test_accuracy]
+
+
 def test_a_study_logs_the_runs_that_end_and_outlives_a_tracker(
     record: RunRecord, tmp_path: Path
 ) -> None:

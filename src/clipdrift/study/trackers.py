@@ -88,8 +88,8 @@ def log_record(record: RunRecord, kind: str, folder: Path) -> None:
     tracker = _tracker(kind, record, folder / "trackers")
     tracker.start()
     try:
-        if kind != "tensorboard":  # there it would be a run of its own
-            tracker.store_init_configuration({key: getattr(record, key) for key in KEYS})
+        if kind in ("wandb", "mlflow"):  # in TensorBoard it would be a run of its own
+            tracker.store_init_configuration(_described(record))
         for epoch, values in scalars(record):
             tracker.log(values, step=epoch)
     finally:
@@ -106,10 +106,16 @@ def _tracker(kind: str, record: RunRecord, place: Path) -> GeneralTracker:
     if kind == "mlflow":
         return tracking.MLflowTracker(project, run_name=name)
     if kind == "trackio":
-        return tracking.TrackioTracker(project, name=name)
+        alone = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+        return tracking.TrackioTracker(project, name=name, config=_described(record), **alone)
     place.mkdir(parents=True, exist_ok=True)
     quiet = {"silent": True, "console": "off"}  # the terminal is the study's
     return tracking.WandBTracker(project, name=name, dir=place, group=record.target, settings=quiet)
+
+
+def _described(record: RunRecord) -> dict[str, Any]:
+    """Which run it is."""
+    return {key: getattr(record, key) for key in KEYS}
 
 
 def _require(kind: str) -> None:
