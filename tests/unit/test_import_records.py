@@ -209,12 +209,13 @@ def test_retention_follows_from_accuracy_and_a_constant_baseline(given: Import) 
     assert reading.delta_accuracy_pp == pytest.approx(45.5 - 60, rel=1e-12)
 
 
-def test_retention_of_a_baseline_near_nothing_is_undefined(given: Import) -> None:
+@pytest.mark.parametrize("baseline", ["2.2e-311", "8.6e-277"])
+def test_retention_of_a_baseline_near_nothing_is_undefined(given: Import, baseline: str) -> None:
     del given.fields["kept"], given.fields["model"]
-    given.more = "constants: {backbone: b32, transfer.cifar100.baseline_accuracy: 2.2e-311}"
+    given.more = f"constants: {{backbone: b32, transfer.cifar100.baseline_accuracy: {baseline}}}"
     given.run()
     reading = given.records()[0].result.transfer["cifar100"]
-    assert 0 < (reading.baseline_accuracy or 0) < 1e-300
+    assert reading.baseline_accuracy == float(baseline)
     assert (reading.retention_pct, reading.delta_accuracy_pp) == (None, None)
 
 

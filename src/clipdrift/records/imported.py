@@ -16,6 +16,7 @@ from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
+from clipdrift.records.ranges import ABOVE
 from clipdrift.records.schema import EpochReading, Result, RunRecord, read_record
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
@@ -163,10 +164,11 @@ def _transfer(parts: Mapping[str, float | None]) -> TransferReading:
     """A transfer reading; retention and difference follow where accuracy and baseline are given."""
     accuracy, baseline = parts.get("accuracy"), parts.get("baseline_accuracy")
     derived = {}
-    # A baseline like 1e-313 is above zero, and what is kept of it is no number.
-    if accuracy is not None and baseline and math.isfinite(100 * accuracy / baseline):
+    kept = 100 * accuracy / baseline if accuracy is not None and baseline else math.nan
+    # A baseline like 1e-277 is above zero, and what is kept of it is no number that a run can have.
+    if accuracy is not None and baseline and ABOVE.holds(kept):
         derived = {
-            "retention_pct": 100 * accuracy / baseline,
+            "retention_pct": kept,
             "delta_accuracy_pp": 100 * (accuracy - baseline),
         }
     return TransferReading.model_validate({"accuracy": None, **derived, **parts})
