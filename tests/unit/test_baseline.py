@@ -91,11 +91,11 @@ def test_a_transfer_baseline_is_text_accuracy_and_epoch_part() -> None:
         features = mini_clip().encoder()(torch.from_numpy(images.pixels))
     assert torch.equal(found.text_features, mini_clip().text_features(PROMPTS))
     right = right_by_hand(features, found.text_features, images.labels)
-    assert found.correct.hits.tolist() == right
-    assert found.epoch_correct is not None
-    assert found.epoch_correct.hits.tolist() == right[:20]
+    assert found.scored.hits.tolist() == right
+    assert found.epoch_scored is not None
+    assert found.epoch_scored.hits.tolist() == right[:20]
     without = measure_transfer(mini_clip(), PROMPTS, images, None, batch_size=16)
-    assert (without.correct, without.epoch_correct) == (found.correct, None)
+    assert (without.scored, without.epoch_scored) == (found.scored, None)
 
 
 def test_a_probe_reads_the_images_in_view_through_the_live_encoder(reading: ProbeReading) -> None:
@@ -129,7 +129,7 @@ def test_a_transfer_comes_back_to_the_last_bit(
     back = load_transfer(path)
     assert back is not None
     assert torch.equal(back.text_features, before.text_features)
-    assert (back.correct, back.epoch_correct) == (some(30), epoch_correct)
+    assert (back.scored, back.epoch_scored) == (some(30), epoch_correct)
 
 
 @pytest.mark.parametrize("eighths", range(8))
@@ -177,10 +177,10 @@ def test_readings_with_other_fields_are_not_used(reading: ProbeReading, tmp_path
     "facts",
     [
         {},
-        {"correct": {"n": 3, "bits": "oA=="}},
+        {"scored": {"n": 3, "bits": "oA=="}},
         {"accuracy": 0.5, "epoch_accuracy": None},  # of an earlier version
-        {"correct": {"n": 30, "bits": "oA=="}, "epoch_correct": None},
-        {"correct": 1, "epoch_correct": None},
+        {"scored": {"n": 30, "bits": "oA=="}, "epoch_scored": None},
+        {"scored": 1, "epoch_scored": None},
     ],
 )
 def test_transfers_without_their_numbers_are_not_used(

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from report_study import study_folder
 from scipy import stats
 from synthetic_records import synthetic_records
 
 from clipdrift.analysis.frame import metric_columns, runs_frame
 from clipdrift.analysis.summary import analyze
+from clipdrift.data.images import Images
 from clipdrift.reading.model import transfer_reading
 from clipdrift.records import RunRecord, read_record
 from clipdrift.records.correct import Correct
@@ -24,9 +26,13 @@ from clipdrift.spec import content_hash
 WHY = "the untouched model is not told from chance: 1 of 100 right, chance 1 %"
 
 
+def labelled(labels: NDArray[np.int64]) -> Images:
+    return Images(np.zeros((len(labels), 1, 1, 3), np.uint8), np.arange(len(labels)), labels)
+
+
 def read(right: int, n: int, n_classes: int = 100) -> TransferReading:
     before = Correct.of(np.arange(n) < right)
-    return transfer_reading(before, before, np.arange(n) % n_classes, n_classes)
+    return transfer_reading(before, before, labelled(np.arange(n) % n_classes), n_classes)
 
 
 @pytest.mark.parametrize(("right", "n"), [(1, 100), (0, 7), (7, 7), (61, 600), (250, 1000)])
@@ -47,7 +53,7 @@ def test_chance_is_that_of_the_commonest_class() -> None:
     """80 of 100 images are of one class: 80 right are no more than its name tells."""
     before = Correct.of(np.arange(100) < 80)
     labels = np.where(np.arange(100) < 80, 0, 1)
-    reading = transfer_reading(before, before, labels, 2)
+    reading = transfer_reading(before, before, labelled(labels), 2)
     assert (reading.chance, reading.retention_pct) == (0.8, None)
     assert reading.at_chance is not None
 

@@ -202,8 +202,8 @@ def test_several_labels_in_a_cell_are_recognised(tmp_path: Path) -> None:
     assert faults_of(file) == [
         (
             "toy.files.test, column label: expected one class name in every row, got several, "
-            "joined by '|': 'cat|dog'. Images of several classes and captions are not supported: "
-            "keep one class a row."
+            "joined by '|': 'cat|dog'. "
+            "Keep one class a row; of images with captions set caption_column."
         )
     ]
     for cells in (
@@ -223,7 +223,7 @@ def test_lists_in_the_place_of_labels_are_refused_with_the_reason(
 ) -> None:
     pq.write_table(pa.table({"image": ["0.png", "1.png"], "label": [value] * 2}), tmp_path / "t.pq")
     (line,) = faults_of(str(tmp_path / "t.pq"))
-    assert f"one class name in every row, got lists such as {value}. Images of several" in line
+    assert f"one class name in every row, got lists such as {value}. Keep one class" in line
 
 
 def test_captions_are_recognised(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_the_faults_of_both_files_come_together(tmp_path: Path) -> None:
             f"toy.files.train: expected a file, got {tmp_path / 'gone.csv'}, which is not there. "
             "Check the path."
         ),
-        f"toy.files.test: expected a .csv or .parquet file, got {notes}. Convert it.",
+        f"toy.files.test: expected a .csv, .jsonl or .parquet file, got {notes}. Convert it.",
     ]
 
 

@@ -98,3 +98,23 @@ def test_a_folder_may_be_watched_and_quick_is_a_few_steps(photos: Path, tmp_path
     assert Path(str(spec.transfers[0].folder)) == photos
     assert spec.schedule.max_steps == 20
     assert len(expand(spec, precision="float32")) < 8
+
+
+def test_captions_make_a_study_of_pairs(tmp_path: Path) -> None:
+    """A table, images with texts beside them, a shard; a column of classes goes first."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(6):
+        Image.new("RGB", (30, 30), (40 * i, 0, 0)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"number {i}\n{i}")
+    rows = [f"{i}.png,number {i}" for i in range(6)]
+    (folder / "pairs.csv").write_text("\n".join(["image,caption", *rows]))
+    (folder / "both.csv").write_text("\n".join(["image,caption,label", "0.png,a,b"]))
+    for images in (folder, folder / "pairs.csv"):
+        spec = written(images, tmp_path)
+        (target,) = spec.targets
+        assert target.paired
+        assert len(open_dataset(target).parts["test"]) == 1
+        assert {method.loss for method in spec.methods} == {"contrastive"}
+    assert not written(folder / "both.csv", tmp_path).targets[0].paired
+    assert written(tmp_path / "a.tar", tmp_path).targets[0].caption_columns == ["txt"]

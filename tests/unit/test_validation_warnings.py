@@ -14,7 +14,9 @@ from clipdrift.run.conditions import validation_warnings
 def materials(*counts: int) -> Any:
     """A target with so many validation images of each class."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    target = SimpleNamespace(val=SimpleNamespace(labels=labels), prompts=[["a"]] * len(counts))
+    target = SimpleNamespace(
+        val=SimpleNamespace(labels=labels, captions=None), prompts=[["a"]] * len(counts)
+    )
     return SimpleNamespace(targets={"pets": target})
 
 

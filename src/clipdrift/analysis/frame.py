@@ -22,7 +22,8 @@ PEAK_VAL_ACCURACY = "peak_val_accuracy"
 FINGERPRINT = "fingerprint_"
 EPOCH1 = "epoch1."
 ACCURACIES = ["val_accuracy", "test_accuracy"]
-BASELINE, CHANCE = ".baseline_accuracy", ".chance"
+BASELINE, BASELINE_RECALL, CHANCE = ".baseline_accuracy", ".baseline_mean_recall", ".chance"
+RETRIEVAL = "test_retrieval."
 MAPPINGS = ("levels", "drift", "extra")
 
 
@@ -36,6 +37,9 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     `.chance_corrected_retention_pct`, `.delta_accuracy_pp`, `.chance`, `target_zero_shot.accuracy`,
     `.baseline_accuracy`, `.chance` (the test part by class texts), `levels.<signal>`,
     `drift.<signal>`, `extra.<signal>`; and the same of the history's epoch 1 with prefix `epoch1.`.
+    `val_accuracy` and `test_accuracy` are the scores of the target, of whatever kind: mean recall
+    of one whose images have captions, which `test_retrieval.<recall>` stands beside, and
+    `transfer.<name>.mean_recall` of such a transfer dataset in place of an accuracy.
     Undefined is NaN, inside the frame only. A field of a transfer dataset that no record defines
     has no column.
 
@@ -101,10 +105,12 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
     return [
         name
         for name in map(str, frame.columns)
-        if not name.endswith((BASELINE, CHANCE))
+        if not name.endswith((BASELINE, BASELINE_RECALL, CHANCE))
         and (
             name in ACCURACIES
-            or name.startswith((EPOCH1, "transfer.", *(f"{mapping}." for mapping in MAPPINGS)))
+            or name.startswith(
+                (EPOCH1, "transfer.", RETRIEVAL, *(f"{mapping}." for mapping in MAPPINGS))
+            )
         )
     ]
 
@@ -177,8 +183,20 @@ def agree(records: Sequence[RunRecord]) -> bool:
 
 
 def numbers(reading: Reading) -> dict[str, float]:
-    """The scalar readings by dotted name; undefined (null, NaN, infinite) is NaN."""
-    return {name: _number(value) for name, value in reading.numbers().items()}
+    """The scalar readings by dotted name; undefined (null, NaN, infinite) is NaN.
+
+    A score stands in the column that accuracies of other targets stand in.
+    """
+    return {_column(name): _number(value) for name, value in reading.numbers().items()}
+
+
+def _column(name: str) -> str:
+    """
+    >>> _column("extra.interpolation.0.5.test_score"), _column("val_accuracy")
+    ('extra.interpolation.0.5.test_accuracy', 'val_accuracy')
+    """
+    head, _, last = name.rpartition("_")
+    return f"{head}_accuracy" if last == "score" and head.endswith(("val", "test")) else name
 
 
 def _chances(result: Result) -> dict[str, float]:
@@ -189,7 +207,7 @@ def _target_zero_shot(result: Result) -> dict[str, float]:
     read = result.target_zero_shot
     if read is None:
         return {}
-    found = {".accuracy": read.accuracy, BASELINE: read.baseline_accuracy, CHANCE: read.guess}
+    found = {".accuracy": read.score, BASELINE: read.baseline_score, CHANCE: read.guess}
     return {f"{TARGET_ZERO_SHOT}{field}": _number(value) for field, value in found.items()}
 
 
@@ -201,7 +219,7 @@ def _peak(record: RunRecord) -> float:
     """The best validation accuracy of the history, up to the epoch whose weights were kept."""
     last = record.selected_epoch
     known = [
-        _number(entry.val_accuracy)
+        numbers(entry)["val_accuracy"]
         for entry in record.history
         if last is None or entry.epoch <= last
     ]

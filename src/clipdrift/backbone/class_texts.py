@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clipdrift.errors import Fault
+from clipdrift.errors import Fault, brief
 
 if TYPE_CHECKING:
     from clipdrift.backbone.model import Backbone
@@ -77,11 +77,13 @@ def _same(where: str, texts: Sequence[str], seen: Sequence[int], backbone: Backb
     return Fault(where, expected, f"{len(texts)} classes with one text, {named}, {why}", step)
 
 
-def partly_read(backbone: Backbone, prompts: Prompts, where: str) -> list[str]:
-    """Prompts that are longer than the tower reads, or hold letters the tokenizer lacks, in words.
+def partly_read(
+    backbone: Backbone, prompts: Prompts, where: str, *, what: str = "prompts"
+) -> list[str]:
+    """Texts that are longer than the tower reads, or hold letters the tokenizer lacks, in words.
 
     Args:
-        prompts, where: as for `same_texts`.
+        prompts, where: as for `same_texts`. what: they are, in words.
     """
     tokenizer, found = backbone.tokenizer, []
     flat = [prompt for group in prompts for prompt in group]
@@ -91,12 +93,20 @@ def partly_read(backbone: Backbone, prompts: Prompts, where: str) -> list[str]:
     room = longest - tokenizer.num_special_tokens_to_add()
     cut = [prompt for prompt, one in zip(flat, ids, strict=True) if len(one) > room]
     if cut:
-        found.append(f"{len(cut):,} prompts are cut to {longest} tokens ({cut[0]!r})")
+        found.append(f"{_share(cut, flat, what)} are cut to {longest} tokens ({brief(cut[0])})")
     lacking = tokenizer.unk_token_id  # None equals no id
     unknown = [prompt for prompt, one in zip(flat, ids, strict=True) if lacking in one]
     if unknown:
-        found.append(f"{len(unknown):,} prompts hold what the tokenizer lacks ({unknown[0]!r})")
+        told = f"{_share(unknown, flat, what)} hold what the tokenizer lacks"
+        found.append(f"{told} ({brief(unknown[0])})")
     return [f"{where}: {text}" for text in found]
+
+
+def _share(some: Sequence[str], of: Sequence[str], what: str) -> str:
+    """How many, and of captions, which are many, the share."""
+    if what == "prompts":
+        return f"{len(some):,} {what}"
+    return f"{len(some):,} of {len(of):,} {what} ({len(some) / len(of):.1%})"
 
 
 __all__ = ["partly_read", "same_texts"]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from clipdrift.backbone.encoder import ImageEncoder
 
 Tokens = Mapping[str, Tensor]
+AT_ONCE = 256
+"""Texts that pass the tower at a time where nothing trains."""
 TRIAL = (
     "a photo of a red circle",
     "two",
@@ -55,6 +57,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, prompts: Sequence[str]) -> Tensor:
         return self.encode(self.tokens(prompts))
+
+    @torch.no_grad()
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """Texts, such as captions -> un-normalised embeddings [U, E] in float32."""
+        parts = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
+        return torch.cat([self(part).float() for part in parts])
 
     @torch.no_grad()
     def class_features(self, prompts: Sequence[Sequence[str]]) -> Tensor:

@@ -12,7 +12,7 @@ from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.machine.devices import strict_float32
 from clipdrift.reading.gauge import Gauge
-from clipdrift.records.schema import Reading
+from clipdrift.records.schema import OF_SETS, Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec
@@ -47,7 +47,7 @@ class Evaluation:
             "targets": {n: reading.model_dump() for n, reading in self.targets.items()},
             "transfers": {n: reading.model_dump() for n, reading in self.transfers.items()},
             "drift": {
-                name: reading.model_dump(exclude={"val_accuracy", "transfer"})
+                name: reading.model_dump(exclude=OF_SETS - {"correct"})
                 for name, reading in self.drift.items()
             },
         }

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipdrift.data.builtin import known_names
+from clipdrift.data.decode import suffixes
 from clipdrift.data.tables import column_names
 from clipdrift.errors import DataError, Fault, SpecError, brief, did_you_mean
 
@@ -30,9 +31,7 @@ targets:
     test_fraction: 0.2
     max_bad_images: 0        # unreadable images to tolerate; each is named and counted
     horizontal_flip: true    # false where left and right mean something, as in text
-    # class_names: {{"name in the data": "name to read"}}   # as CLIP should read them
-    # templates: ["a photo of a {{}}"]   # prompts for the classes
-    # skip_classes: [unsorted]         # classes to leave out
+{options}
 
 # What zero-shot ability to watch: any dataset with class names that the backbone knows. Of one on
 # which it does no better than chance nothing can be kept: the report says so.
@@ -41,10 +40,7 @@ transfers:
 
 # Matched methods share everything but the method; reference methods are points to compare with.
 methods:
-  - full_ft
-  - {{name: lora, kind: lora, rank: 8, alpha: 16, dropout: 0.05, modules: [q_proj, v_proj]}}
-  - {{name: linear_probe, kind: linear_probe, role: reference, learning_rates: [1.0e-3]}}
-  # - {{name: held, kind: full_ft, penalties: [{{kind: feature_distillation, weight: 1.0}}]}}
+{methods}
 
 # One grid for all matched methods. It should reach from too small to harmful: the report says
 # where the best rate lies at the edge.
@@ -63,13 +59,41 @@ splits:
 """
 
 
+OF_CLASSES = (
+    """\
+    # class_names: {"name in the data": "name to read"}   # as CLIP should read them
+    # templates: ["a photo of a {}"]   # prompts for the classes
+    # skip_classes: [unsorted]         # classes to leave out""",
+    """\
+  - full_ft
+  - {name: lora, kind: lora, rank: 8, alpha: 16, dropout: 0.05, modules: [q_proj, v_proj]}
+  - {name: linear_probe, kind: linear_probe, role: reference, learning_rates: [1.0e-3]}
+  # - {name: held, kind: full_ft, penalties: [{kind: feature_distillation, weight: 1.0}]}""",
+    ["batch_size: 32"],
+)
+OF_PAIRS = (
+    """\
+    # Images are split, never captions; what counts images of a class below counts images here.""",
+    """\
+  - {name: full_ft, kind: full_ft, loss: contrastive, tower: both}
+  - {name: lora, kind: lora, loss: contrastive, tower: both, rank: 8, alpha: 16, dropout: 0.05}
+  # - {name: vision, kind: full_ft, loss: contrastive}   # the text tower stays as it is""",
+    [
+        "batch_size: 128          # images of a batch are held against each other's captions",
+        "# micro_batch: 32        # images in memory at a time; the gradient is that of the batch",
+    ],
+)
+"""Lines of a target, methods, and lines of the schedule."""
 EMBEDDED = "mini-clip"
 RATES = {
     True: ["1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3"],
     False: ["1.0e-6", "5.0e-6", "1.0e-5", "5.0e-5"],
 }
 """Of the embedded model, and of one that was pretrained on photographs."""
-TABLES = (".csv", ".parquet", ".pq")
+TABLES = (".csv", ".jsonl", ".ndjson", ".parquet", ".pq")
+SHARDS = ".tar"
+CAPTIONS = ("caption", "captions", "text", "sentence", "sentences", "title")
+"""What a column of captions is usually called; one of classes goes first."""
 COLUMNS = {
     "image_column": ("image", "image_path", "path", "file", "filename", "file_name", "filepath"),
     "label_column": ("label", "class", "class_name", "category", "label_name", "target"),
@@ -88,7 +112,9 @@ def study_text(
     """A commented study file.
 
     Args:
-        images: a folder of class folders, a CSV or Parquet file, or the embedded land-cover set.
+        images: a folder of class folders; a CSV, JSON Lines or Parquet file with a column of
+            classes or of captions; a folder or a .tar shard of images with .txt beside them; None
+            for the embedded land-cover set.
         backbone: default mini-clip for the embedded set, a CLIP from the hub for images of one's
             own.
         transfers: names of built-in sets, or folders; default one that the backbone knows.
@@ -104,18 +130,22 @@ def study_text(
     _require_known(named, drawn=drawn)
     n_images = 200 if quick else 1000 if drawn else 2000
     rates = RATES[drawn][1:3] if quick else RATES[drawn]
+    source = "    builtin: land-cover" if images is None else _source(images)
+    options, methods, batch = OF_PAIRS if "caption_column" in source else OF_CLASSES
     schedule = ["epochs: 1", "max_steps: 20            # of each run; leave it out to train"]
     return TEMPLATE.format(
         file=shlex.quote(str(out)),
         name=_safe_name(out.stem),
         target="land-cover" if images is None else _safe_name(images.resolve().stem),
-        source="    builtin: land-cover" if images is None else _source(images),
+        source=source,
+        options=options,
+        methods=methods,
         backbone=_quoted(chosen),
         transfers="\n".join(_transfer(name, n_images) for name in named),
         rates=f"[{', '.join(rates)}]",
         seeds="[7]" if quick else "[7, 11, 19]",
         schedule="\n".join(
-            f"  {line}" for line in [*(schedule if quick else ["epochs: 6"]), "batch_size: 32"]
+            f"  {line}" for line in [*(schedule if quick else ["epochs: 6"]), *batch]
         ),
     )
 
@@ -157,7 +187,11 @@ def _transfer(name: str, n_images: int) -> str:
 def _source(images: Path) -> str:
     """The lines of a target that say where its images are."""
     where = _quoted(str(images.resolve()))
+    if images.suffix.lower() == SHARDS:
+        return f"    files: {{train: {where}}}\n    caption_column: txt"
     if images.suffix.lower() not in TABLES:
+        if _has_texts(images):
+            return f"    folder: {where}\n    caption_column: txt"
         _require_classes(images)
         return f"    folder: {where}"
     lines = [f"    files: {{train: {where}}}"]
@@ -173,7 +207,12 @@ def _columns(table: Path) -> dict[str, str]:
     """
     header = column_names(table, str(table))
     found, faults = {}, []
-    for key, usual in COLUMNS.items():
+    columns = COLUMNS
+    told = [name for name in CAPTIONS if name in header]
+    if told and not set(COLUMNS["label_column"]) & {*header}:
+        found["caption_column"] = told[0]
+        columns = {"image_column": COLUMNS["image_column"]}
+    for key, usual in columns.items():
         there = [name for name in usual if name in header]
         if usual[0] in there:
             continue
@@ -187,6 +226,16 @@ def _columns(table: Path) -> dict[str, str]:
     if faults:
         raise DataError(faults)
     return found
+
+
+def _has_texts(images: Path) -> bool:
+    """Whether a .txt lies beside the first image, in the folder or in its train/."""
+    for folder in (images, images / "train"):
+        if folder.is_dir():
+            found = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes())
+            if found:
+                return found[0].with_suffix(".txt").is_file()
+    return False
 
 
 def _require_classes(images: Path) -> None:

@@ -34,7 +34,9 @@ def cell_table(analysis: Mapping[str, Any]) -> Sheet:
         if row["kind"] == "run_stopped"
     )
     table = Sheet("Cells: mean ± SD over seeds")
-    for name in ("target", "method", "LR", "n", "test acc. %"):
+    others = any(row["kind"] == "other_score" for row in analysis["warnings"])
+    score = "test score %" if others else "test acc. %"
+    for name in ("target", "method", "LR", "n", score):
         table.column(name, right=name not in {"target", "method"})
     for metric in kept:
         table.column(f"{metric.split('.')[1]} kept %", right=True)

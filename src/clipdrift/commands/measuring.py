@@ -52,7 +52,7 @@ def check(
         "targets": _targets(materials),
         "transfers": {
             name: {
-                "classes": len(t.prompts),
+                **_texts(t.prompts, t.images),
                 "images": len(t.images),
                 "unreadable": list(t.bad_images),
                 "prompts_not_read": list(t.text_remarks),
@@ -67,7 +67,7 @@ def check(
 def _targets(materials: Materials) -> dict[str, dict[str, Any]]:
     return {
         name: {
-            "classes": len(t.prompts),
+            **_texts(t.prompts, t.train),
             **{part: len(images) for part, images in t.sets.items()},
             "unreadable": list(t.bad_images),
             "shared_images": list(map(str, materials.shared_images[name].copies)),
@@ -77,6 +77,13 @@ def _targets(materials: Materials) -> dict[str, dict[str, Any]]:
         }
         for name, t in materials.targets.items()
     }
+
+
+def _texts(prompts: list[list[str]], images: Images) -> dict[str, int]:
+    """How many classes there are, or captions of some images in place of them."""
+    if images.captions is None:
+        return {"classes": len(prompts)}
+    return {"captions": len(images.captions.owner)}
 
 
 def _labels(

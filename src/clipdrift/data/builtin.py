@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from clipdrift import plugins
 from clipdrift.data import digits
 from clipdrift.data.catalogue import catalogue, open_entry
-from clipdrift.data.drawn import landcover, shapes, textures, world
+from clipdrift.data.drawn import landcover, scenes, shapes, textures, world
 from clipdrift.data.naming import renamed
-from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.data.parts import PAIRS, DatasetParts, ImagePart, identity_of
 from clipdrift.errors import DataError, Fault, brief, did_you_mean
 from clipdrift.spec.datasets import DatasetSpec
 
@@ -25,6 +25,9 @@ WORLD_SEED = 20_000_003
 """Neither the seed of the images mini-clip was trained on (0) nor that of its own evaluation."""
 
 LAND_COVER_SEEDS = {"train": 31, "test": 32}
+SCENES = {"train": 41, "test": 42}
+"""Part -> seed."""
+N_SCENES = {"train": 1200, "test": 300}
 LAND_COVER_PER_CLASS = {"train": 60, "test": 100}
 
 _Draw = Callable[[], NDArray[np.uint8]]
@@ -141,6 +144,24 @@ def _land_cover_part(part: str) -> ImagePart:
     )
 
 
+def _scenes() -> dict[str, ImagePart]:
+    return {part: _scenes_part(part) for part in ("train", "test")}
+
+
+def _scenes_part(part: str) -> ImagePart:
+    """Images with captions; captions are known only once they are drawn."""
+    count, seed = N_SCENES[part], SCENES[part]
+    pixels, captions = scenes.render_scenes(count, seed=seed)
+    drawn = _drawn(
+        f"scenes {part}",
+        np.zeros(count, dtype=np.int64),
+        (PAIRS,),
+        lambda: pixels,
+        _identity("scenes", count, seed, [scenes, world, shapes, textures]),
+    )
+    return replace(drawn, captions=captions)
+
+
 def _digits() -> dict[str, ImagePart]:
     return {"train": _digits_part("train"), "test": _digits_part("test")}
 
@@ -187,4 +208,5 @@ _BUILTIN: dict[str, Callable[[], dict[str, ImagePart]]] = {
     "world": _world,
     "land-cover": _land_cover,
     "digits": _digits,
+    "scenes": _scenes,
 }

@@ -46,9 +46,9 @@ class PreparedPart:
     """Images ready for a backbone.
 
     pixels: uint8 [N, S, S, 3], memory-mapped, read-only. labels: int64 [N] in 0..C-1.
-    class_names: C. sha256: hex, over pixels, labels and class names; the same wherever the data
-    lies. bad_images: "name: reason" of those left out. names: N, for messages. prints: [N, 3], see
-    `fingerprints`.
+    class_names: C. sha256: hex, over pixels, labels, class names and captions; the same wherever
+    the data lies. bad_images: "name: reason" of those left out. names: N, for messages. prints:
+    [N, 3], see `fingerprints`. captions: of each image, where images have captions.
     """
 
     pixels: NDArray[np.uint8]
@@ -58,6 +58,7 @@ class PreparedPart:
     bad_images: tuple[str, ...]
     names: Sequence[str]
     prints: Prints
+    captions: Sequence[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -229,14 +230,19 @@ def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
     digest = hashlib.sha256(written.pixels_sha256.encode())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     digest.update(json.dumps(part.class_names).encode())
+    places = np.flatnonzero(kept).tolist()
+    captions = None if part.captions is None else [part.captions[place] for place in places]
+    if captions is not None:
+        digest.update(json.dumps(captions).encode())
     return PreparedPart(
         pixels=np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False),
         labels=labels,
         class_names=part.class_names,
         sha256=digest.hexdigest(),
         bad_images=_bad_images(part, written.bad),
-        names=[part.names[position] for position in np.flatnonzero(kept).tolist()],
+        names=[part.names[place] for place in places],
         prints=written.prints,
+        captions=captions,
     )
 
 

@@ -19,8 +19,14 @@ FEWEST_CAPTIONS, CAPTION_WORDS = 8, 3
 """Rows from which on a column may be one of captions, and the words of a usual one."""
 
 
-def require_columns(have: Sequence[str], image: str, label: str, *, where: str) -> None:
-    """Raises DataError for each of the two columns that is not among those of a table."""
+def require_columns(
+    have: Sequence[str], image: str, beside: Sequence[tuple[str, str]], *, where: str
+) -> None:
+    """Raises DataError for each column that is not among those of a table.
+
+    Args:
+        image: column of the images. beside: key of the study and column of each other one.
+    """
     faults = [
         Fault(
             f"{where}.{option}",
@@ -28,7 +34,7 @@ def require_columns(have: Sequence[str], image: str, label: str, *, where: str) 
             repr(name),
             f"Set {option} to the column that holds the {option.split('_')[0]}s",
         )
-        for option, name in (("image_column", image), ("label_column", label))
+        for option, name in (("image_column", image), *beside)
         if name not in have
     ]
     if faults:
@@ -137,10 +143,10 @@ def _require_one_class_each(labels: Sequence[str], where: str) -> None:
     words = sorted(label.count(" ") + 1 for label in counts)[len(counts) // 2]
     if len(labels) >= FEWEST_CAPTIONS and 2 * len(counts) > len(labels) and words >= CAPTION_WORDS:
         got = f"{len(counts):,} texts in {len(labels):,} rows, as captions are, such as "
-        step = "Name the column of class names; captions are not supported"
+        step = "Name the column of class names; or, to train on captions, set caption_column to it"
         raise DataError(Fault(where, "class names that images share", got + brief(labels[0]), step))
 
 
 def _several(where: str, got: str) -> Fault:
-    step = "Images of several classes and captions are not supported: keep one class a row"
+    step = "Keep one class a row; of images with captions set caption_column"
     return Fault(where, "one class name in every row", got, step)

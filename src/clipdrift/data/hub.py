@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipdrift.data.cells import image_source, require_columns, written_labels
+from clipdrift.data.cells import image_source, require_columns
 from clipdrift.data.decode import UnreadableImageError, open_image
-from clipdrift.data.labels import WrittenLabels, number_labels
-from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.data.parts import DatasetParts, identity_of
+from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
 from clipdrift.errors import DataError, Fault
 from clipdrift.hub import Unfit, answers, watched
 from clipdrift.paths import leads_out
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def open_hub(spec: DatasetSpec) -> DatasetParts:
-    """The parts of `spec.hub` that `spec.hub_splits` names; of a transfer dataset only the test.
+def hub_rows(spec: DatasetSpec) -> dict[str, Rows]:
+    """The rows of `spec.hub` that `spec.hub_splits` names; of a transfer dataset only the test.
 
     Args:
         spec: where `hub` is an id, with `revision` where it is to be pinned, and `hub_config` where
@@ -30,7 +30,7 @@ def open_hub(spec: DatasetSpec) -> DatasetParts:
 
     Raises:
         DataError: unknown, private or gated id; no network and nothing in the cache; a dataset
-            that needs a script; an unknown split or column; bad labels.
+            that needs a script; an unknown split or column.
     """
     splits = {part: split for part, split in spec.hub_splits.model_dump().items() if split}
     if isinstance(spec, TransferSpec) and "test" in splits:
@@ -40,21 +40,38 @@ def open_hub(spec: DatasetSpec) -> DatasetParts:
             Fault(f"{spec.name}.hub_splits", "train or test", "neither", "Name at least one split")
         )
     tables = {part: _load(spec, split) for part, split in splits.items()}
+    columns = asked_columns(spec)
     for table in tables.values():
-        require_columns(table.column_names, spec.image_column, spec.label_column, where=spec.name)
-    written = {part: _labels(table, spec) for part, table in tables.items()}
-    labels, names = number_labels(written, spec.class_names, where=spec.name)
-    return DatasetParts(
-        {
-            part: ImagePart(
-                labels=labels[part],
-                names=_Rows(splits[part], len(table)),
-                class_names=names,
-                load=_loader(table, spec.image_column),
-                identity=_identity(table, spec, splits[part]),
-            )
-            for part, table in tables.items()
-        }
+        require_columns(table.column_names, spec.image_column, columns, where=spec.name)
+    return {part: _rows(table, spec, splits[part]) for part, table in tables.items()}
+
+
+def open_hub(spec: DatasetSpec) -> DatasetParts:
+    """The parts of `spec.hub`, as `hub_rows`, with the classes of their images.
+
+    Raises:
+        DataError: what `hub_rows` raises; bad labels.
+    """
+    return labelled_parts(hub_rows(spec), spec)
+
+
+def _rows(table: Dataset, spec: DatasetSpec, split: str) -> Rows:
+    columns = [name for _, name in asked_columns(spec)]
+    cells = table.select_columns(columns).with_format("arrow")[:]
+    names = getattr(table.features[columns[0]], "names", None)
+    source = _sources(table, spec.image_column)
+    return Rows(
+        where=spec.name,
+        cells=[cells.column(name).to_pylist() for name in columns],
+        names=_Rows(split, len(table)),
+        load=lambda row: open_image(_source(source(row))),
+        content=lambda row: content_of(_source(source(row))),
+        identity=identity_of(
+            "hub",
+            [spec.hub, spec.revision, spec.hub_config, split, spec.image_column, *columns],
+            [str(table._fingerprint), len(table)],
+        ),
+        class_names=tuple(names) if names else None,
     )
 
 
@@ -158,24 +175,14 @@ def _fault(spec: DatasetSpec, error: Exception) -> Fault:
     return Fault(f"{spec.name}.hub", expected, text.rstrip(".")[:300], step)
 
 
-def _labels(table: Dataset, spec: DatasetSpec) -> WrittenLabels:
-    names = getattr(table.features[spec.label_column], "names", None)
-    values = table.select_columns([spec.label_column]).with_format("arrow")[:]
-    return written_labels(
-        values.column(0).to_pylist(),
-        tuple(names) if names else None,
-        where=f"{spec.name}, column {spec.label_column}",
-    )
-
-
-def _loader(table: Dataset, column: str) -> Any:
+def _sources(table: Dataset, column: str) -> Callable[[int], Any]:
     """Bytes come from `datasets`, decoding is ours, so that every source is read alike."""
     import datasets
 
     images = table.select_columns([column])
     if isinstance(table.features[column], datasets.Image):
         images = images.cast_column(column, datasets.Image(decode=False))
-    return lambda row: open_image(_source(images[row][column]))
+    return lambda row: images[row][column]
 
 
 def _source(cell: Any) -> bytes | Path:
@@ -191,11 +198,3 @@ def _source(cell: Any) -> bytes | Path:
     if isinstance(path, str) and path and all(leads_out(path, cache) for cache in caches):
         raise UnreadableImageError("a path outside of the hub's cache")
     return image_source(None, path if isinstance(path, str) else None, Path("/"))
-
-
-def _identity(table: Dataset, spec: DatasetSpec, split: str) -> str:
-    return identity_of(
-        "hub",
-        [spec.hub, spec.revision, spec.hub_config, split, spec.image_column, spec.label_column],
-        [str(table._fingerprint), len(table)],
-    )

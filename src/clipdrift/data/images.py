@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.data.captions import Captions
 from clipdrift.data.fingerprints import Prints
 
 
@@ -18,6 +21,7 @@ class Images:
 
     pixels: uint8 [M, S, S, 3], the whole part. index: [N] positions in it. labels: [N]. names: M,
     for messages, and prints: [M, 3], see `fingerprints`; none of images that were never prepared.
+    texts: M, the captions of each image, where images have captions.
     """
 
     pixels: NDArray[np.uint8]
@@ -25,6 +29,7 @@ class Images:
     labels: NDArray[np.int64]
     names: Sequence[str] = ()
     prints: Prints | None = None
+    texts: Sequence[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -37,9 +42,19 @@ class Images:
         """The images at some positions of this view."""
         return replace(self, index=self.index[positions], labels=self.labels[positions])
 
+    @cached_property
+    def captions(self) -> Captions | None:
+        """Of the images in view; None where images have classes."""
+        if self.texts is None:
+            return None
+        return Captions.of([self.texts[place] for place in self.index.tolist()])
+
     def sha256(self) -> str:
-        """SHA-256 (hex) over the pixels and labels in view."""
+        """SHA-256 (hex) over the pixels, labels and captions in view."""
         digest = hashlib.sha256(self.labels.tobytes())
+        if self.captions is not None:
+            told = [self.captions.texts, self.captions.owner.tolist(), self.captions.text.tolist()]
+            digest.update(json.dumps(told).encode())
         for start in range(0, len(self), 256):
             digest.update(self.take(slice(start, start + 256)).tobytes())
         return digest.hexdigest()

@@ -17,6 +17,10 @@ Loaded: TypeAlias = Image | NDArray[np.uint8]
 """An opened Pillow image of any mode, or uint8 [H, W, 3], RGB."""
 
 
+PAIRS = "images with captions"
+"""The one class that images with captions are of, to splits and to messages."""
+
+
 @dataclass(frozen=True)
 class ImagePart:
     """The train or the test part of a dataset.
@@ -24,6 +28,7 @@ class ImagePart:
     labels: int64 [N] in 0..C-1. names: N strings for messages. class_names: C distinct strings.
     load: position -> image; raises whatever Pillow raises on a bad one; safe in several threads.
     identity: hash of where the images come from; changes when a file is edited or replaced.
+    captions: of each image, at least one, where images have captions and are all of one class.
     """
 
     labels: NDArray[np.int64]
@@ -31,19 +36,21 @@ class ImagePart:
     class_names: tuple[str, ...]
     load: Callable[[int], Loaded]
     identity: str
+    captions: Sequence[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, positions: NDArray[np.int64]) -> ImagePart:
         """The images at some positions, in that order."""
-        names = self.names
+        names, captions = self.names, self.captions
         return ImagePart(
             labels=self.labels[positions],
             names=[names[position] for position in positions],
             class_names=self.class_names,
             load=lambda position: self.load(int(positions[position])),
             identity=identity_of(self.identity, hashlib.sha256(positions.tobytes()).hexdigest()),
+            captions=None if captions is None else [captions[place] for place in positions],
         )
 
 

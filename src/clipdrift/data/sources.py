@@ -12,6 +12,7 @@ from clipdrift.data.builtin import open_builtin
 from clipdrift.data.folder import open_folder
 from clipdrift.data.hub import open_hub
 from clipdrift.data.naming import composed
+from clipdrift.data.pairs import open_pairs
 from clipdrift.data.parts import DatasetParts, ImagePart
 from clipdrift.data.tables import open_tables
 from clipdrift.errors import DataError, Fault
@@ -43,7 +44,7 @@ def open_dataset(spec: DatasetSpec, *, carve: bool = True, validation: bool = Tr
             without a training part; a class too small to carve a test part from.
     """
     source = next(kind for kind in _OPENERS if getattr(spec, kind) is not None)
-    opened = _OPENERS[source](spec)
+    opened = open_pairs(spec) if spec.paired else _OPENERS[source](spec)
     parts = _without(opened.parts, spec)
     if isinstance(spec, TransferSpec):
         parts = {"test": parts.get("test") or parts["train"]}

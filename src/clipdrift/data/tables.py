@@ -1,4 +1,4 @@
-"""Images listed in CSV or Parquet files, one row an image.
+"""Images listed in CSV, JSON Lines or Parquet files, one row an image.
 
 An image is a path (relative to the folder of the file, which it may not leave, or absolute), its
 encoded bytes, or a struct {bytes, path} as Hugging Face writes it. Rows are counted from 0.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,8 @@ from clipdrift.data.cells import (
     image_source,
     require_columns,
     require_inside,
-    written_labels,
 )
-from clipdrift.data.decode import open_image
-from clipdrift.data.labels import WrittenLabels, number_labels
+from clipdrift.data.decode import UnreadableImageError, open_image
 from clipdrift.data.naming import whole_number
 from clipdrift.data.parquet import (
     BytesColumn,
@@ -32,35 +30,36 @@ from clipdrift.data.parquet import (
     schema_names,
     texts_of,
 )
-from clipdrift.data.parts import DatasetParts, ImagePart, Loaded, file_stamp, identity_of
-from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.data.parts import DatasetParts, file_stamp, identity_of
+from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
+from clipdrift.data.shards import shard_rows
+from clipdrift.errors import ClipdriftError, DataError, Fault, brief
 from clipdrift.paths import read_file
 from clipdrift.spec.datasets import DatasetSpec
 
 MAX_CSV_BYTES = 200_000_000
 """About ten times as much in memory once it is rows."""
 
-_Loader = Callable[[int], Loaded]
-
-
-@dataclass(frozen=True)
-class _Table:
-    """One file: its labels as written, a name and a loader for each row, and its identity."""
-
-    labels: WrittenLabels
-    names: Sequence[str]
-    load: _Loader
-    identity: str
+_READ_TEXT = (".csv", ".jsonl", ".ndjson")
 
 
 def open_tables(spec: DatasetSpec) -> DatasetParts:
-    """The parts that `spec.files` names.
+    """The parts that `spec.files` names, as `table_rows` reads them, with their classes.
 
     Raises:
-        DataError: a missing or malformed file, a missing column, bad labels, an image path that
-            leaves the folder; the faults of both files at once.
+        DataError: what `table_rows` raises; bad labels.
     """
-    tables: dict[str, _Table] = {}
+    return labelled_parts(table_rows(spec), spec)
+
+
+def table_rows(spec: DatasetSpec) -> dict[str, Rows]:
+    """The rows of each part that `spec.files` names.
+
+    Raises:
+        DataError: a missing or malformed file, a missing column, an image path that leaves the
+            folder; the faults of both files at once.
+    """
+    tables: dict[str, Rows] = {}
     faults: list[Fault] = []
     for part, name in (spec.files.model_dump() if spec.files else {}).items():
         if name is None:
@@ -71,73 +70,102 @@ def open_tables(spec: DatasetSpec) -> DatasetParts:
             faults += error.faults
     if faults:
         raise DataError(faults)
-    written = {part: table.labels for part, table in tables.items()}
-    labels, names = number_labels(written, spec.class_names, where=spec.name)
-    return DatasetParts(
-        {
-            part: ImagePart(labels[part], table.names, names, table.load, table.identity)
-            for part, table in tables.items()
-        }
-    )
+    return tables
 
 
 def column_names(path: Path, where: str) -> list[str]:
-    """The header of a CSV or Parquet file.
+    """The columns of a CSV, JSON Lines or Parquet file.
 
     Raises:
         DataError: it cannot be read.
     """
     import pyarrow.parquet as pq
 
-    if path.suffix.lower() == ".csv":
-        return _csv_rows(path, where)[0]
+    if path.suffix.lower() in _READ_TEXT:
+        return _text_rows(path, where)[0]
     with parquet_faults(where):
         return list(pq.read_schema(path).names)
 
 
-def _read(path: Path, spec: DatasetSpec, where: str) -> _Table:
-    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".pq": _read_parquet}
-    if path.suffix.lower() not in readers:
+def _read(path: Path, spec: DatasetSpec, where: str) -> Rows:
+    suffix = path.suffix.lower()
+    if suffix == ".tar" and spec.paired:
+        return shard_rows(path, spec, where)
+    readers = dict.fromkeys(_READ_TEXT, _read_text) | dict.fromkeys(
+        (".parquet", ".pq"), _read_parquet
+    )
+    if suffix not in readers:
         step = "Use folder: for class folders" if os.path.isdir(path) else "Convert it"
-        raise DataError(Fault(where, "a .csv or .parquet file", str(path), step))
+        kinds = "a .csv, .jsonl or .parquet file" + (", or .tar shards" if spec.paired else "")
+        raise DataError(Fault(where, kinds, str(path), step))
     if not os.path.isfile(path):
         raise DataError(Fault(where, "a file", f"{path}, which is not there", "Check the path"))
-    return readers[path.suffix.lower()](path, spec, where)
+    return readers[suffix](path, spec, where)
 
 
-def _read_csv(path: Path, spec: DatasetSpec, where: str) -> _Table:
-    header, rows = _csv_rows(path, where)
-    require_columns(header, spec.image_column, spec.label_column, where=spec.name)
-    images = [row[header.index(spec.image_column)].strip() for row in rows]
-    labels: list[Any] = [row[header.index(spec.label_column)].strip() for row in rows]
-    numbers = [whole_number(label) for label in labels]
-    if None not in numbers:
-        labels = numbers
+def _read_text(path: Path, spec: DatasetSpec, where: str) -> Rows:
+    header, rows = _text_rows(path, where)
+    asked = asked_columns(spec)
+    require_columns(header, spec.image_column, asked, where=spec.name)
+    place = {name: header.index(name) for name in header}
+    written = [row[place[spec.image_column]] for row in rows]
+    images = [one.strip() if isinstance(one, str) else "" for one in written]
+    cells = [[_stripped(row[place[name]]) for row in rows] for _, name in asked]
+    if not spec.paired:
+        numbers = [whole_number(one) if isinstance(one, str) else None for one in cells[0]]
+        cells = cells if None in numbers else [numbers]
     root = path.parent
     require_inside(images, root, where=where)
-    return _Table(
-        labels=written_labels(labels, None, where=f"{where}, column {spec.label_column}"),
-        names=images,
+    return Rows(
+        where=where,
+        cells=cells,
+        names=images if not spec.paired else [f"row {i} {one}" for i, one in enumerate(images)],
         load=lambda row: open_image(image_source(None, images[row], root)),
+        content=lambda row: images[row] or row,
         identity=identity_of(
             "csv",
-            [file_stamp(path), spec.image_column, spec.label_column],
+            [file_stamp(path), spec.image_column, *(name for _, name in asked)],
             [file_stamp(root / image) for image in images],
         ),
     )
 
 
+def _stripped(cell: Any) -> Any:
+    return cell.strip() if isinstance(cell, str) else cell
+
+
+def _text_rows(path: Path, where: str) -> tuple[list[str], list[list[Any]]]:
+    """Columns, and the cells of each row in their order; of a .csv all of them text."""
+    return (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(path, where)
+
+
+def _json_rows(path: Path, where: str) -> tuple[list[str], list[list[Any]]]:
+    """Rows of JSON Lines; a key that a row lacks is null there."""
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_text_of(path, where).splitlines()):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            got = f"{brief(line)} in line {number + 1}"
+            raise DataError(Fault(where, "a JSON object in every line", got, "Export it so"))
+        rows.append(row)
+    if not rows:
+        raise DataError(Fault(where, "rows", "an empty file", "Check the export"))
+    header = [*dict.fromkeys(name for row in rows for name in row)]
+    return header, [[row.get(name) for name in header] for row in rows]
+
+
 def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
+    text = _text_of(path, where)
     try:
-        text = read_file(path, MAX_CSV_BYTES).decode("utf-8-sig")
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise DataError(
             Fault(where, "comma-separated UTF-8 text", str(error), "Export it so")
-        ) from error
-    except OSError as error:
-        raise DataError(
-            Fault(where, "a file that can be read", str(error.strerror), "Check it")
         ) from error
     if not lines:
         raise DataError(Fault(where, "a header and rows", "an empty file", "Check the export"))
@@ -155,33 +183,57 @@ def _csv_rows(path: Path, where: str) -> tuple[list[str], list[list[str]]]:
     return header, lines[1:]
 
 
-def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> _Table:
+def _text_of(path: Path, where: str) -> str:
+    try:
+        return read_file(path, MAX_CSV_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "comma-separated UTF-8 text" if path.suffix.lower() == ".csv" else "UTF-8 text"
+        raise DataError(Fault(where, kind, str(error), "Export it so")) from error
+    except OSError as error:
+        raise DataError(
+            Fault(where, "a file that can be read", str(error.strerror), "Check it")
+        ) from error
+
+
+def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
     import pyarrow.parquet as pq
 
     with parquet_faults(where):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-        require_columns(schema.names, spec.image_column, spec.label_column, where=spec.name)
-        columns = (spec.image_column, spec.label_column)
-        require_bounded(file, path.stat().st_size, columns, where)
-        labels = cells_of(file, spec.label_column, where)
+        asked = asked_columns(spec)
+        require_columns(schema.names, spec.image_column, asked, where=spec.name)
+        columns = [name for _, name in asked]
+        require_bounded(file, path.stat().st_size, (spec.image_column, *columns), where)
+        cells = [cells_of(file, name, where) for name in columns]
         paths = texts_of(file, spec.image_column, where)
         # Beside bytes, a path is a name: where every row has bytes, no path is followed.
         followed = [None] * len(paths) if has_all_bytes(file, spec.image_column) else paths
     root, read = path.parent, [name for name in followed if name]
     require_inside(read, root, where=where)
     images = BytesColumn(file, spec.image_column, where)
-    return _Table(
-        labels=written_labels(
-            labels,
-            schema_names(schema, spec.label_column),
-            where=f"{where}, column {spec.label_column}",
-        ),
-        names=[f"{path.name} row {row} {paths[row] or ''}".rstrip() for row in range(len(labels))],
-        load=lambda row: open_image(image_source(images.bytes_of(row), followed[row], root)),
+
+    def source(row: int) -> bytes | Path:
+        return image_source(images.bytes_of(row), followed[row], root)
+
+    return Rows(
+        where=where,
+        cells=cells,
+        names=[f"{path.name} row {row} {name or ''}".rstrip() for row, name in enumerate(paths)],
+        load=lambda row: open_image(source(row)),
+        content=lambda row: _content(source, row),
         identity=identity_of(
             "parquet",
-            [file_stamp(path), spec.image_column, spec.label_column],
+            [file_stamp(path), spec.image_column, *columns],
             [file_stamp(root / name) for name in read],
         ),
+        class_names=schema_names(schema, columns[0]),
     )
+
+
+def _content(source: Callable[[int], bytes | Path], row: int) -> object:
+    """A row without an image is one of its own, and told when images are read."""
+    try:
+        return content_of(source(row))
+    except UnreadableImageError:
+        return row

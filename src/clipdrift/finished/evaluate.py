@@ -19,6 +19,7 @@ from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.records.transfer import RETRIEVAL_NUMBERS
 from clipdrift.run.conditions import plugins_of
 from clipdrift.run.files import file_hashes, require_own_files
 from clipdrift.spec import RunConfig
@@ -152,14 +153,19 @@ def _measure(
 
 
 def _flat(result: Result) -> list[tuple[str, float | None]]:
+    own = (
+        ("val_score", "test_score") if result.test_retrieval else ("val_accuracy", "test_accuracy")
+    )
     rows: list[tuple[str, float | None]] = [
-        (name, getattr(result, name)) for name in ("val_accuracy", "test_accuracy", "test_loss")
+        (name, getattr(result, name)) for name in (*own, "test_loss")
     ]
+    if (found := result.test_retrieval) is not None:
+        rows += [(f"test_retrieval.{name}", getattr(found, name)) for name in RETRIEVAL_NUMBERS]
     if result.target_zero_shot is not None:
         read = result.target_zero_shot
         rows += [
             (f"{TARGET_ZERO_SHOT}.{field}", getattr(read, field))
-            for field in ("baseline_accuracy", "accuracy")
+            for field in (f"baseline_{read.score_name}", read.score_name)
         ]
     rows += main_numbers(result.transfer).items()
     for group in ("levels", "drift", "extra"):

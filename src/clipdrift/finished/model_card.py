@@ -7,6 +7,7 @@ patches, so a folder named to its pipeline alone is read with another classifier
 from __future__ import annotations
 
 from clipdrift.records import RunRecord
+from clipdrift.records.schema import Result
 from clipdrift.spec import RunConfig
 
 CARD = """\
@@ -24,6 +25,37 @@ To classify with it, with transformers 5{and_peft} alone:
 transformers says that `Classifier` is none of its own models, and that is so. Do not give this
 folder alone to `pipeline("image-classification", ...)`: the class it takes for that averages
 patches, and would get a classifier at random.
+"""
+
+SEARCH_CARD = """\
+# {run_id}
+
+`{backbone}` under `{method}`, trained on the images and captions of `{target}` by clipdrift. {test}
+
+To find images by a text with it, with transformers 5{and_peft} alone:
+
+```python
+{code}```
+"""
+
+SEARCH = """\
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+from transformers import AutoImageProcessor, AutoTokenizer, {model_class}
+{imports}
+folder = "."  # where this file lies
+base = {base}
+model = {model_class}.from_pretrained(base).eval()
+{adapt}images = AutoImageProcessor.from_pretrained(base, resample={resample})  # as in training
+tokens = AutoTokenizer.from_pretrained(base)
+names = ["photo.jpg"]
+with torch.no_grad():
+    pixels = images([Image.open(name).convert("RGB") for name in names], return_tensors="pt")
+    shown = normalize(model.get_image_features(**pixels).pooler_output, dim=-1)
+    asked = tokens(["a dog on a beach"], padding={padding}, truncation=True, return_tensors="pt")
+    said = normalize(model.get_text_features(**asked).pooler_output, dim=-1)
+print(names[int((said @ shown.T).argmax())])
 """
 
 CODE = """\
@@ -59,6 +91,9 @@ classify = pipeline("image-classification", model=model.eval(), image_processor=
 print(classify("photo.jpg"))
 """
 
+PEFT = "from peft import PeftModel\n"
+LOAD = "from safetensors.torch import load_file\n"
+HEAD = 'head = load_file(f"{folder}/head.safetensors")\n'
 ADAPT = """\
 PeftModel.from_pretrained(model.vision_model, folder)  # in place
 if "projection.weight" in head:
@@ -81,23 +116,37 @@ def card(
         resample: Pillow's number of the filter that the run's images were resized with.
         base: of an adapter: folder or hub id of the backbone that it is put onto.
     """
-    accuracy = record.result.test_accuracy
-    code = CODE.format(
+    paired = config.target.paired
+    imports, adapt = (LOAD + PEFT, HEAD + ADAPT) if paired else (PEFT, ADAPT)
+    code = (SEARCH if paired else CODE).format(
         model_class=model_class,
-        imports="from peft import PeftModel\n" if base else "",
+        imports=imports if base else "",
         base=repr(base) if base else "folder",
-        adapt=ADAPT if base else "",
+        adapt=adapt if base else "",
         resample=resample,
+        padding="True" if model_class == "CLIPModel" else repr("max_length"),
     )
-    return CARD.format(
+    return (SEARCH_CARD if paired else CARD).format(
         run_id=record.run_id,
         backbone=record.backbone,
         method=record.method,
         target=config.target.name,
-        test="" if accuracy is None else f"Accuracy on its test part: {accuracy:.1%}.",
+        test=_reached(record.result),
         and_peft=" and peft" if base else "",
         code=code,
     )
+
+
+def _reached(result: Result) -> str:
+    """On the test part, in a sentence."""
+    found = result.test_retrieval
+    if found is not None:
+        return (
+            f"On its test part of {result.test_n_images:,} images R@1 is {found.i2t_r1:.1%} of "
+            f"captions for images and {found.t2i_r1:.1%} of images for captions."
+        )
+    accuracy = result.test_accuracy
+    return "" if accuracy is None else f"Accuracy on its test part: {accuracy:.1%}."
 
 
 __all__ = ["card"]

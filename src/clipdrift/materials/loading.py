@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clipdrift.backbone import Backbone, load_backbone, partly_read, same_texts
 from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.captions import Captions
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
@@ -129,7 +130,11 @@ def _look_at_target(
             _chosen(one, found.parts["test"])
             _require_same_classes(target.name, opened.parts["train"], one.name, found.parts["test"])
     by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
-    return _Found(opened, _texts(target, opened.parts["train"], backbone, asked=by_text), damaged)
+    texts = _texts(target, opened.parts["train"], backbone, asked=by_text)
+    if target.paired:  # of all parts: what is not read of the test part counts as well
+        each = [own for part in opened.parts.values() for own in part.captions or ()]
+        texts = _Texts([], tuple(_caption_remarks(target, each, backbone)))
+    return _Found(opened, texts, damaged)
 
 
 def _look_at_transfer(spec: TransferSpec, backbone: Backbone, faults: list[Fault]) -> _Found:
@@ -151,7 +156,7 @@ def _target(
     split = carve_target(target, parts, target.splits or spec.splits, target.probe or spec.probe)
     return TargetMaterial(
         name=target.name,
-        class_names=train.class_names,
+        class_names=() if train.captions is not None else train.class_names,
         prompts=texts.prompts,
         text_remarks=texts.remarks,
         train=_view(train, split.train),
@@ -201,7 +206,7 @@ def _transfer(
         few = images.select(chosen)
     return TransferMaterial(
         name=transfer.name,
-        class_names=part.class_names,
+        class_names=() if part.captions is not None else part.class_names,
         prompts=texts.prompts,
         text_remarks=texts.remarks,
         images=images,
@@ -221,6 +226,8 @@ def _texts(spec: DatasetSpec, part: Part, backbone: Backbone, *, asked: bool) ->
     """asked: whether texts are all that tells the classes apart, so that equal ones are refused; a
     head that is trained from a random start needs none.
     """
+    if part.captions is not None:
+        return _Texts([], tuple(_caption_remarks(spec, part.captions, backbone)))
     prompts = class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
     remarks = partly_read(backbone, prompts, spec.name)
     if same := same_texts(backbone, prompts, spec.name):
@@ -230,8 +237,18 @@ def _texts(spec: DatasetSpec, part: Part, backbone: Backbone, *, asked: bool) ->
     return _Texts(prompts, tuple(remarks))
 
 
+def _caption_remarks(
+    spec: DatasetSpec, each: Sequence[Sequence[str]], backbone: Backbone
+) -> list[str]:
+    """What of captions the model does not read, and which stand under several images."""
+    captions = Captions.of(each)
+    unread = partly_read(backbone, [captions.texts], spec.name, what="captions")
+    return [*unread, *captions.remarks(spec.name)]
+
+
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
-    return Images(part.pixels, positions, part.labels[positions], part.names, part.prints)
+    labels = part.labels[positions]
+    return Images(part.pixels, positions, labels, part.names, part.prints, part.captions)
 
 
 @contextmanager

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from clipdrift.backbone import Backbone, TextEncoder
 
 MOST = math.log(100)
-CHUNK = 512
-"""Texts that are read at a time where none trains."""
 Prompts = Sequence[Sequence[str]]
 
 
@@ -57,9 +55,7 @@ class ClassTexts(nn.Module):
         self._tokens = live.tokens(flat) if flat and trains else {}
         fixed = classes = torch.empty(0)
         if flat and not trains:
-            with torch.no_grad():
-                parts = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
-                fixed = torch.cat([live(part).float() for part in parts])
+            fixed = live.features(flat)
         if self.prompts and not trains:
             classes = live.class_features(self.prompts)
         self._fixed: Tensor

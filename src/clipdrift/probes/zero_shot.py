@@ -125,5 +125,9 @@ def chance_corrected_retention_pct(adapted: float, baseline: float, n_classes: i
     >>> chance_corrected_retention_pct(0.5, 0.75, 4), chance_corrected_retention_pct(0.5, 0.25, 4)
     (50.0, None)
     """
-    chance = 1 / n_classes
+    return corrected_retention_pct(adapted, baseline, 1 / n_classes)
+
+
+def corrected_retention_pct(adapted: float, baseline: float, chance: float) -> float | None:
+    """100 (adapted - chance) / (baseline - chance); None if the baseline is not above chance."""
     return 100 * (adapted - chance) / (baseline - chance) if baseline > chance else None

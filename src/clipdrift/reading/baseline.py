@@ -5,30 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, ImageEncoder
+from clipdrift.data.captions import Captions
 from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
+from clipdrift.probes.retrieval import retrieval
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records.correct import Correct
+from clipdrift.records.transfer import Retrieval
 from clipdrift.training.loop import in_batches
 
 PROBE_BATCH = 50
+Scored = Correct | Retrieval
+"""The images that were right; or of images with captions how well they are found."""
 
 
 @dataclass(frozen=True)
 class TransferBaseline:
-    """One set before fine-tuning: class embeddings [C, E] and the images that were right."""
+    """One set before fine-tuning: what was read of it, and of its part for epochs.
+
+    text_features: class embeddings [C, E]; of captions those of the distinct texts [U, E].
+    """
 
     text_features: Tensor
-    correct: Correct
-    epoch_correct: Correct | None
+    scored: Scored
+    epoch_scored: Scored | None
 
 
 @dataclass(frozen=True)
@@ -45,11 +54,29 @@ class Baselines:
 
 def score(
     encoder: ImageEncoder, images: Images, text_features: Tensor, predict: Predictor
-) -> Correct:
-    """Images that an encoder as it is now, adapters and all, classifies rightly zero-shot."""
+) -> Scored:
+    """A set by an encoder as it is now, adapters and all, against texts.
+
+    Args:
+        text_features: of its classes [C, E], or of its distinct captions [U, E].
+    """
     device = encoder.mean.device
     text = text_features.to(device)
+    if images.captions is not None:
+        return _retrieved(encoder, images, images.captions, text, predict.batch_size)
     return predict.correct(lambda pixels: _cosines(encoder(pixels), text), images, device)
+
+
+@torch.inference_mode()
+def _retrieved(
+    encoder: ImageEncoder, images: Images, captions: Captions, text: Tensor, batch_size: int
+) -> Retrieval:
+    """In float32 throughout: a rank can hang on the last digits."""
+    batches = in_batches(images, batch_size)
+    features = torch.cat([encoder(b.to(encoder.mean.device)).float() for b in batches])
+    owner, which = torch.from_numpy(captions.owner), torch.from_numpy(captions.text)
+    found = retrieval(features, text, owner, which)
+    return Retrieval(**found, n_captions=len(captions.owner))
 
 
 def _cosines(features: Tensor, text: Tensor) -> Tensor:
@@ -77,14 +104,21 @@ def measure_transfer(
     In float32 throughout: it is measured once for all runs.
     """
     encoder, predict = backbone.encoder(), Predictor(batch_size)
-    text = backbone.text_features(prompts)
-    return TransferBaseline(
-        text_features=text.cpu(),
-        correct=score(encoder, images, text, predict),
-        epoch_correct=score(encoder, epoch_images, text, predict)
-        if epoch_images is not None
-        else None,
-    )
+    captions, few = images.captions, None
+    if captions is None:
+        text = backbone.text_features(prompts)
+    else:
+        text = backbone.live_text_encoder().features(captions.texts)
+    if epoch_images is not None:
+        few = score(encoder, epoch_images, texts_of(epoch_images, images, text), predict)
+    return TransferBaseline(text.cpu(), score(encoder, images, text, predict), few)
+
+
+def texts_of(part: Images, whole: Images, text_features: Tensor) -> Tensor:
+    """Of the text embeddings of a whole set, those that a part of it is held against."""
+    if part.captions is None or whole.captions is None or part is whole:
+        return text_features
+    return text_features[torch.from_numpy(part.captions.rows_of(whole.captions))]
 
 
 def save_reading(reading: ProbeReading, path: Path) -> None:
@@ -102,11 +136,11 @@ def load_reading(path: Path) -> ProbeReading | None:
 
 
 def save_transfer(baseline: TransferBaseline, path: Path) -> None:
-    """Write a transfer baseline with a checksum: text features, right images as facts."""
-    epoch = baseline.epoch_correct
+    """Write a transfer baseline with a checksum: text features, what was read as facts."""
+    epoch = baseline.epoch_scored
     facts = {
-        "correct": baseline.correct.model_dump(),
-        "epoch_correct": epoch.model_dump() if epoch else None,
+        "scored": baseline.scored.model_dump(),
+        "epoch_scored": epoch.model_dump() if epoch else None,
     }
     save_sealed(path, {"text_features": baseline.text_features}, facts)
 
@@ -117,7 +151,11 @@ def load_transfer(path: Path) -> TransferBaseline | None:
     if saved is None:
         return None
     try:
-        facts = {name: value and Correct(**value) for name, value in saved[1].items()}
+        facts = {name: value and _scored(value) for name, value in saved[1].items()}
         return TransferBaseline(saved[0]["text_features"], **facts)
     except (TypeError, KeyError, ValidationError):
         return None
+
+
+def _scored(facts: Mapping[str, Any]) -> Scored:
+    return Correct(**facts) if "bits" in facts else Retrieval(**facts)

@@ -19,7 +19,7 @@ from clipdrift.materials import Materials, TargetMaterial, TransferMaterial, loa
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.reading.baseline import Baselines, score
+from clipdrift.reading.baseline import Baselines, Scored, score, texts_of
 from clipdrift.reading.baseline_files import BaselineFiles
 from clipdrift.reading.live import LiveModel, live_model
 from clipdrift.reading.model import (
@@ -234,35 +234,62 @@ class Gauge:
             images = transfer.images if whole else transfer.epoch_images
             if images is not None:
                 text = self.baselines.transfers[name].text_features
-                known[name] = self.right(model, images, transfer.prompts, text)
+                known[name] = self.scored(model, transfer, images, text)
         return self._compared(known, whole=whole)
 
     def on_target(self, model: Readable) -> tuple[TransferReading, dict[str, Correct]]:
         """The target's test part by class texts, without a head; and image by image."""
-        images, prompts, before = self.target.test, self.target.prompts, self.baselines.target
+        own, before = self.target.zero_shot, self.baselines.target
         assert before is not None  # of a study's gauge
-        now = self.right(model, images, prompts, before.text_features)
-        reading = transfer_reading(now, before.correct, images.labels, len(prompts))
-        return reading, both(TARGET_ZERO_SHOT, now, before.correct)
+        now = self.on_test(model)
+        reading = transfer_reading(now, before.scored, own.images, len(own.prompts))
+        return reading, both(TARGET_ZERO_SHOT, now, before.scored)
+
+    def on_test(self, model: Readable) -> Scored:
+        """The target's test part by texts alone, without what the baseline reads there."""
+        own, before = self.target.zero_shot, self.baselines.target
+        assert before is not None  # of a study's gauge
+        return self.scored(model, own, own.images, before.text_features)
+
+    def on_validation(self, model: Readable) -> Scored:
+        """The target's validation part, of images with captions, by the live text path."""
+        images = self.target.val
+        text = self._untouched_val
+        if model.text is not None and images.captions is not None:
+            text = model.text.features(images.captions.texts)
+        return score(model.encoder, images, text, self.predict)
+
+    @cached_property
+    def _untouched_val(self) -> Tensor:
+        """What the untouched text tower makes of the captions of the validation part."""
+        captions = self.target.val.captions
+        assert captions is not None
+        return self.backbone.live_text_encoder().features(captions.texts)
 
     def untouched(self, *, whole: bool) -> ZeroShot:
         """What `zero_shot` gives of the backbone itself, which is known."""
         known = {
             name: found
             for name, one in self.baselines.transfers.items()
-            if (found := one.correct if whole else one.epoch_correct) is not None
+            if (found := one.scored if whole else one.epoch_scored) is not None
         }
         return self._compared(known, whole=whole)
 
-    def right(
-        self, model: Readable, images: Images, prompts: list[list[str]], untouched: Tensor
-    ) -> Correct:
-        """Images that the model classifies rightly by class texts.
+    def scored(
+        self, model: Readable, material: TransferMaterial, images: Images, untouched: Tensor
+    ) -> Scored:
+        """All of a set, or the part that is read after epochs, against its texts.
 
         Args:
-            untouched: class embeddings [C, E] of the baseline, for a model without its own.
+            untouched: text embeddings of the whole set by the baseline, for a model without a text
+                tower of its own.
         """
-        text = untouched if model.text is None else model.text.class_features(prompts)
+        if model.text is None:
+            text = texts_of(images, material.images, untouched)
+        elif images.captions is not None:
+            text = model.text.features(images.captions.texts)
+        else:
+            text = model.text.class_features(material.prompts)
         return score(model.encoder, images, text, self.predict)
 
     def require_adapted(
@@ -277,16 +304,15 @@ class Gauge:
         few = torch.from_numpy(self.probe.take(slice(0, GUARD_IMAGES)))
         return few.to(next(self.backbone.model.parameters()).device)
 
-    def _compared(self, now: Mapping[str, Correct], *, whole: bool) -> ZeroShot:
+    def _compared(self, now: Mapping[str, Scored], *, whole: bool) -> ZeroShot:
         found = ZeroShot({}, {})
-        for name, correct in now.items():
+        for name, scored in now.items():
             transfer, known = self.transfers[name], self.baselines.transfers[name]
-            before = known.correct if whole else known.epoch_correct
+            before = known.scored if whole else known.epoch_scored
             images = transfer.images if whole else transfer.epoch_images
             if before is not None and images is not None:
-                found.correct.update(both(f"transfer.{name}", correct, before))
-                n_classes = len(transfer.prompts)
-                read = transfer_reading(correct, before, images.labels, n_classes)
+                found.correct.update(both(f"transfer.{name}", scored, before))
+                read = transfer_reading(scored, before, images, len(transfer.prompts))
                 found.readings[name] = read
         return found
 

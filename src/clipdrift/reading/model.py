@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,12 +17,17 @@ from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
 from clipdrift.probes.plugged import plugged_signals
+from clipdrift.probes.retrieval import chance_recall
 from clipdrift.probes.weights import weight_drift_rel
-from clipdrift.probes.zero_shot import chance_corrected_retention_pct, retention_pct
-from clipdrift.reading.baseline import probe
+from clipdrift.probes.zero_shot import (
+    chance_corrected_retention_pct,
+    corrected_retention_pct,
+    retention_pct,
+)
+from clipdrift.reading.baseline import Scored, probe
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
-from clipdrift.records.transfer import TransferReading
+from clipdrift.records.transfer import Retrieval, TransferReading
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 
@@ -104,8 +110,10 @@ def _moved(state: Mapping[str, Tensor] | None, before: Mapping[str, Tensor]) -> 
     return None if state is None else weight_drift_rel(state, before)
 
 
-def both(name: str, now: Correct, before: Correct) -> dict[str, Correct]:
-    """The images behind a reading, adapted and baseline, by dotted name."""
+def both(name: str, now: Scored, before: Scored) -> dict[str, Correct]:
+    """The images behind accuracies, adapted and baseline, by dotted name; none of retrieval."""
+    if not isinstance(now, Correct) or not isinstance(before, Correct):
+        return {}
     return {f"{name}.accuracy": now, f"{name}.baseline_accuracy": before}
 
 
@@ -119,9 +127,11 @@ def chance(labels: NDArray[np.int64]) -> float:
 
 
 def transfer_reading(
-    now: Correct, before: Correct, labels: NDArray[np.int64], n_classes: int
+    now: Scored, before: Scored, images: Images, n_classes: int
 ) -> TransferReading:
     """A set by the adapted model and by the baseline, with what the two amount to."""
+    if isinstance(now, Retrieval) or isinstance(before, Retrieval):
+        return _retrieval_reading(now, before, images)
     accuracy, baseline = now.accuracy, before.accuracy
     return TransferReading(
         accuracy=accuracy,
@@ -133,16 +143,34 @@ def transfer_reading(
         delta_accuracy_pp=100 * (accuracy - baseline),
         n_images=now.n,
         n_classes=n_classes,
-        chance=chance(labels),
+        chance=chance(images.labels),
+    )
+
+
+def _retrieval_reading(now: Scored, before: Scored, images: Images) -> TransferReading:
+    captions = images.captions
+    assert captions is not None
+    assert isinstance(now, Retrieval)
+    assert isinstance(before, Retrieval)
+    score, baseline = (read.mean_recall or 0.0 for read in (now, before))
+    guess = chance_recall(torch.from_numpy(captions.owner), torch.from_numpy(captions.text))
+    return TransferReading(
+        **now.model_dump(),
+        accuracy=None,
+        baseline_mean_recall=baseline,
+        retention_pct=retention_pct(score, baseline),
+        chance_corrected_retention_pct=corrected_retention_pct(score, baseline, guess),
+        n_images=len(images),
+        chance=guess,
     )
 
 
 def main_numbers(transfers: Mapping[str, TransferReading]) -> dict[str, float | None]:
-    """Accuracy and retention of every transfer set, by dotted name."""
+    """Score and retention of every transfer set, by dotted name."""
     return {
         f"transfer.{name}.{field}": getattr(reading, field)
         for name, reading in transfers.items()
-        for field in ("accuracy", "retention_pct")
+        for field in (reading.score_name, "retention_pct")
     }
 
 
@@ -167,8 +195,9 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
         lacking: `not_read` of the backbone and the model.
     """
     reasons = dict(lacking)
-    if reading.val_accuracy is None:
-        reasons["val_accuracy"] = "no validation images in this study"
+    if reading.val_score is None:
+        score = "val_accuracy" if reading.score_name == "accuracy" else "val_score"
+        reasons[score] = "no validation images in this study"
     zero_shot = {f"transfer.{name}": found for name, found in reading.transfer.items()}
     if isinstance(reading, Result) and reading.target_zero_shot is not None:
         zero_shot[TARGET_ZERO_SHOT] = reading.target_zero_shot

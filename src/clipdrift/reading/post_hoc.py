@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +21,7 @@ from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.interpolate import interpolated, of_path
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import Readable, main_numbers
-from clipdrift.reading.target import classified, read_val
+from clipdrift.reading.target import classified, on_part, score_of
 from clipdrift.records.correct import Correct
 from clipdrift.spec.parts import EvaluationSpec, interpolation_paths
 
@@ -93,14 +93,24 @@ def _at(
     """
     with interpolated(model, gauge.backbone, alpha, start) as (there, trained):
         gauge.require_adapted(there, trained)
-        val = read_val(gauge, there)
-        test = classified(gauge, there, gauge.target.test)
+        own = {part: on_part(gauge, there, part) for part in _parts(gauge)}
         kept = same_encoder or _transfers(gauge, there)
-    found: Numbers = {**kept.numbers, "test_accuracy": test.accuracy}
-    correct = {**kept.correct, **val["correct"], "test_accuracy": test}
-    if val["val_accuracy"] is not None:
-        found["val_accuracy"] = val["val_accuracy"]
-    return PostHoc(found, correct)
+    kind = _kind(gauge)
+    found: Numbers = {
+        **kept.numbers,
+        **{f"{part}_{kind}": score_of(read) for part, read in own.items()},
+    }
+    right = {f"{p}_{kind}": read for p, read in own.items() if isinstance(read, Correct)}
+    return PostHoc(found, {**kept.correct, **right})
+
+
+def _parts(gauge: Gauge) -> list[Literal["val", "test"]]:
+    return ["val", "test"] if len(gauge.target.val) else ["test"]
+
+
+def _kind(gauge: Gauge) -> str:
+    """What the score of the target is called in a record."""
+    return "accuracy" if gauge.target.test.captions is None else "score"
 
 
 def _transfers(gauge: Gauge, model: AdaptedModel) -> PostHoc:
@@ -113,10 +123,10 @@ def _names(gauge: Gauge) -> list[str]:
     """What `_at` reads."""
     transfers = [
         f"transfer.{name}.{field}"
-        for name in gauge.transfers
-        for field in ("accuracy", "retention_pct")
+        for name, one in gauge.transfers.items()
+        for field in ("accuracy" if one.images.captions is None else "mean_recall", "retention_pct")
     ]
-    return [*(["val_accuracy"] if len(gauge.target.val) else []), "test_accuracy", *transfers]
+    return [*(f"{part}_{_kind(gauge)}" for part in _parts(gauge)), *transfers]
 
 
 def corrupted_accuracy(gauge: Gauge, model: AdaptedModel, kind: str, severity: int) -> float:

@@ -9,9 +9,9 @@ from clipdrift.spec import RunConfig
 
 def model_at_start(gauge: Gauge, config: RunConfig, device: str) -> AdaptedModel:
     """The untouched backbone under the run's method with a fresh head: the same at every call."""
-    prompts = gauge.target.prompts
+    prompts, captions = gauge.target.prompts, gauge.target.train.captions
     text = None
-    if config.method.head_init == "text":
+    if config.method.head_init == "text" and prompts:
         text = gauge.backbone.text_features(prompts)
     model = build(
         gauge.backbone,
@@ -20,6 +20,7 @@ def model_at_start(gauge: Gauge, config: RunConfig, device: str) -> AdaptedModel
         seed=config.seed,
         text_features=text,
         prompts=prompts,
+        captions=captions.texts if captions is not None else (),
     )
     return model.to(device)
 

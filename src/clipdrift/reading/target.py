@@ -1,19 +1,21 @@
-"""Reading the target of a study: the parts that are classified with the head that trained."""
+"""Reading the target of a study, its parts: by the head that trained, or against captions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
+from clipdrift.reading.baseline import Scored
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import chance
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Result
+from clipdrift.records.schema import OF_SETS, Result
+from clipdrift.records.transfer import Retrieval, TransferReading
 from clipdrift.training.loop import in_batches
 
 
@@ -40,33 +42,62 @@ def classified(gauge: Gauge, model: AdaptedModel, images: Images) -> Correct:
     return gauge.predict.correct(model, images, model.encoder.mean.device)
 
 
+def score_of(found: Scored) -> float:
+    """Accuracy, or mean recall, a fraction."""
+    value = found.accuracy if isinstance(found, Correct) else found.mean_recall
+    assert value is not None
+    return value
+
+
+def on_part(gauge: Gauge, model: AdaptedModel, part: Literal["val", "test"]) -> Scored:
+    """A part of the target: by the head, or of images with captions against those."""
+    images = gauge.target.sets[part]
+    if images.captions is None:
+        return classified(gauge, model, images)
+    return gauge.on_validation(model) if part == "val" else gauge.on_test(model)
+
+
 def read_val(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
-    """`val_accuracy` and `correct` of a reading; null and empty in a study without validation."""
+    """Score of the validation part, and `correct` of a reading; null without such a part."""
+    paired = gauge.target.val.captions is not None
+    name = {"score_name": "mean_recall"} if paired else {}
     if not len(gauge.target.val):
-        return {"val_accuracy": None, "correct": {}}
-    found = classified(gauge, model, gauge.target.val)
-    return {"val_accuracy": found.accuracy, "correct": {"val_accuracy": found}}
+        return {**name, "correct": {}}
+    found = on_part(gauge, model, "val")
+    if isinstance(found, Correct):
+        return {"val_accuracy": found.accuracy, "correct": {"val_accuracy": found}}
+    return {**name, "val_score": score_of(found), "correct": {}}
 
 
 def read_test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     """Fields of a result: the test part with the head and zero-shot, and every transfer set."""
-    images = gauge.target.test
-    test = classify(model, images, batch_size=gauge.predict.batch_size)
     zero_shot, right = gauge.on_target(model)
     transfers = gauge.zero_shot(model, whole=True)
+    own = _of_pairs(zero_shot) if zero_shot.score_name == "mean_recall" else _test(gauge, model)
+    return {
+        **own,
+        "test_n_images": len(gauge.target.test),
+        "target_zero_shot": zero_shot,
+        "transfer": transfers.readings,
+        "correct": {**own.get("correct", {}), **right, **transfers.correct},
+    }
+
+
+def _test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
+    images = gauge.target.test
+    test = classify(model, images, batch_size=gauge.predict.batch_size)
     return {
         "test_accuracy": test.correct.accuracy,
         "test_loss": test.loss,
-        "test_n_images": test.correct.n,
         "test_chance": chance(images.labels),
-        "target_zero_shot": zero_shot,
-        "transfer": transfers.readings,
-        "correct": {
-            "test_accuracy": test.correct,
-            **right,
-            **transfers.correct,
-        },
+        "correct": {"test_accuracy": test.correct},
     }
+
+
+def _of_pairs(read: TransferReading) -> dict[str, Any]:
+    """There is no head: what the test part is read by are its captions."""
+    own = Retrieval(**{field: getattr(read, field) for field in Retrieval.model_fields})
+    return {"test_score": read.mean_recall, "test_retrieval": own, "test_chance": read.chance}
 
 
 def read_result(gauge: Gauge, model: AdaptedModel) -> Result:
@@ -74,8 +105,16 @@ def read_result(gauge: Gauge, model: AdaptedModel) -> Result:
     drift, _ = gauge.drift(model)
     val, test = read_val(gauge, model), read_test(gauge, model)
     correct = {**val.pop("correct"), **test.pop("correct")}
-    levels = drift.model_dump(exclude={"val_accuracy", "transfer", "correct"})
+    levels = drift.model_dump(exclude=OF_SETS)
     return Result(**levels, **val, **test, correct=correct)
 
 
-__all__ = ["classified", "classify", "read_result", "read_test", "read_val"]
+__all__ = [
+    "classified",
+    "classify",
+    "on_part",
+    "read_result",
+    "read_test",
+    "read_val",
+    "score_of",
+]

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from clipdrift.records.transfer import RECALLS
+
 _READING = re.compile(r"(result|history\[\d+\]|epoch1|stopped_early|timing)\.")
 LARGEST = 1e100
 """Nothing measured is larger, and the square of a larger number is no number any more."""
@@ -43,10 +45,12 @@ SEED = Range("a whole number from 0", 0, 2**64, whole=True)
 RANGES = {
     "learning_rate": RATE,
     "seed": SEED,
-    **dict.fromkeys(("chance", "test_chance", "level"), FRACTION),
+    **dict.fromkeys(("chance", "test_chance", "level", "val_score", "test_score"), FRACTION),
+    **dict.fromkeys((*RECALLS, "mean_recall", "baseline_mean_recall"), FRACTION),
+    **dict.fromkeys(("i2t_median_rank", "t2i_median_rank"), Range("a rank from 1", 1.0, LARGEST)),
     **dict.fromkeys(("retention_pct", "train_loss", "test_loss", "limit_pct"), ABOVE),
     "delta_accuracy_pp": Range("a difference in percentage points, -100 to 100", -100.0, 100.0),
-    **dict.fromkeys(("n_images", "n_classes", "test_n_images"), COUNT),
+    **dict.fromkeys(("n_images", "n_captions", "n_classes", "test_n_images"), COUNT),
     **dict.fromkeys(("epoch", "step", "selected_epoch", "read_after_epoch"), ORDINAL),
     **dict.fromkeys(("parameters_trained", "parameters_total"), ORDINAL),
     **dict.fromkeys(("train_seconds", "wall_seconds", "peak_memory_bytes"), ABOVE),

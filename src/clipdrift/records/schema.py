@@ -21,8 +21,10 @@ from clipdrift.records.correct import Correct
 from clipdrift.records.ranges import LONGEST_TEXT, beyond, too_long
 from clipdrift.records.transfer import (
     RETENTIONS,
-    TRANSFER_NUMBERS,
+    RETRIEVAL_NUMBERS,
     Number,
+    Retrieval,
+    ScoreName,
     TransferReading,
     is_none,
 )
@@ -32,24 +34,36 @@ SCHEMA_VERSION = 1
 MAX_BYTES = 64_000_000
 RESTORE = "Restore the file or redo the run"
 TARGET_ZERO_SHOT = "target_zero_shot"
+OF_SETS = {"val_accuracy", "score_name", "val_score", "transfer", "correct"}
+"""Fields of a reading in which the probe set has no part."""
 Status = Literal["finished", "diverged", "stopped", "failed"]
 
 
 class Reading(BaseModel):
     """What can be read of a model at one moment.
 
+    score_name: what the target is scored by; val_score: of its validation part, by that: where it
+    is "accuracy", `val_accuracy` once more, so that every record has it under one name.
     correct: dotted name of an accuracy -> the images that it is the mean of, where they are known.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     val_accuracy: Number = None
+    score_name: ScoreName = "accuracy"
+    val_score: Number = None
     transfer: dict[str, TransferReading] = Field(default_factory=dict)
     levels: dict[str, Number] = Field(default_factory=dict)
     drift: dict[str, Number] = Field(default_factory=dict)
     levels_per_block: dict[str, list[Number]] = Field(default_factory=dict)
     drift_per_block: dict[str, list[Number]] = Field(default_factory=dict)
     correct: dict[str, Correct] = Field(default_factory=dict, exclude_if=lambda found: not found)
+
+    @model_validator(mode="after")
+    def _accuracy_is_the_score(self) -> Self:
+        if self.score_name == "accuracy":
+            self.val_score = self.val_accuracy
+        return self
 
     @model_validator(mode="after")
     def _correct_as_stated(self) -> Self:
@@ -61,10 +75,14 @@ class Reading(BaseModel):
         return self
 
     def numbers(self) -> dict[str, Number]:
-        """The scalars by dotted name: `val_accuracy`, `transfer.<set>.<field>`, `drift.<name>`."""
-        out = {"val_accuracy": self.val_accuracy}
+        """The scalars by dotted name: `val_accuracy`, `transfer.<set>.<field>`, `drift.<name>`.
+
+        Of a target that is scored otherwise `val_score` in the place of `val_accuracy`.
+        """
+        by_classes = self.score_name == "accuracy"
+        out = {"val_accuracy": self.val_accuracy} if by_classes else {"val_score": self.val_score}
         for name, reading in sorted(self.transfer.items()):
-            out |= {f"transfer.{name}.{f}": getattr(reading, f) for f in TRANSFER_NUMBERS}
+            out |= {f"transfer.{name}.{field}": v for field, v in reading.numbers().items()}
         for group in ("levels", "drift"):
             found = sorted(getattr(self, group).items())
             out |= {f"{group}.{name}": value for name, value in found}
@@ -99,12 +117,15 @@ class EpochReading(Reading):
 class Result(Reading):
     """The reading at the selected epoch, with the test part, which is read once.
 
+    test_score: as `val_score`. test_retrieval: of images with captions.
     test_chance: accuracy of always naming the commonest class of the test part. target_zero_shot:
     the test part by class texts, without the head, of the untouched and of the adapted model: was
     fine-tuning needed?
     """
 
     test_accuracy: Number = None
+    test_score: Number = None
+    test_retrieval: Retrieval | None = Field(None, exclude_if=is_none)
     test_loss: Number = None
     test_n_images: int | None = None
     test_chance: Number = Field(None, exclude_if=is_none)
@@ -117,8 +138,20 @@ class Result(Reading):
 
     def numbers(self) -> dict[str, Number]:
         """As of a reading, with those of the test part and of `extra`."""
-        out = {**super().numbers(), "test_accuracy": self.test_accuracy}
+        out = super().numbers()
+        if self.score_name == "accuracy":
+            out["test_accuracy"] = self.test_accuracy
+        else:
+            out["test_score"] = self.test_score
+        if (found := self.test_retrieval) is not None:
+            out |= {f"test_retrieval.{field}": getattr(found, field) for field in RETRIEVAL_NUMBERS}
         return out | {f"extra.{name}": value for name, value in sorted(self.extra.items())}
+
+    @model_validator(mode="after")
+    def _accuracy_is_the_test_score(self) -> Self:
+        if self.score_name == "accuracy":
+            self.test_score = self.test_accuracy
+        return self
 
     @model_validator(mode="after")
     def _nothing_of_chance(self) -> Self:

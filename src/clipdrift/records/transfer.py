@@ -1,15 +1,19 @@
-"""TransferReading: one set of images zero-shot, and whether retention on it means anything."""
+"""What is read of one set of images without a head, and whether retention on it means anything."""
 
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Number = float | None
 RETENTIONS = ("retention_pct", "chance_corrected_retention_pct")
 TRANSFER_NUMBERS = ("accuracy", "baseline_accuracy", *RETENTIONS, "delta_accuracy_pp")
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
+RETRIEVAL_NUMBERS = (*RECALLS, "mean_recall", "i2t_median_rank", "t2i_median_rank")
+ScoreName = Literal["accuracy", "mean_recall", "map"]
+"""What a set is scored by: of classes, of pairs, of images with several labels."""
 Z = 1.959963984540054
 """Of a two-sided interval of 95 %."""
 
@@ -19,15 +23,42 @@ def is_none(value: object) -> bool:
     return value is None
 
 
-class TransferReading(BaseModel):
-    """Zero-shot result on one dataset; accuracies are fractions.
+def _none() -> Number:
+    """A number of some sets, that records of the others do not name."""
+    number: Number = Field(None, exclude_if=is_none)
+    return number
 
-    chance: accuracy of always naming the commonest class of the images, 1 / C where they are
-    balanced. Retention of what is not told from it is none: it is null, in records that were
-    written with a number too.
+
+class Retrieval(BaseModel):
+    """How images find their captions (i2t) and captions their image (t2i): `probes.retrieval`.
+
+    Recalls are fractions, median ranks count from 1. None of them where images have classes.
     """
 
     model_config = ConfigDict(extra="forbid")
+
+    i2t_r1: Number = _none()
+    i2t_r5: Number = _none()
+    i2t_r10: Number = _none()
+    t2i_r1: Number = _none()
+    t2i_r5: Number = _none()
+    t2i_r10: Number = _none()
+    mean_recall: Number = _none()
+    i2t_median_rank: Number = _none()
+    t2i_median_rank: Number = _none()
+    n_captions: int | None = Field(None, exclude_if=is_none)
+
+
+class TransferReading(Retrieval):
+    """What is read of one dataset without a head; accuracies are fractions.
+
+    Of images with captions it is retrieval: accuracies are null, the score is `mean_recall`, and
+    retention is that of `baseline_mean_recall`.
+
+    chance: accuracy of always naming the commonest class of the images, 1 / C where they are
+    balanced; of retrieval the mean recall of a random order. Retention of what is not told from it
+    is none: it is null, in records that were written with a number too.
+    """
 
     accuracy: Number
     baseline_accuracy: Number = None
@@ -37,6 +68,7 @@ class TransferReading(BaseModel):
     n_images: int | None = None
     n_classes: int | None = None
     chance: Number = Field(None, exclude_if=is_none)
+    baseline_mean_recall: Number = _none()
 
     @model_validator(mode="after")
     def _nothing_of_chance(self) -> Self:
@@ -45,20 +77,48 @@ class TransferReading(BaseModel):
         return self
 
     @property
+    def score_name(self) -> ScoreName:
+        """What it is scored by."""
+        return "accuracy" if self.mean_recall is None else "mean_recall"
+
+    @property
+    def score(self) -> Number:
+        """Accuracy, or mean recall of retrieval."""
+        return self.accuracy if self.mean_recall is None else self.mean_recall
+
+    @property
+    def baseline_score(self) -> Number:
+        """That of the untouched model."""
+        return self.baseline_accuracy if self.mean_recall is None else self.baseline_mean_recall
+
+    def numbers(self) -> dict[str, Number]:
+        """The scalars by name: of classes accuracies and retention, of pairs recalls for them."""
+        if self.mean_recall is None:
+            return {field: getattr(self, field) for field in TRANSFER_NUMBERS}
+        names = (*RETRIEVAL_NUMBERS, "baseline_mean_recall", *RETENTIONS)
+        return {field: getattr(self, field) for field in names}
+
+    @property
     def guess(self) -> float | None:
         """Chance: as it was read, else that of balanced classes."""
         return self.chance if self.chance is not None or not self.n_classes else 1 / self.n_classes
 
     @property
     def at_chance(self) -> str | None:
-        """Why there is no retention where the baseline is not told from chance, else None."""
-        n, p, guess = self.n_images, self.baseline_accuracy, self.guess
+        """Why there is no retention where the baseline is not told from chance, else None.
+
+        By Wilson's interval over images. A recall is a mean of values from 0 to 1 that are not all
+        0 or 1: its interval is then wider than need be.
+        """
+        n, p, guess = self.n_images, self.baseline_score, self.guess
         if not n or n < 0 or p is None or guess is None or not 0 <= p <= 1:
             return None
         if wilson_low(p, n) > guess:
             return None
-        right = f"{round(p * n):,} of {n:,} right"
-        return f"the untouched model is not told from chance: {right}, chance {100 * guess:.3g} %"
+        read = f"{round(p * n):,} of {n:,} right"
+        if self.mean_recall is not None:
+            read = f"mean recall {100 * p:.3g} % of {n:,} images"
+        return f"the untouched model is not told from chance: {read}, chance {100 * guess:.3g} %"
 
 
 def wilson_low(p: float, n: int) -> float:
@@ -73,4 +133,15 @@ def wilson_low(p: float, n: int) -> float:
     return max(0.0, p + Z**2 / (2 * n) - half) / (1 + Z**2 / n)
 
 
-__all__ = ["RETENTIONS", "TRANSFER_NUMBERS", "Number", "TransferReading", "is_none", "wilson_low"]
+__all__ = [
+    "RECALLS",
+    "RETENTIONS",
+    "RETRIEVAL_NUMBERS",
+    "TRANSFER_NUMBERS",
+    "Number",
+    "Retrieval",
+    "ScoreName",
+    "TransferReading",
+    "is_none",
+    "wilson_low",
+]

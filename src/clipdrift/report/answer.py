@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from clipdrift.analysis.frame import BASELINE
+from clipdrift.analysis.frame import BASELINE, BASELINE_RECALL
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.analysis.questions.operating import AtBest
@@ -173,7 +173,9 @@ def _kept(study: Study, place: Place, row: CellMetric) -> Sentence:
     dataset = row.metric.split(".", 1)[1].rsplit(".", 1)[0]
     out: Sentence = [of_cell(row, study.index, unit=True)]
     if row.metric.endswith("retention_pct"):
-        out.append(f" of the untouched zero-shot accuracy on {dataset}")
+        recall = row.metric.replace(".retention_pct", ".mean_recall") in study.metrics
+        score = "mean recall" if recall else "zero-shot accuracy"
+        out.append(f" of the untouched {score} on {dataset}")
         for before in _untouched(study, place, f"transfer.{dataset}"):
             out += [" (", study.printed(before, "accuracy", unit=True)]
             if before.chance is not None:
@@ -188,8 +190,11 @@ def _zero_shot_before(study: Study, place: Place) -> Iterable[Sentence]:
     """Was fine-tuning needed? What the class texts alone reach on the target."""
     for before in _untouched(study, place, TARGET_ZERO_SHOT):
         if before.chance is not None:
+            pairs = before.metric.endswith(BASELINE_RECALL)
             yield [
-                "Untouched and by class texts alone, the model reaches ",
+                "Untouched, the model reaches a mean recall of "
+                if pairs
+                else "Untouched and by class texts alone, the model reaches ",
                 study.printed(before, "accuracy", unit=True),
                 " on the target's test part (chance ",
                 study.printed(before, "chance", unit=True),
@@ -199,7 +204,8 @@ def _zero_shot_before(study: Study, place: Place) -> Iterable[Sentence]:
 
 def _untouched(study: Study, place: Place, name: str) -> list[Untouched]:
     """What the untouched model reads on a set; at most one row."""
-    return study.rows(Untouched, **place._asdict(), metric=name + BASELINE)
+    known = study.rows(Untouched, **place._asdict(), metric=name + BASELINE)
+    return known or study.rows(Untouched, **place._asdict(), metric=name + BASELINE_RECALL)
 
 
 def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:

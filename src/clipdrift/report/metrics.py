@@ -46,7 +46,16 @@ PLAIN = {
     "target_zero_shot.chance": "Chance on the target",
     "log10_learning_rate": "log₁₀ learning rate",
 }
+RECALLS = {
+    **{f"i2t_r{k}": f"R@{k} of captions for images" for k in (1, 5, 10)},
+    **{f"t2i_r{k}": f"R@{k} of images for captions" for k in (1, 5, 10)},
+    "mean_recall": "Mean recall",
+    "i2t_median_rank": "Median rank of captions for images",
+    "t2i_median_rank": "Median rank of images for captions",
+}
 TRANSFER = {
+    **{field: f"{label}, {{}}" for field, label in RECALLS.items()},
+    "baseline_mean_recall": "Untouched mean recall, {}",
     "accuracy": "Zero-shot accuracy, {}",
     "baseline_accuracy": "Untouched zero-shot accuracy, {}",
     "retention_pct": "Retention, {}",
@@ -142,10 +151,15 @@ def _described(name: str) -> Metric:
     if name.startswith("transfer."):
         dataset, _, field = name.removeprefix("transfer.").rpartition(".")
         label = TRANSFER.get(field, "{} " + field).format(dataset)
+        if field in RECALLS or field == "baseline_mean_recall":
+            return _recall(name, field, label)
         if field.endswith(("accuracy", "chance")):
             return Metric(name, label, "%", 100.0, 1)
         unit = "pp" if field.endswith("_pp") else "%"
         return Metric(name, label, unit, 1.0, 1, signed=unit == "pp")
+    if name.startswith("test_retrieval."):
+        field = name.removeprefix("test_retrieval.")
+        return _recall(name, field, f"{RECALLS.get(field, field)}, test part")
     if name in PLAIN:
         accuracy = name.endswith(("accuracy", "chance"))
         return Metric(
@@ -160,6 +174,12 @@ def _described(name: str) -> Metric:
         return Metric(name, f"Penalty {words}, before its weight", "")
     kind, _, signal = name.rpartition(".")
     return _signal(name, kind, signal)
+
+
+def _recall(name: str, field: str, label: str) -> Metric:
+    if field.endswith("rank"):
+        return Metric(name, label, "", 1.0, 1)
+    return Metric(name, label, "%", 100.0, 1)
 
 
 def _signal(name: str, kind: str, signal: str) -> Metric:

@@ -23,6 +23,7 @@ WARNING_WORDS = {
     "one_method": "One method",
     "one_learning_rate": "One learning rate",
     "one_seed": "One seed",
+    "other_score": "Scored otherwise than by accuracy",
     "run_warning": "Remark of a run",
     "trained_elsewhere": "Trained elsewhere, recorded beside the study",
 }

@@ -141,7 +141,7 @@ class Study:
     @cached_property
     def transfers(self) -> list[str]:
         """Transfer datasets with a retention or at least an accuracy."""
-        fields = (".retention_pct", ".accuracy")
+        fields = (".retention_pct", ".accuracy", ".mean_recall")
         names = [m for m in self.metrics if m.startswith("transfer.") and m.endswith(fields)]
         return sorted({name.split(".", 1)[1].rsplit(".", 1)[0] for name in names})
 

@@ -16,9 +16,9 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties.held import held_near
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading.gauge import Gauge
-from clipdrift.reading.target import classified, read_val
+from clipdrift.reading.target import on_part, read_val, score_of
 from clipdrift.records import EpochReading
-from clipdrift.records.schema import EarlyStop
+from clipdrift.records.schema import OF_SETS, EarlyStop
 from clipdrift.run.head_first import probe_head
 from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -187,7 +187,7 @@ class Epochs:
             train_seconds=done.seconds if done else 0.0,
             **read_val(self.gauge, model),
             transfer=self._epoch_transfers(model, epoch),
-            **drift.model_dump(exclude={"val_accuracy", "transfer", "correct"}),
+            **drift.model_dump(exclude=OF_SETS),
         )
         self.history.append(reading)
         if done:
@@ -212,10 +212,10 @@ class Epochs:
         if self.config.checkpoint == "last":
             return float(reading.epoch)
         if self.config.checkpoint == "paper_test_selected":
-            return classified(self.gauge, model, self.gauge.target.test).accuracy
-        if reading.val_accuracy is None:
+            return score_of(on_part(self.gauge, model, "test"))
+        if reading.val_score is None:
             raise ValueError("best_validation needs validation images")
-        return reading.val_accuracy
+        return reading.val_score
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from clipdrift.errors import Fault
@@ -46,6 +47,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_checkpoint_faults(spec),
         *_draw_faults(spec),
         *_batch_faults(spec),
+        *_pairs_faults(spec),
         *_size_faults(spec),
     ]
 
@@ -57,6 +59,37 @@ def _batch_faults(spec: StudySpec) -> list[Fault]:
         return []
     expected = f"2 or more with loss: contrastive ({', '.join(contrastive)}), which compares images"
     return [Fault("schedule.batch_size", expected, "1", "Raise it, or choose another loss")]
+
+
+def _pairs_faults(spec: StudySpec) -> list[Fault]:
+    """Images with captions have no classes: no head trains on them, and none is read damaged."""
+    faults = []
+    for i, target in enumerate(spec.targets):
+        if not target.paired:
+            continue
+        expected = f"loss: contrastive on target {target.name}, whose images have captions and no "
+        faults += [
+            Fault(f"methods.{j}.loss", expected + "classes", method.loss, "Set loss: contrastive")
+            for j, method in enumerate(spec.methods)
+            if method.loss != "contrastive" and target.name in (method.targets or [target.name])
+        ]
+        faults += [
+            Fault(f"methods.{j}.positives", f"pair or caption on target {target.name}", "class",
+                  "Images with captions have no classes: change it")
+            for j, method in enumerate(spec.methods)
+            if method.positives == "class" and target.name in (method.targets or [target.name])
+        ]  # fmt: skip
+        damaged: dict[str, list[str]] = {
+            "evaluation.corruptions": [*spec.evaluation.corruptions],
+            f"targets.{i}.corrupted": [part.name for part in target.corrupted],
+        }
+        faults += [
+            Fault(where, f"none with target {target.name}, whose images have captions",
+                  ", ".join(named), "Leave it out")
+            for where, named in damaged.items()
+            if named
+        ]  # fmt: skip
+    return faults
 
 
 def _size_faults(spec: StudySpec) -> list[Fault]:
@@ -204,7 +237,8 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("image order, flips, head init", "functions of (seed, epoch)", "shared"),
         AuditRow(
             "schedule",
-            f"AdamW, {_epochs(spec)} epochs, batch {schedule.batch_size}, "
+            f"AdamW, {_epochs(spec)} epochs, batch {schedule.batch_size}"
+            f"{f' ({schedule.micro_batch} at a time)' if schedule.micro_batch else ''}, "
             f"wd {schedule.weight_decay:g}, warm-up {schedule.warmup_fraction:.0%}"
             f"{' from zero' if schedule.warmup == 'from_zero' else ''}, cosine, "
             f"clip {schedule.clip_norm:g}",
@@ -216,7 +250,7 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         AuditRow("checkpoint rule", spec.checkpoint, "leak" if leak else "shared"),
         AuditRow("method", ", ".join(m.name for m in spec.matched_methods()), "crossed"),
         *_part_rows(spec, "probe first", _probe_first),
-        *_part_rows(spec, "loss", _loss),
+        *_part_rows(spec, "loss", partial(_loss, spec)),
         *_part_rows(spec, "penalties", _penalties),
         AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
         AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
@@ -245,10 +279,13 @@ def _part_rows(
     return [AuditRow(factor, "; ".join(found), "crossed")] if found else []
 
 
-def _loss(method: MethodBase) -> str | None:
+def _loss(spec: StudySpec, method: MethodBase) -> str | None:
     if method.loss != "contrastive":
         return None
-    return f"contrastive with class prompts, {method.tower} adapted, no head"
+    kinds = {"captions" if target.paired else "class prompts" for target in spec.targets}
+    told = "" if method.positives == "pair" else f", right texts by {method.positives}"
+    told += "" if method.logit_scale == "trained" else ", logit scale frozen"
+    return f"contrastive with {' or '.join(sorted(kinds))}, {method.tower} adapted, no head{told}"
 
 
 def _penalties(method: MethodBase) -> str | None:

@@ -58,14 +58,22 @@ PluginOption = StrictBool | StrictInt | StrictFloat | StrictStr
 
 
 class SplitFiles(Part):
-    """CSV or Parquet files; `test` may be left out and is then carved from `train`."""
+    """CSV, JSON Lines or Parquet files; `test` may be left out and is then carved from `train`."""
 
     train: str | None = None
     test: str | None = None
 
 
+PAIRED = ("scenes",)
+"""Builtin sets of images with captions."""
+OF_CLASSES = ("class_names", "skip_classes", "templates")
+
+
 class DatasetSpec(Part):
     """One dataset. Exactly one of `builtin`, `folder`, `files`, `hub` says where it is.
+
+    With `caption_column` its images have captions in place of classes: all that counts images of a
+    class (`train_per_class`, `per_class` and so on) then counts images.
 
     Of a builtin that cannot be downloaded (`imagenet`), `folder` says where your copy lies. A bare
     string in YAML is short for `{name: <string>, builtin: <string>}`.
@@ -76,12 +84,19 @@ class DatasetSpec(Part):
     folder: str | None = Field(
         None, description="class sub-folders, or train/ and test/, also val/, of them"
     )
-    files: SplitFiles | None = Field(None, description="CSV or Parquet with paths or bytes")
+    files: SplitFiles | None = Field(
+        None, description="CSV, JSON Lines or Parquet with paths or bytes; of captions also .tar"
+    )
     hub: str | None = Field(None, description="Hugging Face dataset id")
     hub_config: str | None = Field(None, description="which of the datasets that an id holds")
     revision: str | None = Field(None, description="commit, tag or branch of the hub id")
     image_column: str = "image"
     label_column: str = "label"
+    caption_column: str | list[str] | None = added(
+        None,
+        "images with captions in place of classes: the column of texts, or of lists of them, or "
+        "several columns; of a folder or of .tar shards the suffix of the files beside images, txt",
+    )
     hub_splits: SplitFiles = SplitFiles(train="train", test="test")
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="carved when the data has no test part"
@@ -119,6 +134,35 @@ class DatasetSpec(Part):
         if self.files is not None and not (self.files.train or self.files.test):
             raise broken_rule("files with train or test", "neither", "Name at least one file")
         return self
+
+    @model_validator(mode="after")
+    def _captions_or_classes(self) -> Self:
+        if (
+            self.caption_column == []
+            or (said := self.caption_columns).count("")
+            or len({*said}) < len(said)
+        ):
+            step = "Write for example caption_column: caption"
+            raise broken_rule("distinct names of columns", self.caption_column, step)
+        if self.folder is not None and not all(name.isalnum() for name in said):
+            step = "Write caption_column: txt"
+            raise broken_rule("the suffix of the files beside images", self.caption_column, step)
+        wrong = [key for key in OF_CLASSES if getattr(self, key)]
+        if self.paired and wrong:
+            step = f"Leave {' and '.join(wrong)} out, or caption_column"
+            raise broken_rule("captions or classes", f"both for {self.name!r}", step)
+        return self
+
+    @property
+    def paired(self) -> bool:
+        """Whether its images have captions, and no classes."""
+        return self.caption_column is not None or self.builtin in PAIRED
+
+    @property
+    def caption_columns(self) -> list[str]:
+        """Those that hold the captions."""
+        named = self.caption_column or []
+        return [named] if isinstance(named, str) else named
 
     @field_validator("templates", mode="before")
     @classmethod

@@ -128,7 +128,10 @@ def _between(run: RunConfig, own: int, transfer: int) -> int:
 
 def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
     target = materials.targets[run.target.name]
-    text = materials.backbone.text_features(target.prompts)
+    captions = target.train.captions
+    text = torch.zeros(0, materials.backbone.width)
+    if captions is None:
+        text = materials.backbone.text_features(target.prompts)
     model = build(
         materials.backbone,
         run.method,
@@ -136,8 +139,11 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> _Speed:
         seed=0,
         text_features=text,
         prompts=target.prompts,
+        captions=captions.texts if captions is not None else (),
     ).to(device)
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
+    if few.captions is not None:
+        text = materials.backbone.live_text_encoder().features(few.captions.texts)
     encoder = model.encoder.eval()
     held = held_near(run.method, model, materials.backbone)
     later, once = _seconds_per_image_of_training(model, run, target.train, held)

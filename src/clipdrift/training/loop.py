@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clipdrift.data.captions import Captions
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties.held import HeldNear
@@ -28,7 +29,7 @@ from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs
 from clipdrift.training.state import StateOf, TrainState, capture, restore, restore_generators
 
-ORDER, FLIPS, NOISE, TEMPLATES = 0, 1, 2, 3
+ORDER, FLIPS, NOISE, TEMPLATES, CAPTIONS = 0, 1, 2, 3, 4
 """Streams of the run's generator; a new use gets a new number so that the others do not move."""
 
 
@@ -91,6 +92,15 @@ def epoch_prompts(
     """
     drawn = np.random.default_rng([seed, epoch, TEMPLATES]).integers(n_templates, size=len(labels))
     return labels * n_templates + drawn
+
+
+def epoch_captions(captions: Captions, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Number of the text that each image is held against in one epoch: one of its captions.
+
+    Drawn by image and not by position in the order, as flips are.
+    """
+    n_images = int(captions.owner[-1]) + 1
+    return captions.drawn(np.random.default_rng([seed, epoch, CAPTIONS]).random(n_images))
 
 
 def order_fingerprint(n_images: int, schedule: ScheduleSpec, seed: int) -> str:
@@ -228,9 +238,11 @@ def _stream_seed(seed: int, epoch: int) -> int:
 
 
 def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[np.int64]:
-    """What each image is held against in one epoch: its label, or the number of a prompt."""
+    """What each image is held against in one epoch: its label, or the number of a text."""
     if model.texts is None:
         return images.labels
+    if images.captions is not None:
+        return epoch_captions(images.captions, seed, epoch)
     return epoch_prompts(images.labels, model.texts.n_templates, seed, epoch)
 
 

@@ -117,7 +117,11 @@ def grouped(
 
 def _metrics(group: Sequence[AfterReading]) -> list[str]:
     names = sorted({name for one in group for name in numbers(one.result)})
-    kept = [n for n in names if n.endswith((".accuracy", ".retention_pct")) and "transfer" in n]
+    kept = [
+        n
+        for n in names
+        if n.endswith((".accuracy", ".mean_recall", ".retention_pct")) and "transfer" in n
+    ]
     return [*(n for n in ACCURACIES if n in names), *kept, *(n for n in DRIFTS if n in names)]
 
 

@@ -18,6 +18,10 @@ from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 
 NAMED = 3
+SCORES = {
+    "mean_recall": "the mean of R@1, 5 and 10, of captions for images and of images for captions",
+    "map": "mean average precision over classes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ def rows(
     `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `trained_elsewhere` (by no
     run of clipdrift's), `leak` (the test part was read before the end, or sets share images),
     `undefined_value`, `several_backbones` (never pooled), `one_method`, `one_learning_rate`,
-    `one_seed`, `pairs_dropped`, `pairs_not_compared`.
+    `one_seed`, `pairs_dropped`, `pairs_not_compared`, `other_score` (a target without classes).
 
     Args:
         records: as read, in any order.
@@ -74,6 +78,7 @@ def rows(
         *_unreadable(faults),
         *_unfinished(records),
         *_duplicates(records),
+        *_other_scores(records),
         *_remarks(records),
         *_trained_elsewhere(records),
         *_undefined(records),
@@ -143,6 +148,17 @@ def _remarks(records: Sequence[RunRecord]) -> Caveats:
         yield Caveat(kind=kind, count=len(ids), detail=text, run_ids=sorted(ids))
 
 
+def _other_scores(records: Sequence[RunRecord]) -> Caveats:
+    """Targets of which "accuracy" in tables is another score."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in records:
+        if record.result.score_name != "accuracy":
+            found[record.target, record.result.score_name].append(record.run_id)
+    for (target, name), ids in sorted(found.items()):
+        detail = f"what tables call accuracy on {target} is {SCORES[name]}"
+        yield Caveat(kind="other_score", target=target, detail=detail, run_ids=sorted(ids))
+
+
 def _trained_elsewhere(records: Sequence[RunRecord]) -> Caveats:
     """Runs whose training clipdrift did not see, among others."""
     ids = sorted(one.run_id for one in records if "outside" in one.provenance)
@@ -175,9 +191,10 @@ def _undefined(records: Sequence[RunRecord]) -> Caveats:
 def _given(record: RunRecord) -> dict[str, float | None]:
     """The final numbers as the record gives them, undefined or not."""
     result = record.result
-    out = {"val_accuracy": result.val_accuracy, "test_accuracy": result.test_accuracy}
+    kind = "accuracy" if result.score_name == "accuracy" else "score"
+    out = {f"{part}_accuracy": getattr(result, f"{part}_{kind}") for part in ("val", "test")}
     for name, transfer in result.transfer.items():
-        out[f"transfer.{name}.accuracy"] = transfer.accuracy
+        out[f"transfer.{name}.{transfer.score_name}"] = transfer.score
         out[f"transfer.{name}.retention_pct"] = transfer.retention_pct
     for kind in ("levels", "drift", "extra"):
         out |= {f"{kind}.{name}": value for name, value in getattr(result, kind).items()}

@@ -147,7 +147,7 @@ def _over_images(
     n = images.count(run_ids, metric)
     if n is None:
         return _Told(None, None, None)
-    if metric.endswith("accuracy"):
+    if images.answers(run_ids, metric):
         return _Told(n, binomial(values, n, level), None)
     return _Told(n, None, NOT_RECORDED)
 

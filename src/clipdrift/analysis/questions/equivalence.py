@@ -109,10 +109,10 @@ def rows(
 
 
 def default_margins(frame: pd.DataFrame) -> dict[str, float]:
-    """One point for accuracies (fractions: 0.01), two points for retention; none for drift."""
+    """One point for accuracies and recalls (0.01), two for retention; none for drift."""
     out = {}
     for metric in default_metrics(frame):
-        if metric.endswith("accuracy"):
+        if metric.endswith(("accuracy", "mean_recall")):
             out[metric] = ACCURACY_MARGIN
         elif metric.endswith(".retention_pct"):
             out[metric] = RETENTION_MARGIN_PCT

@@ -156,7 +156,8 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
     transfer = [
         name
         for name in names
-        if name.startswith("transfer.") and name.endswith((".accuracy", ".retention_pct"))
+        if name.startswith("transfer.")
+        and name.endswith((".accuracy", ".mean_recall", ".retention_pct"))
     ]
     return [*accuracies, *sorted(transfer), *sorted(n for n in names if n.startswith("drift."))]
 

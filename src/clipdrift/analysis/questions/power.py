@@ -132,7 +132,7 @@ def point_size(metric: str) -> float | None:
     >>> point_size("test_accuracy"), point_size("transfer.cifar100.retention_pct")
     (0.01, 1.0)
     """
-    if metric.endswith("accuracy"):
+    if metric.endswith(("accuracy", "mean_recall")):
         return 0.01
     return 1.0 if metric.endswith(("_pct", "_pp")) else None
 

@@ -16,7 +16,7 @@ from clipdrift.analysis.statistics.columns import DRIFT
 
 AFTER_EPOCHS = ("val_accuracy", "train_loss")
 SHOWN_AFTER_EPOCHS = (DRIFT, "penalty.")
-OF_TRANSFERS = (".accuracy", ".retention_pct")
+OF_TRANSFERS = (".accuracy", ".mean_recall", ".retention_pct")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from clipdrift.analysis.frame import BASELINE, usable_records
+from clipdrift.analysis.frame import usable_records
 from clipdrift.analysis.rows import OfTarget, Reason, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.cell_means import number
 from clipdrift.analysis.statistics.crossed import binomial
+from clipdrift.analysis.statistics.influence import NOT_RECORDED
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.records.transfer import TransferReading
@@ -24,6 +25,8 @@ UNKNOWN = "whether this is more than chance is not known"
 @dataclass(frozen=True, kw_only=True)
 class Untouched(OfTarget):
     """Zero-shot accuracy of the untouched model, as the runs of a target recorded it.
+
+    Of images with captions it is the mean recall of retrieval, and chance that of a random order.
 
     metric: a transfer dataset's, or the target's own test part by class texts
     chance: accuracy of always naming the commonest class
@@ -49,8 +52,9 @@ def rows(records: Sequence[RunRecord]) -> list[Untouched]:
     found: dict[tuple[str, str, str], list[tuple[str, TransferReading]]] = {}
     for record in usable_records(records):
         for name, reading in _readings(record):
-            if reading.baseline_accuracy is not None:
-                where = (record.backbone, record.target, name + BASELINE)
+            if reading.baseline_score is not None:
+                metric = f"{name}.baseline_{reading.score_name}"
+                where = (record.backbone, record.target, metric)
                 found.setdefault(where, []).append((record.run_id, reading))
     return [_row(*where, read) for where, read in found.items()]
 
@@ -66,9 +70,10 @@ def _row(
     backbone: str, target: str, metric: str, read: Sequence[tuple[str, TransferReading]]
 ) -> Untouched:
     first = read[0][1]
-    known = [r.baseline_accuracy for _, r in read if r.baseline_accuracy is not None]
+    known = [r.baseline_score for _, r in read if r.baseline_score is not None]
     guesses = [reading.guess for _, reading in read if reading.guess is not None]
     accuracy, n = float(np.mean(known)), first.n_images
+    answers = first.score_name == "accuracy"
     remark = NOT_ABOVE if first.at_chance else ABOVE
     return Untouched(
         backbone=backbone,
@@ -77,10 +82,10 @@ def _row(
         n_images=n or None,
         chance=number(float(np.mean(guesses))) if guesses else None,
         accuracy=accuracy,
-        image_se=binomial(np.array([accuracy]), n).image_se if n else None,
+        image_se=binomial(np.array([accuracy]), n).image_se if n and answers else None,
         remark=remark if guesses and n else UNKNOWN,
         run_ids=[run_id for run_id, _ in read],
-        reason=None if n else "images not counted",
+        reason=None if n and answers else NOT_RECORDED if n else "images not counted",
     )
 
 

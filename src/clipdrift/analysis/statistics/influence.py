@@ -62,6 +62,13 @@ class Images:
         counts = {_count(self._results.get(run_id), metric) for run_id in run_ids}
         return counts.pop() if len(counts) == 1 else None
 
+    def answers(self, run_ids: Sequence[str], metric: str) -> bool:
+        """Whether a metric is the share of images that were right, not a mean of recalls."""
+        if metric not in ACCURACIES:
+            return metric.endswith("accuracy")
+        results = [self._results.get(run_id) for run_id in run_ids]
+        return all(one is None or one.score_name == "accuracy" for one in results)
+
     def influence(self, run_ids: Sequence[str], metric: str) -> Influence | None:
         """Of an accuracy, a retention or a change of accuracy in runs that were read alike.
 

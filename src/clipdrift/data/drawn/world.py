@@ -1,6 +1,6 @@
 """The embedded world: 100 classes of coloured shapes on textured backgrounds, with captions.
 
-Images are drawn in blocks of `_BLOCK` from generators keyed by (seed, stream, block), always for a
+Images are drawn in blocks of `BLOCK` from generators keyed by (seed, stream, block), always for a
 whole block: image i is a function of (seed, i, label i, size) alone, however many are asked for.
 """
 
@@ -45,10 +45,10 @@ CAPTION_TEMPLATES: tuple[str, ...] = (
     "a photo of a {} on a {texture} background",
 )
 
-_BLOCK = 256
+BLOCK = 256
 _SHAPES = tuple(SHAPES.values())
 _TEXTURES = tuple(TEXTURES)
-_PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
+PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
 _SCENE, _TEXTURE, _NOISE, _CAPTION = range(4)
 
 
@@ -111,31 +111,31 @@ def render_world(labels: NDArray[np.int64], *, seed: int, size: int = 28) -> NDA
     labels = checked_labels(labels, len(WORLD_CLASSES), size)
     images = np.empty((len(labels), size, size, 3), dtype=np.uint8)
     for block in _blocks(len(labels)):
-        part = labels[block * _BLOCK : (block + 1) * _BLOCK]
-        images[block * _BLOCK : block * _BLOCK + len(part)] = _draw_block(part, seed, block, size)
+        part = labels[block * BLOCK : (block + 1) * BLOCK]
+        images[block * BLOCK : block * BLOCK + len(part)] = _draw_block(part, seed, block, size)
     return images
 
 
 def _blocks(count: int) -> range:
-    return range(-(-count // _BLOCK))
+    return range(-(-count // BLOCK))
 
 
 def _kinds(seed: int, block: int) -> NDArray[np.int64]:
     rng = np.random.default_rng([seed, _TEXTURE, block])
-    return rng.integers(len(_TEXTURES), size=_BLOCK)
+    return rng.integers(len(_TEXTURES), size=BLOCK)
 
 
 def _draw_block(labels: NDArray[np.int64], seed: int, block: int, size: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng([seed, _SCENE, block])
     x, y = pixel_grid(size)
-    colours = _jittered(_PALETTE[labels // 10], rng)
-    canvas = _background(_kinds(seed, block), colours, x, y, rng)
-    _paste(canvas, *_distractor(len(labels), x, y, rng))
-    _paste(canvas, _shape_alpha(labels % 10, x, y, rng), colours)
-    gain = _column(rng.uniform(0.78, 1.12, _BLOCK), len(labels))
-    sigma = _column(rng.uniform(0.01, 0.05, _BLOCK), len(labels))
+    colours = jittered(PALETTE[labels // 10], rng)
+    canvas = background(_kinds(seed, block), colours, x, y, rng)
+    paste(canvas, *_distractor(len(labels), x, y, rng))
+    paste(canvas, shape_alpha(labels % 10, x, y, placed(len(labels), rng), rng), colours)
+    gain = _column(rng.uniform(0.78, 1.12, BLOCK), len(labels))
+    sigma = _column(rng.uniform(0.01, 0.05, BLOCK), len(labels))
     noise_rng = np.random.default_rng([seed, _NOISE, block])
-    noise = noise_rng.standard_normal((_BLOCK, size, size, 3), dtype=np.float32)
+    noise = noise_rng.standard_normal((BLOCK, size, size, 3), dtype=np.float32)
     canvas = canvas * gain[..., None] + noise[: len(labels)] * sigma[..., None]
     return (np.clip(canvas, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
 
@@ -145,27 +145,29 @@ def _column(values: NDArray[Any], count: int) -> Field:
     return values[:count].astype(np.float32)[:, None, None]
 
 
-def _jittered(base: Field, rng: np.random.Generator) -> Field:
-    jitter = rng.normal(0, 0.035, (_BLOCK, 3)).astype(np.float32)[: len(base)]
-    jittered: Field = np.clip(base + jitter, 0, 1)
-    return jittered
+def jittered(base: Field, rng: np.random.Generator) -> Field:
+    """Colours [B, 3], each a little off."""
+    jitter = rng.normal(0, 0.035, (BLOCK, 3)).astype(np.float32)[: len(base)]
+    colours: Field = np.clip(base + jitter, 0, 1)
+    return colours
 
 
 def _farthest(colours: Field, rng: np.random.Generator, draws: int) -> Field:
     """Of some random colours per image, the one that stands out most from `colours` [B, 3]."""
-    candidates = rng.random((_BLOCK, draws, 3), dtype=np.float32)[: len(colours)]
+    candidates = rng.random((BLOCK, draws, 3), dtype=np.float32)[: len(colours)]
     best = np.abs(candidates - colours[:, None]).sum(axis=2).argmax(axis=1)
     chosen: Field = candidates[np.arange(len(colours)), best]
     return chosen
 
 
-def _background(
+def background(
     kinds: NDArray[np.int64], colours: Field, x: Field, y: Field, rng: np.random.Generator
 ) -> Field:
+    """Textures by number [B] in two colours that stand off `colours` [B, 3]: [B, S, S, 3]."""
     count = len(colours)
-    angle = _column(rng.uniform(0, np.pi, _BLOCK), count)
-    frequency = _column(rng.uniform(6, 14, _BLOCK), count)
-    shift = [_column(rng.uniform(-1, 1, _BLOCK), count) for _ in range(2)]
+    angle = _column(rng.uniform(0, np.pi, BLOCK), count)
+    frequency = _column(rng.uniform(6, 14, BLOCK), count)
+    shift = [_column(rng.uniform(-1, 1, BLOCK), count) for _ in range(2)]
     first, second = _farthest(colours, rng, 3), _farthest(colours, rng, 3)
     a, b = turned(x + shift[0], y + shift[1], angle)
     mix = np.empty(a.shape, dtype=np.float32)
@@ -179,21 +181,35 @@ def _background(
 
 def _distractor(count: int, x: Field, y: Field, rng: np.random.Generator) -> tuple[Field, Field]:
     """A small round blob of any colour, in about half of the images, behind the shape."""
-    centre = [_column(rng.uniform(-0.95, 0.95, _BLOCK), count) for _ in range(2)]
-    radius = _column(rng.uniform(0.08, 0.2, _BLOCK), count)
-    present = _column(rng.random(_BLOCK) < 0.5, count)
+    centre = [_column(rng.uniform(-0.95, 0.95, BLOCK), count) for _ in range(2)]
+    radius = _column(rng.uniform(0.08, 0.2, BLOCK), count)
+    present = _column(rng.random(BLOCK) < 0.5, count)
     distance = np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2) - radius
     alpha = np.clip(np.float32(0.5) - distance * np.float32(x.shape[-1] / 2), 0, 1) * present
-    return alpha, rng.random((_BLOCK, 3), dtype=np.float32)[:count]
+    return alpha, rng.random((BLOCK, 3), dtype=np.float32)[:count]
 
 
-def _shape_alpha(kinds: NDArray[np.int64], x: Field, y: Field, rng: np.random.Generator) -> Field:
-    """Coverage [B, S, S] of each image's shape: its field, softened over one pixel."""
-    count = len(kinds)
-    radius = _column(rng.uniform(0.4, 0.7, _BLOCK), count)
+def placed(count: int, rng: np.random.Generator) -> tuple[Field, list[Field]]:
+    """Radius and centre (x, y) of each image's shape, [B, 1, 1] each, of half the image's width."""
+    radius = _column(rng.uniform(0.4, 0.7, BLOCK), count)
     reach = np.float32(0.95) - radius
-    centre = [_column(rng.uniform(-1, 1, _BLOCK), count) * reach for _ in range(2)]
-    angle = _column(rng.uniform(-0.6, 0.6, _BLOCK), count)
+    return radius, [_column(rng.uniform(-1, 1, BLOCK), count) * reach for _ in range(2)]
+
+
+def shape_alpha(
+    kinds: NDArray[np.int64],
+    x: Field,
+    y: Field,
+    where: tuple[Field, list[Field]],
+    rng: np.random.Generator,
+) -> Field:
+    """Coverage [B, S, S] of each image's shape: its field, softened over one pixel.
+
+    Args:
+        where: as `placed` gives it.
+    """
+    count, (radius, centre) = len(kinds), where
+    angle = _column(rng.uniform(-0.6, 0.6, BLOCK), count)
     u, v = turned((x - centre[0]) / radius, (y - centre[1]) / radius, angle)
     field = np.empty(u.shape, dtype=np.float32)
     for kind, shape in enumerate(_SHAPES):
@@ -204,6 +220,6 @@ def _shape_alpha(kinds: NDArray[np.int64], x: Field, y: Field, rng: np.random.Ge
     return coverage
 
 
-def _paste(canvas: Field, alpha: Field, colours: Field) -> None:
+def paste(canvas: Field, alpha: Field, colours: Field) -> None:
     """Cover `canvas` [B, S, S, 3] with one colour per image where `alpha` [B, S, S] says so."""
     canvas += alpha[..., None] * (colours[:, None, None, :] - canvas)
