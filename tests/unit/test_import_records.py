@@ -215,7 +215,7 @@ def test_retention_of_a_baseline_near_nothing_is_undefined(given: Import, baseli
     given.more = f"constants: {{backbone: b32, transfer.cifar100.baseline_accuracy: {baseline}}}"
     given.run()
     reading = given.records()[0].result.transfer["cifar100"]
-    assert reading.baseline_accuracy == float(baseline)
+    assert reading.baseline_accuracy == pytest.approx(float(baseline) / 100)  # given in percent
     assert (reading.retention_pct, reading.delta_accuracy_pp) == (None, None)
 
 
