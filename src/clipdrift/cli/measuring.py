@@ -96,8 +96,13 @@ def plan(
     """
     from clipdrift.cli.progress import duration
     from clipdrift.cli.tables import audit_table, run_table
+    from clipdrift.spec import expand
 
     spec = clipdrift.load_spec(spec_file, settings or [])
+    console = Terminal()
+    if not json_:  # before the cost, which takes seconds
+        _tell_crowded()
+        console.print(run_table(expand(spec, precision="float32")))
     found = clipdrift.plan(spec, device=device, cache_dir=cache)
     cost = found.estimate
     if json_:
@@ -112,9 +117,6 @@ def plan(
         }
         say_json(shown)
         return
-    _tell_crowded()
-    console = Terminal()
-    console.print(run_table(found.runs))
     console.print(audit_table(found.audit))
     for name, origin in found.plugins.items():
         say(f"plugin {name}: {origin}")
