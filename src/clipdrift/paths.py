@@ -56,14 +56,14 @@ def unfit_model_files(folder: Path) -> list[Fault]:
     return links_out(read, folder) + [Fault(str(p), expected, got, "Remove it") for p in pipes]
 
 
-def read_file(path: Path, at_most: int) -> bytes:
+def read_file(path: Path, at_most: int | None = None) -> bytes:
     """The content of a plain file, or of the one that a link leads to.
 
     It is looked at before it is opened: a pipe would be waited for without end, and a sparse file
     holds gigabytes without taking any room.
 
     Raises:
-        OSError: not there, not readable, no plain file, or more than `at_most` bytes; `strerror`
+        OSError: not there, not readable, no plain file, or larger than `at_most` bytes; `strerror`
             says which.
     """
     try:
@@ -72,13 +72,15 @@ def read_file(path: Path, at_most: int) -> bytes:
             raise IsADirectoryError(errno.EISDIR, "a folder", str(path))
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "no plain file but a pipe, socket or device", str(path))
-        if status.st_size > at_most:
+        if at_most is not None and status.st_size > at_most:
             raise _too_large(path, status.st_size, at_most)
         with path.open("rb") as file:
-            data = file.read(at_most + 1)
+            data = file.read() if at_most is None else file.read(at_most + 1)
     except ValueError:  # a NUL or a lone surrogate in its path
         raise FileNotFoundError(errno.ENOENT, "no such file or directory", str(path)) from None
-    if len(data) > at_most:  # it grew, or its file system does not know its size
+    if (
+        at_most is not None and len(data) > at_most
+    ):  # it grew, or its file system does not know its size
         raise _too_large(path, len(data), at_most)
     return data
 

@@ -31,12 +31,15 @@ from clipdrift.data.sources import open_dataset
 from clipdrift.early_warning.forecast import read_forecast
 from clipdrift.early_warning.rule import read_rule
 from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
+from clipdrift.methods.weights_file import load_tensors
 from clipdrift.reading.sealed import load_sealed
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.after import read_after
 from clipdrift.records.import_table import LARGEST, Cell, _parse
+from clipdrift.report import audit_report
 from clipdrift.report.attention import attention_images
 from clipdrift.report.source import read_study
+from clipdrift.run.progress import PROGRESS_FILE, read_progress
 from clipdrift.spec.datasets import DatasetSpec
 from clipdrift.spec.parts import BackboneSpec
 
@@ -105,18 +108,26 @@ def test_text_in_the_place_of_a_number_is_no_record(tmp_path: Path, text: str) -
 
 def test_pipes_among_the_files_of_a_study_are_not_waited_for(tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path)
+    folder.create()
     readers: dict[Path, Callable[[], object]] = {
         folder.plan_path: folder.planned,
         folder.stop_rule_path: lambda: read_rule(folder),
         tmp_path / "record.json": lambda: read_record(tmp_path / "record.json"),
         tmp_path / "forecast.json": lambda: read_forecast(tmp_path / "forecast.json"),
         tmp_path / "after.json": lambda: read_after(tmp_path / "after.json"),
+        folder.analysis_path: lambda: read_study(folder),
+        folder.report_path: lambda: audit_report(folder),
+        tmp_path / "head.safetensors": lambda: load_tensors(tmp_path / "head.safetensors"),
     }
     for path, read in readers.items():
         os.mkfifo(path)
         with pytest.raises(RecordError, match=path.name):
             read()
+        path.unlink()
+    os.mkfifo(folder.plan_path)
     assert load_sealed(folder.plan_path) is None
+    os.mkfifo(tmp_path / PROGRESS_FILE)
+    assert read_progress(tmp_path) is None
 
 
 @pytest.mark.parametrize(

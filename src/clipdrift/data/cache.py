@@ -26,6 +26,7 @@ from clipdrift.data.fingerprints import Prints
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, Fault
+from clipdrift.paths import read_file
 from clipdrift.spec import content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
@@ -189,7 +190,7 @@ def _write_entry(
 def _read_entry(entry: Path, key: str, count: int, size: int) -> Written | None:
     """What an entry holds; None where it is absent, torn, or not what its name says."""
     try:
-        content = json.loads((entry / ENTRY).read_text(encoding="utf-8"))
+        content = json.loads(read_file(entry / ENTRY))
         bad = {int(position): str(reason) for position, reason in content["bad"].items()}
         sealed = content == _sealed(content)
         prints = np.frombuffer(bytes.fromhex(content["prints"]), dtype="<u8").reshape(-1, 3)

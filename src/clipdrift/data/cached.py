@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from clipdrift.data.cache import ENTRY, remove
 from clipdrift.errors import DataError, Fault
+from clipdrift.paths import read_file
 
 _KEY = re.compile(r"([0-9a-f]{32})(\.unfinished)?")
 DAY = 86_400.0
@@ -79,7 +80,7 @@ def _entry(path: Path) -> Cached:
 
 def _described(path: Path) -> dict[str, Any]:
     try:
-        about = json.loads(path.read_bytes())
+        about = json.loads(read_file(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}

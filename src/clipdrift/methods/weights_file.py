@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records.writing import as_usual, writing_to
 
 
@@ -40,7 +41,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        tensors: dict[str, Tensor] = load(path.read_bytes())
+        tensors: dict[str, Tensor] = load(read_file(path))
         return tensors
     except (OSError, SafetensorError, ValueError) as error:
         raise RecordError(

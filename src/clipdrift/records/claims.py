@@ -21,6 +21,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from clipdrift.paths import read_file
 from clipdrift.records.writing import writing_to
 
 LEASE_SECONDS = 90.0
@@ -96,7 +97,7 @@ def in_hand(folder: Path) -> list[str]:
 
 def _holder(lease: Path) -> str | None:
     try:
-        return lease.read_text()
+        return read_file(lease).decode()
     except (OSError, ValueError):
         return None
 

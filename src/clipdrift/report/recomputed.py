@@ -17,6 +17,7 @@ import numpy as np
 from clipdrift.analysis.questions.caveats import Caveat
 from clipdrift.analysis.summary import analyze_folder, row_keys, to_csv
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records import StudyFolder
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.metrics import UNDEFINED, metric
@@ -64,18 +65,19 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
         RecordError: if there is no report, or no record can be used.
         StudyFolderError: if the folder does not exist.
     """
-    if not folder.report_path.exists():
+    try:
+        page = read_file(folder.report_path).decode(errors="replace")
+    except OSError as error:
+        got = "nothing there" if isinstance(error, FileNotFoundError) else str(error.strerror)
         step = f"Run: clipdrift report {shlex.quote(str(folder.path))}"
-        raise RecordError(
-            Fault(str(folder.report_path), "the study's report", "nothing there", step)
-        )
+        raise RecordError(Fault(str(folder.report_path), "the study's report", got, step)) from None
     stored = _stored_analysis(folder)
     settings = stored.get("settings") if isinstance(stored, dict) else None
     preset = settings.get("preset") if isinstance(settings, dict) else None
     analysis = analyze_folder(folder, published=preset)
     records, faults = folder.records()
     study = Study(folder, records, analysis, folder.read_spec())
-    theirs = read_page(folder.report_path.read_text(encoding="utf-8", errors="replace"))
+    theirs = read_page(page)
     found = [
         *_incomplete(study, faults),
         *_from_records(study, theirs),
@@ -96,7 +98,7 @@ def _incomplete(study: Study, faults: Sequence[Fault]) -> Iterator[Difference]:
 
 def _stored_analysis(folder: StudyFolder) -> Any:
     try:
-        return json.loads(folder.analysis_path.read_bytes())
+        return json.loads(read_file(folder.analysis_path))
     except (OSError, ValueError):
         return None
 
@@ -195,7 +197,10 @@ def _table_files(study: Study) -> Iterator[Difference]:
 
 
 def _content(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    try:
+        return read_file(path).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _rows(text: str) -> list[list[str]]:

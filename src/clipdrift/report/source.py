@@ -26,6 +26,7 @@ from clipdrift.analysis.rows import UNDEFINED, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
 from clipdrift.analysis.summary import LISTS, SCHEMA_VERSION, row_keys
 from clipdrift.errors import Fault, RecordError
+from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report.metrics import metric
 from clipdrift.report.palette import Look, looks
@@ -316,7 +317,7 @@ def read_study(folder: StudyFolder) -> Study:
     if not path.exists():
         raise _unusable(path, "the study's analysis", "nothing there", step)
     try:
-        analysis: Any = json.loads(path.read_bytes())
+        analysis: Any = json.loads(read_file(path))
         version = analysis["schema_version"]
         found = analysis["generated_from"]["records_hash"]
         missing = set(row_keys()) - set(analysis)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipdrift.paths import read_file
 from clipdrift.records import atomic_write
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class ProgressFile:
 def read_progress(folder: Path) -> Progress | None:
     """As it was last written; None if it was not, or is damaged."""
     try:
-        found = Progress(**json.loads((folder / PROGRESS_FILE).read_bytes()))
+        found = Progress(**json.loads(read_file(folder / PROGRESS_FILE)))
         return found if 0 <= found.epoch <= found.epochs else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from clipdrift.analysis.rows import Reason, Row, Said, key
 from clipdrift.analysis.statistics.ranks import Floats
 from clipdrift.errors import Fault
+from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder
 
 FILE_NAME = "probe_images.parquet"
@@ -163,7 +164,7 @@ def read_tables(
         if not path.exists():
             continue
         try:
-            data = path.read_bytes()
+            data = read_file(path)
             table = pd.read_parquet(io.BytesIO(data))
         except (OSError, ValueError):  # pyarrow's errors are ValueErrors
             data, table = b"", pd.DataFrame()
