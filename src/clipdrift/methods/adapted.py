@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from clipdrift.backbone import Backbone, Encoder, ImageEncoder, TextEncoder, weights_of
 from clipdrift.methods import family_of
 from clipdrift.methods.class_texts import ClassTexts, Prompts
+from clipdrift.methods.full_ft import rate_factors
 from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.tower_weights import effective_state
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.records.writing import writing_to
-from clipdrift.spec.methods import MethodBase
+from clipdrift.spec.methods import FullFtSpec, MethodBase
 
 HEAD_FILE = "head.safetensors"
 HEAD = "head."
@@ -103,12 +104,19 @@ class AdaptedModel(nn.Module):
         self.read_texts()
 
     def parameter_groups(self, rate: float, head_rate: float) -> Iterator[dict[str, object]]:
-        """Optimiser groups: one rate for everything, the head's own where the study says so."""
+        """Optimiser groups: one rate for everything, or one for each depth of a tower; the head's
+        own where the study says so."""
         texts = list(self.texts.parameters()) if self.texts else []
-        for part, own in (
-            (self.head.parameters(), head_rate),
-            ([*self.encoder.parameters(), *texts], rate),
-        ):
+        inside: list[tuple[list[nn.Parameter], float]] = [
+            ([*self.encoder.parameters(), *texts], rate)
+        ]
+        if isinstance(self.spec, FullFtSpec) and (decay := self.spec.layer_decay) is not None:
+            encoders: list[Encoder] = [self.encoder, *([self.text] if self.text else [])]
+            parts = [part for encoder in encoders for part in rate_factors(encoder, decay)]
+            own_groups = {id(p) for _, group in parts for p in group}
+            inside = [(group, factor * rate) for factor, group in parts]
+            inside.append(([p for p in texts if id(p) not in own_groups], rate))
+        for part, own in ((list(self.head.parameters()), head_rate), *inside):
             trained = [p for p in part if p.requires_grad]
             if trained:
                 yield {"params": trained, "lr": own}

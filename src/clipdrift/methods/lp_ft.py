@@ -6,6 +6,13 @@ step is `head_first`'s.
 
 from __future__ import annotations
 
-from clipdrift.methods.full_ft import FILE, adapt, effective_state
+from clipdrift.backbone import Encoder
+from clipdrift.methods.full_ft import FILE, effective_state
+from clipdrift.spec.methods import LpFtSpec
 
 __all__ = ["FILE", "adapt", "effective_state"]
+
+
+def adapt(encoder: Encoder, spec: LpFtSpec, seed: int) -> None:
+    """Let the whole tower train."""
+    encoder.tower.requires_grad_(True)

@@ -54,20 +54,27 @@ def find_targets(
     Layers outside the blocks (the norms before and after) belong to no block and are found only
     where `layers` is None.
     """
-    n_blocks = len(tower.get_submodule(BLOCKS))  # type: ignore[arg-type]
-    faults = []
-    if layers is not None and layers.blocks_needed() > n_blocks:
-        got = ", ".join(f"{k} {v}" for k, v in layers.model_dump(exclude_none=True).items())
-        step = "Name blocks that are there"
-        expected = f"among the {n_blocks} blocks of the backbone"
-        faults.append(Fault(f"{where} layers", expected, got, step))
-    chosen = None if layers is None else set(layers.places(n_blocks))
+    faults: list[Fault] = []
+    chosen = None
+    if layers is not None:
+        chosen, faults = blocks_of(tower, layers, where=where)
     there = {name: module for name, module in _candidates(tower, kinds) if _in(name, chosen)}
     known = sorted({name.rpartition(".")[2] for name in there})
     step = "Name linear layers" if kinds == (nn.Linear,) else "Name layer norms"
     faults += [_unknown(where, module, known, step) for module in modules if module not in known]
     found = {n: m for n, m in there.items() if n.rpartition(".")[2] in modules}
     return Targets(found, faults)
+
+
+def blocks_of(tower: nn.Module, layers: LayersSpec, *, where: str) -> tuple[set[int], list[Fault]]:
+    """Numbers of the blocks that are asked for, from 0, and the fault of a tower with fewer."""
+    n_blocks = len(tower.get_submodule(BLOCKS))  # type: ignore[arg-type]
+    if layers.blocks_needed() <= n_blocks:
+        return set(layers.places(n_blocks)), []
+    got = ", ".join(f"{k} {v}" for k, v in layers.model_dump(exclude_none=True).items())
+    step = "Name blocks that are there"
+    expected = f"among the {n_blocks} blocks of the backbone"
+    return set(layers.places(n_blocks)), [Fault(f"{where} layers", expected, got, step)]
 
 
 def _candidates(

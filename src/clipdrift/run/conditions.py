@@ -45,6 +45,10 @@ def fingerprints(
         "checkpoint_rule": content_hash(config.checkpoint),
         "transfers": content_hash({n: t.sha256 for n, t in materials.transfers.items()}),
     }
+    if config.method.batch_size is not None:  # a factor by itself
+        rest = config.schedule.model_dump(mode="json", exclude={"batch_size"})
+        found["schedule"] = content_hash(rest)
+        found["batch_size"] = content_hash(config.schedule.batch_size)
     if config.method.loss == "contrastive":  # it has no head, and is trained by the prompts
         found = {name: value for name, value in found.items() if name not in NO_HEAD}
         found["prompts"] = content_hash(target.prompts)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipdrift.spec.methods import MethodBase
     from clipdrift.spec.parts import StudySpec
 
-METHOD_FACTORS = ("projection", "head_init", "head", "head_lr")
+METHOD_FACTORS = ("projection", "head_init", "head", "head_lr", "batch_size")
 """Factors written per method that must agree between matched methods unless studied."""
 
 
@@ -54,10 +54,14 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
 
 def _batch_faults(spec: StudySpec) -> list[Fault]:
     """A contrastive loss tells an image from the others of its batch: of one alone it is 0."""
-    contrastive = [method.name for method in spec.methods if method.loss == "contrastive"]
-    if spec.schedule.batch_size > 1 or not contrastive:
+    alone = [
+        method.name
+        for method in spec.methods
+        if method.loss == "contrastive" and (method.batch_size or spec.schedule.batch_size) == 1
+    ]
+    if not alone:
         return []
-    expected = f"2 or more with loss: contrastive ({', '.join(contrastive)}), which compares images"
+    expected = f"2 or more with loss: contrastive ({', '.join(alone)}), which compares images"
     return [Fault("schedule.batch_size", expected, "1", "Raise it, or choose another loss")]
 
 
@@ -126,8 +130,15 @@ def _duplicate_faults(spec: StudySpec) -> list[Fault]:
 
 
 def _matched_faults(spec: StudySpec) -> list[Fault]:
-    faults = []
     matched = [(i, m) for i, m in enumerate(spec.methods) if m.role == "matched"]
+    faults = [
+        Fault(f"methods.{i}.batch_size", "a batch_size of every matched method, or of none",
+              "none", "Name it")
+        for i, m in matched
+        if m.batch_size is None and any(other.batch_size for _, other in matched)
+    ]  # fmt: skip
+    if faults:
+        return faults
     for factor in METHOD_FACTORS:
         bearers = [(i, m) for i, m in matched if _bears(m, factor)]
         if factor in spec.varied or not bearers:
@@ -252,6 +263,8 @@ def audit(spec: StudySpec) -> list[AuditRow]:
         *_part_rows(spec, "probe first", _probe_first),
         *_part_rows(spec, "loss", partial(_loss, spec)),
         *_part_rows(spec, "penalties", _penalties),
+        *_part_rows(spec, "blocks", _blocks),
+        *_part_rows(spec, "layer-wise rates", _layer_decay),
         AuditRow("learning rate", ", ".join(f"{lr:g}" for lr in spec.learning_rates), "crossed"),
         AuditRow("seed", ", ".join(str(seed) for seed in spec.seeds), "crossed"),
         AuditRow("target", ", ".join(target.name for target in spec.targets), "crossed"),
@@ -259,6 +272,8 @@ def audit(spec: StudySpec) -> list[AuditRow]:
     for factor in METHOD_FACTORS:
         bearers = [m for m in spec.matched_methods() if _bears(m, factor)]
         values = sorted({str(getattr(m, factor)) for m in bearers})
+        if values == ["None"]:  # batch_size: it stands in the schedule
+            continue
         status = "varied" if factor in spec.varied else "shared"
         rows.append(AuditRow(factor.replace("_", " "), ", ".join(values) or "-", status))
     return rows
@@ -286,6 +301,18 @@ def _loss(spec: StudySpec, method: MethodBase) -> str | None:
     told = "" if method.positives == "pair" else f", right texts by {method.positives}"
     told += "" if method.logit_scale == "trained" else ", logit scale frozen"
     return f"contrastive with {' or '.join(sorted(kinds))}, {method.tower} adapted, no head{told}"
+
+
+def _blocks(method: MethodBase) -> str | None:
+    layers = getattr(method, "layers", None)
+    if layers is None:
+        return None
+    return ", ".join(f"{k} {v}" for k, v in layers.model_dump(exclude_none=True).items())
+
+
+def _layer_decay(method: MethodBase) -> str | None:
+    decay = getattr(method, "layer_decay", None)
+    return None if decay is None else f"{decay:g} a block"
 
 
 def _penalties(method: MethodBase) -> str | None:

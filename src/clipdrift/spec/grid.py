@@ -130,7 +130,7 @@ def _resolve(
         method=method.model_copy(update={"learning_rates": None, "targets": None}),
         learning_rate=rate,
         seed=seed,
-        schedule=spec.schedule.model_copy(update=own),
+        schedule=spec.schedule.model_copy(update=own | _own_batch(method)),
         splits=target.splits or spec.splits,
         probe=target.probe or spec.probe,
         evaluation=spec.evaluation,
@@ -138,6 +138,10 @@ def _resolve(
         precision=precision if spec.precision == "auto" else spec.precision,
         interpolation=spec.interpolation,
     )
+
+
+def _own_batch(method: MethodSpec) -> dict[str, int]:
+    return {} if method.batch_size is None else {"batch_size": method.batch_size}
 
 
 def _asked(evaluation: dict[str, Any]) -> dict[str, Any]:

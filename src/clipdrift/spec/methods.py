@@ -68,6 +68,12 @@ class MethodBase(Part):
         description="frozen: zero-shot classification by the class texts, with head_init: text",
     )
     head_lr: Literal["matched"] | LearningRate = "matched"
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="overrides schedule.batch_size; every matched method names its own where "
+        "varied holds batch_size",
+    )
     penalties: list[PenaltySpec] = Field(
         [], description="what is added to the loss, each with its weight"
     )
@@ -131,17 +137,6 @@ class MethodBase(Part):
         return self
 
 
-class FullFtSpec(MethodBase):
-    """Full fine-tuning of the vision tower, or of those that `tower` names.
-
-    With `loss: contrastive` and `tower: both` it is FLYP (Goyal et al. 2023).
-    """
-
-    adapts_text: ClassVar[bool] = True
-
-    kind: Literal["full_ft"]
-
-
 class LayersSpec(Part):
     """Which blocks of the vision tower are adapted: exactly one of the three."""
 
@@ -176,6 +171,27 @@ class LayersSpec(Part):
     def blocks_needed(self) -> int:
         """The least number of blocks of a tower that has all that are named."""
         return self.first or self.last or (self.range or (0, 0))[1]
+
+
+class FullFtSpec(MethodBase):
+    """Full fine-tuning of the vision tower, or of those that `tower` names.
+
+    With `loss: contrastive` and `tower: both` it is FLYP (Goyal et al. 2023).
+    """
+
+    adapts_text: ClassVar[bool] = True
+
+    kind: Literal["full_ft"]
+    layers: LayersSpec | None = Field(
+        None, description="blocks that train, and nothing else of the tower; all of it by default"
+    )
+    layer_decay: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor d of layer-wise rates: d^k for the k-th block from the output, one d "
+        "more for what lies before all blocks, 1 for what lies behind them",
+    )
 
 
 class LoraSpec(MethodBase):
@@ -330,6 +346,8 @@ ADDED: dict[str, Any] = {
     "loss": "cross_entropy",
     "positives": "pair",
     "logit_scale": "trained",
+    "batch_size": None,
+    "layer_decay": None,
 }
 """Fields that methods got after records were made, with their defaults: what is not asked for is no
 part of a run's identity, so that those records are still those of their runs."""

@@ -157,7 +157,7 @@ class StudySpec(Part):
         description="questions whose paired tests are corrected by Holm's method, each metric on "
         "each target by itself; p of the others is printed as uncorrected",
     )
-    varied: list[Literal["projection", "head_init", "head", "head_lr"]] = Field(
+    varied: list[Literal["projection", "head_init", "head", "head_lr", "batch_size"]] = Field(
         [], description="factors that matched methods may differ in, because they are studied"
     )
 
