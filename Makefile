@@ -24,9 +24,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist l
 test: .venv/installed-dev
 	sh tools/ensure_chromium.sh $(BIN)/python
 	sh tools/ensure_slurm.sh
+	sh tools/ensure_open_clip.sh $(BIN)/python
 	$(PYTEST) --no-loadscope-reorder
 
 quick: .venv/installed-dev
+	sh tools/ensure_open_clip.sh $(BIN)/python
 	$(PYTEST) -m "not slow" tests/unit tests/reference
 
 check: lint test

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from loopback_only import forbid_other_machines
+from small_open_clip import write_models
 from synthetic_records import synthetic_records
 
 from clipdrift.records import RunRecord
@@ -21,6 +22,19 @@ forbid_other_machines()
 def make_records() -> Callable[..., list[RunRecord]]:
     """Builder of made-up records in memory; see `synthetic_records` for its arguments."""
     return synthetic_records
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this call of pytest, the same one in each of its processes."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def open_clip_models(session_folder: Path) -> Path:
+    """Folders of small models that open_clip wrote; see `small_open_clip`."""
+    return write_models(session_folder / "open-clip-models")
 
 
 @pytest.fixture(scope="module")
@@ -57,4 +71,11 @@ def mlflow_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-__all__ = ["make_records", "mlflow_offline", "one_thread", "wandb_offline"]
+__all__ = [
+    "make_records",
+    "mlflow_offline",
+    "one_thread",
+    "open_clip_models",
+    "session_folder",
+    "wandb_offline",
+]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
     from clipdrift.commands.measuring import check, plan
-    from clipdrift.commands.models import after, evaluate, export_model
+    from clipdrift.commands.models import after, convert, evaluate, export_model
     from clipdrift.commands.reading import analyze, audit, choose, forecast, replay
     from clipdrift.early_warning.rule import StopRule
     from clipdrift.errors import ClipdriftError
@@ -52,6 +52,7 @@ _HOMES = {
     "audit": "clipdrift.commands.reading",
     "check": "clipdrift.commands.measuring",
     "choose": "clipdrift.commands.reading",
+    "convert": "clipdrift.commands.models",
     "dose_response_figure": "clipdrift.report",
     "evaluate": "clipdrift.commands.models",
     "export_model": "clipdrift.commands.models",
@@ -87,6 +88,7 @@ __all__ = [
     "audit",
     "check",
     "choose",
+    "convert",
     "dose_response_figure",
     "evaluate",
     "export_model",

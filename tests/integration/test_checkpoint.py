@@ -614,21 +614,27 @@ def test_missing_keys_of_a_clip_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [CLIPForImageClassification, CLIPVisionModel])
-def test_an_image_tower_alone_is_named_and_the_way_on_is_one(kind: Any, tmp_path: Path) -> None:
+def test_an_image_tower_alone_is_read_with_the_baselines_texts(kind: Any, tmp_path: Path) -> None:
     tower, clip = kind.from_pretrained(EMBEDDED), plain_clip()
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.add_(0.01)
     tower.save_pretrained(tmp_path / "tower")
-    with pytest.raises(ClipdriftError) as refused:
-        loaded(tmp_path / "tower")
-    assert f"got {kind.__name__}, an image tower without one. Put" in str(refused.value)
+    checkpoint = loaded(tmp_path / "tower")
     model = kind.from_pretrained(tmp_path / "tower")
     clip.vision_model.load_state_dict(getattr(model, "vision_model", model).state_dict())
-    clip.save_pretrained(tmp_path / "clip")
-    checkpoint = loaded(tmp_path / "clip")
     torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
-    assert statuses(checkpoint)["vision weights"] == "ok"
+    found = statuses(checkpoint)
+    assert (found["vision weights"], found["projection"], found["text tower"]) == (
+        "ok",
+        "note",
+        "ok",
+    )
+    assert found["classifier"] == ("ok" if kind is CLIPForImageClassification else "note")
+    with pytest.raises(
+        ClipdriftError, match=f"got {kind.__name__}, an image tower without one. Pu"
+    ):
+        load_backbone(BackboneSpec(id=str(tmp_path / "tower")))
 
 
 # Measured

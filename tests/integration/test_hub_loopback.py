@@ -21,9 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from loopback_hub import LoopbackHub, Repository
 from PIL import Image
+from safetensors.torch import load_file
 from small_models import write_random_clip
+
+from clipdrift.backbone import load_backbone
+from clipdrift.spec.parts import BackboneSpec
 
 WEIGHTS = "model.safetensors"
 NEVER = ("pytorch_model.bin", "open_clip_model.safetensors")
@@ -398,3 +403,67 @@ def test_datasets_that_cannot_be_used_are_told_apart(hub: LoopbackHub, tmp_path:
     for (_, said, step), told in zip(cases, found, strict=True):
         assert said in told["refused"]
         assert f". {step}" in told["refused"]
+
+
+def repositories(open_clip_models: Path) -> dict[str, Repository]:
+    """As LAION's, timm's and Apple's: safetensors, beside a tower of timm's, a file of torch's."""
+    files = {
+        name: {path.name: path.read_bytes() for path in (open_clip_models / name).iterdir()}
+        for name in ("b32", "b32-quickgelu")
+    }
+    config = json.loads(files["b32-quickgelu"]["open_clip_config.json"])
+    config["model_cfg"].pop("quick_gelu")  # an old repository that does not say it
+    timm = {"config.json": b'{"architecture": "vit_base_patch32_clip_224"}'}
+    timm |= {
+        "model.safetensors": b"its image tower",
+        "open_clip_config.json": json.dumps(config).encode(),
+    }
+    pickled = io.BytesIO()
+    torch.save(load_file(open_clip_models / "b32" / "open_clip_model.safetensors"), pickled)
+    old = {"open_clip_config.json": files["b32"]["open_clip_config.json"]}
+    old["open_clip_pytorch_model.bin"] = pickled.getvalue()
+    return {
+        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": Repository(files["b32"]),
+        "timm/vit_base_patch32_clip_224.openai": Repository({**files["b32-quickgelu"], **timm}),
+        "apple/old": Repository(old),
+    }
+
+
+USE = """
+import torch
+from clipdrift.backbone import load_backbone
+from clipdrift.spec.parts import BackboneSpec
+found = {{}}
+for name in {names!r}:
+    try:
+        one = load_backbone(BackboneSpec(id=name))
+        found[name] = [one.model.config.vision_config.hidden_act,
+                       one.live_encoder()(one.trial_images()).sum().item(), one.name]
+    except ClipdriftError as error:
+        found[name] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_repositories_with_files_of_open_clip_alone_are_read_by_tag_and_by_id(
+    hub: LoopbackHub, open_clip_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPDRIFT_CACHE", str(tmp_path / "own"))
+    hub.models |= repositories(open_clip_models)
+    tags = ("open_clip:ViT-B-32/laion2b_s34b_b79k", "ViT-B-32/openai", "ViT-B-32/opena")
+    ids = ("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "apple/old")
+    names = [*tags, *ids]
+    found = run(hub, tmp_path, USE.format(names=names), CLIPDRIFT_CACHE=str(tmp_path / "cache"))
+    plain, quick = (total(open_clip_models / name) for name in ("b32", "b32-quickgelu"))
+    for name in (tags[0], *ids):
+        assert found[name] == ["gelu", pytest.approx(plain, rel=1e-4), name]
+    # The tag says QuickGELU, whatever the repository says.
+    assert found[tags[1]] == ["quick_gelu", pytest.approx(quick, rel=1e-4), tags[1]]
+    assert "expected a tag of ViT-B-32's, got 'opena'. Did you mean 'openai'?" in found[tags[2]]
+    assert hub.downloads("model.safetensors") == []
+
+
+def total(folder: Path) -> float:
+    with torch.inference_mode():
+        found = load_backbone(BackboneSpec(id=str(folder)))
+        return found.live_encoder()(found.trial_images()).sum().item()

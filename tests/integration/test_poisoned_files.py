@@ -21,7 +21,6 @@ from synthetic_records import synthetic_records
 from clipdrift.analysis.questions.probe_sensitivity import FILE_NAME
 from clipdrift.analysis.summary import write_analysis
 from clipdrift.backbone import load_backbone
-from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import Square
@@ -155,7 +154,9 @@ def test_a_file_of_weights_alone(
     for ending in ("bin", "pt", "pth", "ckpt", "pkl", "npy", "npz"):
         path = tmp_path / f"weights.{ending}"
         path.write_bytes(poison(marker))
-        refused(marker, RecordError, lambda path=path: kind_of(path))
+        refused(marker, ClipdriftError, lambda path=path: load_checkpoint(path, mini_clip()))
+        named = BackboneSpec(id=str(path), model="ViT-B-32")
+        refused(marker, BackboneError, lambda named=named: load_backbone(named))
 
 
 @poisons

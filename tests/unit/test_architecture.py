@@ -18,7 +18,7 @@ ROOT = Path(clipdrift.__file__).parent
 SOURCES = sorted(ROOT.rglob("*.py"))
 
 BASE = {"errors", "paths", "spec", "records"}
-BACKBONE = BASE | {"plugins", "data", "backbone"}
+BACKBONE = BASE | {"plugins", "data", "formats", "backbone"}
 TRAINED = BACKBONE | {"methods", "probes", "penalties", "step", "training"}
 MEASURED = TRAINED | {"machine", "materials"}
 ONE_RUN = MEASURED | {"early_warning", "reading", "run"}
@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": {"errors"},
     "early_warning": BASE,
     "data": BASE | {"plugins", "hub", "machine"},
-    "backbone": BASE | {"hub", "data"},
+    "formats": BASE,
+    "backbone": BASE | {"hub", "data", "formats"},
     "methods": BASE | {"plugins", "backbone"},
     "probes": BACKBONE,
     "penalties": BACKBONE | {"methods", "probes"},

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from small_models import EMBEDDED
 
 from clipdrift.checkpoint.find import kind_of, read_tensors
-from clipdrift.errors import RecordError
+from clipdrift.errors import BackboneError, RecordError
+from clipdrift.formats.state import read_content
 
 
 class Planted:
@@ -57,10 +58,13 @@ def test_pickled_weights_are_refused_and_never_read(
     torch.save(Planted(mark), folder / weights)
     if config:
         (folder / config).write_text("{}")
-    for place in (folder, folder / weights):
-        text = refusal(place)
+    if config:
+        text = refusal(folder)
         assert f"got {weights}, a pickle, which runs its maker's code when it is read" in text
         assert "Save it anew with safetensors" in text
+    assert kind_of(folder / weights) == "weights"
+    with pytest.raises(BackboneError, match="which would be imported and called to read"):
+        read_content(folder / weights)
     assert not mark.exists()
 
 
@@ -99,12 +103,16 @@ def test_a_shard_cannot_lie_outside_the_folder(tmp_path: Path) -> None:
 
 def test_what_is_no_checkpoint_is_said(tmp_path: Path) -> None:
     assert "expected a run (record.json), a peft adapter" in refusal(tmp_path)
-    assert "expected a folder of weights, got nothing there" in refusal(tmp_path / "nowhere")
-    file = tmp_path / "model.safetensors"
-    file.touch()
-    assert "Name the folder that holds it and its configuration" in refusal(file)
+    assert "a folder or file of weights, got nothing there" in refusal(tmp_path / "nowhere")
+    (tmp_path / "weights.pkl").touch()
+    assert "got another file. Name the folder or the file" in refusal(tmp_path / "weights.pkl")
+    for name in ("epoch_1.pt", "epoch_2.pt"):
+        (tmp_path / name).touch()
+    step = f"Name one, such as {tmp_path / 'epoch_2.pt'}."
+    assert f"expected one file of weights, got epoch_1.pt, epoch_2.pt. {step}" in refusal(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    file.unlink()
+    for path in tmp_path.glob("*.pt"):
+        path.unlink()
     assert "model.safetensors: expected weights, got nothing there" in refusal(tmp_path)
 
 
@@ -131,13 +139,6 @@ def test_the_output_of_a_trainer_is_named(tmp_path: Path) -> None:
     assert "Save the CLIP inside that model" in refusal(one)
     (one / "config.json").write_text("{}")
     assert kind_of(one) == "clip"
-
-
-@pytest.mark.parametrize("weights", ["open_clip_pytorch_model.bin", "open_clip_model.safetensors"])
-def test_weights_of_open_clip_are_named(tmp_path: Path, weights: str) -> None:
-    (tmp_path / "open_clip_config.json").write_text("{}")
-    (tmp_path / weights).touch()
-    assert "got the weights of open_clip, under names of its own. Convert them" in refusal(tmp_path)
 
 
 def test_torn_and_broken_weights_are_named(tmp_path: Path) -> None:

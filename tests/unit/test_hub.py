@@ -126,7 +126,7 @@ def test_only_configuration_weights_and_tokenizer_are_asked_for(
     assert asked == {
         "repo_id": "some/clip",
         "revision": "v1",
-        "allow_patterns": ["*.json", "*.safetensors", "*.txt", "spiece.model"],
-        "ignore_patterns": ["open_clip*"],
+        "allow_patterns": ["*.json", "*.txt", "spiece.model", "*.safetensors"],
+        "ignore_patterns": ["open_clip_model*"],
         "local_files_only": True,
     }

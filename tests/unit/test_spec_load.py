@@ -443,8 +443,8 @@ def test_a_backbone_is_looked_for_beside_the_study_file(
     with pytest.raises(SpecError) as refused:
         load_spec(study / "s.yaml")
     assert (
-        f"s.yaml:{TEXT.count(chr(10)) + 1} backbone.id: expected a hub id, or a folder seen from "
-        f"{study}, where the study file lies, got 'models/clip', a folder of the working folder "
+        f"s.yaml:{TEXT.count(chr(10)) + 1} backbone.id: expected a hub id, or a path seen from "
+        f"{study}, where the study file lies, got 'models/clip', in the working folder "
         "only. Write its path from the study file on."
     ) in str(refused.value)
     (study / "models" / "clip").mkdir(parents=True)

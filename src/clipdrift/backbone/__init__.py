@@ -1,16 +1,18 @@
 """Backbones: reading a CLIP or SigLIP from a folder, its image encoder and its text encoder.
 
-`loading` finds the folder and accounts for every key, `preprocessing` reads how images are shown,
+`loading` finds the folder and accounts for every key, `converted` makes one of a model of
+another library's, `preprocessing` reads how images are shown,
 `clip` and `siglip` hold what differs between the kinds, `model`, `encoder` and `text` what others
 use.
 """
 
 from clipdrift.backbone.class_texts import partly_read, same_texts
+from clipdrift.backbone.content import folder_hash
 from clipdrift.backbone.encoder import ImageEncoder, n_tokens, weights_of
 from clipdrift.backbone.loading import (
     EMBEDDED,
     backbone_folder,
-    folder_hash,
+    backbone_source,
     load_backbone,
     load_model,
     load_tokenizer,
@@ -28,6 +30,7 @@ __all__ = [
     "Preprocessing",
     "TextEncoder",
     "backbone_folder",
+    "backbone_source",
     "folder_hash",
     "load_backbone",
     "load_model",

@@ -1,12 +1,12 @@
 """Finding a backbone's folder and loading it, every key accounted for.
 
 A backbone is always read from a folder in transformers format: the embedded `mini-clip`, a folder
-of the user's, or a snapshot of a hub repository. Weights are safetensors, loaded as float32.
+of the user's, a snapshot of a hub repository, or what a model of open_clip's was converted into.
+Weights are safetensors, loaded as float32.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -19,21 +19,23 @@ import torch
 
 from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.clip import CLIP
+from clipdrift.backbone.content import folder_hash
+from clipdrift.backbone.converted import converted
 from clipdrift.backbone.faults import CONVERT, refusal
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import preprocessing
 from clipdrift.backbone.siglip import SIGLIP
 from clipdrift.backbone.sizes import size_faults
 from clipdrift.errors import BackboneError, Fault, is_failure
-from clipdrift.hub import snapshot
-from clipdrift.paths import MODEL_FILES, unfit_model_files
+from clipdrift.formats.known import is_tagged, tagged
+from clipdrift.formats.source import CONFIG, Source, find, is_transformers
+from clipdrift.hub import open_clip_snapshot, snapshot
+from clipdrift.paths import unfit_model_files
 from clipdrift.spec.parts import BackboneSpec
 
 EMBEDDED = ("mini-clip",)
 ARCHITECTURES = {"clip": CLIP, "siglip": SIGLIP}
 """model_type of a config.json -> the kind of model."""
-HASHED = MODEL_FILES - {".jinja"}
-"""Configuration, weights, tokenizer: what a model is read from."""
 
 
 def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
@@ -47,7 +49,7 @@ def load_backbone(spec: BackboneSpec, *, device: str = "cpu") -> Backbone:
     model, config, kind = load_model(folder, spec)
     images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
     return Backbone(
-        name=spec.id if spec.id in EMBEDDED else folder.name if os.path.isdir(spec.id) else spec.id,
+        name=Path(spec.id).name if os.path.exists(spec.id) else spec.id,
         architecture=kind,
         model=model.to(device),
         tokenizer=load_tokenizer(folder, spec),
@@ -165,32 +167,58 @@ def _loading(spec: BackboneSpec) -> Iterator[None]:
 
 
 def backbone_folder(spec: BackboneSpec) -> Path:
-    """The local folder of a backbone: embedded, the user's, or a snapshot from the hub.
+    """A folder with a backbone in transformers format: embedded, the user's, or from the hub.
+
+    A model of open_clip's is converted into one, which stays in the cache.
+
+    Raises:
+        BackboneError: if there is none, a file of it is a link to somewhere else, or it cannot be
+            converted.
+    """
+    found = backbone_source(spec)
+    return found if isinstance(found, Path) else converted(found, f"backbone {spec.id}")
+
+
+def backbone_source(spec: BackboneSpec) -> Path | Source:
+    """Where a backbone lies: a folder in transformers format, or what has to be converted into one.
 
     Raises:
         BackboneError: if there is none, or a file of it is a link to somewhere else.
     """
+    where = f"backbone {spec.id}"
     if spec.id in EMBEDDED:
         return Path(str(files("clipdrift").joinpath("assets", spec.id)))
-    folder = Path(spec.id)
-    if not os.path.isdir(folder):
+    path, here = Path(spec.id), os.path.exists(spec.id)
+    if not here:
         if spec.id.startswith((".", "/", "~")):
-            raise refusal(spec, "a model folder", "nothing there", "Check the path")
-        folder = snapshot(spec.id, spec.revision)
-    if links := unfit_model_files(folder):
+            raise refusal(spec, "a model's folder or file", "nothing there", "Check the path")
+        path = _of_hub(spec)
+    if path.is_dir() and (links := unfit_model_files(path)):
         raise BackboneError(links)
+    source = find(path)
+    if source is None and not path.is_dir():
+        got, step = "another file", "Name the folder of the model, or its file of weights"
+        raise refusal(spec, "a file of weights (.pt, .safetensors, ...)", got, step)
+    if source is None:
+        if spec.model is not None:
+            got, step = f"{spec.model!r}, and a config.json that says it", "Leave it away"
+            raise refusal(spec, "no name of a model", got, step)
+        return path
+    if not here and is_tagged(spec.id):
+        source = source.as_tagged(tagged(spec.id))
+    return source.as_model(spec.model, where)
+
+
+def _of_hub(spec: BackboneSpec) -> Path:
+    """A snapshot of a repository: of its files for transformers, else of those for open_clip."""
+    if is_tagged(spec.id):
+        hub = tagged(spec.id).hub
+        assert hub is not None
+        return open_clip_snapshot(hub, spec.revision)
+    folder = snapshot(spec.id, spec.revision)
+    if not is_transformers(folder) and (folder / CONFIG).is_file():
+        return open_clip_snapshot(spec.id, spec.revision)
     return folder
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over config, weights and tokenizer of a model folder, by name and content."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in HASHED and path.is_file():
-            digest.update(path.name.encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _read_json(path: Path, spec: BackboneSpec) -> dict[str, Any]:

@@ -22,7 +22,7 @@ ARCHITECTURE = (
     "num_attention_heads",
     "intermediate_size",
 )
-HEADS = {"classifier", "head"}
+HEADS = {"classifier", "head", "classification_head"}
 """Modules that classify, by the names they go by."""
 
 TRIED_TOKENS = 8

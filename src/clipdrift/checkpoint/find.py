@@ -13,9 +13,12 @@ from torch import Tensor
 
 from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
+from clipdrift.formats.source import CONFIG as OPEN_CLIP_CONFIG
+from clipdrift.formats.source import find, is_transformers
+from clipdrift.formats.state import TORCH
 from clipdrift.paths import read_file, unfit_model_files
 
-Kind = Literal["run", "adapter", "clip"]
+Kind = Literal["run", "adapter", "clip", "weights"]
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 CLIP_CONFIG, CLIP_WEIGHTS = "config.json", "model.safetensors"
@@ -23,19 +26,19 @@ ORIGIN_FILE = "clipdrift.json"
 """Beside weights that we exported: the run and the baseline's content they come from."""
 CLIP_INDEX = f"{CLIP_WEIGHTS}.index.json"
 MAX_JSON = 20_000_000
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 CONVERT = "Save it anew with safetensors, where you trust the file: save_pretrained does"
 
 
 def kind_of(folder: Path) -> Kind:
-    """A run of ours, a peft adapter, or a whole CLIP in transformers format.
+    """A run of ours, a peft adapter, a whole CLIP in transformers format, or weights of another's.
 
     Raises:
-        RecordError: if it is none of them, a file of it is a link to somewhere else, a shard is
-            missing, or the weights are pickled: reading a pickle runs whatever code its maker put
-            into it.
+        ClipdriftError: if it is none of them, a file of it is a link to somewhere else, a shard is
+            missing, or the weights of a transformers folder are pickled.
     """
     if not os.path.isdir(folder):
+        if find(folder) is not None:
+            return "weights"
         raise RecordError(_not_a_folder(folder))
     if links := unfit_model_files(folder):
         raise RecordError(links)
@@ -44,7 +47,10 @@ def kind_of(folder: Path) -> Kind:
     if (folder / ADAPTER_CONFIG).is_file():
         _require_weights(folder, ADAPTER_WEIGHTS)
         return "adapter"
-    if (folder / CLIP_CONFIG).is_file():
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        step = "Copy it too: it says how the adapter acts"
+        raise RecordError(Fault(str(folder / ADAPTER_CONFIG), "a file", "nothing there", step))
+    if (folder / CLIP_CONFIG).is_file() and not _is_open_clip(folder):
         if (folder / CLIP_INDEX).is_file():
             _require_shards(folder)
         else:
@@ -52,15 +58,30 @@ def kind_of(folder: Path) -> Kind:
         return "clip"
     if fault := foreign_fault(folder):
         raise RecordError(fault)
-    if pickled := _pickled(folder):
-        raise RecordError(_pickle_fault(folder, pickled))
+    if find(folder) is not None:
+        return "weights"
+    if several := _loose(folder):
+        names = ", ".join(several[:5])
+        step = f"Name one, such as {folder / several[-1]}"
+        raise RecordError(Fault(str(folder), "one file of weights", names, step))
     raise RecordError(
         Fault(
             str(folder),
-            f"a run (record.json), a peft adapter ({ADAPTER_CONFIG}) or a CLIP ({CLIP_CONFIG})",
+            f"a run (record.json), a peft adapter ({ADAPTER_CONFIG}), a CLIP ({CLIP_CONFIG}) or "
+            f"one of open_clip's ({OPEN_CLIP_CONFIG})",
             "none of these files",
-            "Name the folder that holds the weights",
+            "Name the folder or the file that holds the weights",
         )
+    )
+
+
+def is_tower(folder: Path) -> bool:
+    """Whether a transformers folder holds an image tower alone, or one under a classifier."""
+    config = read_json(folder / CLIP_CONFIG)
+    classes = config.get("architectures")
+    made = str(classes[0]) if isinstance(classes, list) and classes else ""
+    return str(config.get("model_type")).endswith("_vision_model") or made.endswith(
+        "ForImageClassification"
     )
 
 
@@ -117,11 +138,17 @@ def require_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
             )
 
 
+def _is_open_clip(folder: Path) -> bool:
+    """Whether its config.json is not transformers' but timm's, as beside weights of open_clip."""
+    return (folder / OPEN_CLIP_CONFIG).is_file() and not is_transformers(folder)
+
+
 def _require_weights(folder: Path, name: str) -> None:
     if (folder / name).is_file():
         return
-    if pickled := _pickled(folder):
-        raise RecordError(_pickle_fault(folder, pickled))
+    if pickled := _loose(folder):
+        got = f"{', '.join(pickled[:3])}, a pickle, which runs its maker's code when it is read"
+        raise RecordError(Fault(str(folder), "weights as safetensors", got, CONVERT))
     raise RecordError(
         Fault(str(folder / name), "weights", "nothing there", "Restore the file or save it anew")
     )
@@ -146,28 +173,16 @@ def _require_shards(folder: Path) -> None:
 
 
 def _not_a_folder(path: Path) -> Fault:
-    if path.is_file() and path.suffix in PICKLES:
-        return _pickle_fault(path, [path.name])
     if path.is_file():
-        return Fault(
-            str(path), "a folder", "a file", "Name the folder that holds it and its configuration"
-        )
-    return Fault(str(path), "a folder of weights", "nothing there", "Check the path")
+        expected = "a folder, or a file of weights (.safetensors, .pt, .pth, .bin, .ckpt)"
+        return Fault(str(path), expected, "another file", "Name the folder or the file of weights")
+    return Fault(str(path), "a folder or file of weights", "nothing there", "Check the path")
 
 
-def _pickled(folder: Path) -> list[str]:
+def _loose(folder: Path) -> list[str]:
     """Files that may hold weights; those that Trainer goes on from do not."""
-    found = (path for path in folder.iterdir() if path.suffix in PICKLES)
+    found = (path for path in folder.iterdir() if path.suffix in {".safetensors", *TORCH})
     return sorted(path.name for path in found if not is_of_training(path))
-
-
-def _pickle_fault(where: Path, names: list[str]) -> Fault:
-    return Fault(
-        str(where),
-        "weights as safetensors",
-        f"{', '.join(names[:3])}, a pickle, which runs its maker's code when it is read",
-        CONVERT,
-    )
 
 
 __all__ = [
@@ -175,6 +190,7 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "ORIGIN_FILE",
     "Kind",
+    "is_tower",
     "kind_of",
     "read_json",
     "read_tensors",

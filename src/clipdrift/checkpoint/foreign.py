@@ -6,7 +6,6 @@ from pathlib import Path
 
 from clipdrift.errors import Fault
 
-OPEN_CLIP = ("open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TRAINER = ("trainer_state.json", "training_args.bin")
 OF_TRAINING = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
 """Beginnings of names of what Trainer pickles beside the weights to go on from."""
@@ -20,10 +19,6 @@ def foreign_fault(folder: Path) -> Fault | None:
         got = f"the output of a Trainer: {names}{', ...' if len(steps) > 5 else ''}"
         step = f"Name one, such as {folder / f'checkpoint-{steps[-1]}'}"
         return Fault(str(folder), "one checkpoint", got, step)
-    if here & set(OPEN_CLIP):
-        got = "the weights of open_clip, under names of its own"
-        step = "Convert them to transformers' CLIPModel, or name a hub id that also has config.json"
-        return Fault(str(folder), "a CLIP in transformers format", got, step)
     if here & set(TRAINER):
         got = "a checkpoint of Trainer's without config.json, as of a model of one's own"
         step = "Save the CLIP inside that model, such as model.clip.save_pretrained(FOLDER)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,8 +21,9 @@ from clipdrift.backbone import (
     precision_on_disk,
     preprocessing,
 )
+from clipdrift.backbone.content import file_hash
 from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
-from clipdrift.checkpoint.alike import configuration_findings, tokenizer_finding
+from clipdrift.checkpoint.alike import ACTING, configuration_findings, tokenizer_finding
 from clipdrift.checkpoint.checks import (
     Finding,
     adapter_findings,
@@ -35,18 +37,20 @@ from clipdrift.checkpoint.checks import (
 from clipdrift.checkpoint.find import (
     ORIGIN_FILE,
     Kind,
+    is_tower,
     kind_of,
     read_json,
     read_tensors,
     require_finite,
 )
+from clipdrift.checkpoint.weights import Loaded, load_tower, load_weights
 from clipdrift.errors import Fault, RecordError
+from clipdrift.formats.source import find
+from clipdrift.formats.tokens import TOKENIZERS
+from clipdrift.formats.write import write_transformers
 from clipdrift.methods.adapted import HEAD_FILE
 from clipdrift.methods.weights_file import assign
 from clipdrift.spec.parts import BackboneSpec
-
-TOKENIZER = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "spiece.model")
-"""A folder with one of these has a tokenizer of its own."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ class Checkpoint:
 
 
 def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
-    """Load a peft adapter or a whole CLIP and hold it against its baseline.
+    """Load a peft adapter, a CLIP or weights of open_clip's, and hold it against its baseline.
+
+    Args:
+        folder: or a file of weights.
 
     Raises:
         ClipdriftError: if it cannot be read safely and exactly, or is of another architecture.
@@ -96,20 +103,69 @@ def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
         raise RecordError(
             Fault(str(folder), "an adapter or a CLIP", "a run", "Evaluate it without --spec")
         )
-    checkpoint = _adapter(folder, baseline) if kind == "adapter" else _whole(folder, baseline)
-    whole = f"{checkpoint.live.architecture.name} in transformers format"
-    found = "peft adapter" if kind == "adapter" else whole
-    kinds = [Finding("kind", "ok", f"{found}, safetensors")]
-    return replace(checkpoint, findings=[*kinds, *checkpoint.findings])
+    if kind == "adapter":
+        found, checkpoint = "peft adapter, safetensors", _adapter(folder, baseline)
+    elif kind == "weights":
+        found, checkpoint = _foreign(folder, baseline)
+    elif is_tower(folder):
+        loaded = load_tower(folder, baseline)
+        found, checkpoint = loaded.said[0], _onto(loaded, folder, baseline)
+        others = configuration_findings(checkpoint.live, baseline)
+        checkpoint = replace(checkpoint, findings=[*checkpoint.findings, *others])
+    else:
+        checkpoint = _whole(folder, baseline)
+        found = f"{checkpoint.live.architecture.name} in transformers format, safetensors"
+    return replace(checkpoint, findings=[Finding("kind", "ok", found), *checkpoint.findings])
 
 
-def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
+def _foreign(path: Path, baseline: Backbone) -> tuple[str, Checkpoint]:
+    """What it is, and a model of open_clip's: by its own configuration, else by the baseline's."""
+    source = find(path)
+    assert source is not None  # seen to before
+    if source.model_cfg is None:
+        loaded = load_weights(source.weights, baseline)
+        checkpoint = _onto(loaded, path, baseline)
+        left = ", ".join(ACTING.values())
+        said = f"none in the file: {left}, preprocessing and tokenizer are the baseline's"
+        note = Finding("configuration", "note", said)
+        return loaded.said[0], replace(checkpoint, findings=[note, *checkpoint.findings])
+    with tempfile.TemporaryDirectory() as name:
+        state = write_transformers(source, Path(name), str(path))
+        checkpoint = _whole(Path(name), baseline, origin=source.folder)
+    others = [Finding("file", "note", said) for said in state.said[1:]]
+    live = replace(checkpoint.live, name=path.name)
+    return state.said[0], replace(checkpoint, live=live, findings=[*checkpoint.findings, *others])
+
+
+def _onto(loaded: Loaded, path: Path, baseline: Backbone) -> Checkpoint:
+    """Weights in a copy of the baseline."""
+    digest = folder_hash(path) if path.is_dir() else file_hash(path)
+    precision = loaded.precision
+    live = replace(
+        baseline, name=path.name, model=loaded.model, sha256=digest, precision_on_disk=precision
+    )
+    changed = text_changed(live, baseline)
+    same = ("visual_projection.weight" not in loaded.taken) and bool(baseline.projection_state())
+    findings = [
+        movement_finding(live, baseline),
+        *beside_findings(None if same else _none(live) or "in the file", loaded.beside),
+        *preprocessing_findings(live, baseline, own_channels=False),
+        text_finding(changed)
+        if loaded.own_text
+        else Finding("text tower", "ok", "none that is whole: the baseline's reads texts"),
+        *(Finding("file", "note", said) for said in loaded.said[1:]),
+        _base_finding(path if path.is_dir() else path.parent, baseline, {}),
+    ]
+    return Checkpoint("weights", live, dict(live.model.named_parameters()), changed, findings)
+
+
+def _whole(folder: Path, baseline: Backbone, *, origin: Path | None = None) -> Checkpoint:
     spec = BackboneSpec(id=str(folder))
     model, config, kind = load_model(folder, spec)
     require_finite(dict(model.named_parameters()), folder)
     images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
     channels = images if images.own else baseline
-    has_own = any((folder / name).is_file() for name in TOKENIZER)
+    has_own = any((folder / name).is_file() for name in TOKENIZERS)
     live = Backbone(
         name=folder.name,
         architecture=kind,
@@ -124,9 +180,10 @@ def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
         resized=channels.resized,
         interpolation=channels.interpolation,
     )
-    require_same_architecture(live, baseline, str(folder))
+    require_same_architecture(live, baseline, str(origin or folder))
     changed = text_changed(live, baseline)
-    head = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
+    beside = (origin or folder) / HEAD_FILE
+    head = read_tensors(beside) if beside.is_file() else {}
     findings = [
         movement_finding(live, baseline),
         *beside_findings(_none(live) or "in the model", head),
@@ -134,7 +191,7 @@ def _whole(folder: Path, baseline: Backbone) -> Checkpoint:
         *configuration_findings(live, baseline),
         text_finding(changed),
         tokenizer_finding(live, baseline, own_text=changed),
-        _base_finding(folder, baseline, {}),
+        _base_finding(origin or folder, baseline, {}),
     ]
     return Checkpoint("clip", live, dict(model.named_parameters()), changed, findings)
 

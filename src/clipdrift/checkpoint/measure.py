@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def evaluate_checkpoint(
 
 def evaluate_on_images(
     folder: Path,
-    images: str,
+    sets: Sequence[str],
     baseline: str,
     *,
     cache_dir: Path | None = None,
@@ -94,7 +94,8 @@ def evaluate_on_images(
     """`evaluate_checkpoint` without a study: zero-shot on all images, drift on up to 200 of them.
 
     Args:
-        images: a folder of class folders, whose names the classes go by, or a dataset's name.
+        sets: folders of class folders, whose names the classes go by, or names of datasets; drift
+            is read on images of the first.
         baseline: id or folder of the untouched CLIP.
 
     Raises:
@@ -102,10 +103,10 @@ def evaluate_on_images(
     """
     kind_of(folder)
     strict_float32()
-    gauge = Gauge(baseline, probe=images, transfers=[images], device=device, cache_dir=cache_dir)
+    gauge = Gauge(baseline, probe=sets[0], transfers=sets, device=device, cache_dir=cache_dir)
     checkpoint = load_checkpoint(folder, gauge.backbone)
     on_found(checkpoint.findings)
-    return _evaluation(checkpoint, dict.fromkeys(gauge.transfers, gauge), {})
+    return _evaluation(checkpoint, {next(iter(gauge.transfers)): gauge}, {})
 
 
 def _evaluation(

@@ -87,7 +87,16 @@ _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
 _read(choosing.forecast, "forecast results/ --after-epoch 1 --stop-below 90")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
 _read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
-_models(checkpoints.evaluate, "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d")
+_models(
+    checkpoints.evaluate,
+    "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d",
+    "evaluate epoch_5.pt --baseline ViT-B-32/openai --transfers cifar100",
+)
+_models(
+    checkpoints.convert,
+    "convert epoch_5.pt models/mine --to transformers --model ViT-B-32",
+    "convert openai/clip-vit-base-patch32 models/b32 --to open_clip",
+)
 _models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
 _models(
     checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"

@@ -60,6 +60,17 @@ def drift_table(drift: Mapping[str, Reading]) -> Sheet:
     return table
 
 
+def block_table(reading: Reading, target: str) -> Sheet:
+    """Drift block by block, from the first to the last: a column a signal."""
+    table = Sheet(f"Drift per block, probe images of {target}")
+    table.column("block", right=True)
+    for name in reading.drift_per_block:
+        table.column(name, right=True)
+    for block, values in enumerate(zip(*reading.drift_per_block.values(), strict=True)):
+        table.row(str(block), *map(_signal, values))
+    return table
+
+
 def exportable_table(records: Sequence[RunRecord]) -> Sheet:
     """Runs by target, the most accurate first: what they reach, and what they keep."""
     table = Sheet("Runs with weights")
@@ -85,4 +96,4 @@ def _number(value: float | None, scale: float = 1, *, signed: bool = False) -> s
     return "-" if value is None else f"{scale * value:{sign}.2f}"
 
 
-__all__ = ["drift_table", "exportable_table", "findings_table", "transfer_table"]
+__all__ = ["block_table", "drift_table", "exportable_table", "findings_table", "transfer_table"]

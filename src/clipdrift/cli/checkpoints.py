@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 import clipdrift
 from clipdrift.cli.checkpoint_tables import (
+    block_table,
     drift_table,
     exportable_table,
     findings_table,
@@ -25,9 +27,21 @@ if TYPE_CHECKING:
     from clipdrift.finished.evaluate import Compared
 
 
+class Library(StrEnum):
+    """Libraries whose layout is written."""
+
+    transformers = "transformers"
+    open_clip = "open_clip"
+
+
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(help="a run, a peft adapter, or a CLIP or SigLIP", show_default=False)
+        Path,
+        typer.Argument(
+            help="a run, a peft adapter, a CLIP or SigLIP of transformers or open_clip, or a file "
+            "of weights (.pt, .safetensors)",
+            show_default=False,
+        ),
     ],
     baseline: Annotated[
         str | None,
@@ -39,6 +53,10 @@ def evaluate(
     images: Annotated[
         str | None,
         typer.Option(help="in place of a study: folder of class folders, or a dataset's name"),
+    ] = None,
+    transfers: Annotated[
+        list[str] | None,
+        typer.Option(help="one more of these, for zero-shot alone; may be given several times"),
     ] = None,
     json_: Json = False,
     cache: Cache = None,
@@ -61,6 +79,7 @@ def evaluate(
         baseline=baseline,
         study=spec,
         images=images,
+        transfers=transfers or [],
         cache_dir=cache,
         device=device,
         on_found=tell,
@@ -90,6 +109,40 @@ def _print_evaluation(found: Evaluation) -> None:
         console.print(transfer_table(found.targets, title))
     console.print(transfer_table(found.transfers, "Zero-shot transfer"))
     console.print(drift_table(found.drift))
+    for name, reading in found.drift.items():
+        console.print(block_table(reading, name))
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="as backbone.id: a folder, a file of weights, a hub id, open_clip:MODEL/TAG",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="new folder for the model", show_default=False)],
+    to: Annotated[Library, typer.Option(help="the library that is to load it")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="open_clip's name of the model, for weights that cannot say it"),
+    ] = None,
+) -> None:
+    """Write a CLIP or SigLIP of open_clip's for transformers, or the other way round.
+
+    Weights are renamed, cut and turned; no number of them changes.
+    """
+    from clipdrift.machine.devices import limit_threads
+
+    limit_threads()
+    for line in clipdrift.convert(source, out, to=to.value, model=model):
+        say(f"Read: {line}.")
+    load = {
+        "transformers": f"AutoModel.from_pretrained({str(out)!r})",
+        "open_clip": f"open_clip.create_model_and_transforms({f'local-dir:{out}'!r})",
+    }
+    say(f"Wrote {out}; read back, its weights are the same.")
+    say(f"In Python: {load[to.value]}")
 
 
 def export_model(
@@ -103,18 +156,21 @@ def export_model(
         bool,
         typer.Option(
             "--adapter/--merged",
-            help="merged: a whole model for transformers; adapter: what peft loads onto it",
+            help="merged: a whole model; adapter: what peft loads onto the untouched one",
         ),
     ] = False,
+    to: Annotated[
+        Library, typer.Option(help="the library that is to load a whole model")
+    ] = Library.transformers,
 ) -> None:
-    """Write the model of a run for transformers or peft, read it back and compare."""
+    """Write the model of a run for transformers, open_clip or peft, read it back and compare."""
     from clipdrift.backbone import backbone_folder
     from clipdrift.finished.evaluate import finished_run
 
     _require_run(run_dir)
     if out is None:
         raise SpecError(Fault("--out", "a new folder for the model", "none", "Name one"))
-    clipdrift.export_model(run_dir, out, adapter=adapter)
+    clipdrift.export_model(run_dir, out, adapter=adapter, to=to.value)
     base = finished_run(run_dir)[1].backbone
     where = str(backbone_folder(base))
     study = run_dir.resolve().parent.parent / "study.yaml"
@@ -122,11 +178,14 @@ def export_model(
     if adapter:
         tower = f"AutoModel.from_pretrained({where!r}).vision_model"
         load = f"PeftModel.from_pretrained({tower}, {str(out)!r})"
+    if to is Library.open_clip:
+        load = f"open_clip.create_model_and_transforms({f'local-dir:{out}'!r})"
     say(f"Wrote {out}; read back, its embeddings are those of the run.")
     say(f"In Python: {load}")
     if adapter:
         say("Classifier and projection, which lie outside the adapter: head.safetensors")
-    say(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
+    if to is Library.transformers:
+        say(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
     words = ["evaluate", str(out), "--baseline", str(base.id), "--spec", str(study)]
     say(f"Next: clipdrift {shlex.join(words)}")
 
@@ -148,4 +207,4 @@ def _require_run(folder: Path) -> None:
     raise SpecError(Fault(str(folder), "one run", f"a study with {len(records)} runs", step))
 
 
-__all__ = ["evaluate", "export_model"]
+__all__ = ["convert", "evaluate", "export_model"]

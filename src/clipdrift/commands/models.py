@@ -15,8 +15,10 @@ from clipdrift.checkpoint.measure import (
 )
 from clipdrift.errors import Fault, SpecError
 from clipdrift.finished.after import Asked, Done, read_after_training
+from clipdrift.finished.convert import convert
 from clipdrift.finished.evaluate import Compared, evaluate_run
-from clipdrift.finished.export import export_adapter, export_merged
+from clipdrift.finished.export import export_adapter, export_merged, export_open_clip
+from clipdrift.formats.rows import Layout
 from clipdrift.records import AnyFolder, StudyFolder
 from clipdrift.spec import AnyStudy, as_spec
 
@@ -27,6 +29,7 @@ def evaluate(
     baseline: str | None = None,
     study: AnyStudy | None = None,
     images: str | None = None,
+    transfers: Sequence[str] = (),
     cache_dir: Path | None = None,
     device: str = "auto",
     on_found: OnFound = lambda findings: None,
@@ -34,10 +37,13 @@ def evaluate(
     """Measure saved weights: a run again, or an adapter or CLIP of anyone's against its baseline.
 
     Args:
-        folder: a run, which knows its study; or a peft adapter, a CLIP or a SigLIP.
+        folder: a run, which knows its study; a peft adapter, a CLIP or a SigLIP of transformers or
+            open_clip; or a file of weights.
         baseline: untouched model of an adapter or CLIP; default: the study's backbone.
         study: names probe images and transfers for an adapter or CLIP.
         images: in place of a study: a folder of class folders, or a dataset's name.
+        transfers: more of them, on which zero-shot accuracy is read and no drift; of `images` where
+            these are not given, the first.
         on_found: told what an adapter or CLIP is, before anything is measured.
 
     Returns:
@@ -48,12 +54,14 @@ def evaluate(
     """
     path = Path(folder)
     if kind_of(path) == "run":
-        given = {"--spec": study, "--baseline": baseline, "--images": images}
-        if got := [name for name, value in given.items() if value is not None]:
+        asked = (study, baseline, images, transfers or None)
+        given = zip(("--spec", "--baseline", "--images", "--transfers"), asked, strict=True)
+        if got := [name for name, value in given if value is not None]:
             expected = "a run alone: it knows its study"
             raise SpecError(Fault(str(folder), expected, ", ".join(got), "Leave it away"))
         return evaluate_run(path, cache_dir=cache_dir, device=device)
-    if study is not None and images is None:
+    sets = list(dict.fromkeys([*([images] if images else []), *transfers]))
+    if study is not None and not sets:
         return evaluate_checkpoint(
             path,
             as_spec(study),
@@ -62,14 +70,14 @@ def evaluate(
             device=device,
             on_found=on_found,
         )
-    if study is None and images is not None and baseline is not None:
+    if study is None and sets and baseline is not None:
         return evaluate_on_images(
-            path, images, baseline, cache_dir=cache_dir, device=device, on_found=on_found
+            path, sets, baseline, cache_dir=cache_dir, device=device, on_found=on_found
         )
-    raise SpecError(_unsaid(path, baseline, twice=study is not None, images=images))
+    raise SpecError(_unsaid(path, baseline, twice=study is not None, images=bool(sets)))
 
 
-def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: str | None) -> list[Fault]:
+def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: bool) -> list[Fault]:
     """What to evaluate a folder on and against is not said, or said twice."""
     both = "a study file (--spec), or images and the untouched model (--images, --baseline)"
     command = f"clipdrift evaluate {shlex.quote(str(folder))} --images photos/ --baseline ID"
@@ -77,7 +85,7 @@ def _unsaid(folder: Path, baseline: str | None, *, twice: bool, images: str | No
     if twice:
         return [Fault("--images", both, "--spec too", "Leave one of them away")]
     faults = []
-    if images is None:
+    if not images:
         faults.append(Fault("--images", both, "neither", f"For example: {example}"))
     if baseline is None:
         expected = "the untouched model that the folder was made from, by hub id or folder"
@@ -111,19 +119,26 @@ def after(
     return read_after_training(place, asked, cache_dir=cache_dir, device=device, say=say)
 
 
-def export_model(run_dir: str | Path, out: str | Path, *, adapter: bool = False) -> Path:
-    """Write the model of a run for transformers or peft, read it back and compare.
+def export_model(
+    run_dir: str | Path, out: str | Path, *, adapter: bool = False, to: Layout = "transformers"
+) -> Path:
+    """Write the model of a run for transformers, open_clip or peft, read it back and compare.
 
     Args:
         out: new folder.
         adapter: what peft loads onto the vision tower, in place of a whole model.
+        to: the library that loads the whole model.
 
     Raises:
         MethodError: if the run's method cannot be exported so.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
-    (export_adapter if adapter else export_merged)(Path(run_dir), Path(out))
+    if adapter and to == "open_clip":
+        expected, step = "a whole model for open_clip", "Leave --adapter away"
+        raise SpecError(Fault("--to open_clip", expected, "--adapter", step))
+    whole = export_open_clip if to == "open_clip" else export_merged
+    (export_adapter if adapter else whole)(Path(run_dir), Path(out))
     return Path(out)
 
 
-__all__ = ["after", "evaluate", "export_model"]
+__all__ = ["after", "convert", "evaluate", "export_model"]

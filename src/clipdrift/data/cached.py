@@ -1,4 +1,4 @@
-"""What lies in a cache of prepared images, and its clearing.
+"""What lies in a cache of prepared images and converted models, and its clearing.
 
 Only what `cache` writes is looked at or removed: folders named by a key, with its description in
 them, and what a crash left of them. Whatever else lies in the folder stays.
@@ -71,7 +71,7 @@ def _is_entry(path: Path) -> bool:
 def _entry(path: Path) -> Cached:
     about = _described(path / ENTRY)
     sizes, used = 0, path.stat().st_mtime
-    for file in path.iterdir():
+    for file in path.rglob("*"):
         status = file.lstat()
         sizes += status.st_size
         used = max(used, status.st_mtime)

@@ -11,8 +11,6 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,10 @@ from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, load_backbon
 from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
-from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError, StudyFolderError
+from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError
+from clipdrift.finished.convert import COPIED, as_open_clip
 from clipdrift.finished.evaluate import finished_run
+from clipdrift.finished.folders import new_folder
 from clipdrift.finished.model_card import card
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
@@ -34,17 +34,9 @@ from clipdrift.methods.peft_folder import CONFIG, WEIGHTS
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
 from clipdrift.methods.weights_file import load_tensors, save_tensors
 from clipdrift.records import RunRecord, atomic_write
-from clipdrift.records.writing import writing_to
 from clipdrift.run.files import CLASSES_FILE
 from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
-
-COPIED = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model"),
-    *("preprocessor_config.json", "processor_config.json"),
-)
-"""Tokenizer and preprocessing of a model, and nothing else that may lie in its folder."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ def export_merged(run_dir: Path, out: Path) -> None:
     """
     saved = _reloaded(run_dir)
     model = _merged_model(saved)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         model.save_pretrained(folder)
         for path in folder.glob("*.safetensors"):  # written for the owner's eyes alone
             shutil.copymode(folder / "config.json", path)
@@ -92,6 +84,21 @@ def export_merged(run_dir: Path, out: Path) -> None:
                 _require_equal(written.live_text_encoder()(TRIAL), saved.model.text(TRIAL), out)
 
 
+def export_open_clip(run_dir: Path, out: Path) -> None:
+    """Write the run's model as open_clip keeps one; head, classes and origin lie beside it.
+
+    Raises:
+        MethodError, ClipdriftError: as `export_merged`.
+        BackboneError: if open_clip has no such model.
+    """
+    with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        merged_folder = Path(place) / out.name
+        export_merged(run_dir, merged_folder)
+        as_open_clip(merged_folder, folder, str(out))
+        for name in (HEAD_FILE, ORIGIN_FILE):
+            shutil.copyfile(merged_folder / name, folder / name)
+
+
 def export_adapter(run_dir: Path, out: Path) -> None:
     """Write an adapter as a folder that `PeftModel.from_pretrained` loads onto the vision tower.
 
@@ -108,7 +115,7 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         got = f"tower: {config.method.tower}"
         raise MethodError(Fault(str(run_dir), expected, got, "Use --merged"))
     saved = _reloaded(run_dir)
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
         shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
@@ -232,27 +239,4 @@ def _classes(saved: _Saved) -> dict[str, Any]:
     return {"classes": [str(number) for number in range(len(saved.model.head.weight))]}
 
 
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes `out` once all in it is written and proven.
-
-    Raises:
-        StudyFolderError: if `out` has something in it, or cannot be written.
-    """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        got = "one with files in it" if out.is_dir() else "a file"
-        raise StudyFolderError(
-            Fault(str(out), "a new folder", got, "Choose another --out or remove it")
-        )
-    with writing_to(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        holder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-    with holder as name:
-        folder = Path(name) / "model"
-        with writing_to(out):
-            folder.mkdir()
-            yield folder
-            folder.replace(out)
-
-
-__all__ = ["export_adapter", "export_merged"]
+__all__ = ["export_adapter", "export_merged", "export_open_clip"]

@@ -8,11 +8,14 @@ from pathlib import Path
 from clipdrift.errors import BackboneError, Fault
 from clipdrift.hub.watch import Unfit, answers, watched
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "spiece.model"]
-"""Configuration, weights, tokenizer. Pickled weights are never fetched."""
+WANTED = ["*.json", "*.txt", "spiece.model"]
+"""Configuration and tokenizer."""
 
-NOT_WANTED = ["open_clip*"]
-"""The same weights once more, as LAION and others keep them beside those for transformers."""
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Weights of open_clip's, which LAION and others keep beside the same ones for transformers; the
+second is a file of torch's, fetched where there is no other. It is read without running it."""
+
+CONFIG = "open_clip_config.json"
 
 NOT_TO_BE_USED = "Try again later, or take it from a hub that you trust"
 
@@ -20,10 +23,37 @@ NOT_TO_BE_USED = "Try again later, or take it from a hub that you trust"
 def snapshot(repo_id: str, revision: str | None) -> Path:
     """Local folder of a hub repository at a revision, downloaded if it is not cached.
 
+    Of a repository that has weights for open_clip alone it gives the configuration.
+
     Raises:
         BackboneError: offline, unreachable, unknown, gated, without safetensors, or of a hub that
             sends what would be written elsewhere, or hardly anything.
     """
+    folder = _fetched(repo_id, revision, [*WANTED, "*.safetensors"], ["open_clip_model*"])
+    if not any(folder.glob("*.safetensors")) and not (folder / CONFIG).is_file():
+        raise _without_weights(repo_id, "weights as safetensors")
+    return folder
+
+
+def open_clip_snapshot(repo_id: str, revision: str | None) -> Path:
+    """The same with weights for open_clip.
+
+    Raises:
+        BackboneError: as `snapshot`.
+    """
+    for name in OPEN_CLIP:
+        folder = _fetched(repo_id, revision, [*WANTED, name], [])
+        if (folder / name).is_file():
+            return folder
+    raise _without_weights(repo_id, f"weights for open_clip ({' or '.join(OPEN_CLIP)})")
+
+
+def _without_weights(repo_id: str, expected: str) -> BackboneError:
+    step = "Name a revision that has them, or convert the model"
+    return _fault(repo_id, expected, "none at this revision", step)
+
+
+def _fetched(repo_id: str, revision: str | None, wanted: list[str], not_wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -39,8 +69,8 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
                 snapshot_download(
                     repo_id,
                     revision=revision,
-                    allow_patterns=WANTED,
-                    ignore_patterns=NOT_WANTED,
+                    allow_patterns=wanted,
+                    ignore_patterns=not_wanted,
                     local_files_only=not answers(repo_id, revision, "model"),
                 )
             )
@@ -77,13 +107,6 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
             f"{type(error).__name__}: {' '.join(str(error).split())[:120]}",
             "Run again to resume it, or name a local folder",
         ) from None
-    if not any(folder.glob("*.safetensors")):
-        raise _fault(
-            repo_id,
-            "weights as safetensors",
-            "none at this revision",
-            "Name a revision that has them, or convert the model",
-        )
     return folder
 
 

@@ -209,8 +209,9 @@ class Gauge:
         """Every number of a live model, which stays exactly as it is.
 
         Args:
-            model: transformers' CLIP or SigLIP, or its vision tower with or without projection;
-                peft, DistributedDataParallel and torch.compile may be around it or inside it.
+            model: transformers' CLIP or SigLIP, or its vision tower with or without projection; or
+                one of open_clip's. peft, DistributedDataParallel and torch.compile may be around
+                it or inside it.
 
         Raises:
             BackboneError: if the model cannot be read; it says what is missing and what to pass.

@@ -19,6 +19,7 @@ from clipdrift.backbone import Backbone, ImageEncoder, TextEncoder, weights_of
 from clipdrift.errors import AdapterInactiveError, BackboneError, Fault
 from clipdrift.methods.guard import assert_acts
 from clipdrift.methods.tower_weights import in_encoder
+from clipdrift.reading.open_clip import is_open_clip, twin
 
 WHERE = "model"
 SHARDED = ("FullyShardedDataParallel", "FSDPModule")
@@ -55,8 +56,9 @@ def live_model(model: Any, backbone: Backbone, pixels: Tensor) -> LiveModel:
     """A copy of the paths of a live CLIP or SigLIP, held against its baseline.
 
     Args:
-        model: transformers' CLIP or SigLIP, or its vision tower with or without projection; peft,
-            DistributedDataParallel and torch.compile may be around it or inside it.
+        model: transformers' CLIP or SigLIP, or its vision tower with or without projection; or a
+            whole one of open_clip's; peft, DistributedDataParallel and torch.compile may be around
+            it or inside it.
         backbone: the baseline. A model without a projection or text tower is read with the
             baseline's.
         pixels: uint8 [B, S, S, 3]; images on which live and merged weights must agree.
@@ -72,6 +74,10 @@ def live_model(model: Any, backbone: Backbone, pixels: Tensor) -> LiveModel:
     # A loop's autocast would round what is merged here.
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
         inner = unwrapped(model)
+        if is_open_clip(inner):
+            (own_copy,) = _copied((inner,), device)
+            _require_active(own_copy)
+            inner = twin(own_copy, plain_weights(own_copy), backbone, pixels.to(device))
         tower, projection = _path(inner, backbone.architecture.image_path, model)
         own = untouched.projection if projection is None else projection
         tower, own = _copied((tower, own), device)
@@ -174,17 +180,26 @@ def plain_weights(tower: nn.Module) -> dict[str, Tensor] | None:
     inside = tuple(f"{name}." for name in found)
     state = {n: p.detach() for n, p in tower.named_parameters() if not n.startswith(inside)}
     for name, part in found.items():
+        if name.startswith(inside):
+            continue  # the output projection of attention as one module, merged with it
         if isinstance(part, BaseTunerLayer):
             merged: Any = copy.deepcopy(part)
             try:
-                merged.merge()
+                base = _unloaded(merged)
             except NotImplementedError:
                 return None
-            base = merged.get_base_layer()
         else:
             base = part.modules_to_save[part.active_adapters[0]]
         state |= {f"{name}.{own}": p.detach() for own, p in base.named_parameters()}
     return state
+
+
+def _unloaded(layer: Any) -> Any:
+    """The module under an adapted layer, with the adapter merged into it."""
+    if hasattr(layer, "unload_and_optionally_merge_module"):  # attention as one module
+        return layer.unload_and_optionally_merge_module(True, False, None)
+    layer.merge()
+    return layer.get_base_layer()
 
 
 def _require_same(

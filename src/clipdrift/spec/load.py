@@ -146,7 +146,7 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(out.get(part), list):
             out[part] = [_absolute_dataset(item, fix) for item in out[part]]
     named = _backbone_id(value)
-    if named.startswith(PATHS) or (named and os.path.isdir(folder / named)):
+    if named.startswith(PATHS) or (named and os.path.exists(folder / named)):
         backbone = out["backbone"]
         out["backbone"] = fix({"id": backbone} if isinstance(backbone, str) else backbone, "id")
     return out
@@ -161,13 +161,13 @@ def _backbone_id(value: dict[str, Any]) -> str:
 
 
 def _found_elsewhere(value: dict[str, Any], folder: Path) -> Fault | None:
-    """A folder in the working folder that a study file elsewhere may or may not mean."""
+    """A model in the working folder that a study file elsewhere may or may not mean."""
     named = _backbone_id(value)
     plain = named and not named.startswith(PATHS)
-    if not plain or os.path.isdir(folder / named) or not os.path.isdir(named):
+    if not plain or os.path.exists(folder / named) or not os.path.exists(named):
         return None
-    expected = f"a hub id, or a folder seen from {folder}, where the study file lies"
-    got = f"{named!r}, a folder of the working folder only"
+    expected = f"a hub id, or a path seen from {folder}, where the study file lies"
+    got = f"{named!r}, in the working folder only"
     return Fault("backbone.id", expected, got, "Write its path from the study file on")
 
 

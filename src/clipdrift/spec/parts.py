@@ -35,10 +35,15 @@ __all__ = [
 
 
 class BackboneSpec(Part):
-    """CLIP or SigLIP in transformers format: `mini-clip`, a folder, or a hub id with a revision."""
+    """CLIP or SigLIP of transformers or open_clip: `mini-clip`, a folder, a file of weights, a hub
+    id with a revision, or open_clip's MODEL/TAG.
+    """
 
     id: str = Field("mini-clip", min_length=1)
     revision: str | None = None
+    model: str | None = added(
+        None, "open_clip's name of the model, for a file of weights that cannot say which it is of"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,30 @@
+"""What a model's folder holds, as one number."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from clipdrift.paths import MODEL_FILES
+
+HASHED = MODEL_FILES - {".jinja"}
+"""Configuration, weights, tokenizer: what a model is read from."""
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over config, weights and tokenizer of a model folder, by name and content."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in HASHED and path.is_file():
+            digest.update(path.name.encode() + b"\0")
+            digest.update(bytes.fromhex(file_hash(path)))
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["file_hash", "folder_hash"]

@@ -1,0 +1,101 @@
+"""A model in the folder of another library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from clipdrift.formats import config, images
+from clipdrift.formats.rows import moved, rows_of
+from clipdrift.formats.source import CONFIG, WEIGHTS, Source
+from clipdrift.formats.state import State, clip_state, read_content
+from clipdrift.formats.tokens import write_tokenizer
+
+OTHER = "Name the model that the weights are of, or restore the file"
+
+
+def write_transformers(source: Source, out: Path, where: str) -> State:
+    """Write what transformers loads as its CLIPModel or SiglipModel, weights as they are.
+
+    Args:
+        out: a folder that is there.
+        where: what faults call the model.
+
+    Returns:
+        What of the file was read.
+
+    Raises:
+        BackboneError: if the file cannot be read safely, holds no CLIP or SigLIP, or one that its
+            configuration does not describe weight by weight.
+    """
+    model_cfg, said = source.described(where)
+    made = config.to_transformers(model_cfg, said)
+    size, kind = made["vision_config"]["image_size"], made["model_type"]
+    shown = images.to_transformers(source.preprocess_cfg, size, kind, f"{said} preprocess_cfg")
+    write_tokenizer(model_cfg["text_cfg"], source.folder, out, said)
+    state = clip_state(read_content(source.weights), str(source.weights))
+    tensors = named_by_transformers(state, made, str(source.weights))
+    first = tensors["vision_model.embeddings.patch_embedding.weight"]  # norms may be more precise
+    made["dtype"] = str(first.dtype).removeprefix("torch.")
+    _write_json(out / "config.json", made)
+    _write_json(out / "preprocessor_config.json", shown)
+    _save(tensors, out / "model.safetensors")
+    return state
+
+
+def named_by_transformers(state: State, config: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The weights of a state under transformers' names; nothing is counted of those that have them.
+
+    Raises:
+        BackboneError: naming those that are missing or left over.
+    """
+    if state.layout == "transformers":
+        return state.tensors
+    custom = any(name.startswith("text.") for name in state.tensors)
+    rows = rows_of(config, custom_text=custom)
+    return moved(state.tensors, rows, "transformers", where, OTHER)
+
+
+def write_open_clip(
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    model_cfg: Mapping[str, Any],
+    preprocess_cfg: Mapping[str, Any],
+    out: Path,
+    where: str,
+) -> dict[str, Tensor]:
+    """Write open_clip_config.json and open_clip_model.safetensors, weights as they are.
+
+    Args:
+        tensors: by transformers' names.
+        config: the content of its config.json.
+
+    Returns:
+        The weights by open_clip's names.
+
+    Raises:
+        BackboneError: naming weights that are missing or left over.
+    """
+    made = moved(tensors, rows_of(config), "open_clip", where, OTHER)
+    _write_json(out / CONFIG, {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg})
+    _save(made, out / WEIGHTS)
+    return made
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"}
+    )
+
+
+__all__ = ["named_by_transformers", "write_open_clip", "write_transformers"]
