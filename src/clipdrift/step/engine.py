@@ -39,7 +39,7 @@ class Engine:
         held: HeldNear | None = None,
     ) -> None:
         self.device = next(model.parameters()).device
-        self._model, self._images, self._precision = model, images, precision
+        self._images, self._precision = images, precision
         self._shows_pixels = held is not None and held.sees_images
         cast = partial(autocast, self.device, precision)
         texts, positives = model.texts, model.spec.positives
