@@ -99,13 +99,13 @@ def in_order(frame: pd.DataFrame) -> pd.DataFrame:
 def metric_columns(frame: pd.DataFrame) -> list[str]:
     """Columns that were measured on a run, in the frame's order.
 
-    Chance and the accuracies of the untouched backbone are left out: they are the same for every
-    run.
+    Chance and what the untouched backbone reads are left out: they are the same for every run.
     """
     return [
         name
         for name in map(str, frame.columns)
-        if not name.endswith((BASELINE, BASELINE_RECALL, CHANCE))
+        if not name.endswith(CHANCE)
+        and ".baseline_" not in name
         and (
             name in ACCURACIES
             or name.startswith(

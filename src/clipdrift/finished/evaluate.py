@@ -149,7 +149,8 @@ def _measure(
     if set(interpolation_paths(config.evaluation, config.method)) - {"encoder"}:
         start = starts(model_at_start(gauge, config, device))
     extra = read_post_hoc(gauge, model, config.evaluation, start)
-    return read_result(gauge, model).model_copy(update={"extra": extra.numbers})
+    found = read_result(gauge, model)
+    return found.model_copy(update={"extra": {**found.extra, **extra.numbers}})
 
 
 def _flat(result: Result) -> list[tuple[str, float | None]]:
@@ -168,6 +169,8 @@ def _flat(result: Result) -> list[tuple[str, float | None]]:
             for field in (f"baseline_{read.score_name}", read.score_name)
         ]
     rows += main_numbers(result.transfer).items()
+    for name, reading in result.transfer.items():
+        rows += [(f"transfer.{name}.{field}", value) for field, value in reading.in_full.items()]
     for group in ("levels", "drift", "extra"):
         rows += [(f"{group}.{name}", value) for name, value in getattr(result, group).items()]
     return rows

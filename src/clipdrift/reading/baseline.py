@@ -17,6 +17,7 @@ from clipdrift.data.images import Images
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.retrieval import retrieval
 from clipdrift.probes.zero_shot import cosines
+from clipdrift.reading.in_full import InFull, read_in_full
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records.correct import Correct
@@ -38,6 +39,7 @@ class TransferBaseline:
     text_features: Tensor
     scored: Scored
     epoch_scored: Scored | None
+    in_full: InFull | None = None
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,27 @@ def score(
 
 
 @torch.inference_mode()
+def score_in_full(
+    encoder: ImageEncoder, images: Images, text_features: Tensor, scale: float, batch_size: int
+) -> tuple[Correct, InFull]:
+    """A set of classes with all that its embeddings tell, by one pass in float32."""
+    features = _embedded(encoder, images, batch_size)
+    found = read_in_full(features, text_features.to(features.device), images.labels, scale)
+    return Correct.of(found.classes.numpy() == images.labels), found
+
+
+def _embedded(encoder: ImageEncoder, images: Images, batch_size: int) -> Tensor:
+    """[N, E] in float32."""
+    batches = in_batches(images, batch_size)
+    return torch.cat([encoder(b.to(encoder.mean.device)).float() for b in batches])
+
+
+@torch.inference_mode()
 def _retrieved(
     encoder: ImageEncoder, images: Images, captions: Captions, text: Tensor, batch_size: int
 ) -> Retrieval:
     """In float32 throughout: a rank can hang on the last digits."""
-    batches = in_batches(images, batch_size)
-    features = torch.cat([encoder(b.to(encoder.mean.device)).float() for b in batches])
+    features = _embedded(encoder, images, batch_size)
     owner, which = torch.from_numpy(captions.owner), torch.from_numpy(captions.text)
     found = retrieval(features, text, owner, which)
     return Retrieval(**found, n_captions=len(captions.owner))
@@ -98,6 +115,7 @@ def measure_transfer(
     epoch_images: Images | None,
     *,
     batch_size: int,
+    in_full: bool = False,
 ) -> TransferBaseline:
     """Zero-shot reading of the untouched backbone on the whole set and on its epoch part.
 
@@ -111,6 +129,9 @@ def measure_transfer(
         text = backbone.live_text_encoder().features(captions.texts)
     if epoch_images is not None:
         few = score(encoder, epoch_images, texts_of(epoch_images, images, text), predict)
+    if in_full and captions is None:
+        whole, full = score_in_full(encoder, images, text, backbone.logit_scale, batch_size)
+        return TransferBaseline(text.cpu(), whole, few, full)
     return TransferBaseline(text.cpu(), score(encoder, images, text, predict), few)
 
 
@@ -137,12 +158,14 @@ def load_reading(path: Path) -> ProbeReading | None:
 
 def save_transfer(baseline: TransferBaseline, path: Path) -> None:
     """Write a transfer baseline with a checksum: text features, what was read as facts."""
-    epoch = baseline.epoch_scored
+    epoch, full = baseline.epoch_scored, baseline.in_full
     facts = {
         "scored": baseline.scored.model_dump(),
         "epoch_scored": epoch.model_dump() if epoch else None,
+        **({"in_full": full.numbers} if full else {}),
     }
-    save_sealed(path, {"text_features": baseline.text_features}, facts)
+    classes = {"classes": full.classes} if full else {}
+    save_sealed(path, {"text_features": baseline.text_features, **classes}, facts)
 
 
 def load_transfer(path: Path) -> TransferBaseline | None:
@@ -151,8 +174,11 @@ def load_transfer(path: Path) -> TransferBaseline | None:
     if saved is None:
         return None
     try:
-        facts = {name: value and _scored(value) for name, value in saved[1].items()}
-        return TransferBaseline(saved[0]["text_features"], **facts)
+        facts = dict(saved[1])
+        full = facts.pop("in_full", None)
+        read = {name: value and _scored(value) for name, value in facts.items()}
+        kept = InFull(saved[0]["classes"], full) if full else None
+        return TransferBaseline(saved[0]["text_features"], **read, in_full=kept)
     except (TypeError, KeyError, ValidationError):
         return None
 

@@ -24,6 +24,7 @@ from clipdrift.reading.baseline import (
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.spec import PROTOCOL_VERSION, StudySpec, content_hash
+from clipdrift.spec.parts import EvaluationSpec
 
 Report = Callable[[str], None]
 
@@ -38,10 +39,14 @@ class BaselineFiles:
     folder: Path
     backbone: Backbone
     batch_size: int
+    in_full: bool = False
 
     @classmethod
-    def of_study(cls, folder: StudyFolder, backbone: Backbone, batch_size: int) -> BaselineFiles:
-        return cls(folder.path / "baselines", backbone, batch_size)
+    def of_study(
+        cls, folder: StudyFolder, backbone: Backbone, evaluation: EvaluationSpec
+    ) -> BaselineFiles:
+        place = folder.path / "baselines"
+        return cls(place, backbone, evaluation.batch_size, evaluation.in_full)
 
     def ensure(
         self, probes: Mapping[str, Images], sets: Iterable[TransferMaterial], report: Report
@@ -119,6 +124,7 @@ class BaselineFiles:
                     material.images,
                     material.epoch_images,
                     batch_size=self.batch_size,
+                    in_full=self.in_full,
                 )
                 save_transfer(found, path)
             return mine
@@ -127,11 +133,11 @@ class BaselineFiles:
         return self._path(name, images.sha256())
 
     def _zero_shot_path(self, material: TransferMaterial) -> Path:
-        return self._path(material.name, material.sha256)
+        return self._path(material.name, material.sha256, *(["in_full"] if self.in_full else []))
 
-    def _path(self, name: str, sha256: str) -> Path:
+    def _path(self, name: str, *content: str) -> Path:
         """Named after content, so that a changed backbone or set is measured anew."""
-        mark = content_hash([PROTOCOL_VERSION, self.backbone.sha256, sha256])
+        mark = content_hash([PROTOCOL_VERSION, self.backbone.sha256, *content])
         return self.folder / f"{name}-{mark[:12]}.safetensors"
 
     def _lock(self, path: Path) -> Path:
@@ -144,7 +150,7 @@ def ensure_baselines(
     """Measure the untouched backbone on every probe, test and transfer set, once per study."""
     targets = materials.targets.values()
     sets = [*(target.zero_shot for target in targets), *materials.transfers.values()]
-    files = BaselineFiles.of_study(folder, materials.backbone, spec.evaluation.batch_size)
+    files = BaselineFiles.of_study(folder, materials.backbone, spec.evaluation)
     files.ensure({target.name: target.probe for target in targets}, sets, report)
 
 

@@ -19,8 +19,16 @@ from clipdrift.materials import Materials, TargetMaterial, TransferMaterial, loa
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.reading.baseline import Baselines, Scored, score, texts_of
+from clipdrift.reading.baseline import (
+    Baselines,
+    Scored,
+    TransferBaseline,
+    score,
+    score_in_full,
+    texts_of,
+)
 from clipdrift.reading.baseline_files import BaselineFiles
+from clipdrift.reading.in_full import Numbers, beside_baseline
 from clipdrift.reading.live import LiveModel, live_model
 from clipdrift.reading.model import (
     Readable,
@@ -63,6 +71,7 @@ class Gauge:
     transfers: Mapping[str, TransferMaterial]
     predict: Predictor
     probes: Sequence[str]
+    in_full: bool
     _target: TargetMaterial | None
     _baselines: Baselines
 
@@ -74,6 +83,7 @@ class Gauge:
         transfers: Transfers = (),
         device: str = "auto",
         cache_dir: str | Path | None = None,
+        in_full: bool = False,
     ) -> None:
         """Load the backbone, prepare the images, read the backbone on them; all is cached.
 
@@ -85,6 +95,8 @@ class Gauge:
                 study file describes one.
             device: "auto", "cpu", "cuda", "cuda:1", ...; models are read there.
             cache_dir: default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
+            in_full: read each transfer set also for what is gone and what only misaligned,
+                calibration and geometry: `reading.transfer[name].in_full`.
 
         Raises:
             ClipdriftError: with the faults of all parts together.
@@ -94,6 +106,7 @@ class Gauge:
         self.probe = open_probe(probe, self.backbone, cache)
         self.transfers = open_transfers(transfers, self.backbone, cache)
         self.predict, self.probes = Predictor(EvaluationSpec().batch_size), ()
+        self.in_full = in_full
         self._target = None
         self._baselines = self._measured("probe", cache)
 
@@ -139,7 +152,7 @@ class Gauge:
         for name in targets or materials.targets:
             gauge = gauges[name] = cls.__new__(cls)
             gauge._take(materials, name, Predictor(spec.evaluation.batch_size))
-            gauge.probes = spec.evaluation.probes
+            gauge.probes, gauge.in_full = spec.evaluation.probes, spec.evaluation.in_full
             gauge._baselines = gauge._measured(name, cache)
         return gauges
 
@@ -160,11 +173,10 @@ class Gauge:
         Raises:
             RecordError: if one of these readings is missing or damaged.
         """
-        batch = config.evaluation.batch_size
-        gauge = cls.__new__(cls)
-        gauge._take(materials, config.target.name, predict or Predictor(batch))
-        gauge.probes = config.evaluation.probes
-        files, own = BaselineFiles.of_study(folder, gauge.backbone, batch), gauge.target
+        asked, gauge = config.evaluation, cls.__new__(cls)
+        gauge._take(materials, config.target.name, predict or Predictor(asked.batch_size))
+        gauge.probes, gauge.in_full = asked.probes, asked.in_full
+        files, own = BaselineFiles.of_study(folder, gauge.backbone, asked), gauge.target
         gauge._baselines = files.read(own.name, own.probe, own.zero_shot, gauge.transfers)
         return gauge
 
@@ -174,7 +186,8 @@ class Gauge:
         self.probe, self.predict = self._target.probe, predict
 
     def _measured(self, name: str, cache: Path) -> Baselines:
-        files = BaselineFiles(cache / "baselines", self.backbone, self.predict.batch_size)
+        place, batch = cache / "baselines", self.predict.batch_size
+        files = BaselineFiles(place, self.backbone, batch, self.in_full)
         target = self._target.zero_shot if self._target else None
         sets = [*self.transfers.values(), *([target] if target else [])]
         files.ensure({name: self.probe}, sets, lambda text: None)
@@ -230,20 +243,30 @@ class Gauge:
 
         Classes are read by the model's own text tower where it has one that moved.
         """
-        known = {}
+        known: dict[str, Scored] = {}
+        full: dict[str, Numbers] = {}
         for name, transfer in self.transfers.items():
-            images = transfer.images if whole else transfer.epoch_images
-            if images is not None:
-                text = self.baselines.transfers[name].text_features
-                known[name] = self.scored(model, transfer, images, text)
-        return self._compared(known, whole=whole)
+            images, before = self._part(name, whole=whole), self.baselines.transfers[name]
+            if images is not None and whole and before.in_full is not None:
+                known[name], full[name] = self._in_full(model, transfer, before)
+            elif images is not None:
+                known[name] = self.scored(model, transfer, images, before.text_features)
+        found = self._compared(known, whole=whole)
+        for name, numbers in full.items():
+            found.readings[name].in_full = numbers
+        return found
 
     def on_target(self, model: Readable) -> tuple[TransferReading, dict[str, Correct]]:
         """The target's test part by class texts, without a head; and image by image."""
         own, before = self.target.zero_shot, self.baselines.target
         assert before is not None  # of a study's gauge
-        now = self.on_test(model)
+        full: Numbers = {}
+        if before.in_full is None:
+            now = self.on_test(model)
+        else:
+            now, full = self._in_full(model, own, before)
         reading = transfer_reading(now, before.scored, own.images, len(own.prompts))
+        reading.in_full = full
         return reading, both(TARGET_ZERO_SHOT, now, before.scored)
 
     def on_test(self, model: Readable) -> Scored:
@@ -285,13 +308,31 @@ class Gauge:
             untouched: text embeddings of the whole set by the baseline, for a model without a text
                 tower of its own.
         """
-        if model.text is None:
-            text = texts_of(images, material.images, untouched)
-        elif images.captions is not None:
-            text = model.text.features(images.captions.texts)
-        else:
-            text = model.text.class_features(material.prompts)
+        text = self._texts(model, material, images, untouched)
         return score(model.encoder, images, text, self.predict)
+
+    def _texts(
+        self, model: Readable, material: TransferMaterial, images: Images, untouched: Tensor
+    ) -> Tensor:
+        if model.text is None:
+            return texts_of(images, material.images, untouched)
+        if images.captions is not None:
+            return model.text.features(images.captions.texts)
+        return model.text.class_features(material.prompts)
+
+    def _in_full(
+        self, model: Readable, material: TransferMaterial, before: TransferBaseline
+    ) -> tuple[Correct, Numbers]:
+        """All of a set of classes, with what its embeddings tell beside the baseline's."""
+        assert before.in_full is not None
+        images, scale = material.images, self.backbone.logit_scale
+        text = self._texts(model, material, images, before.text_features)
+        right, now = score_in_full(model.encoder, images, text, scale, self.predict.batch_size)
+        return right, beside_baseline(now, before.in_full, images.labels)
+
+    def _part(self, name: str, *, whole: bool) -> Images | None:
+        transfer = self.transfers[name]
+        return transfer.images if whole else transfer.epoch_images
 
     def require_adapted(
         self, model: AdaptedModel, trained: Mapping[str, Tensor] | None = None
@@ -310,7 +351,7 @@ class Gauge:
         for name, scored in now.items():
             transfer, known = self.transfers[name], self.baselines.transfers[name]
             before = known.scored if whole else known.epoch_scored
-            images = transfer.images if whole else transfer.epoch_images
+            images = self._part(name, whole=whole)
             if before is not None and images is not None:
                 found.correct.update(both(f"transfer.{name}", scored, before))
                 read = transfer_reading(scored, before, images, len(transfer.prompts))

@@ -25,6 +25,7 @@ from clipdrift.probes.zero_shot import (
     retention_pct,
 )
 from clipdrift.reading.baseline import Scored, probe
+from clipdrift.reading.in_full import why_undefined
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
 from clipdrift.records.transfer import Retrieval, TransferReading
@@ -206,6 +207,8 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
             if getattr(found, field) is None:
                 why = found.at_chance or "the baseline is not above the reference"
                 reasons[f"{name}.{field}"] = why
+        full = why_undefined(found.in_full)
+        reasons |= {f"{name}.{field}": why for field, why in full.items()}
     for group in ("levels", "drift"):
         for name, value in getattr(reading, group).items():
             if value is None:

@@ -20,6 +20,7 @@ from clipdrift.data.images import Images
 from clipdrift.methods.adapted import NOT_PLAIN, AdaptedModel
 from clipdrift.methods.interpolate import interpolated, of_path
 from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.in_full import FEW
 from clipdrift.reading.model import Readable, main_numbers
 from clipdrift.reading.target import classified, on_part, score_of
 from clipdrift.records.correct import Correct
@@ -149,8 +150,9 @@ def _corrupted(images: Images, kind: str, severity: int, size: int) -> Iterator[
 def undefined_extra(numbers: Numbers, model: Readable) -> dict[str, str]:
     """Dotted name of every reading that is null -> why."""
     plain = model.vision_state() is not None
+    between = "the baseline is not above the reference" if plain else NOT_PLAIN
     return {
-        f"extra.{name}": "the baseline is not above the reference" if plain else NOT_PLAIN
+        f"extra.{name}": between if name.startswith("interpolation") else FEW
         for name, value in numbers.items()
         if value is None
     }

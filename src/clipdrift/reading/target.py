@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.reading.baseline import Scored
 from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.in_full import head_in_full
 from clipdrift.reading.model import chance
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import OF_SETS, Result
@@ -21,10 +22,11 @@ from clipdrift.training.loop import in_batches
 
 @dataclass(frozen=True)
 class Classified:
-    """Target classification: the images that are right, and mean cross-entropy (nats)."""
+    """Target classification: images that are right, mean cross-entropy (nats), logits [N, C]."""
 
     correct: Correct
     loss: float
+    logits: Tensor
 
 
 @torch.inference_mode()
@@ -34,7 +36,7 @@ def classify(model: AdaptedModel, images: Images, *, batch_size: int) -> Classif
     logits = torch.cat([model(b.to(device)).cpu() for b in in_batches(images, batch_size)])
     labels = torch.from_numpy(images.labels)
     loss = nn.functional.cross_entropy(logits.double(), labels)
-    return Classified(Correct.of((logits.argmax(dim=1) == labels).numpy()), float(loss))
+    return Classified(Correct.of((logits.argmax(dim=1) == labels).numpy()), float(loss), logits)
 
 
 def classified(gauge: Gauge, model: AdaptedModel, images: Images) -> Correct:
@@ -89,9 +91,16 @@ def _test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     return {
         "test_accuracy": test.correct.accuracy,
         "test_loss": test.loss,
+        "extra": _calibrated(gauge, test.logits, images),
         "test_chance": chance(images.labels),
         "correct": {"test_accuracy": test.correct},
     }
+
+
+def _calibrated(gauge: Gauge, logits: Tensor, images: Images) -> dict[str, float | None]:
+    """How far the head's confidence can be trusted, where the study asks for it."""
+    found = head_in_full(logits, images.labels) if gauge.in_full else {}
+    return {f"test_{name}": value for name, value in found.items()}
 
 
 def _of_pairs(read: TransferReading) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class TransferReading(Retrieval):
     chance: accuracy of always naming the commonest class of the images, 1 / C where they are
     balanced; of retrieval the mean recall of a random order. Retention of what is not told from it
     is none: it is null, in records that were written with a number too.
+    in_full: what is read beside where a study asks for it; see `reading.in_full`.
     """
 
     accuracy: Number
@@ -69,6 +70,7 @@ class TransferReading(Retrieval):
     n_classes: int | None = None
     chance: Number = Field(None, exclude_if=is_none)
     baseline_mean_recall: Number = _none()
+    in_full: dict[str, Number] = Field(default_factory=dict, exclude_if=lambda found: not found)
 
     @model_validator(mode="after")
     def _nothing_of_chance(self) -> Self:
@@ -94,7 +96,7 @@ class TransferReading(Retrieval):
     def numbers(self) -> dict[str, Number]:
         """The scalars by name: of classes accuracies and retention, of pairs recalls for them."""
         if self.mean_recall is None:
-            return {field: getattr(self, field) for field in TRANSFER_NUMBERS}
+            return {field: getattr(self, field) for field in TRANSFER_NUMBERS} | self.in_full
         names = (*RETRIEVAL_NUMBERS, "baseline_mean_recall", *RETENTIONS)
         return {field: getattr(self, field) for field in names}
 

@@ -54,6 +54,24 @@ RECALLS = {
     "t2i_median_rank": "Median rank of images for captions",
 }
 TRANSFER = {
+    "lost_pp": "Lost zero-shot, {}",
+    "gone_pp": "Gone (ridge read-out), {}",
+    "misaligned_pp": "Misaligned (lost less gone), {}",
+    "ridge_accuracy": "Ridge read-out, {}",
+    "knn_accuracy": "Nearest neighbours, {}",
+    "ece": "Calibration error, {}",
+    "ece_equal_mass": "Calibration error by equal bins, {}",
+    "ece_refit": "Calibration error, temperature refit, {}",
+    "nll": "Negative log likelihood, {}",
+    "nll_refit": "Negative log likelihood, temperature refit, {}",
+    "brier": "Brier score, {}",
+    "margin": "Margin, {}",
+    "modality_gap": "Modality gap, {}",
+    "energy_distance": "Energy distance of images and texts, {}",
+    "effective_rank": "Effective rank, {}",
+    "negative_flips": "Right before, wrong now, {}",
+    "positive_flips": "Wrong before, right now, {}",
+    "churn": "Of another class than before, {}",
     **{field: f"{label}, {{}}" for field, label in RECALLS.items()},
     "baseline_mean_recall": "Untouched mean recall, {}",
     "accuracy": "Zero-shot accuracy, {}",
@@ -155,6 +173,8 @@ def _described(name: str) -> Metric:
             return _recall(name, field, label)
         if field.endswith(("accuracy", "chance")):
             return Metric(name, label, "%", 100.0, 1)
+        if not field.endswith(("_pp", "_pct")):
+            return Metric(name, label, "nats" if field.startswith("nll") else "")
         unit = "pp" if field.endswith("_pp") else "%"
         return Metric(name, label, unit, 1.0, 1, signed=unit == "pp")
     if name.startswith("test_retrieval."):

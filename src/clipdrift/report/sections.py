@@ -56,6 +56,17 @@ from clipdrift.report.source import Place, Study
 from clipdrift.report.tables import Table, cell_table, listing
 
 MAX_DOSE_TRANSFERS = 6
+HIDDEN = "Hidden or gone"
+IN_FULL = {
+    HIDDEN: ("lost_pp", "gone_pp", "misaligned_pp", "ridge_accuracy", "knn_accuracy"),
+    "Flips": ("negative_flips", "positive_flips", "churn"),
+    "Calibration": ("ece", "ece_equal_mass", "nll", "brier", "ece_refit", "nll_refit"),
+    "Geometry": (
+        *("margin", "modality_gap", "energy_distance", "alignment", "uniformity"),
+        "effective_rank",
+    ),
+}
+"""Tables of what `evaluation.in_full` reads: title -> fields; the first one is not folded."""
 LEGEND, RATES = Aid("legend"), Aid("rate_legend")
 
 
@@ -88,6 +99,18 @@ def _answer(study: Study) -> Sequence[Block]:
         Notices("Remarks on the records", [one for one in found if not one.urgent]),
         Aid("how_to_read"),
     ]
+
+
+def _in_full(study: Study) -> Iterator[Block]:
+    """Each transfer set by what its embeddings tell, where records hold it."""
+    for i, dataset in enumerate(study.transfers):
+        for title, fields in IN_FULL.items():
+            names = [f"transfer.{dataset}.{field}" for field in fields]
+            names = [name for name in names if name in study.metrics]
+            if names:
+                caption, place = f"{title}, {dataset}", f"{title.split()[0].lower()}-{i}"
+                table = cell_table(study, names, table_id=place, caption=caption)
+                yield table if title == HIDDEN else Group(caption, [table], folded=True)
 
 
 def _dose(study: Study) -> Sequence[Block]:
@@ -302,6 +325,17 @@ SECTIONS = (
             "that underfit or are damaged are hollow: those that underfit keep what they keep "
             "because they barely trained. Dotted upright lines are lines of equal accuracy, so "
             "many points below the best cell.",
+        ),
+    ),
+    Section(
+        "in-full",
+        "Hidden or gone",
+        "What was lost: hidden or gone",
+        lambda study: list(_in_full(study)),
+        said(
+            "Zero-shot accuracy also falls where image embeddings only move away from the texts. A "
+            "ridge read-out, fitted to the labels of one half of a set and read on the other, "
+            "tells what embeddings still hold: what it lost too is gone, the rest is misaligned."
         ),
     ),
     Section(

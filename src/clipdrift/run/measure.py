@@ -147,12 +147,13 @@ class Run:
         )
         extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
+        own = test.pop("extra", {})
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),
             **test,
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),
-            extra=extra.numbers,
+            extra={**own, **extra.numbers},
             correct=correct,
         )
 

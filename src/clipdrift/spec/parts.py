@@ -116,6 +116,11 @@ class EvaluationSpec(Part):
     probes: list[Name] = Field(
         [], description="drift signals that other packages add, by the names of their entry points"
     )
+    in_full: bool = added(
+        False,
+        "read each transfer set and the target zero-shot in full at the end: what is gone and what "
+        "only misaligned, calibration, geometry; and the calibration of the head",
+    )
 
 
 def interpolation_paths(evaluation: EvaluationSpec, method: MethodBase) -> list[InterpolationPath]:

@@ -23,7 +23,7 @@ VAL_ACCURACY = "val_accuracy"
 RUN_ORDER = ["backbone", "target", "method", "learning_rate", "seed", "run_id"]
 DRIFT = "drift."
 SIMILARITIES = ("cka", "linear_cka")
-OUTCOMES_OF_THEIR_OWN = ("extra.interpolation", "extra.corruption.")
+OUTCOMES_OF_THEIR_OWN = ("extra.interpolation", "extra.corruption.", "extra.test_")
 
 
 class Signal(NamedTuple):
