@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from fuzz import data_folders, forecasts, hubs, images, imports, models, records, specs
+from fuzz import (
+    data_folders,
+    forecasts,
+    hubs,
+    images,
+    imports,
+    models,
+    open_clip,
+    records,
+    specs,
+)
 from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for room in (specs, imports, records, images, data_folders, models, forecasts, hubs)
+    for room in (specs, imports, records, images, data_folders, models, forecasts, hubs, open_clip)
     for target in room.TARGETS
 }
 

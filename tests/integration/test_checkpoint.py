@@ -29,6 +29,7 @@ from clipdrift.checkpoint.measure import evaluate_checkpoint
 from clipdrift.cli import main
 from clipdrift.errors import ClipdriftError, RecordError
 from clipdrift.finished.export import export_adapter, export_merged
+from clipdrift.methods.guard import relative
 from clipdrift.reading.baseline import probe
 from clipdrift.reading.model import read_drift
 from clipdrift.records import RunRecord, StudyFolder
@@ -105,6 +106,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "rsLoRA": {"target_modules": VISION, "use_rslora": True},
     "DoRA": {"part": "vision_model", "target_modules": ["fc1"], "use_dora": True},
     "biases": {"target_modules": VISION, "lora_bias": True},
+    "all linear layers": {"part": "vision_model", "target_modules": "all-linear"},
     "patterns": {
         "part": "vision_model",
         "target_modules": ["q_proj", "fc2"],
@@ -165,6 +167,57 @@ def test_plain_weights_of_an_adapter_are_the_live_ones(name: str, tmp_path: Path
     own = {n for n, _ in plain.vision_model.named_parameters()}
     assert own == checkpoint.vision_state().keys()
     torch.testing.assert_close(features(plain), features(clip), rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_an_older_peft_saved_reads_as_in_peft(tmp_path: Path) -> None:
+    """Weights as a file of torch's, and a configuration with the keys of that time."""
+    folder, clip = made_by_peft(
+        tmp_path / "adapter", part="vision_model", target_modules=["q_proj"]
+    )
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    config |= {"base_model_name_or_path": None, "bias": "none", "enable_lora": None}
+    config |= {"fan_in_fan_out": False, "inference_mode": True, "lora_dropout": 0.05}
+    config |= {"merge_weights": False, "modules_to_save": None, "task_type": None}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    checkpoint = loaded(folder)
+    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert "wrong" not in statuses(checkpoint).values(), checkpoint.findings
+
+
+def test_merging_in_half_precision_is_another_model_and_by_how_much(tmp_path: Path) -> None:
+    """Merged here in float32 an adapter is the live one to 1e-5; in bfloat16 it is rounded away."""
+    folder, clip = made_by_peft(
+        tmp_path / "adapter", part="vision_model", size=0.01, target_modules=["q_proj", "v_proj"]
+    )
+    live = features(clip)
+    half = plain_clip().to(torch.bfloat16)
+    merged = peft.PeftModel.from_pretrained(half.vision_model, folder).merge_and_unload()
+    half.vision_model = merged
+    half.save_pretrained(tmp_path / "merged")
+    found, rounded = loaded(folder), loaded(tmp_path / "merged")
+    assert relative(embeddings(found), live) < 1e-5
+    assert 1e-4 < relative(embeddings(rounded), live) < 2e-2
+    assert text_of(rounded, "precision on disk") == "bfloat16, the baseline's is float32"
+
+
+def test_a_clip_in_an_old_file_of_torchs_reads_as_in_transformers(tmp_path: Path) -> None:
+    clip, folder = plain_clip(), tmp_path / "old"
+    train_by_noise(clip, 0.01)
+    clip.save_pretrained(folder)
+    torch.save(clip.state_dict(), folder / "pytorch_model.bin")
+    whole = loaded(folder)
+    (folder / "model.safetensors").unlink()
+    old = loaded(folder)
+    assert torch.equal(embeddings(old), embeddings(whole))
+    assert old.live.sha256 != whole.live.sha256
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(EMBEDDED / name, folder / name)
+    assert load_backbone(BackboneSpec(id=str(folder))).image_size == 28
+    torch.save({"model": clip.state_dict()}, folder / "pytorch_model.bin")
+    with pytest.raises(ClipdriftError, match=r"tensors alone, by their names, got .* besides"):
+        loaded(folder)
 
 
 OTHER_TYPES: dict[str, tuple[str, Any]] = {

@@ -119,8 +119,7 @@ def test_weights_of_a_backbone(
     folder = clip_folder(tmp_path / "clip", "model.safetensors")
     (folder / name).write_bytes(poison(marker))
     refused(marker, BackboneError, lambda: load_backbone(BackboneSpec(id=str(folder))))
-    text = refused(marker, ClipdriftError, lambda: load_checkpoint(folder, mini_clip()))
-    assert ("which runs its maker's code" in text) == (name != "model.safetensors")
+    refused(marker, ClipdriftError, lambda: load_checkpoint(folder, mini_clip()))
 
 
 @poisons
@@ -144,7 +143,7 @@ def test_weights_of_an_adapter(
     config = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "modules_to_save": None}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     (folder / name).write_bytes(poison(marker))
-    refused(marker, RecordError, lambda: load_checkpoint(folder, mini_clip()))
+    refused(marker, ClipdriftError, lambda: load_checkpoint(folder, mini_clip()))
 
 
 @poisons

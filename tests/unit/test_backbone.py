@@ -161,10 +161,15 @@ def test_a_damaged_preprocessor_config_is_refused(folder: Path, text: str) -> No
     assert "preprocessor_config.json" in refusal(folder)
 
 
-def test_pickled_weights_are_never_read(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+def test_weights_in_a_file_of_torchs_are_read_where_there_are_no_others(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    assert refusal(folder).startswith("a loadable transformers folder | ")
+    found = load(folder).model.visual_projection.weight
+    assert torch.equal(found, weights["visual_projection.weight"].float())
+    weights.popitem()
+    torch.save(weights, folder / "pytorch_model.bin")
+    assert refusal(folder).startswith("weights that match the model key by key | 1 that do not")
 
 
 def test_mean_and_std_are_the_checkpoints_own(folder: Path) -> None:

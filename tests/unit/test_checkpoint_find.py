@@ -12,7 +12,6 @@ from small_models import EMBEDDED
 
 from clipdrift.checkpoint.find import kind_of, read_tensors
 from clipdrift.errors import BackboneError, RecordError
-from clipdrift.formats.state import read_content
 
 
 class Planted:
@@ -41,31 +40,37 @@ def test_three_kinds_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "weights"),
+    ("config", "weights", "kind"),
     [
-        ("config.json", "pytorch_model.bin"),
-        ("adapter_config.json", "adapter_model.bin"),
-        ("config.json", "model.ckpt"),
-        (None, "model.pt"),
-        (None, "model.pth"),
+        ("config.json", "pytorch_model.bin", "clip"),
+        ("adapter_config.json", "adapter_model.bin", "adapter"),
+        (None, "model.pt", "weights"),
+        (None, "model.pth", "weights"),
     ],
 )
-def test_pickled_weights_are_refused_and_never_read(
-    tmp_path: Path, config: str | None, weights: str
+def test_pickles_are_told_as_what_they_should_be_and_never_unpickled(
+    tmp_path: Path, config: str | None, weights: str, kind: str
 ) -> None:
     folder, mark = tmp_path / "model", tmp_path / "code-has-run"
     folder.mkdir()
     torch.save(Planted(mark), folder / weights)
     if config:
         (folder / config).write_text("{}")
-    if config:
-        text = refusal(folder)
-        assert f"got {weights}, a pickle, which runs its maker's code when it is read" in text
-        assert "Save it anew with safetensors" in text
+    assert kind_of(folder) == kind
     assert kind_of(folder / weights) == "weights"
-    with pytest.raises(BackboneError, match="which would be imported and called to read"):
-        read_content(folder / weights)
+    with pytest.raises(BackboneError, match="which would be imported and called to read it"):
+        read_tensors(folder / weights)
     assert not mark.exists()
+
+
+def test_weights_by_another_name_are_told(tmp_path: Path) -> None:
+    for name in ("config.json", "model.ckpt"):
+        (tmp_path / name).write_text("{}")
+    text = refusal(tmp_path)
+    assert (
+        "model.safetensors: expected weights, got model.ckpt. Call the file of weights so, or p"
+        in text
+    )
 
 
 def test_safetensors_beside_a_pickle_are_used(tmp_path: Path) -> None:

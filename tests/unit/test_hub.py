@@ -62,14 +62,15 @@ def test_offline_with_another_revision_is_said(cache: Path) -> None:
     assert "no cached copy" in refusal("some/clip", "v2")
 
 
-def test_a_model_without_safetensors_is_refused(cache: Path) -> None:
+def test_a_model_without_weights_is_refused(cache: Path) -> None:
     folder = cached(cache, "some/clip")
     (folder / "config.json").write_text("{}")
-    (folder / "pytorch_model.bin").write_bytes(b"never read")
     assert refusal("some/clip") == (
-        "backbone some/clip: expected weights as safetensors, got none at this revision. "
-        "Name a revision that has them, or convert the model."
+        "backbone some/clip: expected weights as safetensors, or pytorch_model.bin, got none at "
+        "this revision. Name a revision that has them, or convert the model."
     )
+    (folder / "pytorch_model.bin").write_bytes(b"looked at where it is loaded")
+    assert snapshot("some/clip", None) == folder
 
 
 @pytest.mark.parametrize("repo_id", ["a/b/c", "no spaces", "a--b/c", "-a"])

@@ -9,16 +9,23 @@ from clipdrift.paths import MODEL_FILES
 
 HASHED = MODEL_FILES - {".jinja"}
 """Configuration, weights, tokenizer: what a model is read from."""
+PICKLED = "pytorch_model.bin"
+"""Weights as transformers wrote them of old, read where there are none in safetensors."""
 
 
 def folder_hash(folder: Path) -> str:
     """SHA-256 over config, weights and tokenizer of a model folder, by name and content."""
-    digest = hashlib.sha256()
+    digest, old = hashlib.sha256(), is_pickled(folder)
     for path in sorted(folder.iterdir()):
-        if path.suffix in HASHED and path.is_file():
+        if (path.suffix in HASHED and path.is_file()) or (old and path.name == PICKLED):
             digest.update(path.name.encode() + b"\0")
             digest.update(bytes.fromhex(file_hash(path)))
     return digest.hexdigest()
+
+
+def is_pickled(folder: Path) -> bool:
+    """Whether a transformers folder has its weights in a file of torch's alone."""
+    return (folder / PICKLED).is_file() and not any(folder.glob("*.safetensors"))
 
 
 def file_hash(path: Path) -> str:
@@ -27,4 +34,4 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["file_hash", "folder_hash"]
+__all__ = ["PICKLED", "file_hash", "folder_hash", "is_pickled"]

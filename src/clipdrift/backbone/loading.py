@@ -2,7 +2,7 @@
 
 A backbone is always read from a folder in transformers format: the embedded `mini-clip`, a folder
 of the user's, a snapshot of a hub repository, or what a model of open_clip's was converted into.
-Weights are safetensors, loaded as float32.
+Weights are safetensors, or the tensors of an old file of torch's, loaded as float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from clipdrift.backbone.architecture import Architecture
 from clipdrift.backbone.clip import CLIP
-from clipdrift.backbone.content import folder_hash
+from clipdrift.backbone.content import PICKLED, folder_hash, is_pickled
 from clipdrift.backbone.converted import converted
 from clipdrift.backbone.faults import CONVERT, refusal
 from clipdrift.backbone.model import Backbone
@@ -29,6 +29,7 @@ from clipdrift.backbone.sizes import size_faults
 from clipdrift.errors import BackboneError, Fault, is_failure
 from clipdrift.formats.known import is_tagged, tagged
 from clipdrift.formats.source import CONFIG, Source, find, is_transformers
+from clipdrift.formats.state import flat_tensors
 from clipdrift.hub import open_clip_snapshot, snapshot
 from clipdrift.paths import unfit_model_files
 from clipdrift.spec.parts import BackboneSpec
@@ -80,7 +81,7 @@ def load_model(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any], A
         raise BackboneError(wrong)
     with _loading(spec):
         model, loading = getattr(transformers, kind.model_class).from_pretrained(
-            folder,
+            **_weights(folder),
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
@@ -100,6 +101,17 @@ def load_model(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any], A
             CONVERT,
         )
     return model.requires_grad_(False).eval(), config, kind
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """Where transformers finds weights: a folder, or tensors that were read of an old file."""
+    from transformers import AutoConfig
+
+    if not is_pickled(folder):
+        return {"pretrained_model_name_or_path": folder}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tensors = flat_tensors(folder / PICKLED)
+    return {"pretrained_model_name_or_path": None, "config": config, "state_dict": tensors}
 
 
 def _architecture(config: dict[str, Any], spec: BackboneSpec) -> Architecture:
@@ -155,6 +167,8 @@ def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
 def _loading(spec: BackboneSpec) -> Iterator[None]:
     try:
         yield
+    except BackboneError:
+        raise
     except BaseException as error:  # every library below has errors of its own for damaged files
         if not is_failure(error):
             raise

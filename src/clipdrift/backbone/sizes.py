@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clipdrift.backbone.content import PICKLED
 from clipdrift.errors import Fault
 
 SIZES = (
@@ -24,7 +25,7 @@ def size_faults(config: Mapping[str, Any], folder: Path, where: str) -> list[Fau
 
     Args:
         config: the content of config.json.
-        folder: holds the weights, as safetensors in one file or in shards.
+        folder: holds the weights, in one file or in shards.
         where: what errors call the model.
     """
     faults = [
@@ -40,7 +41,8 @@ def size_faults(config: Mapping[str, Any], folder: Path, where: str) -> list[Fau
     if faults:
         return faults
     asked = sum(_parameters(tower) for _, tower in _towers(config))
-    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    files = list(folder.glob("*.safetensors")) or list(folder.glob(PICKLED))
+    held = sum(path.stat().st_size for path in files)
     # The smallest number takes a byte; a folder without weights is told of as such by the loader.
     if not held or asked <= held:
         return []

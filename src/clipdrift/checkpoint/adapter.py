@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clipdrift.backbone import Backbone
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.bounds import pattern_fault, size_fault
-from clipdrift.checkpoint.find import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json, read_tensors
+from clipdrift.checkpoint.find import ADAPTER_CONFIG, adapter_weights, read_json, read_tensors
 from clipdrift.checkpoint.host import Host, find_hosts
 from clipdrift.errors import Fault, RecordError
 
@@ -59,7 +59,7 @@ def load_adapter(folder: Path, baseline: Backbone) -> LoadedAdapter:
         RecordError: if the file is damaged, does not fit the baseline key by key, or makes another
             model each time that it is loaded.
     """
-    where = folder / ADAPTER_WEIGHTS
+    where = adapter_weights(folder)
     tensors, config = read_tensors(where), read_json(folder / ADAPTER_CONFIG)
     precisions = tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
     names = [name for name, _ in baseline.model.named_modules()]
@@ -95,7 +95,7 @@ def trial(baseline: Backbone, model: Any, texts: Sequence[str] = TRIAL) -> tuple
 
 def _put_onto(host: Host, folder: Path, baseline: Backbone, *, seed: int) -> Made:
     """The adapter on a copy of the baseline. Whatever peft draws is the seed's."""
-    where = folder / ADAPTER_WEIGHTS
+    where = adapter_weights(folder)
     wrap = partial(_wrap, folder=folder, saved=host.saved)
     with _peft(where):
         fault = size_fault(wrap, host.module(baseline.model), str(folder / ADAPTER_CONFIG))

@@ -11,22 +11,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clipdrift.backbone.content import PICKLED as CLIP_OLD
 from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
 from clipdrift.formats.source import CONFIG as OPEN_CLIP_CONFIG
 from clipdrift.formats.source import find, is_transformers
-from clipdrift.formats.state import TORCH
+from clipdrift.formats.state import TORCH, flat_tensors
 from clipdrift.paths import read_file, unfit_model_files
 
 Kind = Literal["run", "adapter", "clip", "weights"]
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_OLD = "adapter_model.bin"
+"""How peft saved adapters before it took to safetensors."""
 CLIP_CONFIG, CLIP_WEIGHTS = "config.json", "model.safetensors"
 ORIGIN_FILE = "clipdrift.json"
 """Beside weights that we exported: the run and the baseline's content they come from."""
 CLIP_INDEX = f"{CLIP_WEIGHTS}.index.json"
 MAX_JSON = 20_000_000
-CONVERT = "Save it anew with safetensors, where you trust the file: save_pretrained does"
 
 
 def kind_of(folder: Path) -> Kind:
@@ -45,7 +47,7 @@ def kind_of(folder: Path) -> Kind:
     if (folder / "record.json").is_file():
         return "run"
     if (folder / ADAPTER_CONFIG).is_file():
-        _require_weights(folder, ADAPTER_WEIGHTS)
+        _require_weights(folder, ADAPTER_WEIGHTS, ADAPTER_OLD)
         return "adapter"
     if (folder / ADAPTER_WEIGHTS).is_file():
         step = "Copy it too: it says how the adapter acts"
@@ -54,7 +56,7 @@ def kind_of(folder: Path) -> Kind:
         if (folder / CLIP_INDEX).is_file():
             _require_shards(folder)
         else:
-            _require_weights(folder, CLIP_WEIGHTS)
+            _require_weights(folder, CLIP_WEIGHTS, CLIP_OLD)
         return "clip"
     if fault := foreign_fault(folder):
         raise RecordError(fault)
@@ -73,6 +75,12 @@ def kind_of(folder: Path) -> Kind:
             "Name the folder or the file that holds the weights",
         )
     )
+
+
+def adapter_weights(folder: Path) -> Path:
+    """The file of an adapter's weights."""
+    new = folder / ADAPTER_WEIGHTS
+    return new if new.is_file() else folder / ADAPTER_OLD
 
 
 def is_tower(folder: Path) -> bool:
@@ -101,14 +109,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, in the precision they were saved in.
+    """All tensors of a safetensors file, or of torch's, in the precision they were saved in.
 
     Raises:
-        RecordError: if it is missing or damaged, or holds values that are not finite.
+        ClipdriftError: if it is missing or damaged, or holds values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    if path.suffix in TORCH:
+        require_finite(flat := flat_tensors(path), path)
+        return flat
     try:
         tensors: dict[str, Tensor] = load(path.read_bytes())
     except (OSError, SafetensorError, ValueError) as error:
@@ -143,15 +154,14 @@ def _is_open_clip(folder: Path) -> bool:
     return (folder / OPEN_CLIP_CONFIG).is_file() and not is_transformers(folder)
 
 
-def _require_weights(folder: Path, name: str) -> None:
-    if (folder / name).is_file():
+def _require_weights(folder: Path, *names: str) -> None:
+    """One of several names is there."""
+    if any((folder / name).is_file() for name in names):
         return
-    if pickled := _loose(folder):
-        got = f"{', '.join(pickled[:3])}, a pickle, which runs its maker's code when it is read"
-        raise RecordError(Fault(str(folder), "weights as safetensors", got, CONVERT))
-    raise RecordError(
-        Fault(str(folder / name), "weights", "nothing there", "Restore the file or save it anew")
-    )
+    got, step = "nothing there", "Restore the file or save it anew"
+    if others := _loose(folder):
+        got, step = ", ".join(others[:3]), f"Call the file of weights so, or {names[-1]}"
+    raise RecordError(Fault(str(folder / names[0]), "weights", got, step))
 
 
 def _require_shards(folder: Path) -> None:
@@ -190,6 +200,7 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "ORIGIN_FILE",
     "Kind",
+    "adapter_weights",
     "is_tower",
     "kind_of",
     "read_json",

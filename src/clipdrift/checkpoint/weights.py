@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone
+from clipdrift.backbone.content import PICKLED
 from clipdrift.checkpoint.alike import ACTING
 from clipdrift.checkpoint.clip_lora import is_clip_lora, merged_state
 from clipdrift.checkpoint.find import read_tensors, require_finite
@@ -58,7 +59,8 @@ def load_tower(folder: Path, baseline: Backbone) -> Loaded:
         value = getattr(getattr(found, "vision_config", found), key, None)
         if value is not None:
             setattr(config.vision_config, key, value)
-    tensors = read_tensors(folder / "model.safetensors")
+    new, old = folder / "model.safetensors", folder / PICKLED
+    tensors = read_tensors(new if new.is_file() else old)
     prefix = "" if any(name.startswith("vision_model.") for name in tensors) else "vision_model."
     state = State(
         "transformers", {f"{prefix}{n}": t for n, t in tensors.items()}, {}, ("an image tower",)

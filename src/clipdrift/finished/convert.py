@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, backbone_source, load_backbone
+from clipdrift.backbone.content import PICKLED, is_pickled
 from clipdrift.checkpoint.find import read_tensors
 from clipdrift.errors import BackboneError, Fault, RecordError
 from clipdrift.finished.folders import new_folder
@@ -100,7 +101,7 @@ def as_open_clip(source: Path, out: Path, where: str, *, name: str = "tokenizer"
 def _weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's weights, in one file or in shards."""
     index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
+    names = {PICKLED if is_pickled(folder) else "model.safetensors"}
     if index.is_file():
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     found: dict[str, Tensor] = {}

@@ -112,6 +112,25 @@ def clip_state(content: Any, where: str) -> State:
     )
 
 
+def flat_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch's that is one mapping of names to tensors, as a state dict is.
+
+    Raises:
+        BackboneError: if it cannot be read so, or is something else.
+    """
+    content = read_content(path)
+    other = (
+        {name for name, t in content.items() if not isinstance(t, Tensor)}
+        if isinstance(content, Mapping)
+        else {type(content).__name__}
+    )
+    if other:
+        got = f"{brief(sorted(map(str, other)))} besides"
+        fault = Fault(str(path), "tensors alone, by their names", got, "Save the state_dict alone")
+        raise BackboneError(fault)
+    return {str(name): tensor for name, tensor in content.items()}
+
+
 @dataclass(frozen=True)
 class _Leaf:
     """A tensor, and the keys that lead to the mapping that holds it."""
@@ -155,4 +174,4 @@ def _unclear(leaves: Mapping[str, _Leaf], taken: list[str], where: str) -> Fault
     return Fault(where, expected, got, "Name the file that holds the model itself")
 
 
-__all__ = ["ANEW", "TORCH", "State", "clip_state", "read_content"]
+__all__ = ["ANEW", "TORCH", "State", "clip_state", "flat_tensors", "read_content"]

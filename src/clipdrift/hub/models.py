@@ -15,6 +15,8 @@ OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Weights of open_clip's, which LAION and others keep beside the same ones for transformers; the
 second is a file of torch's, fetched where there is no other. It is read without running it."""
 
+OLD = "pytorch_model.bin"
+"""The same of transformers': a file of torch's, fetched where there is no other."""
 CONFIG = "open_clip_config.json"
 
 NOT_TO_BE_USED = "Try again later, or take it from a hub that you trust"
@@ -26,12 +28,15 @@ def snapshot(repo_id: str, revision: str | None) -> Path:
     Of a repository that has weights for open_clip alone it gives the configuration.
 
     Raises:
-        BackboneError: offline, unreachable, unknown, gated, without safetensors, or of a hub that
+        BackboneError: offline, unreachable, unknown, gated, without weights, or of a hub that
             sends what would be written elsewhere, or hardly anything.
     """
     folder = _fetched(repo_id, revision, [*WANTED, "*.safetensors"], ["open_clip_model*"])
-    if not any(folder.glob("*.safetensors")) and not (folder / CONFIG).is_file():
-        raise _without_weights(repo_id, "weights as safetensors")
+    if any(folder.glob("*.safetensors")) or (folder / CONFIG).is_file():
+        return folder
+    folder = _fetched(repo_id, revision, [*WANTED, OLD], [])
+    if not (folder / OLD).is_file():
+        raise _without_weights(repo_id, f"weights as safetensors, or {OLD}")
     return folder
 
 
