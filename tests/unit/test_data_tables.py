@@ -203,7 +203,8 @@ def test_several_labels_in_a_cell_are_recognised(tmp_path: Path) -> None:
         (
             "toy.files.test, column label: expected one class name in every row, got several, "
             "joined by '|': 'cat|dog'. "
-            "Keep one class a row; of images with captions set caption_column."
+            "Keep one class a row, or set labels_column; "
+            "of images with captions set caption_column."
         )
     ]
     for cells in (

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from clipdrift.data.decode import Square, formats
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.fingerprints import Prints
-from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.data.parts import SEVERAL, DatasetParts, ImagePart, identity_of
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, Fault
 from clipdrift.paths import read_file
@@ -49,7 +49,7 @@ class PreparedPart:
     pixels: uint8 [N, S, S, 3], memory-mapped, read-only. labels: int64 [N] in 0..C-1.
     class_names: C. sha256: hex, over pixels, labels, class names and captions; the same wherever
     the data lies. bad_images: "name: reason" of those left out. names: N, for messages. prints:
-    [N, 3], see `fingerprints`. captions: of each image, where images have captions.
+    [N, 3], see `fingerprints`. captions, several: as of an `ImagePart`.
     """
 
     pixels: NDArray[np.uint8]
@@ -60,6 +60,12 @@ class PreparedPart:
     names: Sequence[str]
     prints: Prints
     captions: Sequence[tuple[str, ...]] | None = None
+    several: NDArray[np.bool_] | None = None
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """As of an `ImagePart`."""
+        return (SEVERAL,) if self.several is not None else self.class_names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -235,6 +241,9 @@ def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
     captions = None if part.captions is None else [part.captions[place] for place in places]
     if captions is not None:
         digest.update(json.dumps(captions).encode())
+    several = None if part.several is None else part.several[kept]
+    if several is not None:
+        digest.update(np.ascontiguousarray(several).tobytes())
     return PreparedPart(
         pixels=np.load(entry / "pixels.npy", mmap_mode="r", allow_pickle=False),
         labels=labels,
@@ -244,6 +253,7 @@ def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
         names=[part.names[place] for place in places],
         prints=written.prints,
         captions=captions,
+        several=several,
     )
 
 

@@ -148,5 +148,5 @@ def _require_one_class_each(labels: Sequence[str], where: str) -> None:
 
 
 def _several(where: str, got: str) -> Fault:
-    step = "Keep one class a row; of images with captions set caption_column"
+    step = "Keep one class a row, or set labels_column; of images with captions set caption_column"
     return Fault(where, "one class name in every row", got, step)

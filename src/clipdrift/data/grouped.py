@@ -44,9 +44,9 @@ def carve_target(
         parts["test"].labels,
         splits,
         probe,
-        len(train.class_names),
+        len(train.strata),
         where=where,
-        class_names=train.class_names,
+        class_names=train.strata,
     )
     return drawn if own is None else _validated_on(drawn, np.arange(len(own)))
 
@@ -81,7 +81,7 @@ def _carve_together(
         test = train
         (pictures,) = _pictures(train)
         test_pictures, firsts = pictures, np.unique(pictures)
-        chosen = firsts[carved_test(train.labels[firsts], train.class_names, target)]
+        chosen = firsts[carved_test(train.labels[firsts], train.strata, target)]
         tested = np.flatnonzero(np.isin(pictures, chosen))
         trained = np.setdiff1d(np.arange(len(train)), tested)
     training, testing = _Drawn(pictures, trained), _Drawn(test_pictures, tested)
@@ -90,9 +90,9 @@ def _carve_together(
         test.labels[testing.firsts],
         splits,
         probe,
-        len(train.class_names),
+        len(train.strata),
         where=where,
-        class_names=train.class_names,
+        class_names=train.strata,
     )
     probed = training if drawn.probe_part == "train" else testing
     sets = {

@@ -21,7 +21,8 @@ class Images:
 
     pixels: uint8 [M, S, S, 3], the whole part. index: [N] positions in it. labels: [N]. names: M,
     for messages, and prints: [M, 3], see `fingerprints`; none of images that were never prepared.
-    texts: M, the captions of each image, where images have captions.
+    texts: M, the captions of each image, where images have captions. several: bool [M, C], where
+    they have any number of labels.
     """
 
     pixels: NDArray[np.uint8]
@@ -30,6 +31,12 @@ class Images:
     names: Sequence[str] = ()
     prints: Prints | None = None
     texts: Sequence[tuple[str, ...]] | None = None
+    several: NDArray[np.bool_] | None = None
+
+    @property
+    def truth(self) -> NDArray[np.bool_] | None:
+        """bool [N, C] of the images in view; None where each has one label, or captions."""
+        return None if self.several is None else self.several[self.index]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -55,6 +62,8 @@ class Images:
         if self.captions is not None:
             told = [self.captions.texts, self.captions.owner.tolist(), self.captions.text.tolist()]
             digest.update(json.dumps(told).encode())
+        if self.truth is not None:
+            digest.update(self.truth.tobytes())
         for start in range(0, len(self), 256):
             digest.update(self.take(slice(start, start + 256)).tobytes())
         return digest.hexdigest()

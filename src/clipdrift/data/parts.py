@@ -21,6 +21,9 @@ PAIRS = "images with captions"
 """The one class that images with captions are of, to splits and to messages."""
 
 
+SEVERAL = "images with several labels"
+
+
 @dataclass(frozen=True)
 class ImagePart:
     """The train or the test part of a dataset.
@@ -29,6 +32,7 @@ class ImagePart:
     load: position -> image; raises whatever Pillow raises on a bad one; safe in several threads.
     identity: hash of where the images come from; changes when a file is edited or replaced.
     captions: of each image, at least one, where images have captions and are all of one class.
+    several: bool [N, C], where images have any number of labels; all of `labels` are 0 then.
     """
 
     labels: NDArray[np.int64]
@@ -37,6 +41,12 @@ class ImagePart:
     load: Callable[[int], Loaded]
     identity: str
     captions: Sequence[tuple[str, ...]] | None = None
+    several: NDArray[np.bool_] | None = None
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """Names of what `labels` divides images into."""
+        return (SEVERAL,) if self.several is not None else self.class_names
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +61,7 @@ class ImagePart:
             load=lambda position: self.load(int(positions[position])),
             identity=identity_of(self.identity, hashlib.sha256(positions.tobytes()).hexdigest()),
             captions=None if captions is None else [captions[place] for place in positions],
+            several=None if self.several is None else self.several[positions],
         )
 
 

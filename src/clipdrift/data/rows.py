@@ -41,6 +41,8 @@ def asked_columns(spec: DatasetSpec) -> list[tuple[str, str]]:
     """Key of the study and name of each column that is read beside the image."""
     if spec.caption_columns:
         return [("caption_column", name) for name in spec.caption_columns]
+    if spec.labels_column is not None:
+        return [("labels_column", spec.labels_column)]
     return [("label_column", spec.label_column)]
 
 

@@ -14,6 +14,7 @@ from clipdrift.data.hub import open_hub
 from clipdrift.data.naming import composed
 from clipdrift.data.pairs import open_pairs
 from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.several import open_several
 from clipdrift.data.tables import open_tables
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
@@ -44,7 +45,8 @@ def open_dataset(spec: DatasetSpec, *, carve: bool = True, validation: bool = Tr
             without a training part; a class too small to carve a test part from.
     """
     source = next(kind for kind in _OPENERS if getattr(spec, kind) is not None)
-    opened = open_pairs(spec) if spec.paired else _OPENERS[source](spec)
+    opener = open_pairs if spec.paired else open_several if spec.several else _OPENERS[source]
+    opened = opener(spec)
     parts = _without(opened.parts, spec)
     if isinstance(spec, TransferSpec):
         parts = {"test": parts.get("test") or parts["train"]}
@@ -95,7 +97,7 @@ def _only(part: ImagePart, kept: list[int]) -> ImagePart:
 
 
 def _with_test_part(part: ImagePart, spec: DatasetSpec) -> dict[str, ImagePart]:
-    test = carved_test(part.labels, part.class_names, spec)
+    test = carved_test(part.labels, part.strata, spec)
     train = np.setdiff1d(np.arange(len(part), dtype=np.int64), test)
     return {"train": part.subset(train), "test": part.subset(test)}
 

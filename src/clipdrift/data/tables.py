@@ -111,7 +111,7 @@ def _read_text(path: Path, spec: DatasetSpec, where: str) -> Rows:
     written = [row[place[spec.image_column]] for row in rows]
     images = [one.strip() if isinstance(one, str) else "" for one in written]
     cells = [[_stripped(row[place[name]]) for row in rows] for _, name in asked]
-    if not spec.paired:
+    if not spec.paired and not spec.several:
         numbers = [whole_number(one) if isinstance(one, str) else None for one in cells[0]]
         cells = cells if None in numbers else [numbers]
     root = path.parent

@@ -155,7 +155,9 @@ def _measure(
 
 def _flat(result: Result) -> list[tuple[str, float | None]]:
     own = (
-        ("val_score", "test_score") if result.test_retrieval else ("val_accuracy", "test_accuracy")
+        ("val_score", "test_score")
+        if result.score_name != "accuracy"
+        else ("val_accuracy", "test_accuracy")
     )
     rows: list[tuple[str, float | None]] = [
         (name, getattr(result, name)) for name in (*own, "test_loss")

@@ -86,11 +86,12 @@ model.bias = torch.nn.Parameter(head["head.bias"]) if "head.bias" in head else N
 classes = json.load(open(f"{{folder}}/clipdrift.json"))["classes"]
 model.config.id2label = dict(enumerate(classes))
 model.config.label2id = {{name: number for number, name in enumerate(classes)}}
-images = AutoImageProcessor.from_pretrained(base, resample={resample})  # as in training
+{sigmoid}images = AutoImageProcessor.from_pretrained(base, resample={resample})  # as in training
 classify = pipeline("image-classification", model=model.eval(), image_processor=images)
 print(classify("photo.jpg"))
 """
 
+SIGMOID = 'model.config.problem_type = "multi_label_classification"  # each class by itself\n'
 PEFT = "from peft import PeftModel\n"
 LOAD = "from safetensors.torch import load_file\n"
 HEAD = 'head = load_file(f"{folder}/head.safetensors")\n'
@@ -124,6 +125,7 @@ def card(
         base=repr(base) if base else "folder",
         adapt=adapt if base else "",
         resample=resample,
+        sigmoid=SIGMOID if config.target.several else "",
         padding="True" if model_class == "CLIPModel" else repr("max_length"),
     )
     return (SEARCH_CARD if paired else CARD).format(
@@ -145,6 +147,8 @@ def _reached(result: Result) -> str:
             f"On its test part of {result.test_n_images:,} images R@1 is {found.i2t_r1:.1%} of "
             f"captions for images and {found.t2i_r1:.1%} of images for captions."
         )
+    if result.test_average_precision is not None:
+        return f"Mean average precision on its test part: {result.test_score:.1%}."
     accuracy = result.test_accuracy
     return "" if accuracy is None else f"Accuracy on its test part: {accuracy:.1%}."
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from clipdrift.backbone import Backbone
 from clipdrift.data.copies import Shared, shared_images
 from clipdrift.data.images import Images
+from clipdrift.records.transfer import ScoreName
 from clipdrift.spec import content_hash
 
 
@@ -44,6 +45,13 @@ class TargetMaterial:
     corrupted: dict[str, Images]
     class_names: tuple[str, ...] = ()
     text_remarks: tuple[str, ...] = ()
+
+    @property
+    def score_name(self) -> ScoreName:
+        """What it is scored by."""
+        if self.train.captions is not None:
+            return "mean_recall"
+        return "accuracy" if self.train.several is None else "map"
 
     @property
     def sets(self) -> dict[str, Images]:

@@ -248,7 +248,9 @@ def _caption_remarks(
 
 def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
     labels = part.labels[positions]
-    return Images(part.pixels, positions, labels, part.names, part.prints, part.captions)
+    return Images(
+        part.pixels, positions, labels, part.names, part.prints, part.captions, part.several
+    )
 
 
 @contextmanager

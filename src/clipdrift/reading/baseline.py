@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.captions import Captions
 from clipdrift.data.images import Images
+from clipdrift.probes.average_precision import average_precision
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.retrieval import retrieval
 from clipdrift.probes.zero_shot import cosines
@@ -21,12 +22,12 @@ from clipdrift.reading.in_full import InFull, read_in_full
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sealed import load_sealed, save_sealed
 from clipdrift.records.correct import Correct
-from clipdrift.records.transfer import Retrieval
+from clipdrift.records.transfer import AveragePrecision, Retrieval
 from clipdrift.training.loop import in_batches
 
 PROBE_BATCH = 50
-Scored = Correct | Retrieval
-"""The images that were right; or of images with captions how well they are found."""
+Scored = Correct | Retrieval | AveragePrecision
+"""The images that were right; or how well captions are found, or images of each class."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ def score(
     text = text_features.to(device)
     if images.captions is not None:
         return _retrieved(encoder, images, images.captions, text, predict.batch_size)
+    if images.truth is not None:
+        return precision_of(lambda px: _cosines(encoder(px), text), images, device, predict)
     return predict.correct(lambda pixels: _cosines(encoder(pixels), text), images, device)
 
 
@@ -83,6 +86,20 @@ def _embedded(encoder: ImageEncoder, images: Images, batch_size: int) -> Tensor:
     """[N, E] in float32."""
     batches = in_batches(images, batch_size)
     return torch.cat([encoder(b.to(encoder.mean.device)).float() for b in batches])
+
+
+@torch.inference_mode()
+def precision_of(
+    scores: Callable[[Tensor], Tensor], images: Images, device: torch.device, predict: Predictor
+) -> AveragePrecision:
+    """Average precision of each class, from scores [B, C] in float32."""
+    truth = images.truth
+    assert truth is not None
+    batches = in_batches(images, predict.batch_size)
+    found = torch.cat([scores(b.to(device)).float().cpu() for b in batches])
+    each = average_precision(found, torch.from_numpy(truth))
+    known = [None if value.isnan() else float(value) for value in each]
+    return AveragePrecision(map=float(each.nanmean()), classes=known)
 
 
 @torch.inference_mode()
@@ -129,7 +146,7 @@ def measure_transfer(
         text = backbone.live_text_encoder().features(captions.texts)
     if epoch_images is not None:
         few = score(encoder, epoch_images, texts_of(epoch_images, images, text), predict)
-    if in_full and captions is None:
+    if in_full and captions is None and images.truth is None:
         whole, full = score_in_full(encoder, images, text, backbone.logit_scale, batch_size)
         return TransferBaseline(text.cpu(), whole, few, full)
     return TransferBaseline(text.cpu(), score(encoder, images, text, predict), few)
@@ -184,4 +201,6 @@ def load_transfer(path: Path) -> TransferBaseline | None:
 
 
 def _scored(facts: Mapping[str, Any]) -> Scored:
-    return Correct(**facts) if "bits" in facts else Retrieval(**facts)
+    if "bits" in facts:
+        return Correct(**facts)
+    return AveragePrecision(**facts) if "classes" in facts else Retrieval(**facts)

@@ -28,7 +28,7 @@ from clipdrift.reading.baseline import Scored, probe
 from clipdrift.reading.in_full import why_undefined
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
-from clipdrift.records.transfer import Retrieval, TransferReading
+from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 
@@ -133,6 +133,8 @@ def transfer_reading(
     """A set by the adapted model and by the baseline, with what the two amount to."""
     if isinstance(now, Retrieval) or isinstance(before, Retrieval):
         return _retrieval_reading(now, before, images)
+    if isinstance(now, AveragePrecision) or isinstance(before, AveragePrecision):
+        return _precision_reading(now, before, images)
     accuracy, baseline = now.accuracy, before.accuracy
     return TransferReading(
         accuracy=accuracy,
@@ -162,6 +164,25 @@ def _retrieval_reading(now: Scored, before: Scored, images: Images) -> TransferR
         retention_pct=retention_pct(score, baseline),
         chance_corrected_retention_pct=corrected_retention_pct(score, baseline, guess),
         n_images=len(images),
+        chance=guess,
+    )
+
+
+def _precision_reading(now: Scored, before: Scored, images: Images) -> TransferReading:
+    truth = images.truth
+    assert truth is not None
+    assert isinstance(now, AveragePrecision)
+    assert isinstance(before, AveragePrecision)
+    share = truth.mean(axis=0)
+    guess = float(share[share > 0].mean())
+    return TransferReading(
+        accuracy=None,
+        map=now.map,
+        baseline_map=before.map,
+        retention_pct=retention_pct(now.map, before.map),
+        chance_corrected_retention_pct=corrected_retention_pct(now.map, before.map, guess),
+        n_images=len(images),
+        n_classes=truth.shape[1],
         chance=guess,
     )
 
@@ -199,6 +220,10 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
     if reading.val_score is None:
         score = "val_accuracy" if reading.score_name == "accuracy" else "val_score"
         reasons[score] = "no validation images in this study"
+    if isinstance(reading, Result):
+        for name, value in (reading.test_average_precision or {}).items():
+            if value is None:
+                reasons[f"test_average_precision.{name}"] = "no test image is of this class"
     zero_shot = {f"transfer.{name}": found for name, found in reading.transfer.items()}
     if isinstance(reading, Result) and reading.target_zero_shot is not None:
         zero_shot[TARGET_ZERO_SHOT] = reading.target_zero_shot

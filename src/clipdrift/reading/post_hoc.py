@@ -111,7 +111,7 @@ def _parts(gauge: Gauge) -> list[Literal["val", "test"]]:
 
 def _kind(gauge: Gauge) -> str:
     """What the score of the target is called in a record."""
-    return "accuracy" if gauge.target.test.captions is None else "score"
+    return "accuracy" if gauge.target.score_name == "accuracy" else "score"
 
 
 def _transfers(gauge: Gauge, model: AdaptedModel) -> PostHoc:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.reading.baseline import Scored
+from clipdrift.reading.baseline import Scored, precision_of
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.in_full import head_in_full
 from clipdrift.reading.model import chance
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import OF_SETS, Result
-from clipdrift.records.transfer import Retrieval, TransferReading
+from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
 from clipdrift.training.loop import in_batches
 
 
@@ -45,8 +45,10 @@ def classified(gauge: Gauge, model: AdaptedModel, images: Images) -> Correct:
 
 
 def score_of(found: Scored) -> float:
-    """Accuracy, or mean recall, a fraction."""
-    value = found.accuracy if isinstance(found, Correct) else found.mean_recall
+    """Accuracy, mean recall or mean average precision, a fraction."""
+    if isinstance(found, Correct):
+        return found.accuracy
+    value = found.map if isinstance(found, AveragePrecision) else found.mean_recall
     assert value is not None
     return value
 
@@ -54,6 +56,8 @@ def score_of(found: Scored) -> float:
 def on_part(gauge: Gauge, model: AdaptedModel, part: Literal["val", "test"]) -> Scored:
     """A part of the target: by the head, or of images with captions against those."""
     images = gauge.target.sets[part]
+    if images.truth is not None:
+        return precision_of(model, images, model.encoder.mean.device, gauge.predict)
     if images.captions is None:
         return classified(gauge, model, images)
     return gauge.on_validation(model) if part == "val" else gauge.on_test(model)
@@ -61,13 +65,12 @@ def on_part(gauge: Gauge, model: AdaptedModel, part: Literal["val", "test"]) -> 
 
 def read_val(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     """Score of the validation part, and `correct` of a reading; null without such a part."""
-    paired = gauge.target.val.captions is not None
-    name = {"score_name": "mean_recall"} if paired else {}
+    name = {"score_name": gauge.target.score_name}
     if not len(gauge.target.val):
         return {**name, "correct": {}}
     found = on_part(gauge, model, "val")
     if isinstance(found, Correct):
-        return {"val_accuracy": found.accuracy, "correct": {"val_accuracy": found}}
+        return {**name, "val_accuracy": found.accuracy, "correct": {"val_accuracy": found}}
     return {**name, "val_score": score_of(found), "correct": {}}
 
 
@@ -75,7 +78,12 @@ def read_test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     """Fields of a result: the test part with the head and zero-shot, and every transfer set."""
     zero_shot, right = gauge.on_target(model)
     transfers = gauge.zero_shot(model, whole=True)
-    own = _of_pairs(zero_shot) if zero_shot.score_name == "mean_recall" else _test(gauge, model)
+    if gauge.target.score_name == "mean_recall":
+        own = _of_pairs(zero_shot)
+    elif gauge.target.score_name == "map":
+        own = _of_several(gauge, model)
+    else:
+        own = _of_classes(gauge, model)
     return {
         **own,
         "test_n_images": len(gauge.target.test),
@@ -85,7 +93,7 @@ def read_test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     }
 
 
-def _test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
+def _of_classes(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
     images = gauge.target.test
     test = classify(model, images, batch_size=gauge.predict.batch_size)
     return {
@@ -101,6 +109,14 @@ def _calibrated(gauge: Gauge, logits: Tensor, images: Images) -> dict[str, float
     """How far the head's confidence can be trusted, where the study asks for it."""
     found = head_in_full(logits, images.labels) if gauge.in_full else {}
     return {f"test_{name}": value for name, value in found.items()}
+
+
+def _of_several(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
+    """By the head, whose sigmoid does not reorder images."""
+    found = on_part(gauge, model, "test")
+    assert isinstance(found, AveragePrecision)
+    each = dict(zip(gauge.target.class_names, found.classes, strict=True))
+    return {"test_score": found.map, "test_average_precision": each}
 
 
 def _of_pairs(read: TransferReading) -> dict[str, Any]:

@@ -46,7 +46,9 @@ RANGES = {
     "learning_rate": RATE,
     "seed": SEED,
     **dict.fromkeys(("chance", "test_chance", "level", "val_score", "test_score"), FRACTION),
-    **dict.fromkeys((*RECALLS, "mean_recall", "baseline_mean_recall"), FRACTION),
+    **dict.fromkeys(
+        (*RECALLS, "mean_recall", "baseline_mean_recall", "map", "baseline_map"), FRACTION
+    ),
     **dict.fromkeys(("i2t_median_rank", "t2i_median_rank"), Range("a rank from 1", 1.0, LARGEST)),
     **dict.fromkeys(("retention_pct", "train_loss", "test_loss", "limit_pct"), ABOVE),
     "delta_accuracy_pp": Range("a difference in percentage points, -100 to 100", -100.0, 100.0),

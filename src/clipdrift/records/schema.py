@@ -118,6 +118,7 @@ class Result(Reading):
     """The reading at the selected epoch, with the test part, which is read once.
 
     test_score: as `val_score`. test_retrieval: of images with captions.
+    test_average_precision: class -> AP, of images with any number of labels; the score is its mean.
     test_chance: accuracy of always naming the commonest class of the test part. target_zero_shot:
     the test part by class texts, without the head, of the untouched and of the adapted model: was
     fine-tuning needed?
@@ -126,6 +127,7 @@ class Result(Reading):
     test_accuracy: Number = None
     test_score: Number = None
     test_retrieval: Retrieval | None = Field(None, exclude_if=is_none)
+    test_average_precision: dict[str, Number] | None = Field(None, exclude_if=is_none)
     test_loss: Number = None
     test_n_images: int | None = None
     test_chance: Number = Field(None, exclude_if=is_none)

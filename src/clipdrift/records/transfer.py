@@ -49,6 +49,18 @@ class Retrieval(BaseModel):
     n_captions: int | None = Field(None, exclude_if=is_none)
 
 
+class AveragePrecision(BaseModel):
+    """Of images with any number of labels: average precision of each class, and their mean.
+
+    A class that no image is of has none, and is in no mean.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    map: float
+    classes: list[Number]
+
+
 class TransferReading(Retrieval):
     """What is read of one dataset without a head; accuracies are fractions.
 
@@ -56,7 +68,8 @@ class TransferReading(Retrieval):
     retention is that of `baseline_mean_recall`.
 
     chance: accuracy of always naming the commonest class of the images, 1 / C where they are
-    balanced; of retrieval the mean recall of a random order. Retention of what is not told from it
+    balanced; of retrieval the mean recall of a random order; of mean average precision the mean
+    share of images of a class. Retention of what is not told from it
     is none: it is null, in records that were written with a number too.
     in_full: what is read beside where a study asks for it; see `reading.in_full`.
     """
@@ -71,6 +84,8 @@ class TransferReading(Retrieval):
     chance: Number = Field(None, exclude_if=is_none)
     baseline_mean_recall: Number = _none()
     in_full: dict[str, Number] = Field(default_factory=dict, exclude_if=lambda found: not found)
+    map: Number = _none()
+    baseline_map: Number = _none()
 
     @model_validator(mode="after")
     def _nothing_of_chance(self) -> Self:
@@ -81,17 +96,21 @@ class TransferReading(Retrieval):
     @property
     def score_name(self) -> ScoreName:
         """What it is scored by."""
-        return "accuracy" if self.mean_recall is None else "mean_recall"
+        if self.mean_recall is not None:
+            return "mean_recall"
+        return "accuracy" if self.map is None else "map"
 
     @property
     def score(self) -> Number:
-        """Accuracy, or mean recall of retrieval."""
-        return self.accuracy if self.mean_recall is None else self.mean_recall
+        """Accuracy, mean recall of retrieval, or mean average precision."""
+        score: Number = getattr(self, self.score_name)
+        return score
 
     @property
     def baseline_score(self) -> Number:
         """That of the untouched model."""
-        return self.baseline_accuracy if self.mean_recall is None else self.baseline_mean_recall
+        score: Number = getattr(self, f"baseline_{self.score_name}")
+        return score
 
     def numbers(self) -> dict[str, Number]:
         """The scalars by name: of classes accuracies and retention, of pairs recalls for them."""
@@ -112,6 +131,8 @@ class TransferReading(Retrieval):
         By Wilson's interval over images. A recall is a mean of values from 0 to 1 that are not all
         0 or 1: its interval is then wider than need be.
         """
+        if self.score_name == "map":  # no mean over images
+            return None
         n, p, guess = self.n_images, self.baseline_score, self.guess
         if not n or n < 0 or p is None or guess is None or not 0 <= p <= 1:
             return None
@@ -140,6 +161,7 @@ __all__ = [
     "RETENTIONS",
     "RETRIEVAL_NUMBERS",
     "TRANSFER_NUMBERS",
+    "AveragePrecision",
     "Number",
     "Retrieval",
     "ScoreName",

@@ -115,8 +115,9 @@ def validation_warnings(materials: Materials) -> list[str]:
         n, least = int(counts.sum()), int(counts.min())
         if not n:
             continue
-        if target.val.captions is not None:
+        if target.score_name == "mean_recall":
             found += _few_pairs(name, n)
+        if target.score_name != "accuracy":
             continue
         error = 200 * math.sqrt(TYPICAL * (1 - TYPICAL) / n)
         if error > 1:

@@ -48,6 +48,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_draw_faults(spec),
         *_batch_faults(spec),
         *_pairs_faults(spec),
+        *_of_several_faults(spec),
         *_size_faults(spec),
     ]
 
@@ -65,10 +66,36 @@ def _batch_faults(spec: StudySpec) -> list[Fault]:
     return [Fault("schedule.batch_size", expected, "1", "Raise it, or choose another loss")]
 
 
+def _of_several_faults(spec: StudySpec) -> list[Fault]:
+    """Images with several labels train a head of sigmoids."""
+    return [
+        Fault(f"methods.{j}.{key}", f"{right} on target {target.name}, whose images have several "
+              "labels", wrong, f"Set {key}: {right}")
+        for target in spec.targets
+        if target.several
+        for j, method in enumerate(spec.methods)
+        if target.name in (method.targets or [target.name])
+        for key, right, wrong in (
+            ("loss", "cross_entropy", "contrastive"), ("head", "trained", "frozen"))
+        if getattr(method, key) == wrong and (key == "loss" or method.loss != "contrastive")
+    ]  # fmt: skip
+
+
 def _pairs_faults(spec: StudySpec) -> list[Fault]:
     """Images with captions have no classes: no head trains on them, and none is read damaged."""
     faults = []
     for i, target in enumerate(spec.targets):
+        damaged: dict[str, list[str]] = {
+            "evaluation.corruptions": [*spec.evaluation.corruptions],
+            f"targets.{i}.corrupted": [part.name for part in target.corrupted],
+        }
+        what = "captions" if target.paired else "several labels"
+        faults += [
+            Fault(where, f"none with target {target.name}, whose images have {what}",
+                  ", ".join(named), "Leave it out")
+            for where, named in damaged.items()
+            if named and (target.paired or target.several)
+        ]  # fmt: skip
         if not target.paired:
             continue
         expected = f"loss: contrastive on target {target.name}, whose images have captions and no "
@@ -82,16 +109,6 @@ def _pairs_faults(spec: StudySpec) -> list[Fault]:
                   "Images with captions have no classes: change it")
             for j, method in enumerate(spec.methods)
             if method.positives == "class" and target.name in (method.targets or [target.name])
-        ]  # fmt: skip
-        damaged: dict[str, list[str]] = {
-            "evaluation.corruptions": [*spec.evaluation.corruptions],
-            f"targets.{i}.corrupted": [part.name for part in target.corrupted],
-        }
-        faults += [
-            Fault(where, f"none with target {target.name}, whose images have captions",
-                  ", ".join(named), "Leave it out")
-            for where, named in damaged.items()
-            if named
         ]  # fmt: skip
     return faults
 

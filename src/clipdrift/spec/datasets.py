@@ -92,6 +92,11 @@ class DatasetSpec(Part):
     revision: str | None = Field(None, description="commit, tag or branch of the hub id")
     image_column: str = "image"
     label_column: str = "label"
+    labels_column: str | None = added(
+        None,
+        "several labels an image, or none: a column of lists or of texts, for label_column",
+    )
+    label_separator: str = added("|", "what parts the texts of labels_column")
     caption_column: str | list[str] | None = added(
         None,
         "images with captions in place of classes: the column of texts, or of lists of them, or "
@@ -147,6 +152,12 @@ class DatasetSpec(Part):
         if self.folder is not None and not all(name.isalnum() for name in said):
             step = "Write caption_column: txt"
             raise broken_rule("the suffix of the files beside images", self.caption_column, step)
+        if self.several and (self.paired or self.skip_classes or not (self.files or self.hub)):
+            step = "Give files or hub with labels_column, without caption_column and skip_classes"
+            raise broken_rule("a table of images with several labels", f"{self.name!r}", step)
+        if self.several and isinstance(self.class_names, dict):
+            step = "List the names in the order of their numbers, or leave class_names out"
+            raise broken_rule("a list of class_names with labels_column", "a mapping", step)
         wrong = [key for key in OF_CLASSES if getattr(self, key)]
         if self.paired and wrong:
             step = f"Leave {' and '.join(wrong)} out, or caption_column"
@@ -157,6 +168,11 @@ class DatasetSpec(Part):
     def paired(self) -> bool:
         """Whether its images have captions, and no classes."""
         return self.caption_column is not None or self.builtin in PAIRED
+
+    @property
+    def several(self) -> bool:
+        """Whether its images have any number of labels."""
+        return self.labels_column is not None
 
     @property
     def caption_columns(self) -> list[str]:
@@ -265,11 +281,18 @@ class ProbeSpec(Part):
 
 
 class TransferSpec(DatasetSpec):
-    """A dataset scored zero-shot only, before and after."""
+    """A dataset scored zero-shot only, before and after; its images have one label or captions."""
 
     n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
     seed: int = Field(0, ge=0, description="draws the n_images")
     draw: Draw = added("by_class", "in_turn: the n_images, from one numpy RandomState(seed)")
+
+    @model_validator(mode="after")
+    def _not_of_several(self) -> Self:
+        if self.several:
+            step = "Name it under targets, or give label_column"
+            raise broken_rule("a target with labels_column", f"transfer {self.name!r}", step)
+        return self
 
 
 class TargetSpec(DatasetSpec):

@@ -20,7 +20,7 @@ from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.contrastive import AgainstTexts
 from clipdrift.step.fast import Forward, compile_blocks, fast_kernels, pays_to_compile
 from clipdrift.step.frozen_prefix import keep, trained_part
-from clipdrift.step.objective import Inputs, Objective, cross_entropy
+from clipdrift.step.objective import Inputs, Objective, cross_entropy, each_class_alone
 
 
 class Engine:
@@ -43,7 +43,8 @@ class Engine:
         self._shows_pixels = held is not None and held.sees_images
         cast = partial(autocast, self.device, precision)
         texts, positives = model.texts, model.spec.positives
-        criterion = cross_entropy if texts is None else AgainstTexts(texts, cast, positives)
+        own = cross_entropy if images.several is None else each_class_alone
+        criterion = own if texts is None else AgainstTexts(texts, cast, positives)
         self.objective = Objective(self._forward, held, cast, criterion)
         tower: Any = model.encoder.tower
         self._blocks = tower.encoder.layers

@@ -32,6 +32,15 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.float(), target)
 
 
+def each_class_alone(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over images and classes of the binary cross-entropy of sigmoid(logit), in float32.
+
+    Args:
+        logits: [B, C]. target: bool [B, C], of any number of classes each.
+    """
+    return nn.functional.binary_cross_entropy_with_logits(logits.float(), target.float())
+
+
 class Objective:
     """criterion + sum_k weight_k penalty_k, over some images."""
 
@@ -78,4 +87,4 @@ class Objective:
         return loss
 
 
-__all__ = ["Inputs", "Objective", "cross_entropy"]
+__all__ = ["Inputs", "Objective", "cross_entropy", "each_class_alone"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -237,10 +238,10 @@ def _stream_seed(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([seed, epoch, NOISE]).integers(2**31))
 
 
-def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[np.int64]:
-    """What each image is held against in one epoch: its label, or the number of a text."""
+def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[Any]:
+    """What each image is held against in one epoch: its labels, or the number of a text."""
     if model.texts is None:
-        return images.labels
+        return images.labels if images.truth is None else images.truth
     if images.captions is not None:
         return epoch_captions(images.captions, seed, epoch)
     return epoch_prompts(images.labels, model.texts.n_templates, seed, epoch)
@@ -248,7 +249,7 @@ def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDAr
 
 def _batches(
     images: Images,
-    targets: NDArray[np.int64],
+    targets: NDArray[Any],
     schedule: ScheduleSpec,
     seed: int,
     epoch: int,
