@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
     from clipdrift.commands.measuring import check, plan
     from clipdrift.commands.models import after, convert, evaluate, export_model
-    from clipdrift.commands.reading import analyze, audit, choose, forecast, replay
+    from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
     from clipdrift.early_warning.rule import StopRule
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
@@ -59,6 +59,7 @@ _HOMES = {
     "forecast": "clipdrift.commands.reading",
     "import_csv": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
+    "lost": "clipdrift.commands.reading",
     "parse_spec": "clipdrift.spec",
     "plan": "clipdrift.commands.measuring",
     "read_frames": "clipdrift.analysis.folder",
@@ -95,6 +96,7 @@ __all__ = [
     "forecast",
     "import_csv",
     "load_spec",
+    "lost",
     "parse_spec",
     "plan",
     "read_frames",

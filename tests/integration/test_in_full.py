@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from in_process import by_method, measured_study
@@ -14,8 +16,12 @@ from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 from sklearn.metrics import log_loss
 from tiny_study import tiny
+from typer.testing import CliRunner
 
+import clipdrift
 from clipdrift.analysis.summary import write_analysis
+from clipdrift.cli.app import app
+from clipdrift.errors import RecordError
 from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.materials import load_materials
 from clipdrift.probes.readout import RIDGE
@@ -116,6 +122,33 @@ def test_saved_runs_read_the_same_in_full_again(study: StudyFolder, cache_dir: P
     }
     assert {"transfer.world.gone_pp", "transfer.world.baseline_ece", "extra.test_ece"} <= set(rows)
     assert [row for row in rows.values() if not row.agrees] == []
+
+
+def test_what_each_image_was_taken_for_is_kept_and_told_by_class(study: StudyFolder) -> None:
+    record = by_method(study)["full_ft"]
+    assert "transfer_images.parquet" in record.files
+    found = pd.read_parquet(study.run_path(record.run_id) / "transfer_images.parquet")
+    read = record.result.transfer["world"]
+    assert len(found) == 400
+    assert (found["predicted"] == found["label"]).mean() == read.accuracy
+    assert (found["baseline_predicted"] == found["label"]).mean() == read.baseline_accuracy
+    assert ((found["margin"] > 0) == (found["predicted"] == found["label"])).all()
+    done = CliRunner().invoke(app, ["lost", str(study.path), "--json"], catch_exceptions=False)
+    rows = [row for row in json.loads(done.stdout) if row["method"] == "full_ft"]
+    assert len(rows) == found["label"].nunique()
+    weighted = sum(row["n_images"] * row["change_pp"] for row in rows) / 400
+    assert weighted == pytest.approx(read.delta_accuracy_pp)
+    worst = found[(found["label"] == rows[0]["class_name"])]
+    fell = worst[(worst["baseline_predicted"] == worst["label"])]["predicted"].value_counts()
+    assert fell.drop(rows[0]["class_name"], errors="ignore").max() == fell[rows[0]["fell_into"]]
+    shown = CliRunner().invoke(app, ["lost", str(study.path), "--top", "2"]).stdout
+    assert "world after full_ft at 0.003 on land-cover" in shown
+
+
+def test_a_study_that_was_not_read_in_full_is_told_how(tmp_path: Path, cache_dir: Path) -> None:
+    out = measured_study(tiny(), tmp_path / "out", cache_dir, n_runs=1)
+    with pytest.raises(RecordError, match=r"evaluation: \{in_full: true\}"):
+        clipdrift.lost(out.path)
 
 
 def test_the_page_says_what_is_hidden_and_what_is_gone(study: StudyFolder) -> None:

@@ -26,6 +26,7 @@ from clipdrift.analysis.questions import (
     forecast_trial,
     frontier,
     grid_adequacy,
+    lost_classes,
     matched_views,
     matchedness,
     mediation,
@@ -72,6 +73,7 @@ LISTS: tuple[type[Row], ...] = (
     predictors.Predictor,
     mediation.Mediation,
     frontier.Unbeaten,
+    lost_classes.LostClass,
     choice.Candidacy,
     after_training.AfterTraining,
     forecast_trial.EarlyWarning,
@@ -130,6 +132,7 @@ def analyze(
     spec: StudySpec | None = None,
     published: str | None = None,
     probe_tables: Mapping[str, pd.DataFrame] | None = None,
+    transfer_tables: Mapping[str, pd.DataFrame] | None = None,
     made: Sequence[AfterReading] = (),
     faults: Sequence[Fault] = (),
     planned: Collection[str] | None = None,
@@ -143,6 +146,7 @@ def analyze(
         spec: the study, for its `underfit_fraction` and the factors it varies on purpose.
         published: preset whose published figures to hold against; default the one of this name.
         probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
+        transfer_tables: run id -> per-image readings of transfer sets, for `lost_classes`.
         made: readings of weights made after training, of these records.
         faults: of records that could not be read; they become warnings.
         planned: run ids that the study was to have, where that is known; those without a record
@@ -192,6 +196,7 @@ def analyze(
             predictors.rows(runs),
             mediation.rows(agreeing, compare_with=compared),
             frontier.rows(runs, underfit_fraction=underfit),
+            lost_classes.rows(records, transfer_tables or {}),
             choice.rows(
                 runs,
                 made=made,
@@ -255,14 +260,16 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         nothing = Fault(str(folder.path), "at least one finished run", "none", step)
         raise RecordError([nothing, *faults])
     tables, table_faults = probe_sensitivity.read_tables(folder, records)
+    images, image_faults = lost_classes.read_tables(folder, records)
     made, made_faults = readings(folder, records)
     return analyze(
         records,
         spec=folder.read_spec(),
         published=published,
         probe_tables=tables,
+        transfer_tables=images,
         made=made,
-        faults=[*faults, *table_faults, *made_faults],
+        faults=[*faults, *table_faults, *image_faults, *made_faults],
         planned=folder.planned(),
     )
 

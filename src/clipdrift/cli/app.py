@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 import clipdrift
-from clipdrift.cli import after, caching, checkpoints, choosing, measuring, reading, replaying
+from clipdrift.cli import (
+    after,
+    caching,
+    checkpoints,
+    choosing,
+    losing,
+    measuring,
+    reading,
+    replaying,
+)
 from clipdrift.cli.terminal import say
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -85,6 +94,7 @@ _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")
 _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
 _read(choosing.forecast, "forecast results/ --after-epoch 1 --stop-below 90")
+_read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
 _read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
 _models(

@@ -11,6 +11,7 @@ from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 
 if TYPE_CHECKING:
     from clipdrift.analysis.choose import Choice
+    from clipdrift.analysis.questions.lost_classes import LostClass
     from clipdrift.analysis.replay import Replay
     from clipdrift.early_warning.forecast import Saved
     from clipdrift.report import Difference
@@ -127,6 +128,24 @@ def forecast(
     return Forecast(rows, saved, faults)
 
 
+class Lost(NamedTuple):
+    """What every cell did to every class of its transfer sets, and records left out."""
+
+    rows: list[LostClass]
+    faults: list[Fault]
+
+
+def lost(folder: AnyFolder) -> Lost:
+    """Which classes of the transfer sets fell, and into which, where a study was read in full.
+
+    Raises:
+        RecordError: if no finished run was read with `evaluation.in_full`.
+    """
+    from clipdrift.analysis.questions.lost_classes import of_folder
+
+    return Lost(*of_folder(StudyFolder.at(folder)))
+
+
 def replay(preset: str, folder: AnyFolder) -> Replay:
     """Every published figure of a preset beside the one that the records of a folder give.
 
@@ -141,9 +160,11 @@ def replay(preset: str, folder: AnyFolder) -> Replay:
 
 __all__ = [
     "Forecast",
+    "Lost",
     "analyze",
     "audit",
     "choose",
     "forecast",
+    "lost",
     "replay",
 ]

@@ -117,26 +117,27 @@ def effective_rank(images: Floats) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-def mean_margin(cosines: Floats, labels: Labels) -> float:
-    """Mean cosine with the right class's text, less that with the nearest wrong one, -2 to 2.
+def margins(cosines: Floats, labels: Labels) -> Floats:
+    """Cosine of each image with the right class's text, less the nearest wrong one's: [N], -2 to 2.
 
     Args:
-        cosines: [N, C], of two classes or more.
+        cosines: [N, C]; of one class alone the margin is infinite.
 
-    >>> round(mean_margin(np.array([[0.3, 0.1], [0.2, 0.3]]), np.array([0, 0])), 3)
-    0.05
+    >>> margins(np.array([[0.3, 0.1], [0.2, 0.3]]), np.array([0, 0])).round(3).tolist()
+    [0.2, -0.1]
     """
     rows = np.arange(len(labels))
     wrong = cosines.copy()
     wrong[rows, labels] = -np.inf
-    return float((cosines[rows, labels] - wrong.max(axis=1)).mean())
+    out: Floats = cosines[rows, labels] - wrong.max(axis=1)
+    return out
 
 
 __all__ = [
     "alignment",
     "effective_rank",
     "energy_distance",
-    "mean_margin",
+    "margins",
     "modality_gap",
     "uniformity",
     "unit",

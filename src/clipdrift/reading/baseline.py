@@ -181,8 +181,8 @@ def save_transfer(baseline: TransferBaseline, path: Path) -> None:
         "epoch_scored": epoch.model_dump() if epoch else None,
         **({"in_full": full.numbers} if full else {}),
     }
-    classes = {"classes": full.classes} if full else {}
-    save_sealed(path, {"text_features": baseline.text_features, **classes}, facts)
+    images = {"classes": full.classes, "margins": full.margins} if full else {}
+    save_sealed(path, {"text_features": baseline.text_features, **images}, facts)
 
 
 def load_transfer(path: Path) -> TransferBaseline | None:
@@ -194,7 +194,7 @@ def load_transfer(path: Path) -> TransferBaseline | None:
         facts = dict(saved[1])
         full = facts.pop("in_full", None)
         read = {name: value and _scored(value) for name, value in facts.items()}
-        kept = InFull(saved[0]["classes"], full) if full else None
+        kept = InFull(saved[0]["classes"], saved[0]["margins"], full) if full else None
         return TransferBaseline(saved[0]["text_features"], **read, in_full=kept)
     except (TypeError, KeyError, ValidationError):
         return None

@@ -28,7 +28,7 @@ from clipdrift.reading.baseline import (
     texts_of,
 )
 from clipdrift.reading.baseline_files import BaselineFiles
-from clipdrift.reading.in_full import Numbers, beside_baseline
+from clipdrift.reading.in_full import InFull, beside_baseline
 from clipdrift.reading.live import LiveModel, live_model
 from clipdrift.reading.model import (
     Readable,
@@ -244,7 +244,7 @@ class Gauge:
         Classes are read by the model's own text tower where it has one that moved.
         """
         known: dict[str, Scored] = {}
-        full: dict[str, Numbers] = {}
+        full: dict[str, InFull] = {}
         for name, transfer in self.transfers.items():
             images, before = self._part(name, whole=whole), self.baselines.transfers[name]
             if images is not None and whole and before.in_full is not None:
@@ -252,21 +252,24 @@ class Gauge:
             elif images is not None:
                 known[name] = self.scored(model, transfer, images, before.text_features)
         found = self._compared(known, whole=whole)
-        for name, numbers in full.items():
-            found.readings[name].in_full = numbers
+        for name, now in full.items():
+            untouched, images = self.baselines.transfers[name].in_full, self.transfers[name].images
+            assert untouched is not None
+            found.readings[name].in_full = beside_baseline(now, untouched, images.labels)
+            found.in_full[name] = now
         return found
 
     def on_target(self, model: Readable) -> tuple[TransferReading, dict[str, Correct]]:
         """The target's test part by class texts, without a head; and image by image."""
         own, before = self.target.zero_shot, self.baselines.target
         assert before is not None  # of a study's gauge
-        full: Numbers = {}
         if before.in_full is None:
-            now = self.on_test(model)
+            now, read = self.on_test(model), None
         else:
-            now, full = self._in_full(model, own, before)
+            now, read = self._in_full(model, own, before)
         reading = transfer_reading(now, before.scored, own.images, len(own.prompts))
-        reading.in_full = full
+        if read is not None and before.in_full is not None:
+            reading.in_full = beside_baseline(read, before.in_full, own.images.labels)
         return reading, both(TARGET_ZERO_SHOT, now, before.scored)
 
     def on_test(self, model: Readable) -> Scored:
@@ -322,13 +325,11 @@ class Gauge:
 
     def _in_full(
         self, model: Readable, material: TransferMaterial, before: TransferBaseline
-    ) -> tuple[Correct, Numbers]:
-        """All of a set of classes, with what its embeddings tell beside the baseline's."""
-        assert before.in_full is not None
+    ) -> tuple[Correct, InFull]:
+        """All of a set of classes, with what its embeddings tell."""
         images, scale = material.images, self.backbone.logit_scale
         text = self._texts(model, material, images, before.text_features)
-        right, now = score_in_full(model.encoder, images, text, scale, self.predict.batch_size)
-        return right, beside_baseline(now, before.in_full, images.labels)
+        return score_in_full(model.encoder, images, text, scale, self.predict.batch_size)
 
     def _part(self, name: str, *, whole: bool) -> Images | None:
         transfer = self.transfers[name]
@@ -347,7 +348,7 @@ class Gauge:
         return few.to(next(self.backbone.model.parameters()).device)
 
     def _compared(self, now: Mapping[str, Scored], *, whole: bool) -> ZeroShot:
-        found = ZeroShot({}, {})
+        found = ZeroShot({}, {}, {})
         for name, scored in now.items():
             transfer, known = self.transfers[name], self.baselines.transfers[name]
             before = known.scored if whole else known.epoch_scored

@@ -21,7 +21,7 @@ from clipdrift.probes.geometry import (
     alignment,
     effective_rank,
     energy_distance,
-    mean_margin,
+    margins,
     modality_gap,
     uniformity,
     unit,
@@ -37,9 +37,14 @@ NOT_FINITE = "an embedding that is zero or not finite"
 
 @dataclass(frozen=True)
 class InFull:
-    """One model on one set. classes: [N] int64, zero-shot. numbers: None where undefined."""
+    """One model on one set, image by image and in numbers, None where undefined.
+
+    classes: [N] int64, zero-shot. margins: [N] float32, cosine with the right class's text less the
+    nearest wrong one's.
+    """
 
     classes: Tensor
+    margins: Tensor
     numbers: Numbers
 
 
@@ -57,12 +62,14 @@ def read_in_full(images: Tensor, text: Tensor, labels: Labels, scale: float) -> 
     cosine = cosines(images, text)
     classes = largest(cosine).cpu()
     if bool((classes < 0).any()):
-        return InFull(classes, dict.fromkeys(NAMES))
+        return InFull(classes, torch.full((len(labels),), torch.nan), dict.fromkeys(NAMES))
     x, t = (unit(v.cpu().double().numpy()) for v in (images, text))
     c = x @ t.T
     numbers = {**_read_out(x, labels), **_confidence(scale * c, labels), **_lie(x, t, labels)}
-    numbers["margin"] = mean_margin(c, labels) if len(t) > 1 else None
-    return InFull(classes, {name: numbers[name] for name in NAMES})
+    apart = margins(c, labels)
+    numbers["margin"] = float(apart.mean()) if len(t) > 1 else None
+    told = {name: numbers[name] for name in NAMES}
+    return InFull(classes, torch.from_numpy(apart).float(), told)
 
 
 def head_in_full(logits: Tensor, labels: Labels) -> Numbers:

@@ -25,7 +25,7 @@ from clipdrift.probes.zero_shot import (
     retention_pct,
 )
 from clipdrift.reading.baseline import Scored, probe
-from clipdrift.reading.in_full import why_undefined
+from clipdrift.reading.in_full import InFull, why_undefined
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
 from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
@@ -34,10 +34,14 @@ NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attenti
 
 
 class ZeroShot(NamedTuple):
-    """Zero-shot readings by name, and the images behind their accuracies by dotted name."""
+    """Zero-shot readings by name, and the images behind their accuracies by dotted name.
+
+    in_full: of sets that were read in full, image by image.
+    """
 
     readings: dict[str, TransferReading]
     correct: dict[str, Correct]
+    in_full: dict[str, InFull]
 
 
 class Readable(Protocol):

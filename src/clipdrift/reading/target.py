@@ -90,6 +90,7 @@ def read_test(gauge: Gauge, model: AdaptedModel) -> dict[str, Any]:
         "target_zero_shot": zero_shot,
         "transfer": transfers.readings,
         "correct": {**own.get("correct", {}), **right, **transfers.correct},
+        "image_by_image": transfers.in_full,
     }
 
 
@@ -130,6 +131,7 @@ def read_result(gauge: Gauge, model: AdaptedModel) -> Result:
     drift, _ = gauge.drift(model)
     val, test = read_val(gauge, model), read_test(gauge, model)
     correct = {**val.pop("correct"), **test.pop("correct")}
+    test.pop("image_by_image")
     levels = drift.model_dump(exclude=OF_SETS)
     return Result(**levels, **val, **test, correct=correct)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from clipdrift.analysis.questions.forecast_trial import EarlyStopping
+from clipdrift.analysis.questions.lost_classes import LostClass
 from clipdrift.analysis.questions.matchedness import SharedFactor
+from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
 from clipdrift.analysis.questions.ranking import RankingAgreement
 from clipdrift.analysis.questions.reproduction import Reproduction
@@ -111,6 +113,13 @@ def _in_full(study: Study) -> Iterator[Block]:
                 caption, place = f"{title}, {dataset}", f"{title.split()[0].lower()}-{i}"
                 table = cell_table(study, names, table_id=place, caption=caption)
                 yield table if title == HIDDEN else Group(caption, [table], folded=True)
+    best = {(row.method, row.learning_rate) for row in study.rows(AtBest)}
+    fell = [
+        row
+        for row in study.rows(LostClass)
+        if (row.method, row.learning_rate) in best and row.change_pp < 0
+    ]
+    yield listing(study, LostClass, "Classes that fell, at each method's best rate", fell)
 
 
 def _dose(study: Study) -> Sequence[Block]:

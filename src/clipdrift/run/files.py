@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from clipdrift.data.images import Images
 from clipdrift.errors import StudyFolderError
 from clipdrift.paths import links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
+from clipdrift.probes.zero_shot import cosines
+from clipdrift.reading.gauge import Gauge
+from clipdrift.reading.in_full import InFull
 from clipdrift.records import atomic_write
 from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
 from clipdrift.run.progress import PROGRESS_FILE, STATE_FILE
 
 PROBE_FILE = "probe_images.parquet"
+TRANSFER_FILE = "transfer_images.parquet"
+NO_CLASS = ""
+"""Of an image whose embedding is no number; -1 in readings."""
 CLASSES_FILE = "classes.json"
 HASHED = {".safetensors", ".parquet", ".json"}
 NOT_HASHED = {STATE_FILE, PROGRESS_FILE, "record.json"}
@@ -47,6 +54,47 @@ def write_probe_table(
     columns = {"image": images.index.tolist(), "label": images.labels.tolist(), **table}
     with writing_to(folder / PROBE_FILE):
         pq.write_table(pa.table(columns), folder / PROBE_FILE)
+
+
+def write_transfer_table(folder: Path, gauge: Gauge, read: Mapping[str, InFull]) -> None:
+    """One row per image of the sets that were read in full; none where there are none.
+
+    Its set and label, the class that it is taken for now and before, its margins, and the target
+    class whose text lies nearest to its label's. 10,000 images of 100 classes take
+    180 kB.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [pa.table(_image_by_image(gauge, name, now)) for name, now in read.items()]
+    if tables:
+        with writing_to(folder / TRANSFER_FILE):
+            whole = pa.concat_tables(tables)
+            pq.write_table(whole, folder / TRANSFER_FILE, compression="zstd")
+
+
+def _image_by_image(gauge: Gauge, name: str, now: InFull) -> dict[str, Any]:
+    material, baselines = gauge.transfers[name], gauge.baselines
+    before, own = baselines.transfers[name].in_full, baselines.target
+    assert before is not None
+    assert own is not None
+    near = cosines(baselines.transfers[name].text_features, own.text_features).max(dim=1)
+    classes, labels = [*material.class_names, NO_CLASS], material.images.labels
+    targets = [gauge.target.class_names[k] for k in near.indices.tolist()]
+    return {
+        "set": [name] * len(labels),
+        "image": material.images.index.tolist(),
+        "label": [classes[c] for c in labels.tolist()],
+        "predicted": [classes[c] for c in now.classes.tolist()],
+        "baseline_predicted": [classes[c] for c in before.classes.tolist()],
+        "margin": now.margins.numpy(),
+        "baseline_margin": before.margins.numpy(),
+        "nearest_target": [targets[c] for c in labels.tolist()],
+        "similarity": near.values.float().numpy()[labels],
+    }
 
 
 def require_own_files(folder: Path) -> None:
@@ -100,4 +148,5 @@ __all__ = [
     "require_own_files",
     "write_classes",
     "write_probe_table",
+    "write_transfer_table",
 ]

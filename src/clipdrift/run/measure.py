@@ -33,6 +33,7 @@ from clipdrift.run.files import (
     file_hashes,
     write_classes,
     write_probe_table,
+    write_transfer_table,
 )
 from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -148,6 +149,7 @@ class Run:
         extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         own = test.pop("extra", {})
+        write_transfer_table(self.path, self.gauge, test.pop("image_by_image"))
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),
             **test,

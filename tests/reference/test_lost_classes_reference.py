@@ -1,0 +1,96 @@
+"""Classes that fell: planted losses are found and named, and where nothing is lost seldom any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.stats.multitest import multipletests
+from synthetic_records import synthetic_records
+
+from clipdrift.analysis.questions import lost_classes
+from clipdrift.analysis.statistics.crossed import Error, crossed
+from clipdrift.records import RunRecord
+
+CLASSES = [f"c{i}" for i in range(8)]
+IMAGES = 40
+
+
+def runs() -> list[RunRecord]:
+    return synthetic_records(targets=("digits",), methods=("lora",), rates=(1e-4,))
+
+
+def table(label: np.ndarray, before: np.ndarray, now: np.ndarray) -> pd.DataFrame:
+    near = {"nearest_target": "seven", "similarity": np.float32(0.5)}
+    columns: dict[str, Any] = {"set": "s", "label": label, "predicted": now}
+    return pd.DataFrame({**columns, "baseline_predicted": before, **near})
+
+
+def drawn(rng: np.random.Generator, *, planted: float) -> dict[str, pd.DataFrame]:
+    """Three seeds: one image in ten changes either way, and c3 is taken for c5 at a rate more."""
+    label = np.repeat(CLASSES, IMAGES)
+    wrong = np.where(label == "c0", "c1", "c0")
+    was = rng.random(len(label)) < 0.7
+    turns = rng.random(len(label))  # of an image, in every seed nearly alike
+    out = {}
+    for record in runs():
+        flip = turns + 0.02 * rng.normal(size=len(label)) < 0.1
+        right = np.where(flip, rng.random(len(label)) < 0.7, was)
+        now = np.where(right, label, wrong)
+        fell = (label == "c3") & (rng.random(len(label)) < planted)
+        now = np.where(fell, "c5", now)
+        out[record.run_id] = table(label, np.where(was, label, wrong), now)
+    return out
+
+
+def test_the_planted_class_is_named_with_the_one_it_fell_into() -> None:
+    tables = drawn(np.random.default_rng(1), planted=0.7)
+    first, *rest = lost_classes.rows(runs(), tables)
+    assert (first.class_name, first.fell_into, first.n_images) == ("c3", "c5", IMAGES)
+    assert (first.nearest_target, first.similarity) == ("seven", 0.5)
+    assert first.p_holm is not None
+    assert first.p_holm < 0.05
+    assert not [row for row in rest if row.p_holm is not None and row.p_holm < 0.05]
+
+
+def test_numbers_of_a_class_are_counted_by_hand_and_p_is_holms() -> None:
+    tables = drawn(np.random.default_rng(2), planted=0.4)
+    rows = lost_classes.rows(runs(), tables)
+    raw = []
+    for row in rows:
+        parts = [part[part["label"] == row.class_name] for part in tables.values()]
+        before = (parts[0]["baseline_predicted"] == row.class_name).to_numpy(dtype=float)
+        now = np.array([(part["predicted"] == row.class_name).to_numpy() for part in parts])
+        assert row.accuracy_before == pytest.approx(before.mean())
+        assert row.accuracy_now == pytest.approx(now.mean())
+        assert row.change_pp == pytest.approx(100 * (now.mean() - before.mean()))
+        found = crossed(100 * (now - before), (100.0, -100.0))
+        assert (row.ci_low, row.ci_high) == pytest.approx(tuple(found.ci))
+        assert found.seed_se is not None
+        if len({*now.mean(axis=1)}) == 1:  # of equal means the error is not known
+            assert (row.p_holm, row.reason) == (None, lost_classes.STILL)
+            continue
+        raw.append(Error(found.seed_se, found.shared_se, *now.shape).p(row.change_pp))
+    adjusted = multipletests(raw, method="holm")[1]
+    told = [row.p_holm for row in rows if row.p_holm is not None]
+    assert told == pytest.approx(adjusted.tolist(), rel=1e-9)
+    assert len(told) >= 5
+    assert [row.change_pp for row in rows] == sorted(row.change_pp for row in rows)
+
+
+def test_where_nothing_is_lost_few_studies_name_a_class() -> None:
+    rng, named = np.random.default_rng(3), 0
+    for _ in range(120):
+        rows = lost_classes.rows(runs(), drawn(rng, planted=0.0))
+        named += any(row.p_holm is not None and row.p_holm < 0.05 for row in rows)
+    assert named / 120 < 0.12  # 5 % promised; two standard errors of 120 studies are 4 points
+
+
+def test_one_seed_has_neither_interval_nor_p() -> None:
+    only = runs()[:1]
+    tables = drawn(np.random.default_rng(4), planted=0.5)
+    for row in lost_classes.rows(only, tables):
+        assert (row.ci_low, row.ci_high, row.p_holm) == (None, None, None)
+        assert row.reason == "one seed: no interval and no test"
