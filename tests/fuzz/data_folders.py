@@ -1,9 +1,11 @@
-"""Class folders with any names and links, CSV and Parquet tables of images, the cache of pixels."""
+"""Class folders with any names and links, tables and shards of images, the cache of pixels."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
+import tarfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -59,6 +61,29 @@ def feed_csv(data: bytes, folder: Path) -> None:
     _prepared(folder, files={"train": str(folder / "set.csv")})
 
 
+def feed_pairs(data: bytes, folder: Path) -> None:
+    """The first byte says as what: rows of JSON, a shard, or the texts beside images."""
+    kind, data = data[:1], data[1:]
+    (folder / "a.png").write_bytes(encoded("PNG", "RGB"))
+    (folder / "b.png").write_bytes(encoded("PNG", "L"))
+    source: dict[str, Any] = {"files": {"train": str(folder / "set.jsonl")}}
+    column = "caption"
+    if kind == b"t":
+        source, column = {"files": {"train": str(folder / "set.tar")}}, "txt"
+        (folder / "set.tar").write_bytes(data)
+    elif kind == b"f":
+        first, _, second = data.partition(b"\0")
+        (folder / "a.txt").write_bytes(first)
+        (folder / "b.txt").write_bytes(second)
+        source, column = {"folder": str(folder)}, "txt"
+    else:
+        (folder / "set.jsonl").write_bytes(data)
+    spec = DatasetSpec(name="set", max_bad_images=1, caption_column=column, **source)
+    for part in prepare(spec, Square(SIZE, "bicubic"), cache_dir=folder / ".cache").values():
+        assert part.captions is not None
+        assert all(text.strip() for own in part.captions for text in own)
+
+
 def feed_parquet(data: bytes, folder: Path) -> None:
     (folder / "set.parquet").write_bytes(data)
     _prepared(folder, files={"train": str(folder / "set.parquet")})
@@ -101,6 +126,20 @@ def tree_seeds() -> list[bytes]:
             f"{part}/cat/1.png\n{part}/dog/1.png\n".encode() for part in ("train", "val", "test")
         ),
     ]
+
+
+def pairs_seeds() -> list[bytes]:
+    rows = b'{"image": "a.png", "caption": ["a cat", "two"]}\n{"image": "b.png", "caption": "b"}\n'
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in (
+            ("1.png", encoded("PNG", "RGB")), ("1.txt", b"a cat"),
+            ("2.png", encoded("PNG", "L")), ("2.txt", b"a dog\ntwo"),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return [b"j" + rows, b"t" + out.getvalue(), b"fa cat\0a dog\ntwo"]
 
 
 def csv_seeds() -> list[bytes]:
@@ -222,7 +261,21 @@ def footers(draw: DrawFn) -> bytes:
     return draw(st.binary(min_size=1, max_size=1)) + b"".join(draw(st.lists(edit, max_size=4)))
 
 
+@st.composite
+def pairs(draw: DrawFn) -> bytes:
+    """Rows of JSON of odd content."""
+    value = st.recursive(
+        st.none() | st.booleans() | st.floats() | st.sampled_from(["a.png", *ODD_TEXTS]),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.just("a"), inner),
+        max_leaves=4,
+    )
+    keys = st.sampled_from(["image", "caption", "other"])
+    rows = draw(st.lists(st.dictionaries(keys, value), max_size=5))
+    return pairs_seeds()[0] + "\n".join(map(json.dumps, rows)).encode("utf-8", "surrogatepass")
+
+
 TARGETS = [
+    Target("images with captions", feed_pairs, pairs_seeds, pairs, examples=40, share=0.4),
     Target("class folders", feed_tree, tree_seeds, trees, examples=40, share=0.4),
     Target("table of images, CSV", feed_csv, csv_seeds, csvs, examples=40, share=0.4),
     Target(
