@@ -7,7 +7,7 @@ make: for each of the small models it writes a folder as open_clip keeps them, w
 and beside it `NAME.safetensors`: tokens, embeddings and shown images, by open_clip's own code. They
 are configurations of open_clip's with fewer blocks and heads; all else is as it is there. The two
 SigLIPs have a trunk of a size that timm has no name for: one is given to it here. A live model of
-open_clip's is read by a gauge as well.
+open_clip's is read by a gauge as well, and the names that it knows are listed.
 read: it loads every folder in a folder, and writes embeddings beside it.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from open_clip_names import names
 from open_clip_stub import open_clip
 from safetensors.torch import save_file
 from small_open_clip import MODELS, TEXTS, pictures
@@ -161,6 +162,7 @@ def main(mode: str, out: Path) -> None:
     for key in MODELS:
         make(key, out)
     write_openai(out)
+    (out / "names.json").write_text(json.dumps(names(open_clip)))
     read_live(out)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_models import EMBEDDED, write_random_clip
+from small_models import EMBEDDED, land_cover, write_random_clip
 from small_open_clip import TEXTS, allow_small_trunks, by_open_clip, pictures
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -19,6 +21,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModel
 import clipdrift
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
+from clipdrift.cli import main
 from clipdrift.errors import BackboneError, ClipdriftError
 from clipdrift.finished.convert import convert
 from clipdrift.spec.parts import BackboneSpec
@@ -358,3 +361,82 @@ def test_a_live_model_of_open_clip_reads_as_its_twin(
             assert value == pytest.approx(ours[key], rel=1e-3, abs=1e-4), key
     assert max(abs(value or 0) for value in theirs["lora"].values()) > 1
     assert "Check QuickGELU first" in theirs["quick"]
+
+
+# Commands
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_a_file_is_evaluated_in_one_line_without_a_study(
+    open_clip_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = land_cover(12)
+    for number, (image, label) in enumerate(zip(shown.pixels, shown.labels, strict=True)):
+        place = tmp_path / "photos" / ["river", "forest"][label % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    base, path = open_clip_models / "b32", tmp_path / "epoch_5.pt"
+    weights = moved(base)
+    torch.save({"epoch": 5, "state_dict": weights}, path)
+    words = ("evaluate", path, "--baseline", base, "--transfers", tmp_path / "photos")
+    assert call(monkeypatch, *words) == 0
+    out = capsys.readouterr().out
+    for text in ("a CLIP of open_clip's or OpenAI's", "Zero-shot transfer", "Drift per block"):
+        assert text in out
+    assert call(monkeypatch, *words, "--json") == 0
+    body = json.loads(capsys.readouterr().out)
+    assert body["transfers"]["photos"]["n_images"] == 12
+    assert len(body["drift"]["photos"]["drift_per_block"]["cka"]) == 2
+    plain = load_file(base / "open_clip_model.safetensors")
+    image = [k for k in plain if k.startswith("visual.") and k != "visual.proj"]
+    far = sum(float((weights[k] - plain[k]).double().square().sum()) for k in image)
+    size = sum(float(plain[k].double().square().sum()) for k in image)
+    found = body["drift"]["photos"]["drift"]["weight_drift_rel"]
+    assert found == pytest.approx((far / size) ** 0.5, rel=1e-4)
+    assert call(monkeypatch, "evaluate", path, "--transfers", tmp_path / "photos") == 2
+    assert "--baseline: expected the untouched model" in capsys.readouterr().err
+
+
+def test_models_are_converted_by_command_and_runs_exported_for_open_clip(
+    open_clip_models: Path,
+    finished_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "b32"
+    assert call(monkeypatch, "convert", open_clip_models / "b32", out, "--to", "transformers") == 0
+    said = capsys.readouterr().out
+    assert f"Wrote {out}; read back, its weights are the same." in said
+    assert f"AutoModel.from_pretrained('{out}')" in said
+    assert CLIPModel.from_pretrained(out).config.vision_config.patch_size == 32
+    assert call(monkeypatch, "convert", out, out, "--to", "open_clip") == 2
+    assert "expected a new folder, got one with files in it" in capsys.readouterr().err
+    records = clipdrift.StudyFolder(finished_study).records()[0]
+    run = next(one for one in records if one.method == "lora")
+    place, out = clipdrift.StudyFolder(finished_study).run_path(run.run_id), tmp_path / "exported"
+    assert call(monkeypatch, "export-model", place, "--out", out, "--to", "open_clip") == 0
+    assert f"local-dir:{out}" in capsys.readouterr().out
+    assert {path.name for path in out.iterdir()} >= {
+        *("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors"),
+        *("clipdrift.json", "tokenizer.json"),
+    }
+    clipdrift.export_model(place, tmp_path / "merged")
+    for one, other in zip(
+        embeddings(backbone(out)), embeddings(backbone(tmp_path / "merged")), strict=True
+    ):
+        assert torch.equal(one, other)
+    found = load_checkpoint(out, backbone(EMBEDDED))
+    assert statuses(found)["base"] == "ok"
+    assert call(monkeypatch, "export-model", place, "--out", tmp_path / "no", "--adapter",
+                "--to", "open_clip") == 2  # fmt: skip
+    assert "--to open_clip: expected a whole model" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from small_open_clip import MODELS, TEXTS, allow_small_trunks, pictures
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.decode import to_square
+from clipdrift.errors import BackboneError
+from clipdrift.formats import config, known
 from clipdrift.formats.state import clip_state, read_content
 from clipdrift.spec.parts import BackboneSpec
 
@@ -69,3 +72,59 @@ def test_a_file_of_torchscript_is_read_as_the_weights_it_holds(open_clip_models:
     }
     assert all(torch.equal(state.tensors[name], weights[name]) for name in weights)
     assert state.tensors["visual.proj"].dtype == torch.float16
+
+
+def test_the_names_that_are_known_are_those_of_open_clip(open_clip_models: Path) -> None:
+    """Else: python tools/open_clip_names.py, in an environment that has open_clip."""
+    assert known._names() == json.loads((open_clip_models / "names.json").read_text())
+
+
+READ = ("ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-336", "ViT-H-14-378", "ViT-g-14", "ViT-bigG-14")
+READ += ("ViT-B-16-SigLIP-512", "ViT-SO400M-14-SigLIP-384", "ViT-gopt-16-SigLIP2-256")
+REFUSED = {
+    "RN50": "vision_cfg.layers: expected a number of blocks, got [3, 4, 6, 3]: a convol",
+    "EVA02-B-16": "vision_cfg.timm_model_name: expected a ViT of SigLIP's",
+    "convnext_base_w": "got 'convnext_base'",
+    "MobileCLIP-B": "got 'vit_base_mci_224'",
+    "coca_ViT-B-32": "expected an image and a text tower alone, got multimodal_cfg",
+    "roberta-ViT-B-32": "text_cfg.hf_model_name: expected none, got 'roberta-base'",
+    "ViT-L-14-CLIPA": "vision_cfg.pool_type: expected 'tok', got 'avg'",
+    "ViT-M-16-alt": "vision_cfg.ls_init_value: expected none, got 0.0001",
+    "ViT-H-14-worldwide": "got eos with eos_id 2, by which transformers means the highest token",
+    "ViT-SO400M-16-SigLIP-i18n-256": "text_cfg.proj_type: expected 'linear', got 'none'",
+}
+
+
+def test_every_configuration_of_open_clip_is_read_or_refused_by_a_key() -> None:
+    read, refused = set(), {}
+    for name in known._names()["models"]:
+        try:
+            made = config.to_transformers(known.model(name).model_cfg, name)
+        except BackboneError as error:
+            refused[name] = str(error)
+        else:
+            read.add(name)
+            assert made["vision_config"]["num_attention_heads"] > 0
+    assert set(READ) <= read
+    assert len(read) == 58
+    assert {name: text in refused[name] for name, text in REFUSED.items()} == dict.fromkeys(
+        REFUSED, True
+    )
+
+
+def test_a_tag_says_repository_and_activation() -> None:
+    for name, hub, quick in (
+        ("open_clip:ViT-B-32/laion2b_s34b_b79k", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", False),
+        ("ViT-B-32/openai", "timm/vit_base_patch32_clip_224.openai", True),
+        ("ViT-L-14-336-quickgelu/openai", "timm/vit_large_patch14_clip_336.openai", True),
+        ("open_clip:ViT-B-16/dfn2b", "apple/DFN2B-CLIP-ViT-B-16", True),
+        ("ViT-B-16-SigLIP/webli", "timm/ViT-B-16-SigLIP", False),
+    ):
+        found = known.tagged(name)
+        assert known.is_tagged(name)
+        assert (found.hub, found.model_cfg.get("quick_gelu", False)) == (hub, quick)
+    assert not known.is_tagged("openai/clip-vit-base-patch32")
+    with pytest.raises(BackboneError, match=r"weights trained with QuickGELU, got others\. Name"):
+        known.tagged("ViT-B-32-quickgelu/laion2b_e16")
+    with pytest.raises(BackboneError, match=r"a model that open_clip has, got 'ViT-B-23'\. Did"):
+        known.tagged("open_clip:ViT-B-23/openai")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from clipdrift.errors import BackboneError, Fault, brief
+from clipdrift.errors import BackboneError, Fault, brief, first_faults
 
 BPE_SIZE, BPE_END = 49408, 49407
 """Tokens of OpenAI's vocabulary, and its end-of-text, the highest of them."""
@@ -90,19 +90,12 @@ def to_transformers(model_cfg: Any, where: str) -> dict[str, Any]:
     ):
         expected = "a mapping with embed_dim, vision_cfg and text_cfg"
         raise BackboneError(Fault(where, expected, brief(model_cfg), "Restore the file"))
-    faults = list(_unlike(model_cfg, where))
-    if faults:
+    if faults := first_faults(_unlike(model_cfg, where), where):
         raise BackboneError(faults)
     vision, text = {**VISION, **model_cfg["vision_cfg"]}, {**TEXT, **model_cfg["text_cfg"]}
-    faults = list(_unfit_sizes(model_cfg, vision, text, where))
-    if faults:
+    if faults := list(_unfit_sizes(model_cfg, vision, text, where)):
         raise BackboneError(faults)
-    quick = bool(model_cfg.get("quick_gelu", False))
-    return (
-        _siglip(model_cfg, vision, text)
-        if vision["timm_model_name"]
-        else _clip(model_cfg, vision, text, quick)
-    )
+    return (_siglip if vision["timm_model_name"] else _clip)(model_cfg, vision, text)
 
 
 def _unlike(cfg: Mapping[str, Any], where: str) -> Iterator[Fault]:
@@ -118,7 +111,8 @@ def _unlike(cfg: Mapping[str, Any], where: str) -> Iterator[Fault]:
         for key in sorted(map(str, given)):
             place, value = f"{where} {part}.{key}", given.get(key)
             if key in only and value != only[key]:
-                yield Fault(place, brief(only[key]), brief(value), MISSING)
+                rule = "none" if only[key] is None else brief(only[key])
+                yield Fault(place, rule, brief(value), MISSING)
             elif key not in {*only, *followed, *UNSEEN}:
                 yield Fault(place, "a key that is known here", brief(value), MISSING)
     yield from _unlike_kind({**VISION, **vision}, {**TEXT, **text}, cfg, where)
@@ -187,6 +181,11 @@ def _unfit_sizes(
         if type(value) is not int or not 0 < value < 2**31:
             expected = "a whole number above 0"
             yield Fault(f"{where} {place}", expected, brief(value), "Restore the file")
+    for part, given, key in (("vision_cfg", vision, "head_width"), ("text_cfg", text, "heads")):
+        width, by = given["width"], given[key]
+        if type(width) is int and type(by) is int and by > 0 and width % by:
+            rule, got = f"a divisor of the width {width}", brief(by)
+            yield Fault(f"{where} {part}.{key}", rule, got, "Restore the file")
     for part, given in (("vision_cfg", vision), ("text_cfg", text)):
         ratio, eps = given["mlp_ratio"], (given["norm_kwargs"] or {}).get("eps", 1e-5)
         for key, number in (("mlp_ratio", ratio), ("norm_kwargs.eps", eps)):
@@ -196,9 +195,9 @@ def _unfit_sizes(
 
 
 def _clip(
-    cfg: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any], quick: bool
+    cfg: Mapping[str, Any], vision: Mapping[str, Any], text: Mapping[str, Any]
 ) -> dict[str, Any]:
-    size = vision["image_size"]
+    size, quick = vision["image_size"], bool(cfg.get("quick_gelu"))
     image = _tower(vision, vision["width"] // vision["head_width"], cfg["embed_dim"], quick)
     image |= {"patch_size": vision["patch_size"]}
     image |= {"image_size": size if isinstance(size, int) else size[0]}
