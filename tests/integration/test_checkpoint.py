@@ -567,16 +567,43 @@ def edit(path: Path, **changes: Any) -> None:
 
 def own_files(tmp_path: Path) -> Path:
     """A CLIP with another image path than mini-clip, and all the files of mini-clip."""
-    folder = saved_clip(tmp_path / "clip", move_vision)
+    return beside(saved_clip(tmp_path / "clip", move_vision))
+
+
+def beside(folder: Path) -> Path:
+    """With all that a processor saves into it, as Trainer lets it."""
     for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(EMBEDDED / name, folder)
     return folder
 
 
-def test_files_as_the_baselines_are_fine(tmp_path: Path) -> None:
-    found = statuses(loaded(own_files(tmp_path)))
-    rows = ("configuration, images", "configuration, texts", "tokenizer", "resize", "mean / std")
+def own_files_of(kind: str, tmp_path: Path) -> Path:
+    if kind == "clip":
+        return own_files(tmp_path)
+    return beside(made_by_peft(tmp_path / "adapter", target_modules=VISION)[0])
+
+
+@pytest.mark.parametrize("kind", ["clip", "adapter"])
+def test_files_as_the_baselines_are_fine(kind: str, tmp_path: Path) -> None:
+    found = statuses(loaded(own_files_of(kind, tmp_path)))
+    rows = ["tokenizer", "resize", "mean / std"]
+    if kind == "clip":
+        rows += ["configuration, images", "configuration, texts"]
     assert {found[row] for row in rows} == {"ok"}
+
+
+@pytest.mark.parametrize("kind", ["clip", "adapter"])
+def test_weights_beside_those_that_are_read_are_named(kind: str, tmp_path: Path) -> None:
+    """A projection that was saved by itself; not what Trainer or a library leaves."""
+    folder = own_files_of(kind, tmp_path)
+    for name in ("pytorch_model.bin", "adapter_model.bin", "optimizer.pt", "training_args.bin"):
+        (folder / name).write_bytes(b"")
+    assert "other weights" not in statuses(loaded(folder))
+    save_file({"weight": torch.ones(64, 64)}, folder / "visual_projection.safetensors")
+    (folder / "projection.pt").write_bytes(b"")
+    assert statuses(loaded(folder))["other weights"] == "note"
+    named = "not read: projection.pt, visual_projection.safetensors. "
+    assert text_of(loaded(folder), "other weights").startswith(named)
 
 
 @pytest.mark.parametrize(
@@ -607,8 +634,9 @@ def test_a_configuration_that_acts_alike_is_noted(tmp_path: Path) -> None:
     assert statuses(loaded(folder))["configuration, images"] == "note"
 
 
-def test_other_preprocessing_is_wrong(tmp_path: Path) -> None:
-    folder = own_files(tmp_path)
+@pytest.mark.parametrize("kind", ["clip", "adapter"])
+def test_other_preprocessing_is_wrong(kind: str, tmp_path: Path) -> None:
+    folder = own_files_of(kind, tmp_path)
     both = {"height": 32, "width": 32}
     path = folder / "preprocessor_config.json"
     said = json.loads(path.read_text()) | {"image_mean": [0.4, 0.5, 0.6], "size": both}
@@ -622,8 +650,9 @@ def test_other_preprocessing_is_wrong(tmp_path: Path) -> None:
     assert "0.2, 0.25, 0.3" in text_of(loaded(folder), "mean / std")
 
 
-def test_another_tokenizer_is_wrong_for_the_same_text_tower(tmp_path: Path) -> None:
-    folder = own_files(tmp_path)
+@pytest.mark.parametrize("kind", ["clip", "adapter"])
+def test_another_tokenizer_is_wrong_for_the_same_text_tower(kind: str, tmp_path: Path) -> None:
+    folder = own_files_of(kind, tmp_path)
     path = folder / "tokenizer.json"
 
     def swap(one: str, other: str) -> Checkpoint:

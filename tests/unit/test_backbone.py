@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,33 @@ def test_a_torn_file_is_refused(folder: Path, name: str) -> None:
 def test_a_damaged_preprocessor_config_is_refused(folder: Path, text: str) -> None:
     (folder / "preprocessor_config.json").write_text(text)
     assert "preprocessor_config.json" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "got"),
+    [
+        ("text_config", {"eos_token_id": [4, 5]}, "reads? images and texts .* 'bool' object"),
+        ("text_config", {"eos_token_id": None}, "reads? images and texts .* 'bool' object"),
+        ("text_config", {"eos_token_id": 10**30}, "reads? images and texts .* int too big"),
+        ("text_config", {"layer_norm_eps": None}, "reads? images and texts .*eps"),
+        ("vision_config", {"output_hidden_states": 2.5}, "reads? images and texts .*iterable"),
+        ("vision_config", {"layer_norm_eps": float("nan")}, "finite values .* NaN or .* in none"),
+    ],
+)
+def test_a_configuration_that_loads_and_does_not_read_is_refused(
+    folder: Path, part: str, changes: dict[str, Any], got: str
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {part: config[part] | changes}))
+    assert re.search(got, refusal(folder))
+
+
+def test_weights_that_are_not_finite_are_named(folder: Path) -> None:
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["vision_model.post_layernorm.weight"][0] = float("nan")
+
+    edit_weights(folder, spoil)
+    assert refusal(folder).endswith("NaN or infinity in vision_model.post_layernorm.weight")
 
 
 def test_weights_in_a_file_of_torchs_are_read_where_there_are_no_others(folder: Path) -> None:

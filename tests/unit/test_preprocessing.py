@@ -99,12 +99,26 @@ def test_a_siglip_that_leaves_keys_out_is_shown_whole(tmp_path: Path) -> None:
     assert np.abs(shown(tmp_path, image, SIGLIP) - theirs).max() <= 1.01 * 2 / 255
 
 
+def test_without_a_file_images_are_shown_as_the_kind_of_model_shows_them(tmp_path: Path) -> None:
+    image = Image.fromarray(load_sample_image("china.jpg"))
+    for kind, processor in (
+        (SIGLIP, SiglipImageProcessorPil(size=SQUARE)),
+        (CLIP, CLIPImageProcessorPil(size={"shortest_edge": S}, crop_size=SQUARE)),
+    ):
+        theirs = processor(image, return_tensors="np")["pixel_values"][0]
+        level = 1 / 255 / min(kind.std)
+        assert np.abs(shown(tmp_path, image, kind) - theirs).max() <= 1.01 * level
+        assert not preprocessing(tmp_path, S, kind, BackboneSpec()).own
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"do_resize": False}, "do_resize: expected true, got false"),
         ({"do_pad": True}, "do_pad: expected false, got true"),
         ({"resample": 0}, r"resample: expected 2 \(bilinear\) or 3 \(bicubic\), got 0"),
+        ({"resample": [3]}, r"resample: expected 2 \(bilinear\) or 3 \(bicubic\), got \[3\]"),
+        ({"resample": 3.0}, r"resample: expected .*, got 3\.0"),  # another filter in transformers
         ({"do_center_crop": False}, "do_center_crop: expected true, or size with height and width"),
         ({"size": {"shortest_edge": 40}}, "size: expected shortest_edge, .* of 56 or more, got"),
         ({"size": {"height": 56, "width": 70}}, "size: expected .* height and width alike"),

@@ -357,6 +357,12 @@ def test_yaml_that_no_study_needs_is_named(line: str, said: str) -> None:
     assert said in fault
 
 
+@pytest.mark.parametrize("tag", ["bool", "int", "float", "timestamp", "binary", "null", "str"])
+@pytest.mark.parametrize("value", ["''", "maybe", "'-'", "2001-02-31"])
+def test_a_value_that_its_tag_does_not_fit_is_a_fault(tag: str, value: str) -> None:
+    assert all("expected" in fault for fault in faults_of(f"seeds: [!!{tag} {value}]"))
+
+
 def test_an_anchor_may_be_used_twice() -> None:
     text = TEXT.replace("[land-cover]", "[&d land-cover]").replace("- digits", "- *d")
     assert parse_spec(text).transfers[0].builtin == "land-cover"

@@ -69,7 +69,8 @@ def load_model(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any], A
     """The float32 model of a folder, every key accounted for, its config.json, and its kind.
 
     Raises:
-        BackboneError: another kind of model, files missing or damaged, keys missing or left over.
+        BackboneError: another kind of model, files missing or damaged, keys missing or left over,
+            towers that do not read.
     """
     import transformers
 
@@ -100,7 +101,27 @@ def load_model(folder: Path, spec: BackboneSpec) -> tuple[Any, dict[str, Any], A
             f"{len(unmatched)} that do not, first {unmatched[0]!r}",
             CONVERT,
         )
-    return model.requires_grad_(False).eval(), config, kind
+    model = model.requires_grad_(False).eval()
+    _require_reading(model, spec)
+    return model, config, kind
+
+
+@torch.no_grad()
+def _require_reading(model: Any, spec: BackboneSpec) -> None:
+    """Refuse a configuration that is found to be none only when something is read by it.
+
+    An image of one colour and a text of two tokens: an `eos_token_id` that is a list, an epsilon
+    that is null or NaN, or an output that is asked for by a word pass until then.
+    """
+    side = model.config.vision_config.image_size
+    with _loading(spec, "a configuration by which its towers read images and texts"):
+        seen = model.vision_model(pixel_values=torch.zeros(1, 3, side, side)).pooler_output
+        read = model.text_model(input_ids=torch.zeros(1, 2, dtype=torch.long)).pooler_output
+    for tower, found in (("vision", seen), ("text", read)):
+        if not found.isfinite().all():
+            broken = (name for name, p in model.named_parameters() if not p.isfinite().all())
+            expected, step = f"a {tower} tower that gives finite values", "Restore its files"
+            raise refusal(spec, expected, f"NaN or infinity in {next(broken, 'none')}", step)
 
 
 def _weights(folder: Path) -> dict[str, Any]:
@@ -164,7 +185,9 @@ def load_tokenizer(folder: Path, spec: BackboneSpec) -> Any:
 
 
 @contextmanager
-def _loading(spec: BackboneSpec) -> Iterator[None]:
+def _loading(
+    spec: BackboneSpec, expected: str = "a loadable transformers folder"
+) -> Iterator[None]:
     try:
         yield
     except BackboneError:
@@ -174,7 +197,7 @@ def _loading(spec: BackboneSpec) -> Iterator[None]:
             raise
         raise refusal(
             spec,
-            "a loadable transformers folder",
+            expected,
             " ".join(str(error).split())[:160],
             "Check that it holds config.json, model.safetensors and the tokenizer files",
         ) from None

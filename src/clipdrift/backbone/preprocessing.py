@@ -67,6 +67,8 @@ def preprocessing(folder: Path, size: int, kind: Architecture, spec: BackboneSpe
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, ZeroDivisionError):
         expected = "three channel means and positive deviations"
         raise refusal(spec, expected, str(path), "Mend or remove the file") from None
+    if own is None:
+        return Preprocessing(size, kind.resize_mode, size, "bicubic", mean, std, own=False)
     sides, crop = _sides(said, size), _crop(said, kind)
     faults = list(_faults(said, sides, size, crop))
     if faults:
@@ -79,7 +81,7 @@ def preprocessing(folder: Path, size: int, kind: Architecture, spec: BackboneSpe
         mode = "squash" if "height" in sides else "shortest"
     resized = next(iter(sides.values()))
     filter_ = FILTERS[said.get("resample", 3)]
-    return Preprocessing(size, mode, resized, filter_, mean, std, own is not None)
+    return Preprocessing(size, mode, resized, filter_, mean, std, own=True)
 
 
 def _channels(said: Mapping[str, Any], kind: Architecture) -> tuple[Channels, Channels]:
@@ -122,8 +124,9 @@ def _faults(
         yield "do_resize", "true", "false: images of any size"
     if said.get("do_pad"):
         yield "do_pad", "false", "true"
-    if said.get("resample", 3) not in FILTERS:
-        yield "resample", "2 (bilinear) or 3 (bicubic)", brief(said["resample"])
+    filter_ = said.get("resample", 3)
+    if type(filter_) is not int or filter_ not in FILTERS:
+        yield "resample", "2 (bilinear) or 3 (bicubic)", brief(filter_)
     numbers = list(sides.values()) if sides.keys() in SIDES else [None]
     if any(type(n) is not int or n < size or n != numbers[0] for n in numbers):
         expected = f"shortest_edge, or height and width alike, of {size} or more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from clipdrift.backbone import Backbone
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.adapter import LoadedAdapter, trial
+from clipdrift.checkpoint.find import unread_weights
 from clipdrift.errors import Fault, RecordError
 from clipdrift.methods.guard import ROUNDING, SHARE, relative
 
@@ -26,6 +28,7 @@ HEADS = {"classifier", "head", "classification_head"}
 """Modules that classify, by the names they go by."""
 
 TRIED_TOKENS = 8
+PASSED = "If images or texts pass through them, these are not that model's numbers"
 
 UNSURE = (
     "taken for the vision tower; its tensors would fit the text tower as well, and peft did not "
@@ -187,10 +190,16 @@ def beside_findings(projection: str | None, others: Iterable[str]) -> list[Findi
         else Finding("classifier", "note", "none in the folder: zero-shot readings need none"),
     ]  # fmt: skip
     if unknown:
-        left = f"left aside, a CLIP has none such: {', '.join(unknown)}. If images or texts pass "
-        said = f"{left}through them, these are not that model's numbers"
+        said = f"left aside, a CLIP has none such: {', '.join(unknown)}. {PASSED}"
         findings.append(Finding("other modules", "note", said))
     return findings
+
+
+def unread_findings(folder: Path, read: Iterable[str]) -> list[Finding]:
+    """Files of weights beside those that are read, as a projection that was saved by itself."""
+    others = unread_weights(folder, read)
+    said = f"not read: {', '.join(others)}. {PASSED}"
+    return [Finding("other weights", "note", said)] if others else []
 
 
 def _alike(check: str, own: str, base: str, *, wrong: bool = False) -> Finding:
@@ -221,4 +230,5 @@ __all__ = [
     "require_same_architecture",
     "text_changed",
     "text_finding",
+    "unread_findings",
 ]

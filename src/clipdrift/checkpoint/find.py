@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ ORIGIN_FILE = "clipdrift.json"
 """Beside weights that we exported: the run and the baseline's content they come from."""
 CLIP_INDEX = f"{CLIP_WEIGHTS}.index.json"
 MAX_JSON = 20_000_000
+TWINS = ("pytorch_model", "adapter_model.")
+"""Beginnings of names under which the libraries save the same weights in another format."""
 
 
 def kind_of(folder: Path) -> Kind:
@@ -164,9 +166,24 @@ def _require_weights(folder: Path, *names: str) -> None:
     raise RecordError(Fault(str(folder / names[0]), "weights", got, step))
 
 
-def _require_shards(folder: Path) -> None:
+def clip_weights(folder: Path) -> list[str]:
+    """The files that hold the weights of a whole CLIP in transformers format."""
+    if not (folder / CLIP_INDEX).is_file():
+        return [CLIP_WEIGHTS]
     shards = read_json(folder / CLIP_INDEX).get("weight_map")
-    names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+    return sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+
+
+def unread_weights(folder: Path, read: Iterable[str]) -> list[str]:
+    """Files that may hold tensors and are not among those that are read.
+
+    The same weights in the other format of a library, by its name for them, are none.
+    """
+    return [n for n in _loose(folder) if n not in {*read} and not n.startswith(TWINS)]
+
+
+def _require_shards(folder: Path) -> None:
+    names = clip_weights(folder)
     if not names:
         raise RecordError(
             Fault(str(folder / CLIP_INDEX), "a weight_map", "none", "Restore the file")
@@ -201,9 +218,11 @@ __all__ = [
     "ORIGIN_FILE",
     "Kind",
     "adapter_weights",
+    "clip_weights",
     "is_tower",
     "kind_of",
     "read_json",
     "read_tensors",
     "require_finite",
+    "unread_weights",
 ]

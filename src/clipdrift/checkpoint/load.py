@@ -33,10 +33,13 @@ from clipdrift.checkpoint.checks import (
     require_same_architecture,
     text_changed,
     text_finding,
+    unread_findings,
 )
 from clipdrift.checkpoint.find import (
+    ADAPTER_WEIGHTS,
     ORIGIN_FILE,
     Kind,
+    clip_weights,
     is_tower,
     kind_of,
     read_json,
@@ -160,26 +163,11 @@ def _onto(loaded: Loaded, path: Path, baseline: Backbone) -> Checkpoint:
 
 
 def _whole(folder: Path, baseline: Backbone, *, origin: Path | None = None) -> Checkpoint:
-    spec = BackboneSpec(id=str(folder))
-    model, config, kind = load_model(folder, spec)
+    model, config, kind = load_model(folder, BackboneSpec(id=str(folder)))
     require_finite(dict(model.named_parameters()), folder)
-    images = preprocessing(folder, model.config.vision_config.image_size, kind, spec)
-    channels = images if images.own else baseline
-    has_own = any((folder / name).is_file() for name in TOKENIZERS)
-    live = Backbone(
-        name=folder.name,
-        architecture=kind,
-        model=model.to(baseline.model.device),
-        tokenizer=load_tokenizer(folder, spec) if has_own else baseline.tokenizer,
-        image_size=images.size,
-        resize_mode=channels.resize_mode,
-        mean=channels.mean,
-        std=channels.std,
-        sha256=folder_hash(folder),
-        precision_on_disk=precision_on_disk(config),
-        resized=channels.resized,
-        interpolation=channels.interpolation,
-    )
+    model = model.to(baseline.model.device)
+    made = replace(baseline, architecture=kind, model=model)
+    live, own = _read_as_its_files_say(folder, made, precision_on_disk(config))
     require_same_architecture(live, baseline, str(origin or folder))
     changed = text_changed(live, baseline)
     beside = (origin or folder) / HEAD_FILE
@@ -187,24 +175,49 @@ def _whole(folder: Path, baseline: Backbone, *, origin: Path | None = None) -> C
     findings = [
         movement_finding(live, baseline),
         *beside_findings(_none(live) or "in the model", head),
-        *preprocessing_findings(live, baseline, own_channels=images.own),
+        *preprocessing_findings(live, baseline, own_channels=own),
         *configuration_findings(live, baseline),
         text_finding(changed),
         tokenizer_finding(live, baseline, own_text=changed),
         _base_finding(origin or folder, baseline, {}),
+        *unread_findings(folder, (*clip_weights(folder), HEAD_FILE)),
     ]
     return Checkpoint("clip", live, dict(model.named_parameters()), changed, findings)
 
 
+def _read_as_its_files_say(folder: Path, made: Backbone, precision: str) -> tuple[Backbone, bool]:
+    """A model that shows images and splits texts as the files beside its weights say.
+
+    Args:
+        made: with the baseline's ways of doing so, which hold where a folder has no such file.
+
+    Returns:
+        The model, and whether the folder says how images are shown.
+    """
+    spec, kind = BackboneSpec(id=str(folder)), made.architecture
+    images = preprocessing(folder, made.model.config.vision_config.image_size, kind, spec)
+    has_own = any((folder / name).is_file() for name in TOKENIZERS)
+    shown = images if images.own else made
+    live = replace(
+        made,
+        name=folder.name,
+        tokenizer=load_tokenizer(folder, spec) if has_own else made.tokenizer,
+        image_size=images.size,
+        resize_mode=shown.resize_mode,
+        mean=shown.mean,
+        std=shown.std,
+        sha256=folder_hash(folder),
+        precision_on_disk=precision,
+        resized=shown.resized,
+        interpolation=shown.interpolation,
+    )
+    return live, images.own
+
+
 def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
     loaded = load_adapter(folder, baseline)
-    live = replace(
-        baseline,
-        name=folder.name,
-        model=loaded.made.clip,
-        sha256=folder_hash(folder),
-        precision_on_disk=", ".join(loaded.precisions),
-    )
+    made = replace(baseline, model=loaded.made.clip)
+    live, own = _read_as_its_files_say(folder, made, ", ".join(loaded.precisions))
     beside = read_tensors(folder / HEAD_FILE) if (folder / HEAD_FILE).is_file() else {}
     projection = _take_projection(loaded, baseline, beside, folder)
     changed = any(part.startswith("text_") for part in loaded.parts)
@@ -212,9 +225,11 @@ def _adapter(folder: Path, baseline: Backbone) -> Checkpoint:
     findings = [
         *adapter_findings(loaded, baseline),
         *beside_findings(projection, others),
-        *preprocessing_findings(live, baseline),
+        *preprocessing_findings(live, baseline, own_channels=own),
         text_finding(changed),
+        tokenizer_finding(live, baseline, own_text=changed),
         _base_finding(folder, baseline, loaded.config),
+        *unread_findings(folder, (ADAPTER_WEIGHTS, HEAD_FILE)),
     ]
     return Checkpoint(
         "adapter", live, dict(loaded.made.merged.named_parameters()), changed, findings

@@ -76,7 +76,8 @@ def parse(text: str, name: str, next_step: str, error: type[ClipdriftError]) -> 
 
     Raises:
         error: no YAML, more than `MAX_ENTRIES`, a part that contains itself, a key that is itself a
-            mapping or a list, a number without end or in sixties, a date that is none.
+            mapping or a list, a number without end or in sixties, a date that is none, a value that
+            its tag does not fit.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -98,6 +99,9 @@ def parse(text: str, name: str, next_step: str, error: type[ClipdriftError]) -> 
         raise error(Fault(name, "valid YAML", got, next_step)) from None
     except (ValueError, ArithmeticError) as failure:  # a date of 31 February
         raise error(Fault(name, "plain YAML", str(failure), next_step)) from None
+    except (LookupError, AttributeError):  # of the loader's own, for `!!bool maybe`
+        got = "one that its tag (!!bool, !!float, ...) does not fit"
+        raise error(Fault(name, "values without a tag", got, "Remove the tag")) from None
     lines = {entry.place: entry.line for entry in reversed(entries)}
     return Yaml(value, lines, list(_repeated(entries, name)))
 
