@@ -27,6 +27,8 @@ from clipdrift.probes.retrieval import chance_recall, retrieval
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.transfer import RETRIEVAL_NUMBERS
 from clipdrift.report import audit_report
+from clipdrift.report.answer import answers
+from clipdrift.report.source import read_study
 from clipdrift.spec import RunConfig
 from clipdrift.training.loop import epoch_captions
 
@@ -180,6 +182,15 @@ def test_all_that_reads_accuracy_reads_the_score(
     assert {row["weights"] for row in chosen} >= {"adapted", "interpolated"}
     write_page(study)
     assert audit_report(study) == []
+    pairs, classes = answers(read_study(study))
+    if pairs.title != "scenes":
+        pairs, classes = classes, pairs
+    heads = [[column.label for column in one.table.columns] for one in (pairs, classes)]
+    assert "Test mean recall (%)" in heads[0]
+    assert "Test accuracy (%)" in heads[1]
+    text = " ".join(part for one in pairs.sentences for part in one if isinstance(part, str))
+    assert "validation accuracy" not in text
+    assert "of the untouched zero-shot accuracy on world" in text
 
 
 def test_captions_are_drawn_by_seed_epoch_and_image(cache_dir: Path) -> None:

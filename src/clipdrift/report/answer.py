@@ -16,6 +16,7 @@ from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
 from clipdrift.report.metrics import NBSP, metric, rate_text
 from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_runs
+from clipdrift.report.scores import sentences_of, table_of
 from clipdrift.report.source import Place, Study, mark_of
 from clipdrift.report.tables import (
     Column,
@@ -39,19 +40,19 @@ class Answer:
 
 
 def answers(study: Study) -> list[Answer]:
-    return [
-        Answer(
-            study.title(place),
-            [
-                *_sentences(study, place),
-                *_zero_shot_before(study, place),
-                *_unbeaten(study, place),
-            ],
-            headline_table(study, place, i) or _all_rates(study, place, i),
-            limits(study, place),
-        )
-        for i, place in enumerate(study.places)
-    ]
+    return [_answer(study, place, i) for i, place in enumerate(study.places)]
+
+
+def _answer(study: Study, place: Place, number: int) -> Answer:
+    score = study.score_name(place)
+    said = [*_sentences(study, place), *_zero_shot_before(study, place), *_unbeaten(study, place)]
+    table = headline_table(study, place, number) or _all_rates(study, place, number)
+    return Answer(
+        study.title(place),
+        sentences_of(score, said),
+        table_of(score, table),
+        sentences_of(score, limits(study, place)),
+    )
 
 
 def _sentences(study: Study, place: Place) -> list[Sentence]:

@@ -168,6 +168,11 @@ class Study:
         """Backbone and transfer dataset -> why retention there is undefined."""
         return at_chance(self.records)
 
+    def score_name(self, place: Place) -> str:
+        """What the runs of a place are scored by on their target."""
+        known = (r.result.score_name for r in self.usable if (r.backbone, r.target) == place)
+        return next(known, "accuracy")
+
     @cached_property
     def accuracy(self) -> str:
         """Target accuracy: of the test part, of the validation part where no test was read."""
