@@ -39,14 +39,18 @@ def lost(
     console = Terminal()
     for _, rows in groupby(found.rows, lambda row: (row.target, row.method, row.learning_rate)):
         for _, own in groupby(rows, lambda row: row.transfer):
-            console.print(_table([*own][:top]))
+            first, *rest = own
+            fell = [row for row in (first, *rest) if row.change_pp < 0][:top]
+            console.print(_table(fell) if fell else f"{_title(first)}: no class fell")
     note("All classes: --json, or tables/lost_classes.csv after clipdrift analyze")
 
 
+def _title(row: LostClass) -> str:
+    return f"{row.transfer} after {row.method} at {row.learning_rate:g} on {row.target}"
+
+
 def _table(rows: list[LostClass]) -> Sheet:
-    first = rows[0]
-    title = f"{first.transfer} after {first.method} at {first.learning_rate:g} on {first.target}"
-    table = Sheet(title, title_justify="left")
+    table = Sheet(_title(rows[0]), title_justify="left")
     for name in COLUMNS:
         words = name in {"class", "fell into", "near target"}
         table.column(name, right=not words, wraps=words)

@@ -159,14 +159,14 @@ def _verdict(row: Paired | MatchedView) -> str:
     a, b = row.method_a, row.method_b
     what = of_dataset(row.metric)
     if row.ci_low is None or row.ci_high is None:
-        return f"{_what(row)} differs by"
+        return f"{_what(row)}, differs by"
     if row.ci_low <= 0 <= row.ci_high:
         return f"whether {a} or {b} keeps more of {what} is open"
     return f"{a} keeps {'more' if row.ci_low > 0 else 'less'} of {what} than {b}"
 
 
 def _what(row: Paired | MatchedView) -> str:
-    return f"what {row.method_a} keeps of {of_dataset(row.metric)}, less what {row.method_b} keeps,"
+    return f"what {row.method_a} keeps of {of_dataset(row.metric)}, less what {row.method_b} keeps"
 
 
 def of_dataset(metric: str) -> str:

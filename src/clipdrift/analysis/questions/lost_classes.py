@@ -36,7 +36,7 @@ class LostClass(OfCell):
     accuracy_before: of the untouched model, a fraction
     accuracy_now: mean over seeds
     change_pp: accuracy now less before, percentage points
-    ci_low: 95 % interval of the change, over seeds and images
+    ci_low: 95 % interval of the change, over seeds and images, no further than changes can go
     ci_high: its upper end
     p_holm: that it is not 0, corrected by Holm's method over the classes of the set
     fell_into: the class that most of those who were right before are taken for now
@@ -147,7 +147,8 @@ def _tested(row: LostClass, change: Floats) -> LostClass:
     if found.ci.low is None:
         return replace(row, reason=STILL)
     error = Error(found.seed_se, found.shared_se, *change.shape)
-    return replace(row, ci_low=found.ci.low, ci_high=found.ci.high, p_holm=error.p(found.mean))
+    low, high = (min(100.0, max(-100.0, end or 0.0)) for end in found.ci)
+    return replace(row, ci_low=low, ci_high=high, p_holm=error.p(found.mean))
 
 
 def of_folder(folder: StudyFolder) -> tuple[list[LostClass], list[Fault]]:
