@@ -230,7 +230,7 @@ def test_a_head_on_pairs_is_refused() -> None:
     assert len(caught.value.faults) == 3
     for expected in (
         "on target scenes, whose images have captions and no classes, got cross_entropy",
-        "pair or caption on target scenes, got class",
+        "pair or caption on target scenes, whose images have captions and no classes, got class",
         "evaluation.corruptions: expected none with target scenes",
     ):
         assert expected in told

@@ -64,8 +64,8 @@ def _rows(table: Dataset, spec: DatasetSpec, split: str) -> Rows:
         where=spec.name,
         cells=[cells.column(name).to_pylist() for name in columns],
         names=_Rows(split, len(table)),
-        load=lambda row: open_image(_source(source(row))),
-        content=lambda row: content_of(_source(source(row))),
+        load=lambda row: open_image(source(row)),
+        content=lambda row: content_of(source, row),
         identity=identity_of(
             "hub",
             [spec.hub, spec.revision, spec.hub_config, split, spec.image_column, *columns],
@@ -175,14 +175,14 @@ def _fault(spec: DatasetSpec, error: Exception) -> Fault:
     return Fault(f"{spec.name}.hub", expected, text.rstrip(".")[:300], step)
 
 
-def _sources(table: Dataset, column: str) -> Callable[[int], Any]:
+def _sources(table: Dataset, column: str) -> Callable[[int], bytes | Path]:
     """Bytes come from `datasets`, decoding is ours, so that every source is read alike."""
     import datasets
 
     images = table.select_columns([column])
     if isinstance(table.features[column], datasets.Image):
         images = images.cast_column(column, datasets.Image(decode=False))
-    return lambda row: images[row][column]
+    return lambda row: _source(images[row][column])
 
 
 def _source(cell: Any) -> bytes | Path:

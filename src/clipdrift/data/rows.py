@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.data.cells import written_labels
+from clipdrift.data.decode import UnreadableImageError
 from clipdrift.data.labels import number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, Loaded
 from clipdrift.errors import DataError
@@ -46,9 +47,16 @@ def asked_columns(spec: DatasetSpec) -> list[tuple[str, str]]:
     return [("label_column", spec.label_column)]
 
 
-def content_of(source: bytes | Path) -> object:
-    """Equal for equal bytes, or one file."""
-    return hashlib.sha256(source).digest() if isinstance(source, bytes) else str(source)
+def content_of(source: Callable[[int], bytes | Path], row: int) -> object:
+    """Equal for equal bytes, or one file.
+
+    A row without an image is one of its own, and is told when images are read.
+    """
+    try:
+        found = source(row)
+    except UnreadableImageError:
+        return row
+    return hashlib.sha256(found).digest() if isinstance(found, bytes) else str(found)
 
 
 def labelled_parts(parts: Mapping[str, Rows], spec: DatasetSpec) -> DatasetParts:

@@ -71,7 +71,7 @@ def shard_rows(path: Path, spec: DatasetSpec, where: str) -> Rows:
         cells=[[captions(image, suffix) for image in images] for suffix in wanted],
         names=[f"{image.shard.name} {image.name}" for image in images],
         load=lambda row: open_image(_bytes(images[row])),
-        content=lambda row: content_of(images[row].read(MAX_BYTES)),
+        content=lambda row: content_of(lambda at: images[at].read(MAX_BYTES), row),
         identity=identity_of("shards", [file_stamp(shard) for shard in shards], wanted),
     )
 

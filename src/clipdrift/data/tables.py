@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from clipdrift.data.cells import (
     require_columns,
     require_inside,
 )
-from clipdrift.data.decode import UnreadableImageError, open_image
+from clipdrift.data.decode import open_image
 from clipdrift.data.naming import whole_number
 from clipdrift.data.parquet import (
     BytesColumn,
@@ -221,7 +220,7 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
         cells=cells,
         names=[f"{path.name} row {row} {name or ''}".rstrip() for row, name in enumerate(paths)],
         load=lambda row: open_image(source(row)),
-        content=lambda row: _content(source, row),
+        content=lambda row: content_of(source, row),
         identity=identity_of(
             "parquet",
             [file_stamp(path), spec.image_column, *columns],
@@ -229,11 +228,3 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
         ),
         class_names=schema_names(schema, columns[0]),
     )
-
-
-def _content(source: Callable[[int], bytes | Path], row: int) -> object:
-    """A row without an image is one of its own, and told when images are read."""
-    try:
-        return content_of(source(row))
-    except UnreadableImageError:
-        return row

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from clipdrift.errors import Fault
+from clipdrift.spec.kinds import kind_faults
 from clipdrift.spec.methods import NO_HEAD
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ def spec_faults(spec: StudySpec) -> list[Fault]:
         *_checkpoint_faults(spec),
         *_draw_faults(spec),
         *_batch_faults(spec),
-        *_pairs_faults(spec),
-        *_of_several_faults(spec),
+        *kind_faults(spec),
         *_size_faults(spec),
     ]
 
@@ -64,53 +64,6 @@ def _batch_faults(spec: StudySpec) -> list[Fault]:
         return []
     expected = f"2 or more with loss: contrastive ({', '.join(alone)}), which compares images"
     return [Fault("schedule.batch_size", expected, "1", "Raise it, or choose another loss")]
-
-
-def _of_several_faults(spec: StudySpec) -> list[Fault]:
-    """Images with several labels train a head of sigmoids."""
-    return [
-        Fault(f"methods.{j}.{key}", f"{right} on target {target.name}, whose images have several "
-              "labels", wrong, f"Set {key}: {right}")
-        for target in spec.targets
-        if target.several
-        for j, method in enumerate(spec.methods)
-        if target.name in (method.targets or [target.name])
-        for key, right, wrong in (
-            ("loss", "cross_entropy", "contrastive"), ("head", "trained", "frozen"))
-        if getattr(method, key) == wrong and (key == "loss" or method.loss != "contrastive")
-    ]  # fmt: skip
-
-
-def _pairs_faults(spec: StudySpec) -> list[Fault]:
-    """Images with captions have no classes: no head trains on them, and none is read damaged."""
-    faults = []
-    for i, target in enumerate(spec.targets):
-        damaged: dict[str, list[str]] = {
-            "evaluation.corruptions": [*spec.evaluation.corruptions],
-            f"targets.{i}.corrupted": [part.name for part in target.corrupted],
-        }
-        what = "captions" if target.paired else "several labels"
-        faults += [
-            Fault(where, f"none with target {target.name}, whose images have {what}",
-                  ", ".join(named), "Leave it out")
-            for where, named in damaged.items()
-            if named and (target.paired or target.several)
-        ]  # fmt: skip
-        if not target.paired:
-            continue
-        expected = f"loss: contrastive on target {target.name}, whose images have captions and no "
-        faults += [
-            Fault(f"methods.{j}.loss", expected + "classes", method.loss, "Set loss: contrastive")
-            for j, method in enumerate(spec.methods)
-            if method.loss != "contrastive" and target.name in (method.targets or [target.name])
-        ]
-        faults += [
-            Fault(f"methods.{j}.positives", f"pair or caption on target {target.name}", "class",
-                  "Images with captions have no classes: change it")
-            for j, method in enumerate(spec.methods)
-            if method.positives == "class" and target.name in (method.targets or [target.name])
-        ]  # fmt: skip
-    return faults
 
 
 def _size_faults(spec: StudySpec) -> list[Fault]:
