@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from clipdrift.data.cache import prepare
 from clipdrift.data.captions import Captions
-from clipdrift.data.decode import Square
+from clipdrift.data.decode import Square, UnreadableImageError
 from clipdrift.data.drawn.scenes import PLACES, render_scenes
 from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
@@ -114,6 +114,36 @@ def test_every_source_gives_each_image_once_with_all_its_captions(
     }
     assert found == {i: set(own) for i, own in enumerate(TOLD)}
     assert part.labels.tolist() == [0] * len(TOLD)
+
+
+def test_a_hub_dataset_gives_captions_and_several_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal images are one; a row without an image is counted as unreadable, by its row."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    (tmp_path / "copy").mkdir()
+    features = datasets.Features({
+        "image": datasets.Image(),
+        "said": datasets.List(datasets.Value("string")),
+        "tags": datasets.List(datasets.ClassLabel(names=["cat", "dog"])),
+    })  # fmt: skip
+    images = [Image.new("RGB", (12, 12), (i, 0, 0)) for i in (0, 90, 0)]
+    rows = {"image": [*images, None], "said": [["a"], ["b"], ["c", "a"], ["d"]],
+            "tags": [[0], [0, 1], [], [1]]}  # fmt: skip
+    table = datasets.Dataset.from_dict(rows, features=features)
+    table.to_parquet(tmp_path / "copy" / "train-00000-of-00001.parquet")
+    hub = {"hub": str(tmp_path / "copy"), "hub_splits": {"train": "train"}}
+    part = opened({**hub, "caption_column": "said"})["train"]
+    assert part.captions == [("a", "c"), ("b",), ("d",)]
+    assert part.names[2] == "train row 3"
+    with pytest.raises(UnreadableImageError, match="no image in this row"):
+        part.load(2)
+    several = opened({**hub, "labels_column": "tags"})["train"]
+    assert several.class_names == ("cat", "dog")
+    assert several.several is not None
+    assert several.several.tolist() == [[True, False], [True, True], [False, False], [False, True]]
 
 
 def test_images_are_split_and_never_captions(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def open_hub(spec: DatasetSpec) -> DatasetParts:
 def _rows(table: Dataset, spec: DatasetSpec, split: str) -> Rows:
     columns = [name for _, name in asked_columns(spec)]
     cells = table.select_columns(columns).with_format("arrow")[:]
-    names = getattr(table.features[columns[0]], "names", None)
+    kind = table.features[columns[0]]
+    names = getattr(getattr(kind, "feature", kind), "names", None)  # of labels, or lists of them
     source = _sources(table, spec.image_column)
     return Rows(
         where=spec.name,
