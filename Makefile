@@ -28,7 +28,6 @@ test: .venv/installed-dev
 	$(PYTEST) --no-loadscope-reorder
 
 quick: .venv/installed-dev
-	sh tools/ensure_open_clip.sh $(BIN)/python
 	$(PYTEST) -m "not slow" tests/unit tests/reference
 
 check: lint test

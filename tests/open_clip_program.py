@@ -124,6 +124,23 @@ def write_openai(out: Path) -> None:
     torch.jit.script(model.eval()).save(str(out / "ViT-B-32.pt"))
 
 
+def trunks() -> dict[str, list[Any]]:
+    """What timm makes of the names of SigLIP's ViTs: sizes, activations, layer norm epsilon."""
+    import timm
+
+    found = {}
+    for name in timm.list_models("vit_*_siglip_*", exclude_filters=["*_gap_*", "*tiny*"]):
+        with torch.device("meta"):
+            trunk = timm.create_model(name, num_classes=0, global_pool="map")
+        block, embed = trunk.blocks[0], trunk.patch_embed
+        acts = {type(one).__name__ for one in (block.mlp.act, trunk.attn_pool.mlp.act)}
+        found[name] = [trunk.embed_dim, len(trunk.blocks), block.attn.num_heads,
+                       block.mlp.fc1.out_features, trunk.attn_pool.num_heads,
+                       embed.patch_size[0], embed.img_size[0],
+                       *sorted(acts), trunk.norm.eps]  # fmt: skip
+    return found
+
+
 def read_live(out: Path) -> None:
     """What a gauge reads of live models: moved, under LoRA, and with another activation."""
     import peft
@@ -163,6 +180,7 @@ def main(mode: str, out: Path) -> None:
         make(key, out)
     write_openai(out)
     (out / "names.json").write_text(json.dumps(names(open_clip)))
+    (out / "trunks.json").write_text(json.dumps(trunks()))
     read_live(out)
 
 

@@ -20,6 +20,9 @@ from clipdrift.formats.state import clip_state, read_content
 from clipdrift.spec.parts import BackboneSpec
 
 
+pytestmark = pytest.mark.slow  # open_clip makes its models first
+
+
 @pytest.fixture(autouse=True)
 def _small_trunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLIPDRIFT_CACHE", str(tmp_path / "cache"))
@@ -77,6 +80,27 @@ def test_a_file_of_torchscript_is_read_as_the_weights_it_holds(open_clip_models:
 def test_the_names_that_are_known_are_those_of_open_clip(open_clip_models: Path) -> None:
     """Else: python tools/open_clip_names.py, in an environment that has open_clip."""
     assert known._names() == json.loads((open_clip_models / "names.json").read_text())
+
+
+def test_the_sizes_and_activations_of_siglips_trunks_are_timms(open_clip_models: Path) -> None:
+    acts = {"GELU": "gelu", "GELUTanh": "gelu_pytorch_tanh"}
+    cfg = known.model("ViT-B-16-SigLIP").model_cfg
+    theirs = json.loads((open_clip_models / "trunks.json").read_text())
+    assert len(theirs) == 16
+    for name, (width, blocks, heads, hidden, pool, patch, size, act, eps) in theirs.items():
+        vision = {**cfg["vision_cfg"], "timm_model_name": name, "image_size": size}
+        made = config.to_transformers({**cfg, "vision_cfg": vision}, name)["vision_config"]
+        assert made == {
+            "hidden_size": width,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "intermediate_size": hidden,
+            "patch_size": patch,
+            "image_size": size,
+            "hidden_act": acts[act],
+            "layer_norm_eps": eps,
+        }
+        assert pool == heads
 
 
 READ = ("ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-336", "ViT-H-14-378", "ViT-g-14", "ViT-bigG-14")

@@ -51,21 +51,26 @@ def load_tower(folder: Path, baseline: Backbone) -> Loaded:
     Raises:
         ClipdriftError: if it cannot be read safely, or is of another architecture.
     """
-    from transformers import AutoConfig
-
-    found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config = copy.deepcopy(baseline.model.config)
-    for key in ACTING:
-        value = getattr(getattr(found, "vision_config", found), key, None)
-        if value is not None:
-            setattr(config.vision_config, key, value)
+    try:
+        from transformers import AutoConfig
+
+        found = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        for key in ACTING:
+            if hasattr(own := getattr(found, "vision_config", found), key):
+                setattr(config.vision_config, key, getattr(own, key))
+        model = type(baseline.model)(config).eval()
+    except Exception as error:  # transformers and its checks of types have many
+        got, step = " ".join(str(error).split())[:160], "Restore config.json"
+        expected = "a configuration that transformers loads"
+        raise RecordError(Fault(str(folder), expected, got, step)) from None
     new, old = folder / "model.safetensors", folder / PICKLED
     tensors = read_tensors(new if new.is_file() else old)
     prefix = "" if any(name.startswith("vision_model.") for name in tensors) else "vision_model."
     state = State(
         "transformers", {f"{prefix}{n}": t for n, t in tensors.items()}, {}, ("an image tower",)
     )
-    return _loaded(state, type(baseline.model)(config).eval(), baseline, folder)
+    return _loaded(state, model, baseline, folder)
 
 
 def load_weights(path: Path, baseline: Backbone) -> Loaded:

@@ -18,7 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, load_backbone
+from clipdrift.backbone import (
+    EMBEDDED,
+    Backbone,
+    backbone_folder,
+    backbone_source,
+    load_backbone,
+)
 from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
@@ -119,9 +125,11 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
         shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
-        named = saved.config.backbone.id
-        local = named in EMBEDDED or os.path.isdir(named)
-        base = str(backbone_folder(saved.config.backbone)) if local else named
+        spec = saved.config.backbone
+        found, here = backbone_source(spec), spec.id in EMBEDDED or os.path.exists(spec.id)
+        # What peft and transformers find by this name themselves goes by it.
+        named = not here and isinstance(found, Path)
+        base = spec.id if named else str(backbone_folder(spec))
         _write_origin(saved, folder, base=base)
         read_back = saved.backbone.encoder()
         read_back.projection.load_state_dict(saved.model.encoder.projection.state_dict())
