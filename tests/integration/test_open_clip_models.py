@@ -320,7 +320,11 @@ def test_an_adapter_of_clip_lora_acts_as_its_layers_would(base: Backbone, tmp_pa
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     for one, other in zip(embeddings(found.live), embeddings(base), strict=True):
         assert (one - other).norm() > 0.1 * other.norm()
-    content["metadata"]["position"] = "all"
+    content["metadata"] |= {"alpha": 10**400}
+    torch.save(content, tmp_path / "lora.pt")
+    with pytest.raises(ClipdriftError, match="expected a rank and an alpha, got r 4, alpha a numb"):
+        load_checkpoint(tmp_path / "lora.pt", base)
+    content["metadata"] |= {"position": "all", "alpha": 1}
     torch.save(content, tmp_path / "lora.pt")
     with pytest.raises(ClipdriftError, match="expected 4 layers, as its encoder and position say"):
         load_checkpoint(tmp_path / "lora.pt", base)

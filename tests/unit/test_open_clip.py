@@ -19,7 +19,6 @@ from clipdrift.formats import config, known
 from clipdrift.formats.state import clip_state, read_content
 from clipdrift.spec.parts import BackboneSpec
 
-
 pytestmark = pytest.mark.slow  # open_clip makes its models first
 
 

@@ -42,7 +42,8 @@ def merged_state(
     """
     said = content["metadata"]
     rank, alpha = said.get("r"), said.get("alpha")
-    if type(rank) is not int or not 0 < rank < 10_000 or not isinstance(alpha, (int, float)):
+    sane = isinstance(alpha, (int, float)) and abs(alpha) < 1e6
+    if type(rank) is not int or not 0 < rank < 10_000 or not sane:
         got = f"r {brief(rank)}, alpha {brief(alpha)}"
         raise RecordError(Fault(f"{where} metadata", "a rank and an alpha", got, STEP))
     blocks = list(_blocks(said, baseline, where))

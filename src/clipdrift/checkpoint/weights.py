@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,14 @@ from clipdrift.checkpoint.alike import ACTING
 from clipdrift.checkpoint.clip_lora import is_clip_lora, merged_state
 from clipdrift.checkpoint.find import read_tensors, require_finite
 from clipdrift.errors import Fault, RecordError
-from clipdrift.formats.rows import Row, moved, rows_of
+from clipdrift.formats.rows import moved, rows_of
 from clipdrift.formats.state import State, clip_state, read_content
 
 OWN = "Name its own --baseline, or convert it first: clipdrift convert FILE OUT --model NAME"
 CONVOLUTION = re.compile(r"(conv1|patch_embed\.proj|patch_embedding)\.weight")
-BLOCK = re.compile(r"visual\..*?(?:resblocks|blocks)\.(\d+)\.|vision_model\..*?layers\.(\d+)\.")
+BLOCK = re.compile(
+    r"visual\..*?(?:resblocks|blocks)\.(\d{1,6})\.|vision_model\..*?layers\.(\d{1,6})\."
+)
 
 
 @dataclass(frozen=True)
@@ -111,36 +113,23 @@ def _on_baseline(
         RecordError: if the image tower is not whole, or one of other sizes.
     """
     _require_sizes(state, baseline, path)
-    config = baseline.model.config.to_dict()
     custom = any(name.startswith("text.") for name in state.tensors)
-    rows = rows_of(config, custom_text=custom)
-    image = _named(rows.image, state)
-    text, scale = _named(rows.text, state), _named(rows.scale, state)
-    own = {name: t for name, t in state.tensors.items() if not name.endswith("position_ids")}
-    parts = [
-        {name: own.pop(name) for name in names if name in own} for names in (image, text, scale)
-    ]
-    whole = len(parts[1]) == len(text)
-    left = {**({} if whole else parts[1]), **own}
-    if len(parts[2]) != len(scale):
-        left, parts[2] = {**left, **parts[2]}, {}
-    taken = [(rows.image, parts[0])]
-    taken += [(rows.text, parts[1])] if whole else []
-    taken += [(rows.scale, parts[2])] if parts[2] else []
+    rows = rows_of(baseline.model.config.to_dict(), custom_text=custom)
+    left = {name: t for name, t in state.tensors.items() if not name.endswith("position_ids")}
     found: dict[str, Tensor] = {}
-    for group, tensors in taken:
-        found |= (
-            tensors
-            if state.layout == "transformers"
-            else moved(tensors, group, "transformers", str(path), OWN)
-        )
-    tower = [name for name in image if name.startswith("vision_model.")]
-    _require_shapes(found, baseline, path, tower)
-    return found, whole, left
-
-
-def _named(rows: Iterable[Row], state: State) -> list[str]:
-    return [name for row in rows for name in row.names(state.layout)]
+    whole: set[str] = set()
+    for part, group in (("image", rows.image), ("text", rows.text), ("scale", rows.scale)):
+        names = [name for row in group for name in row.names(state.layout)]
+        own = {name: left.pop(name) for name in names if name in left}
+        if part != "image" and len(own) < len(names):
+            left |= own  # half a tower is none; of the image tower what is missing is named
+        elif state.layout == "transformers":
+            found, whole = {**found, **own}, {*whole, part}
+        else:
+            made = moved(own, group, "transformers", str(path), OWN)
+            found, whole = {**found, **made}, {*whole, part}
+    _require_shapes(found, baseline, path)
+    return found, "text" in whole, left
 
 
 def _require_sizes(state: State, baseline: Backbone, path: Path) -> None:
@@ -168,11 +157,11 @@ def _sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
     return max(blocks, default=-1) + 1, width, patch
 
 
-def _require_shapes(
-    found: Mapping[str, Tensor], baseline: Backbone, path: Path, needed: Iterable[str]
-) -> None:
+def _require_shapes(found: Mapping[str, Tensor], baseline: Backbone, path: Path) -> None:
+    """The whole image tower, and nothing of another shape than the baseline's."""
     own = baseline.model.state_dict()
-    missing = [name for name in needed if name not in found]
+    tower = (name for name in own if name.startswith("vision_model."))
+    missing = [name for name in tower if name not in found]
     odd = [name for name, t in found.items() if name not in own or own[name].shape != t.shape]
     if missing or odd:
         said = f"{len(missing)} missing, {len(odd)} of another shape, first {(missing + odd)[0]!r}"
