@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,34 @@ def test_every_configuration_of_open_clip_is_read_or_refused_by_a_key() -> None:
     assert {name: text in refused[name] for name, text in REFUSED.items()} == dict.fromkeys(
         REFUSED, True
     )
+
+
+ODD: dict[str, tuple[str, dict[str, Any], str]] = {
+    "heads": ("ViT-B-32", {"vision_cfg.head_width": 100}, "a divisor of the width 768, got 100"),
+    "size": ("ViT-B-32", {"vision_cfg.image_size": [224, 448]}, "whole number above 0, got [224,"),
+    "layers": ("ViT-B-32", {"text_cfg.layers": True}, "text_cfg.layers: expected a whole number"),
+    "quick": ("ViT-B-16-SigLIP", {"quick_gelu": True}, "got true, which timm does not follow"),
+    "word": ("ViT-B-32", {"quick_gelu": "yes"}, "quick_gelu: expected true or false, got 'yes'"),
+    "mean": ("ViT-B-16-SigLIP", {"vision_cfg.timm_pool": "avg"}, "expected map, got 'avg'"),
+    "grid": ("ViT-B-16-SigLIP", {"vision_cfg.image_size": 256}, "expected 224, as timm has it"),
+    "end": ("ViT-L-14-worldwide", {"text_cfg.eos_id": "</s>"}, "eos_id: expected a whole number"),
+    "new": ("ViT-B-32", {"text_cfg.novel": 1}, "text_cfg.novel: expected a key that is known"),
+    "act": ("ViT-B-32-quickgelu", {"text_cfg.act_kwargs": {"approximate": "tanh"}}, "act_kwargs"),
+}
+
+
+@pytest.mark.parametrize(("name", "changes", "said"), ODD.values(), ids=ODD)
+def test_what_a_configuration_cannot_mean_is_refused_by_its_key(
+    name: str, changes: dict[str, Any], said: str
+) -> None:
+    cfg = copy.deepcopy(known.model(name).model_cfg)
+    config.to_transformers(cfg, name)
+    for place, value in changes.items():
+        part, _, key = place.rpartition(".")
+        (cfg[part] if part else cfg)[key] = value
+    with pytest.raises(BackboneError) as refused:
+        config.to_transformers(cfg, name)
+    assert said in str(refused.value)
 
 
 def test_a_tag_says_repository_and_activation() -> None:

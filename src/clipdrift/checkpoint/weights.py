@@ -27,9 +27,7 @@ from clipdrift.formats.state import State, clip_state, read_content
 
 OWN = "Name its own --baseline, or convert it first: clipdrift convert FILE OUT --model NAME"
 CONVOLUTION = re.compile(r"(conv1|patch_embed\.proj|patch_embedding)\.weight")
-BLOCK = re.compile(
-    r"visual\..*?(?:resblocks|blocks)\.(\d{1,6})\.|vision_model\..*?layers\.(\d{1,6})\."
-)
+BLOCK = re.compile(r"(?:visual\..*?blocks|vision_model\..*?layers)\.(\d{1,6})\.")
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def _require_sizes(state: State, baseline: Backbone, path: Path) -> None:
 
 def _sizes(tensors: Mapping[str, Tensor]) -> tuple[int, int, int]:
     """Blocks, width and side of a patch of an image tower, from its weights."""
-    blocks = {int(m[1] or m[2]) for name in tensors if (m := BLOCK.match(name))}
+    blocks = {int(m[1]) for name in tensors if (m := BLOCK.match(name))}
     first = next(t for name, t in tensors.items() if CONVOLUTION.search(name))
     width, patch = (first.shape[0], first.shape[-1]) if first.ndim == 4 else (0, 0)
     return max(blocks, default=-1) + 1, width, patch

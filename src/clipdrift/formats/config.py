@@ -130,6 +130,9 @@ def _unlike_kind(
             expected = "a ViT of SigLIP's (vit_base_patch16_siglip_224, ...), or none"
             yield Fault(f"{where} vision_cfg.timm_model_name", expected, brief(name), MISSING)
             return
+        if cfg.get("quick_gelu"):
+            got = "true, which timm does not follow"
+            yield Fault(f"{where} quick_gelu", "false for a tower of timm's", got, MISSING)
         for key, only in (("timm_pool", "map"), ("timm_proj", "none")):
             if vision.get(key) != only:
                 yield Fault(f"{where} vision_cfg.{key}", only, brief(vision.get(key)), MISSING)
@@ -175,6 +178,8 @@ def _unfit_sizes(
         places["vision_cfg.image_size"] = size[0] if square else size
     for key in ("layers", "width", "heads", "context_length", "vocab_size"):
         places[f"text_cfg.{key}"] = text[key]
+    if text["pool_type"] == "eos":
+        places["text_cfg.eos_id"] = text["eos_id"]
     if type(quick := cfg.get("quick_gelu", False)) is not bool:
         yield Fault(f"{where} quick_gelu", "true or false", brief(quick), "Restore the file")
     for place, value in places.items():
