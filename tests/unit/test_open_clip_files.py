@@ -95,7 +95,8 @@ WRAPPED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
         **{f"image_encoder.model.{k}": t for k, t in w.items()},
         "classification_head.weight": torch.ones(2, 4),
     },
-    "of OpenAI's sizes": lambda w: {**w, "input_resolution": torch.tensor(224)},
+    "with OpenAI's sizes": lambda w: {**w, "input_resolution": torch.tensor(224)},
+    "with a mask": lambda w: {**w, "transformer.resblocks.0.attn_mask": torch.ones(2, 2)},
 }
 
 

@@ -18,8 +18,9 @@ TEMPLATE = """\
 # Then: clipdrift plan {file}, clipdrift run {file}
 name: {name}
 
-# Any CLIP or SigLIP in transformers format: a hub id, a local folder, or the embedded mini-clip
-# (28 px, knows coloured shapes only: good for a first try, not for photographs).
+# Any CLIP or SigLIP of transformers or open_clip: a hub id, open_clip:MODEL/TAG, a local folder or
+# file, or the embedded mini-clip (28 px, knows coloured shapes only: good for a first try, not for
+# photographs).
 backbone:
   id: {backbone}
 

@@ -103,7 +103,7 @@ def clip_state(content: Any, where: str) -> State:
     left = sorted({n.partition(".")[0] for n in rest})
     return State(
         layout,
-        {n: tensor for n, tensor in own.items() if n not in UNUSED},
+        {n: tensor for n, tensor in own.items() if n.rpartition(".")[2] not in UNUSED},
         {
             n.removeprefix("".join(f"{key}." for key in place)): one.tensor
             for n, one in beside.items()
