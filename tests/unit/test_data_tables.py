@@ -244,6 +244,16 @@ def test_csv_with_numbers_takes_names_from_the_study(tmp_path: Path) -> None:
     assert part.labels.tolist() == [1, 0, 1]
 
 
+def test_a_mapping_names_numbers_from_whatever_they_are_counted(tmp_path: Path) -> None:
+    lines = [f"{i}.png,{label}" for i, label in enumerate((10, 1, 2, 1))]
+    file = write_csv(tmp_path / "t.csv", "image,label", *lines)
+    part = opened(file, class_names={"10": "owl", "2": "dog", "1": "cat"})
+    assert part.class_names == ("cat", "dog", "owl")
+    assert part.labels.tolist() == [2, 0, 1, 0]
+    (told,) = faults_of(file, class_names={"0": "cat", "1": "dog", "2": "owl"})
+    assert "1 missing ('10') and 1 unknown ('0'). The data has: '1', '10', '2'." in told
+
+
 def test_given_names_override_those_in_the_file(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", structs(1, 2), [1, 0], ["AnnualCrop", "SeaLake"])
     part = opened(file, class_names=["annual crop land", "sea or lake"])
@@ -472,7 +482,9 @@ def test_classes_are_skipped_by_name_and_the_rest_numbered_anew(tmp_path: Path) 
     assert told.startswith("toy.skip_classes: expected two or more classes left, got 1.")
 
 
-@pytest.mark.parametrize("text", ["data:image/png;base64,iVBORw0KGgo=", "iVBORw0KGgo" * 9000])
+@pytest.mark.parametrize(
+    "text", ["data:image/png;base64,iVBORw0KGgo=", "iVBORw0/Ggo" * 9000, "/9j/4AAQSkZJRg" * 80]
+)
 def test_images_written_as_text_are_refused_in_short(tmp_path: Path, text: str) -> None:
     csv_file = write_csv(tmp_path / "a.csv", "image,label", f'"{text}",cat', f'"{text}",dog')
     for file in (csv_file, write_parquet(tmp_path / "a.parquet", pa.array([text] * 2), ["a", "b"])):

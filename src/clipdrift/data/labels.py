@@ -72,6 +72,8 @@ def _from_numbers(
         raise DataError(
             Fault(where, "the same class names in train and test", str(in_file), "Make them agree")
         )
+    if isinstance(given, Mapping) and not known:
+        return _from_names(_as_written(parts), _in_order(given), where)
     names = _names_for_numbers(given, known[0] if known else None, where)
     faults: list[Fault] = []
     labels: dict[str, NDArray[np.int64]] = {}
@@ -108,9 +110,20 @@ def _names_for_numbers(
                 "Give class_names: [...] in label order",
             )
         )
-    if isinstance(given, Mapping):
-        return renamed(given, [str(label) for label in range(len(given))], where)
     return tuple(map(composed, given))
+
+
+def _as_written(parts: Mapping[str, WrittenLabels]) -> dict[str, WrittenLabels]:
+    """Numbers as texts, which a mapping names one by one, from whatever they are counted."""
+    return {part: WrittenLabels([str(one) for one in own.values]) for part, own in parts.items()}
+
+
+def _in_order(given: Mapping[str, str]) -> dict[str, str]:
+    """By the numbers that are named, where all are: else the mapping is refused as it stands."""
+    order = {name: whole_number(name) for name in given}
+    if None in order.values():
+        return dict(given)
+    return dict(sorted(given.items(), key=lambda item: order[item[0]] or 0))
 
 
 def _from_names(parts: dict[str, WrittenLabels], given: GivenNames | None, where: str) -> Numbered:
