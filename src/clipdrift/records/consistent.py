@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -34,6 +35,9 @@ def contradictions(record: RunRecord) -> Iterator[tuple[str, str]]:
     for name, value in stated.items():
         if value is not None and value != getattr(record, name):
             yield name, repr(value)
+    named = _part(config, "backbone").get("id")
+    if isinstance(named, str) and record.backbone not in (named, Path(named).name):
+        yield "backbone", repr(named)
     try:
         run = RunConfig.model_validate(config)
     except ValidationError:

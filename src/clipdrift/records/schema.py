@@ -327,6 +327,9 @@ def read_record(path: Path) -> RunRecord:
         raise _unusable(path, f"a text of more than {LONGEST_TEXT:,} characters", RESTORE)
     for name, allowed, value in beyond(body):
         raise _unusable(path, f"{name}: {value:g} instead of {allowed.words}", RESTORE)
+    epochs = [reading.epoch for reading in record.history]
+    if epochs and (kept := record.selected_epoch) not in (None, *epochs):
+        raise _unusable(path, f"selected_epoch: {kept}, which its history has not", RESTORE)
     for name, given in contradictions(record):
         raise _unusable(path, f"another {name} than its configuration gives, {given}", RESTORE)
     return record
