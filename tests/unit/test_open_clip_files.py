@@ -6,6 +6,7 @@ import argparse
 import io
 import pickle
 import time
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -285,3 +286,13 @@ def test_safetensors_whose_parts_overlap_are_refused(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b"[16,32]", b"[08,24]").replace(b"[08,24]", b"[8,24] "))
     with pytest.raises(BackboneError, match="a readable file of weights"):
         read_content(path)
+
+
+def test_tensors_stay_in_the_file(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.pt", {str(i): torch.zeros(2_000_000) for i in range(4)})
+    tracemalloc.start()
+    found = read_archive(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sum(t.nbytes for t in found.values()) == 32_000_000
+    assert peak < 2_000_000

@@ -34,8 +34,8 @@ MAX_AXES, MAX_KEY = 8, 200
 TIMES = 4
 """Bytes of all tensors, in those of the file: weights may be tied, and no more."""
 COPY = mmap.ACCESS_COPY
-LOCAL = struct.Struct("<4s22xHH")
-"""Of a part's own header in a zip: its mark, and the lengths of its name and of what follows it."""
+LOCAL = struct.Struct("<26xHH")
+"""Of a part's own header in a zip: the lengths of its name and of what follows it."""
 
 STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -153,12 +153,13 @@ class _Parts:
         info = self.names[name]
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise Unreadable("parts as torch stores them", f"{name[:80]!r} compressed or encrypted")
-        mark, n_name, n_extra = LOCAL.unpack(self.mapped[info.header_offset :][: LOCAL.size])
-        start = info.header_offset + LOCAL.size + n_name + n_extra
-        stop = start + info.file_size
-        if mark != b"PK\x03\x04" or stop > len(self.mapped):
-            raise Unreadable("a whole zip", f"one cut short in {name[:80]!r}")
-        return start, stop
+        begin = info.header_offset
+        header = self.mapped[begin : begin + LOCAL.size]
+        if begin >= 0 and header.startswith(b"PK\x03\x04") and len(header) == LOCAL.size:
+            start = begin + LOCAL.size + sum(LOCAL.unpack(header))
+            if (stop := start + info.file_size) <= len(self.mapped):
+                return start, stop
+        raise Unreadable("a whole zip", f"one cut short in {name[:80]!r}")
 
     def read(self, name: str) -> bytes:
         start, stop = self.place(name)
