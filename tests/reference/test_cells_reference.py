@@ -108,13 +108,15 @@ def test_intervals_of_accuracy_and_retention_draw_images_too() -> None:
     rows = cells.rows(runs, images=images)
     for row in rows:
         influence = images.influence(row.run_ids, row.metric)
-        assert (influence is None) == row.metric.startswith(("drift.", "levels.", "epoch1."))
+        no_images = ("drift.", "levels.", "epoch1.", "suite.worst")
+        assert (influence is None) == row.metric.startswith(no_images)
         if influence is None:
             assert (row.n_images, row.interval_over) == (None, "seeds")
             continue
         found = influence.crossed()
         assert found.mean == pytest.approx(row.mean, rel=1e-9)
-        assert (row.n_images, row.image_se) == (300, found.image_se)
+        n = 600 if row.metric.startswith("suite.") else 300  # of two sets
+        assert (row.n_images, row.image_se) == (n, found.image_se)
         ends = on_log_odds(*found.ci) if row.metric.endswith("accuracy") else found.ci
         assert (row.ci_low, row.ci_high) == pytest.approx(tuple(ends), rel=1e-8)
         assert row.interval_over == "seeds and images"

@@ -11,6 +11,7 @@ import pandas as pd
 
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
+from clipdrift.records.transfer import RETENTIONS
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""
@@ -24,6 +25,8 @@ EPOCH1 = "epoch1."
 ACCURACIES = ["val_accuracy", "test_accuracy"]
 BASELINE, BASELINE_RECALL, CHANCE = ".baseline_accuracy", ".baseline_mean_recall", ".chance"
 RETRIEVAL = "test_retrieval."
+SUITE = "suite."
+"""Over all transfer datasets."""
 MAPPINGS = ("levels", "drift", "extra")
 
 
@@ -40,6 +43,8 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     `val_accuracy` and `test_accuracy` are the scores of the target, of whatever kind: mean recall
     of one whose images have captions, which `test_retrieval.<recall>` stands beside, and
     `transfer.<name>.mean_recall` of such a transfer dataset in place of an accuracy.
+    `suite.mean_retention_pct`, `.worst_retention_pct` and `.mean_chance_corrected_retention_pct`
+    are over all transfer datasets on which retention is defined, where there are several.
     Undefined is NaN, inside the frame only. A field of a transfer dataset that no record defines
     has no column.
 
@@ -52,7 +57,7 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
         first = next((entry for entry in record.history if entry.epoch == 1), None)
         early = {} if first is None else {EPOCH1 + k: v for k, v in numbers(first).items()}
         result = record.result
-        beside = {**_chances(result), **_target_zero_shot(result)}
+        beside = {**_chances(result), **_target_zero_shot(result), **_over_sets(result)}
         rows.append({**numbers(result), **beside, **early})
     marks = sorted({factor for record in kept for factor in record.fingerprints})
     keys = [
@@ -109,7 +114,7 @@ def metric_columns(frame: pd.DataFrame) -> list[str]:
         and (
             name in ACCURACIES
             or name.startswith(
-                (EPOCH1, "transfer.", RETRIEVAL, *(f"{mapping}." for mapping in MAPPINGS))
+                (EPOCH1, "transfer.", SUITE, RETRIEVAL, *(f"{mapping}." for mapping in MAPPINGS))
             )
         )
     ]
@@ -203,6 +208,20 @@ def _chances(result: Result) -> dict[str, float]:
     return {f"transfer.{name}{CHANCE}": _number(r.guess) for name, r in result.transfer.items()}
 
 
+def _over_sets(result: Result) -> dict[str, float]:
+    kept, corrected = (
+        [value for one in result.transfer.values() if (value := getattr(one, field)) is not None]
+        for field in RETENTIONS
+    )
+    if len(kept) < 2:
+        return {}
+    found = {f"{SUITE}mean_retention_pct": sum(kept) / len(kept)}
+    found[f"{SUITE}worst_retention_pct"] = min(kept)
+    if len(corrected) == len(kept):
+        found[f"{SUITE}mean_chance_corrected_retention_pct"] = sum(corrected) / len(corrected)
+    return found
+
+
 def _target_zero_shot(result: Result) -> dict[str, float]:
     read = result.target_zero_shot
     if read is None:
@@ -261,6 +280,7 @@ __all__ = [
     "RUN_COLUMNS",
     "RUN_KEY",
     "SORT_KEY",
+    "SUITE",
     "agree",
     "at_chance",
     "history_frame",

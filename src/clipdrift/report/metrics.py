@@ -38,6 +38,9 @@ UNITS = {
     "bits": "bits",
 }
 PLAIN = {
+    "suite.mean_retention_pct": "Retention, mean over sets",
+    "suite.worst_retention_pct": "Retention, worst set",
+    "suite.mean_chance_corrected_retention_pct": "Chance-corrected retention, mean over sets",
     "test_accuracy": "Test accuracy",
     "val_accuracy": "Validation accuracy",
     "train_loss": "Training loss",
@@ -181,13 +184,13 @@ def _described(name: str) -> Metric:
         field = name.removeprefix("test_retrieval.")
         return _recall(name, field, f"{RECALLS.get(field, field)}, test part")
     if name in PLAIN:
-        accuracy = name.endswith(("accuracy", "chance"))
+        accuracy, kept = name.endswith(("accuracy", "chance")), name.endswith("_pct")
         return Metric(
             name,
             PLAIN[name],
-            "%" if accuracy else "",
+            "%" if accuracy or kept else "",
             100.0 if accuracy else 1.0,
-            1 if accuracy else None,
+            1 if accuracy or kept else None,
         )
     if name.startswith("penalty."):
         words = name.removeprefix("penalty.").replace("_", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from clipdrift.analysis.frame import SUITE
 from clipdrift.analysis.questions.forecast_trial import EarlyStopping
 from clipdrift.analysis.questions.lost_classes import LostClass
 from clipdrift.analysis.questions.matchedness import SharedFactor
@@ -251,7 +252,8 @@ def _cells(study: Study) -> Sequence[Block]:
         for field in ("accuracy", "retention_pct")
         if (name := f"transfer.{dataset}.{field}") in study.metrics
     ]
-    main = [*accuracy, *transfer, *study.main_drifts]
+    over_sets = [name for name in study.metrics if name.startswith(SUITE)]
+    main = [*accuracy, *transfer, *over_sets, *study.main_drifts]
     rest = [name for name in study.drifts if name not in study.main_drifts]
     note = (
         "Grey cells underfit, and keep what they keep because they barely trained, or are damaged."

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import gammaln
 
+from clipdrift.analysis.frame import SUITE
 from clipdrift.analysis.questions.families import QUESTIONS, corrected
 from clipdrift.analysis.rows import Drawn, OfPair, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.differences import ALL_PAIRS, Differences, Gaps
@@ -150,7 +151,7 @@ def rows(
 
 
 def default_metrics(frame: pd.DataFrame) -> list[str]:
-    """Accuracies, each transfer dataset's accuracy and retention, and every final drift."""
+    """Accuracies, accuracy and retention of each transfer dataset and over all, final drift."""
     names = list(map(str, frame.columns))
     accuracies = [name for name in ("test_accuracy", "val_accuracy") if name in names]
     transfer = [
@@ -159,7 +160,13 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
         if name.startswith("transfer.")
         and name.endswith((".accuracy", ".mean_recall", ".retention_pct"))
     ]
-    return [*accuracies, *sorted(transfer), *sorted(n for n in names if n.startswith("drift."))]
+    over_sets = [name for name in names if name.startswith(SUITE)]
+    return [
+        *accuracies,
+        *sorted(transfer),
+        *over_sets,
+        *sorted(n for n in names if n.startswith("drift.")),
+    ]
 
 
 def _tested(row: Paired, gaps: Gaps, level: float) -> Paired:

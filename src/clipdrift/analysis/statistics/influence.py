@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.analysis.frame import ACCURACIES
+from clipdrift.analysis.frame import ACCURACIES, SUITE
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.crossed import RIGHT_AND_WRONG, WON_AND_LOST, Crossed, crossed
 from clipdrift.analysis.statistics.extras import interpolated
@@ -79,6 +79,8 @@ class Images:
         Returns:
             None where single images of a run are not known, or runs differ in their number.
         """
+        if metric.startswith(f"{SUITE}mean_"):
+            return self._over_sets(run_ids, metric.removeprefix(f"{SUITE}mean_"))
         place, _, kind = metric.rpartition(".")
         if kind not in (RETENTION, CORRECTED, DELTA):
             values = self._hits(run_ids, metric)
@@ -91,6 +93,29 @@ class Images:
             return Influence(100 * (now - before), 100 * np.array(WON_AND_LOST), 100.0)
         reference = self._reference(run_ids[0], place) if kind == CORRECTED else 0.0
         return None if reference is None else _ratio(now, before, reference)
+
+    def _over_sets(self, run_ids: Sequence[str], kind: str) -> Influence | None:
+        """Of a mean over transfer datasets: each by images of its own, all datasets alike."""
+        first = self._results.get(next(iter(run_ids), ""))
+        read = {} if first is None else first.transfer
+        names = [name for name, one in read.items() if one.retention_pct is not None]
+        found = [self.influence(run_ids, f"transfer.{name}.{kind}") for name in names]
+        known = [one for one in found if one is not None]
+        if not known or len(known) < len(names):
+            return None
+        mean = np.mean([one.values.mean(axis=1) for one in known], axis=0)[:, None]
+        sizes = np.array([one.values.shape[1] for one in known])
+        weights = sizes.sum() / (len(known) * sizes)
+        apart = [
+            weight * (one.values - one.values.mean(axis=1, keepdims=True))
+            for weight, one in zip(weights, known, strict=True)
+        ]
+        added = [
+            mean.mean() + weight * (one.added - one.values.mean())
+            for weight, one in zip(weights, known, strict=True)
+        ]
+        unit = float(max(weight * one.unit for weight, one in zip(weights, known, strict=True)))
+        return Influence(mean + np.hstack(apart), np.concatenate(added), unit)
 
     def _hits(self, run_ids: Sequence[str], name: str) -> Floats | None:
         found: list[NDArray[np.bool_]] = []
