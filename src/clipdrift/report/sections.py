@@ -2,298 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-from clipdrift.analysis.frame import SUITE
-from clipdrift.analysis.questions.forecast_trial import EarlyStopping
-from clipdrift.analysis.questions.lost_classes import LostClass
-from clipdrift.analysis.questions.matchedness import SharedFactor
-from clipdrift.analysis.questions.operating import AtBest
-from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
-from clipdrift.analysis.questions.ranking import RankingAgreement
 from clipdrift.analysis.questions.reproduction import Reproduction
-from clipdrift.analysis.questions.untouched import Untouched
-from clipdrift.analysis.statistics.extras import corruptions
-from clipdrift.report import listings
-from clipdrift.report.answer import answers
+from clipdrift.report import contents
 from clipdrift.report.attention import attention_images
 from clipdrift.report.blocks import (
-    Aid,
-    Answers,
-    Block,
     Charts,
     Group,
-    Notices,
     Pictures,
-    Pre,
     Section,
     Words,
 )
 from clipdrift.report.chosen import choice_table, choices
-from clipdrift.report.figures.chart import Chart
-from clipdrift.report.figures.dose import dose_chart
-from clipdrift.report.figures.history import history_charts, history_metrics
+from clipdrift.report.contents import LEGEND, by_seeds, said
 from clipdrift.report.figures.interpolation import interpolation_chart
-from clipdrift.report.figures.layers import (
-    heatmap_chart,
-    layer_signals,
-    panels,
-    profile_chart,
-    scales,
-)
-from clipdrift.report.figures.matched import VIEWS, matched_chart, matched_pairs_of
 from clipdrift.report.figures.plane import plane_chart
-from clipdrift.report.figures.predictors import predictor_chart
-from clipdrift.report.figures.robustness import robustness_charts
-from clipdrift.report.forewarning import forewarning, stopped_table, validation_table
 from clipdrift.report.made_after import after_table
-from clipdrift.report.metrics import metric
-from clipdrift.report.notices import notices
-from clipdrift.report.origins import (
-    conditions_table,
-    design_table,
-    runs_table,
-)
-from clipdrift.report.ranking_tables import ranking_table
-from clipdrift.report.source import Place, Study
-from clipdrift.report.tables import Table, cell_table, listing
-
-MAX_DOSE_TRANSFERS = 6
-HIDDEN = "Hidden or gone"
-IN_FULL = {
-    HIDDEN: ("lost_pp", "gone_pp", "misaligned_pp", "ridge_accuracy", "knn_accuracy"),
-    "Flips": ("negative_flips", "positive_flips", "churn"),
-    "Calibration": ("ece", "ece_equal_mass", "nll", "brier", "ece_refit", "nll_refit"),
-    "Geometry": (
-        *("margin", "modality_gap", "energy_distance", "alignment", "uniformity"),
-        "effective_rank",
-    ),
-}
-"""Tables of what `evaluation.in_full` reads: title -> fields; the first one is not folded."""
-LEGEND, RATES = Aid("legend"), Aid("rate_legend")
-
-
-def said(text: str) -> Callable[[Study], str]:
-    return lambda _: text
-
-
-def by_seeds(before: str, several: str, after: str = "", one: str = "") -> Callable[[Study], str]:
-    """A paragraph that says more where there are several seeds."""
-    return lambda study: before + (several if study.several_seeds else one) + after
-
-
-def _present(found: Iterator[Chart | None]) -> list[Chart]:
-    return [chart for chart in found if chart is not None]
-
-
-def _planes(
-    study: Study, draw: Callable[[Study, Place, str, str], Chart | None], prefix: str
-) -> list[Chart]:
-    pairs = [(place, outcome) for place in study.places for outcome in study.outcomes]
-    return _present(draw(study, *pair, f"{prefix}-{i}") for i, pair in enumerate(pairs))
-
-
-def _answer(study: Study) -> Sequence[Block]:
-    found = notices(study)
-    return [
-        Notices("Read this first", [one for one in found if one.urgent], urgent=True),
-        Answers(answers(study)),
-        listing(study, Untouched, "The untouched model"),
-        Notices("Remarks on the records", [one for one in found if not one.urgent]),
-        Aid("how_to_read"),
-    ]
-
-
-def _in_full(study: Study) -> Iterator[Block]:
-    """Each transfer set by what its embeddings tell, where records hold it."""
-    for i, dataset in enumerate(study.transfers):
-        for title, fields in IN_FULL.items():
-            names = [f"transfer.{dataset}.{field}" for field in fields]
-            names = [name for name in names if name in study.metrics]
-            if names:
-                caption, place = f"{title}, {dataset}", f"{title.split()[0].lower()}-{i}"
-                table = cell_table(study, names, table_id=place, caption=caption)
-                yield table if title == HIDDEN else Group(caption, [table], folded=True)
-    best = {(row.method, row.learning_rate) for row in study.rows(AtBest)}
-    fell = [
-        row
-        for row in study.rows(LostClass)
-        if (row.method, row.learning_rate) in best and row.change_pp < 0
-    ]
-    yield listing(study, LostClass, "Classes that fell, at each method's best rate", fell)
-
-
-def _dose(study: Study) -> Sequence[Block]:
-    names = [study.accuracy, *study.main_drifts[:1], *study.outcomes[:MAX_DOSE_TRANSFERS]]
-    groups = [
-        Group(
-            study.title(place),
-            [
-                Charts(
-                    _present(
-                        dose_chart(study, place, name, f"dose-{i}-{j}")
-                        for j, name in enumerate(names)
-                    )
-                )
-            ],
-        )
-        for i, place in enumerate(study.places)
-    ]
-    return [LEGEND, *groups]
-
-
-def _layers(study: Study) -> Sequence[Block]:
-    ranges, shown = scales(study), list(enumerate(panels(study)))
-    heat = [heatmap_chart(study, panel, f"heat-{i}", ranges) for i, panel in shown]
-    profiles = [profile_chart(study, panel, f"profile-{i}", ranges) for i, panel in shown]
-    return [
-        Aid("selector", ("layers", layer_signals(study), "Signal")),
-        Aid("scale", ("layers",)),
-        Charts(heat, group="layers", otherwise="drift per block"),
-        Group("Profiles over depth", [RATES, Charts(profiles, group="layers")]),
-    ]
-
-
-def _training(study: Study) -> Sequence[Block]:
-    names = history_metrics(study)
-    found = [
-        chart
-        for i, place in enumerate(study.places if names else [])
-        for chart in history_charts(study, place, f"history-{i}")
-    ]
-    return [
-        Aid("selector", ("history", names, "Metric")),
-        RATES,
-        Charts(found, group="history", otherwise="readings after every epoch"),
-    ]
-
-
-def _predictors(study: Study) -> Sequence[Block]:
-    pairs = [(backbone, outcome) for backbone in study.backbones for outcome in study.outcomes]
-    drawn = (predictor_chart(study, *pair, f"predictor-{i}") for i, pair in enumerate(pairs))
-    between = [listings.mediation_table(study)]
-    return [
-        Charts(_present(drawn), "two"),
-        listings.predictor_table(study),
-        listings.selection_table(study),
-        Group("Drift between method and retention", between, folded=True),
-    ]
-
-
-def _early_warning(study: Study) -> Sequence[Block]:
-    caption = "Had runs ended whose upper bound is below a limit"
-    lead = by_seeds(
-        "Do drift and retention after the first epoch foretell what a run keeps in the end, better "
-        "than that retention does by itself? ",
-        "Of a method or a backbone that it has not learned from the forecast gives no interval, "
-        "and no run of one is stopped. ",
-        "Every run is judged by a forecast that has not seen its cell, target, method or backbone. "
-        "What it would have saved is told for runs that all ran to their end, so wrong stops can "
-        "be counted. The form of the forecast was chosen on records of this kind. "
-        "<code>clipdrift run --stop-below</code> ends runs by it.",
-    )
-    trial: list[Block] = [
-        Words(forewarning(study)),
-        validation_table(study),
-        listing(study, EarlyStopping, caption),
-    ]
-    return [Group("", trial, lead(study)), stopped_table(study)]
-
-
-def _matched(study: Study) -> Sequence[Block]:
-    return [
-        ranking_table(study),
-        listing(study, RankingAgreement, "Do the views rank alike?"),
-        *_matched_charts(study),
-        Group("Numbers", [listings.matched_table(study)], folded=True),
-    ]
-
-
-def _matched_charts(study: Study) -> Iterator[Block]:
-    for i, place in enumerate(study.places):
-        for j, pair in enumerate(matched_pairs_of(study, place)):
-            for k, name in enumerate(study.outcomes):
-                found = _present(
-                    matched_chart(study, place, pair, view, name, f"matched-{i}-{j}-{k}-{v}")
-                    for v, view in enumerate(VIEWS)
-                )
-                title = f"{study.title(place)}: {metric(name).label}, {pair[0]} − {pair[1]}"
-                yield Group(title, [Charts(found, "three")])
-
-
-def _robustness(study: Study) -> Sequence[Block]:
-    names = [study.accuracy, *(kind.name for kind in corruptions(study.metrics))]
-    caption = "Accuracy on corrupted test parts"
-    table = cell_table(study, names, table_id="robust", caption=caption) if names[1:] else None
-    charts = Charts(robustness_charts(study), otherwise="corrupted test parts")
-    return [charts, Group("Numbers", [table], folded=True)]
-
-
-def _tests(study: Study) -> Sequence[Block]:
-    every = [listings.paired_table(study, "all_pairs")]
-    rest = [listings.paired_table(study, scope, rest=True) for scope in ("grid_mean", "per_lr")]
-    return [
-        listings.paired_table(study, "both_fit"),
-        listings.paired_table(study, "grid_mean"),
-        listings.mixed_table(study),
-        listings.paired_table(study, "per_lr"),
-        listings.equivalence_table(study),
-        listings.dose_table(study),
-        Group("Every rate and seed as a replicate, which rates are not", every, folded=True),
-        Group("All other metrics", rest, folded=True),
-    ]
-
-
-def _cells(study: Study) -> Sequence[Block]:
-    accuracy = [name for name in ("val_accuracy", "test_accuracy") if name in study.metrics]
-    transfer = [
-        name
-        for dataset in study.transfers
-        for field in ("accuracy", "retention_pct")
-        if (name := f"transfer.{dataset}.{field}") in study.metrics
-    ]
-    over_sets = [name for name in study.metrics if name.startswith(SUITE)]
-    main = [*accuracy, *transfer, *over_sets, *study.main_drifts]
-    rest = [name for name in study.drifts if name not in study.main_drifts]
-    note = (
-        "Grey cells underfit, and keep what they keep because they barely trained, or are damaged."
-    )
-    drifts = cell_table(study, rest, table_id="drifts", caption="Drift") if rest else None
-    return [
-        cell_table(study, main, table_id="cells", caption="All cells", note=note),
-        Group("Every drift signal", [drifts], folded=True),
-    ]
-
-
-def _design(study: Study) -> Sequence[Block]:
-    caption = "Do drift signals depend on the probe images?"
-    probe: list[Table | None] = [listing(study, ProbeSensitivity, caption)]
-    return [
-        listings.grid_table(study),
-        listings.power_table(study),
-        Group("Sensitivity to the choice of probe images", probe, folded=True),
-    ]
-
-
-def _provenance(study: Study) -> Sequence[Block]:
-    written = study.folder.spec_path.read_text() if study.spec else ""
-    return [
-        listing(
-            study,
-            SharedFactor,
-            "What matched runs share",
-            note="Only runs whose fingerprints agree are paired.",
-        ),
-        design_table(study),
-        runs_table(study),
-        conditions_table(study),
-        Group("The study as it was run", [Pre(written)], folded=True),
-        Aid("origin"),
-    ]
-
+from clipdrift.report.tables import listing
 
 SECTIONS = (
-    Section("answer", "Answer", "The answer", _answer),
+    Section("answer", "Answer", "The answer", contents.answer),
     Section(
         "choice",
         "Choice",
@@ -314,12 +41,12 @@ SECTIONS = (
         "Accuracy against retention",
         lambda study: [
             LEGEND,
-            Charts(_planes(study, plane_chart, "plane"), "two"),
+            Charts(contents.planes(study, plane_chart, "plane"), "two"),
             Group(
                 "Between untouched and adapted weights",
                 [
                     Charts(
-                        _planes(study, interpolation_chart, "way"),
+                        contents.planes(study, interpolation_chart, "way"),
                         "two",
                         otherwise="weights between untouched and adapted",
                     )
@@ -342,7 +69,7 @@ SECTIONS = (
         "in-full",
         "Hidden or gone",
         "What was lost: hidden or gone",
-        lambda study: list(_in_full(study)),
+        lambda study: list(contents.in_full(study)),
         said(
             "Zero-shot accuracy also falls where image embeddings only move away from the texts. A "
             "ridge read-out, fitted to the labels of one half of a set and read on the other, "
@@ -353,7 +80,7 @@ SECTIONS = (
         "dose",
         "Dose-response",
         "Dose-response",
-        _dose,
+        contents.dose,
         by_seeds(
             "Points are runs, ",
             "lines join the means of cells, bands are ± 1 SD over seeds",
@@ -365,7 +92,7 @@ SECTIONS = (
         "layers",
         "Layers",
         "Drift by layer",
-        _layers,
+        contents.layers,
         said(
             "Mean over seeds, block by learning rate. One colour scale serves all panels of a "
             "signal; the pale (in dark mode: dark) middle is the untouched model."
@@ -375,7 +102,7 @@ SECTIONS = (
         "training",
         "Training",
         "During training",
-        _training,
+        contents.training,
         said(
             "Mean over seeds after every epoch; epoch 0 is the untouched model with the fresh "
             "head. Retention after an epoch is read on a fixed part of each transfer dataset."
@@ -385,7 +112,7 @@ SECTIONS = (
         "predictors",
         "Predictors",
         "What foretells retention",
-        _predictors,
+        contents.predictors,
         by_seeds(
             "Rank correlation of each signal with final retention over matched runs",
             "; bars are 95\u00a0% intervals over seeds, one left out at a time",
@@ -404,12 +131,12 @@ SECTIONS = (
             "training, and read by the same code as the runs. They are candidates of the choice."
         ),
     ),
-    Section("early-warning", "Early warning", "Early warning", _early_warning),
+    Section("early-warning", "Early warning", "Early warning", contents.early_warning),
     Section(
         "matched",
         "Matched views",
         "Matched views",
-        _matched,
+        contents.matched,
         by_seeds(
             "Equal learning rate is not an equal dose. The same difference at equal validation "
             "accuracy and at equal weight movement, interpolated between cells where the curves of "
@@ -423,15 +150,15 @@ SECTIONS = (
         "robustness",
         "Robustness",
         "Corrupted test parts",
-        _robustness,
+        contents.robustness,
         said(
             "Numbers are accuracies in percent, means over seeds; colour is the change against the "
             "clean test part, on one scale for all panels."
         ),
     ),
-    Section("tests", "Tests", "Tests", _tests),
-    Section("cells", "Cells", "Cells", _cells),
-    Section("design", "Grid and power", "Grid and power", _design),
+    Section("tests", "Tests", "Tests", contents.tests),
+    Section("cells", "Cells", "Cells", contents.cells),
+    Section("design", "Grid and power", "Grid and power", contents.design),
     Section(
         "reproduction",
         "Reproduction",
@@ -448,7 +175,7 @@ SECTIONS = (
             "untouched and adapted, as written when the run was measured."
         ),
     ),
-    Section("provenance", "Provenance", "Provenance", _provenance),
+    Section("provenance", "Provenance", "Provenance", contents.provenance),
 )
 
 __all__ = ["SECTIONS"]
