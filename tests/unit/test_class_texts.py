@@ -69,6 +69,16 @@ def test_a_wrong_end_of_text_is_found(tmp_path: Path, eos: int) -> None:
     assert "eos_token_id" in fault.next_step
 
 
+def test_a_tokenizer_that_cannot_count_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED, folder)
+    own = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(own | {"model_max_length": "x"}))
+    backbone = load_backbone(BackboneSpec(id=str(folder)))
+    with pytest.raises(ClipdriftError, match="a tokenizer that reads class prompts, got '>' not"):
+        partly_read(backbone, CLASSES, "toy")
+
+
 def test_the_highest_token_is_what_old_configurations_read(tmp_path: Path) -> None:
     """Of classes whose names begin with it, nothing behind it is read."""
     backbone = edited(tmp_path / "model", eos_token_id=2)

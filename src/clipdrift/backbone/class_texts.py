@@ -87,8 +87,7 @@ def partly_read(
     """
     tokenizer, found = backbone.tokenizer, []
     flat = [prompt for group in prompts for prompt in group]
-    written = [backbone.architecture.written(prompt) for prompt in flat]
-    ids = tokenizer(written, add_special_tokens=False, truncation=False).input_ids
+    ids = backbone.uncut_ids(flat)
     longest = backbone.model.config.text_config.max_position_embeddings
     room = longest - tokenizer.num_special_tokens_to_add()
     cut = [prompt for prompt, one in zip(flat, ids, strict=True) if len(one) > room]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +90,19 @@ class Backbone:
 
     def _tokens(self, prompts: Sequence[str]) -> Tokens:
         text, where = self.model.config.text_config, f"backbone {self.name}"
-        try:
+        with _tokenizing(where):
             tokens = self.architecture.tokens(self.tokenizer, prompts, text.max_position_embeddings)
-        except BaseException as error:  # tokenizers raise no narrower kind, and panic
-            if not is_failure(error):
-                raise
-            expected = "a tokenizer that reads class prompts"
-            raise BackboneError(Fault(where, expected, str(error), RESTORE)) from error
         _require_known(tokens["input_ids"], text.vocab_size, where)
         return tokens
+
+    def uncut_ids(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of prompts in full, without those that the tokenizer puts around them."""
+        written = [self.architecture.written(prompt) for prompt in prompts]
+        with _tokenizing(f"backbone {self.name}"):
+            ids: list[list[int]] = self.tokenizer(
+                written, add_special_tokens=False, truncation=False
+            ).input_ids
+        return ids
 
     def vision_state(self) -> dict[str, Tensor]:
         """The tower's weights by name: what weight drift is measured against."""
@@ -114,6 +119,17 @@ class Backbone:
     def text_projection_state(self) -> dict[str, Tensor]:
         """The text projection's weights by name, likewise."""
         return weights_of(self.architecture.text_projection(self.model))
+
+
+@contextmanager
+def _tokenizing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:  # tokenizers raise no narrower kind, and panic
+        if not is_failure(error):
+            raise
+        expected = "a tokenizer that reads class prompts"
+        raise BackboneError(Fault(where, expected, str(error), RESTORE)) from error
 
 
 def _require_known(ids: Tensor, vocab_size: int, where: str) -> None:

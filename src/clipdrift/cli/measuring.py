@@ -35,7 +35,9 @@ from clipdrift.machine.signals import Interrupted, interruptions
 def init(
     images: Annotated[
         Path | None,
-        typer.Argument(help="your images: one sub-folder per class, or a .csv or .parquet file"),
+        typer.Argument(
+            help="your images: one sub-folder per class, or a .csv, .jsonl or .parquet file"
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="study file to write")] = Path("study.yaml"),
     backbone: Annotated[str | None, typer.Option(help="hub id, folder, or mini-clip")] = None,

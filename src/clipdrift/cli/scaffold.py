@@ -242,7 +242,7 @@ def _has_texts(images: Path) -> bool:
 def _require_classes(images: Path) -> None:
     if not images.is_dir():
         got = "a file" if images.exists() else "nothing there"
-        expected = "a folder of images, or a .csv or .parquet file"
+        expected = "a folder of images, or a .csv, .jsonl or .parquet file"
         raise DataError(Fault(str(images), expected, got, "Check the path"))
     if not any(path.is_dir() for path in images.iterdir()):
         raise DataError(
