@@ -414,7 +414,7 @@ def test_the_cache_is_shown_and_cleared_by_last_use_and_nothing_else_in_its_fold
     ready(images, cache_dir)  # a use of the large one
     capsys.readouterr()
     show(cache=cache_dir, older_than=5)
-    assert "1 parts of datasets" in capsys.readouterr().out
+    assert "1 parts of datasets and models" in capsys.readouterr().out
     assert large.path.exists()
     assert not small.path.exists()
     with FileLock(cache_dir / f"{large.path.name}.lock"):

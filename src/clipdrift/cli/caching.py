@@ -1,4 +1,4 @@
-"""The command that shows and clears the cache of prepared images."""
+"""The command that shows and clears the cache of prepared images and converted models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OlderThan = Annotated[
 def cache(
     cache: Cache = None, clear: Clear = False, older_than: OlderThan = None, json_: Json = False
 ) -> None:
-    """Show the prepared images on this machine, or remove them: they are made anew when needed."""
+    """Show prepared images and converted models, or remove them: they are made anew when needed."""
     from clipdrift.data import cached
     from clipdrift.data.cache import default_cache_dir
 
@@ -37,11 +37,11 @@ def cache(
     if found:
         Terminal().print(_table(found))
     where = f"removed from {folder}" if removing else f"in {folder}"
-    say(f"{len(found):,} parts of datasets, {total / 1e6:,.1f} MB {where}")
+    say(f"{len(found):,} parts of datasets and models, {total / 1e6:,.1f} MB {where}")
 
 
 def _table(found: Sequence[Cached]) -> Sheet:
-    table = Sheet("Prepared images")
+    table = Sheet("Prepared images and converted models")
     for name in ("dataset", "images", "MB", "last use"):
         table.column(name, right=name != "dataset")
     for entry in found:
