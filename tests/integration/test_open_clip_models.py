@@ -87,6 +87,7 @@ def test_there_and_back_is_bit_for_bit_and_open_clip_reads_what_is_between(
     between = tmp_path / "between"
     for name, source in sources.items():
         convert(source, between / name, to="open_clip")
+        assert str(tmp_path) not in (between / name / "open_clip_config.json").read_text()
         convert(between / name, tmp_path / f"{name}-again", to="transformers")
         weights, again = (
             load_file(one / "model.safetensors") for one in (source, tmp_path / f"{name}-again")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from clipdrift.backbone.architecture import Architecture
+from clipdrift.formats.images import CLIP_CHANNELS
 
 
 def _tokens(tokenizer: Any, prompts: Sequence[str], longest: int) -> Mapping[str, Tensor]:
@@ -42,8 +43,8 @@ CLIP = Architecture(
     read_length=_read_length,
     pretraining="softmax",
     faults=lambda config: [],
-    mean=(0.48145466, 0.4578275, 0.40821073),
-    std=(0.26862954, 0.26130258, 0.27577711),
+    mean=CLIP_CHANNELS["mean"],
+    std=CLIP_CHANNELS["std"],
     resize_mode="shortest",
 )
 """Also checkpoints that LAION and others trained and converted: the architecture is the same."""

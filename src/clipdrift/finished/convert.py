@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -54,15 +55,16 @@ def convert(
         step = "Name a model of open_clip's, or --to open_clip"
         raise BackboneError(Fault(where, "another layout", "transformers already", step))
     said: tuple[str, ...] = ("a folder in transformers format",)
+    name = Path(spec.id).name if os.path.exists(spec.id) else spec.id  # no path is published
     with new_folder(Path(out)) as folder:
         if isinstance(found, Path):
-            as_open_clip(found, folder, where, name=spec.id)
+            as_open_clip(found, folder, where, name=name)
         elif to == "transformers":
             said = _as_transformers(found, folder, where)
         else:
             with tempfile.TemporaryDirectory(dir=folder.parent) as between:
                 said = _as_transformers(found, Path(between), where)
-                as_open_clip(Path(between), folder, where, name=spec.id)
+                as_open_clip(Path(between), folder, where, name=name)
     return list(said)
 
 

@@ -11,7 +11,7 @@ CLIP_CHANNELS = {
     "mean": (0.48145466, 0.4578275, 0.40821073),
     "std": (0.26862954, 0.26130258, 0.27577711),
 }
-"""What open_clip takes where `preprocess_cfg` says nothing."""
+"""Of OpenAI's CLIP; what open_clip takes where `preprocess_cfg` says nothing."""
 RESAMPLE = {"bilinear": 2, "bicubic": 3, "random": 3}
 """Pillow's numbers; open_clip tests with bicubic where training drew the filter."""
 
