@@ -50,6 +50,7 @@ from clipdrift.spec.penalties import (
     PenaltyBase,
     PluginPenaltySpec,
 )
+from clipdrift.spec.suites import SUITES, SuiteSpec
 
 DOCS = Path(__file__).parents[1] / "docs"
 COVERAGE = """
@@ -77,6 +78,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "files, hub_splits": SplitFiles,
     "targets, further": TargetSpec,
     "transfers, further": TransferSpec,
+    "a suite under transfers": SuiteSpec,
     "methods": MethodBase,
     "full_ft": FullFtSpec,
     "lora": LoraSpec,
@@ -125,6 +127,8 @@ def study_page() -> str:
         rows = list(_fields(model))
         if rows:
             parts += ["", "| key | value | default | |", "|---|---|---|---|", *rows]
+        if model is SuiteSpec:
+            parts += ["", *(f"- `{suite}`: {', '.join(names)}" for suite, names in SUITES.items())]
     return "\n".join(parts) + "\n"
 
 

@@ -5,6 +5,7 @@
     ClipdriftError              one or more faults, exit code 2, printed without a traceback
     |- SpecError                the study file: malformed YAML, unknown key, broken matchedness
     |- DataError                a dataset, an image, a split, a prompt list
+    |  `- UnavailableError      a dataset that is not to be had here: out of reach, no own copy
     |- BackboneError            a model folder or hub id, its tokenizer, its weights
     |- MethodError              an adaptation method and its options
     |- PluginError              what another package adds: not there, broken, not as promised
@@ -179,6 +180,10 @@ class SpecError(ClipdriftError):
 
 class DataError(ClipdriftError):
     """A dataset, image, split or prompt list is not usable."""
+
+
+class UnavailableError(DataError):
+    """A dataset is not to be had here: the hub is out of reach or refuses, no own copy is named."""
 
 
 class BackboneError(ClipdriftError):

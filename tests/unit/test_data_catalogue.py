@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from clipdrift.data import builtin
 from clipdrift.data.catalogue import Entry, catalogue, templates_of
 from clipdrift.data.prompts import class_prompts
 from clipdrift.data.sources import open_dataset
-from clipdrift.errors import DataError
+from clipdrift.errors import DataError, UnavailableError
 from clipdrift.spec.datasets import TargetSpec, TransferSpec
 
 CLASSES = {
@@ -34,7 +36,32 @@ CLASSES = {
     "aircraft": 100,
     "cars": 196,
     "imagenet": 1000,
+    "mnist": 10,
+    "emnist-letters": 26,
+    "kmnist": 10,
+    "fashion-mnist": 10,
+    "fer2013": 7,
+    "pcam": 2,
+    "country211": 211,
+    "rendered-sst2": 2,
+    "voc2007": 20,
+    "clevr-count": 8,
+    "clevr-distance": 6,
+    "kitti-distance": 4,
+    "imagenet-v2": 1000,
+    "imagenet-sketch": 1000,
+    "imagenet-a": 200,
+    "imagenet-o": 200,
+    "imagenet-r": 200,
+    "objectnet": 113,
+    "camelyon17": 2,
+    "fmow": 62,
 }
+CAPTIONED = ("flickr8k", "flickr30k", "coco")
+SAVED_BYTES = {
+    "fer2013": 52, "pcam": 57, "camelyon17": 57, "voc2007": 135, "kitti-distance": 155, "fmow": 871,
+}  # fmt: skip
+"""Size of the names beside the hub's data, one a line, as its pages tell it."""
 ENSEMBLES = {
     "imagenet": 80,
     "cifar100": 18,
@@ -43,6 +70,11 @@ ENSEMBLES = {
     "resisc45": 18,
     "cars": 8,
     "eurosat": 3,
+    "fer2013": 6,
+    "country211": 5,
+    "pcam": 2,
+    "fmow": 14,
+    "objectnet": 80,
 }
 CORRUPTED = (
     "contrast",
@@ -58,11 +90,26 @@ CORRUPTED = (
 def test_every_dataset_is_there_with_its_classes() -> None:
     counts = {name: entry.n_classes for name, entry in catalogue().items()}
     corrupted = {f"eurosat-{split.replace('_', '-')}": 10 for split in CORRUPTED}
-    assert counts == CLASSES | corrupted
+    assert counts == CLASSES | corrupted | dict.fromkeys(CAPTIONED, 0)
+
+
+def test_sets_of_captions_are_known_as_such() -> None:
+    for name, entry in catalogue().items():
+        assert (entry.caption_column is not None) == (name in CAPTIONED)
+        assert TransferSpec(name="x", builtin=name).paired == (name in CAPTIONED)
+
+
+def test_names_saved_beside_the_data_have_the_size_of_ours() -> None:
+    for name, size in SAVED_BYTES.items():
+        assert sum(len(one) + 1 for one in catalogue()[name].class_names) == size
+    templates = [one.replace("{}", "{c}") for one in catalogue()["fmow"].templates]
+    assert sum(len(one) + 1 for one in templates) == 427
 
 
 def test_prompts_can_be_written_for_every_entry() -> None:
     for entry in catalogue().values():
+        if entry.caption_column:
+            continue
         prompts = class_prompts(entry.class_names, entry.templates)
         assert {len(row) for row in prompts} == {len(entry.templates)}
         assert len(set(entry.templates)) == len(entry.templates)
@@ -90,6 +137,17 @@ def test_label_orders_that_are_not_alphabetical() -> None:
     signs = catalogue()["gtsrb"].class_names
     assert signs[14] == "stop"  # class 14 of the benchmark, 20 km/h being 0
     assert [int(name.split()[4]) for name in signs[:6]] == [20, 30, 50, 60, 70, 80]
+    countries = catalogue()["country211"].class_names  # in the order of AD, AE, AF, AG; XK, YE, ZA
+    assert countries[:4] == [
+        "Andorra",
+        "United Arab Emirates",
+        "Afghanistan",
+        "Antigua and Barbuda",
+    ]
+    things = catalogue()["objectnet"]
+    assert things.folder_names == sorted(things.folder_names)
+    known = dict(zip(things.folder_names, things.class_names, strict=True))
+    assert (known["binder_closed"], known["band_aid"]) == ("binder (closed)", "band aid")
     cars = catalogue()["cars"].class_names
     assert (cars[0], cars[-1]) == ("AM General Hummer SUV 2000", "smart fortwo Convertible 2012")
     assert [cars[label].split()[0] for label in (1, 7, 25, 97, 195)] == [
@@ -108,6 +166,21 @@ def test_imagenet_is_known_by_its_wordnet_ids() -> None:
     # One name for two classes is published; ours tell them apart.
     assert (known["n04355933"], known["n04356056"]) == ("sunglass", "sunglasses")
     assert (known["n03773504"], known["n04008634"]) == ("missile", "projectile")
+
+
+def test_variants_of_imagenet_hold_some_of_its_classes() -> None:
+    whole = catalogue()["imagenet"]
+    known = dict(zip(whole.folder_names, whole.class_names, strict=True))
+    first = {"a": "stingray", "o": "goldfish", "r": "goldfish"}
+    for letter, name in first.items():
+        entry = catalogue()[f"imagenet-{letter}"]
+        assert entry.class_names == [known[wordnet] for wordnet in entry.folder_names]
+        assert (entry.folder_names, entry.class_names[0]) == (sorted(entry.folder_names), name)
+    for name in ("imagenet-v2", "imagenet-sketch"):
+        assert catalogue()[name].class_names == whole.class_names
+    # Folders of V2 are called by the labels, of sketches by WordNet's ids.
+    assert catalogue()["imagenet-v2"].folder_names is None
+    assert catalogue()["imagenet-sketch"].folder_names == whole.folder_names
 
 
 def test_the_prompts_of_a_dataset() -> None:
@@ -240,6 +313,15 @@ def test_imagenet_is_read_from_ones_own_folder(imagenet: Path) -> None:
         assert part.load(7).convert("RGB").getpixel((0, 0)) == (7, 0, 0)
 
 
+def test_objectnet_is_read_from_ones_own_folder_with_its_other_classes(tmp_path: Path) -> None:
+    for i, name in enumerate([*catalogue()["objectnet"].folder_names, "air_freshener"]):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (2, 2), (i, 0, 0)).save(tmp_path / name / "0.png")
+    part = open_dataset(TransferSpec(name="o", builtin="objectnet", folder=str(tmp_path))).parts
+    assert part["test"].class_names == tuple(catalogue()["objectnet"].class_names)
+    assert part["test"].load(112).convert("RGB").getpixel((0, 0)) == (112, 0, 0)
+
+
 def test_imagenet_without_a_folder_says_how_to_name_it() -> None:
     with pytest.raises(DataError) as raised:
         open_dataset(own_copy(None))
@@ -283,3 +365,59 @@ def test_names_that_stand_at_other_labels_are_refused(hub: list[tuple[Any, ...]]
     swapped[0], swapped[1] = swapped[1], swapped[0]
     with pytest.raises(DataError, match="where 'annual_crop_land' is label 0, got 'forest'"):
         open_dataset(TransferSpec(name="x", builtin="eurosat", class_names=swapped))
+
+
+def shard(path: Path, labels: list[str]) -> None:
+    """Images with labels beside them, as CLIP_benchmark writes them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for i, label in enumerate(labels):
+            image = io.BytesIO()
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(image, "PNG")
+            for kind, data in (("png", image.getvalue()), ("cls", label.encode())):
+                member = tarfile.TarInfo(f"s{i:07d}.{kind}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+
+
+def test_shards_on_the_disk_hold_classes_by_number_and_by_name(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", ["1", "0"])
+    shard(tmp_path / "1.tar", ["1", "1"])
+    shard(tmp_path / "named.tar", ["sea", "river"])
+    given = {"name": "x", "label_column": "cls"}
+    numbered = TransferSpec(
+        files={"test": str(tmp_path / "[01]*.tar")}, class_names=["a", "b"], **given
+    )
+    assert open_dataset(numbered).parts["test"].labels.tolist() == [1, 0, 1, 1]
+    named = open_dataset(TransferSpec(files={"test": str(tmp_path / "named.tar")}, **given))
+    assert named.parts["test"].class_names == ("river", "sea")
+    assert named.parts["test"].labels.tolist() == [1, 0]
+    shard(tmp_path / "half.tar", ["sea", ""])
+    with pytest.raises(DataError, match="expected a whole number or a class name in every row"):
+        open_dataset(TransferSpec(files={"test": str(tmp_path / "half.tar")}, **given))
+
+
+def test_shards_of_a_hub_that_are_not_all_there_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    from clipdrift.data import hub as fetching
+
+    shard(tmp_path / "test" / "0.tar", ["6", "0"])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **b: str(tmp_path))
+    spec = TransferSpec(name="f", builtin="fer2013")
+    for reached, kind in ((True, DataError), (False, UnavailableError)):
+        monkeypatch.setattr(fetching, "answers", lambda *asked, said=reached: said)
+        (tmp_path / "test" / "nshards.txt").write_text("2\n")
+        with pytest.raises(DataError) as raised:
+            open_dataset(spec)
+        assert type(raised.value) is kind
+        assert "all shards test/*.tar of clip-benchmark/wds_fer2013, got 1 of 2" in str(
+            raised.value
+        )
+        (tmp_path / "test" / "nshards.txt").write_text("1\n")
+        assert open_dataset(spec).parts["test"].labels.tolist() == [6, 0]
+    for elsewhere in ("../x/*.tar", "/etc/*.tar", "test/*.parquet"):
+        with pytest.raises(DataError, match="or of shards in the repository"):
+            open_dataset(TransferSpec(name="f", hub="a/b", hub_splits={"test": elsewhere}))

@@ -225,7 +225,8 @@ def test_sources_that_are_no_pairs_say_what_to_do(tmp_path: Path) -> None:
     (line,) = faults_of({**given, "caption_column": "text"})
     assert "toy.caption_column: expected a column of the data (image, caption), got 'text'" in line
     (line,) = faults_of({"builtin": "digits", "caption_column": "caption"})
-    assert "expected a builtin set whose images have captions (scenes), got digits" in line
+    held = "scenes, flickr8k, flickr30k, coco"
+    assert f"expected a builtin set whose images have captions ({held}), got digits" in line
     for bad in (tmp_path / "none-*.tar", tmp_path / "none.tar"):
         (line,) = faults_of({"files": {"train": str(bad)}, "caption_column": "txt"})
         assert "toy.files.train: expected" in line

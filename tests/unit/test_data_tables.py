@@ -303,7 +303,10 @@ def test_the_faults_of_both_files_come_together(tmp_path: Path) -> None:
             f"toy.files.train: expected a file, got {tmp_path / 'gone.csv'}, which is not there. "
             "Check the path."
         ),
-        f"toy.files.test: expected a .csv, .jsonl or .parquet file, got {notes}. Convert it.",
+        (
+            "toy.files.test: expected a .csv, .jsonl or .parquet file, or .tar shards, got "
+            f"{notes}. Convert it."
+        ),
     ]
 
 

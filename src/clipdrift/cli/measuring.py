@@ -42,7 +42,8 @@ def init(
     out: Annotated[Path, typer.Option(help="study file to write")] = Path("study.yaml"),
     backbone: Annotated[str | None, typer.Option(help="hub id, folder, or mini-clip")] = None,
     transfer: Annotated[
-        list[str] | None, typer.Option(help="built-in set or folder to watch; may be repeated")
+        list[str] | None,
+        typer.Option(help="built-in set, suite or folder to watch; may be repeated"),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="a few steps, to see that it works")
@@ -254,7 +255,7 @@ def status(folder: StudyDir, json_: Json = False) -> None:
 
 
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="show one: classes, prompts, citation")] = None,
+    name: Annotated[str | None, typer.Argument(help="show one, or a suite")] = None,
 ) -> None:
     """List the datasets that a study can name under `builtin`, and which are on this machine."""
     from clipdrift.cli.tables import dataset_card, dataset_table

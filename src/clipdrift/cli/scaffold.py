@@ -12,6 +12,7 @@ from clipdrift.data.builtin import known_names
 from clipdrift.data.decode import suffixes
 from clipdrift.data.tables import column_names
 from clipdrift.errors import DataError, Fault, SpecError, brief, did_you_mean
+from clipdrift.spec.suites import SUITES
 
 TEMPLATE = """\
 # A matched fine-tuning study. Check it: clipdrift check {file}
@@ -118,7 +119,7 @@ def study_text(
             for the embedded land-cover set.
         backbone: default mini-clip for the embedded set, a CLIP from the hub for images of one's
             own.
-        transfers: names of built-in sets, or folders; default one that the backbone knows.
+        transfers: names of built-in sets or suites, or folders; default one that it knows.
         quick: a few steps of few runs, to see that all works.
 
     Raises:
@@ -155,11 +156,13 @@ def _require_known(transfers: Sequence[str], *, drawn: bool) -> None:
     """A set of which a backbone knows nothing has nothing to be kept."""
     faults = []
     for name in transfers:
-        known = name in known_names()
+        known = name in known_names() or name in SUITES
         if not known and not os.path.isdir(name):
-            step = did_you_mean(name, known_names(), "List them: clipdrift datasets")
-            faults.append(Fault("--transfer", "a built-in set or a folder", repr(name), step))
-        elif known and drawn != (name == "world"):
+            names = (*known_names(), *SUITES)
+            step = did_you_mean(name, names, "List them: clipdrift datasets")
+            expected = "a built-in set, a suite or a folder"
+            faults.append(Fault("--transfer", expected, repr(name), step))
+        elif known and drawn != (name in {"world", "quick"}):
             what = (
                 "mini-clip, which knows the drawn world only" if drawn else "another than mini-clip"
             )
@@ -172,6 +175,8 @@ def _require_known(transfers: Sequence[str], *, drawn: bool) -> None:
 
 
 def _transfer(name: str, n_images: int) -> str:
+    if name in SUITES:
+        return f"  - {{suite: {name}, n_images: {n_images}}}   # {', '.join(SUITES[name])}"
     if name in known_names():
         lines = [
             f"- name: {name}",

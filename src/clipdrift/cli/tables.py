@@ -101,6 +101,7 @@ def dataset_table() -> Sheet:
     """
     from clipdrift.data.builtin import known_names
     from clipdrift.data.catalogue import catalogue
+    from clipdrift.spec.suites import SUITES
 
     entries, cached = catalogue(), _cached_datasets()
     table = Sheet("Datasets")
@@ -110,36 +111,59 @@ def dataset_table() -> Sheet:
         if name in entries:
             e = entries[name]
             here = cached.get(str(e.hub), "no") if e.hub else "-"
-            table.row(name, e.title, f"{e.n_classes:,}", e.source, here)
+            count = "captions" if e.caption_column else f"{e.n_classes:,}"
+            table.row(name, e.title, count, e.source, here)
         else:
             table.row(name, "comes with the package", "", "", "yes")
-    table.caption = line("One of them in full: clipdrift datasets NAME")
+    suites = f"Suites, in a study {{suite: NAME}}: {', '.join(SUITES)}"
+    table.caption = line(f"One of them in full: clipdrift datasets NAME. {suites}")
     return table
 
 
 def dataset_card(name: str) -> list[str]:
     """One dataset known by name, in full: how a study names it, its classes, prompts, citation.
 
+    Of a suite its members.
+
     Raises:
         SpecError: a name that is not known.
     """
     from clipdrift.data.builtin import known_names
     from clipdrift.data.catalogue import catalogue
+    from clipdrift.spec.suites import SUITES
 
+    if name in SUITES:
+        return [
+            f"{name}: a suite of {len(SUITES[name])} sets",
+            f"In a study: {{suite: {name}, n_images: 1000}}",
+            f"  {', '.join(SUITES[name])}",
+        ]
     if name not in known_names():
         step = "Choose one; other data go under folder, files or hub"
-        raise SpecError(Fault("NAME", f"one of {', '.join(known_names())}", repr(name), step))
+        names = ", ".join((*known_names(), *SUITES))
+        raise SpecError(Fault("NAME", f"one of {names}", repr(name), step))
     entry = catalogue().get(name)
     if entry is None:
         return [f"{name}: comes with the package", f"In a study: {name}"]
     where = f"builtin: {name}" if entry.hub else f"builtin: {name}, folder: /path/to/your/copy"
     parts = [f"{part} = {split}" for part, split in entry.splits.model_dump().items() if split]
-    return [
-        f"{name}: {entry.title}, {entry.n_classes:,} classes",
+    holds = "images with captions" if entry.caption_column else f"{entry.n_classes:,} classes"
+    lines = [
+        f"{name}: {entry.title}, {holds}",
         f"In a study: {{name: {name}, {where}}}",
         f"Source: {entry.source} ({', '.join(parts)})",
+        *(
+            [f"Or folder: your copy of {len(entry.folder_names):,} class folders"]
+            if entry.hub and entry.folder_names
+            else []
+        ),
         f"Licence: {entry.licence}",
         f"Cite: {entry.citation}",
+    ]
+    if entry.caption_column:
+        return lines
+    return [
+        *lines,
         f"templates: single   {entry.templates[0]}",
         f"templates: ensemble {len(entry.templates)} prompts, the first of them the single one",
         *(f"  {template}" for template in entry.templates),

@@ -11,7 +11,7 @@ import numpy as np
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
-from clipdrift.materials import Materials, load_materials
+from clipdrift.materials import Materials, load_materials, without_missing
 from clipdrift.reading.model import not_read
 from clipdrift.run.conditions import plugins_of, validation_warnings
 from clipdrift.spec import AnyStudy, RunConfig, as_spec, expand
@@ -41,7 +41,7 @@ def check(
     Raises:
         ClipdriftError: with all that keeps the study from being run.
     """
-    spec = as_spec(study)
+    spec = without_missing(as_spec(study), report)
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), report=report)
     require_fit(spec, materials.backbone)
     return {
@@ -125,7 +125,7 @@ def plan(study: AnyStudy, *, device: str = "auto", cache_dir: Path | None = None
         ClipdriftError: if the study cannot be run. A backbone or dataset that is not at hand leaves
             the cost null, with the reason.
     """
-    spec = as_spec(study)
+    spec = without_missing(as_spec(study))
     runs = expand(spec, precision="float32")  # precision does not change which runs there are
     cost = estimate(spec, device=device, cache_dir=cache_dir)
     return Plan(

@@ -45,7 +45,7 @@ def open_builtin(spec: DatasetSpec) -> DatasetParts:
         if name not in plugins.installed("datasets"):
             raise DataError(_unknown(name, spec.name))
         return _plugged(name, spec)
-    if spec.folder is not None and (name in _BUILTIN or catalogue()[name].hub is not None):
+    if spec.folder is not None and (name in _BUILTIN or catalogue()[name].folder_names is None):
         raise DataError(_folder_too_much(name, spec))
     if name not in _BUILTIN:
         return open_entry(spec)

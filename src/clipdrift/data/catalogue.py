@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,12 +15,12 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, model_validator
 
-from clipdrift.data.folder import open_folder
+from clipdrift.data.folder import TRAIN_AND_TEST, open_folder
 from clipdrift.data.hub import open_hub
 from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts
 from clipdrift.data.prompts import DEFAULT_TEMPLATES
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, UnavailableError
 from clipdrift.spec.datasets import DatasetSpec, Part, SplitFiles
 
 
@@ -27,32 +28,37 @@ class Entry(Part):
     """One dataset of `catalogue.yaml`: on the Hub, or a copy that everyone must get themselves.
 
     `class_names` are in label order and guarded by their hash. `folder_names` are the class folders
-    of an own copy, in label order too. `templates` are those CLIP's authors published.
+    of an own copy, in label order too. `templates` are those CLIP's authors published. A set with
+    `caption_column` has captions in place of all of these.
     """
 
     title: str
     hub: str | None = None
     config: str | None = None
     folder_names: list[str] | None = None
+    more_folders: bool = Field(False, description="an own copy has other class folders as well")
     image_column: str = "image"
     label_column: str = "label"
+    caption_column: str | None = None
     splits: SplitFiles
     other_tests: list[str] = Field([], description="further test splits, known as <name>-<split>")
-    n_classes: int = Field(ge=2)
+    n_classes: int = 0
     licence: str
     citation: str
-    class_names: list[str]
-    class_names_sha256: str
-    templates: list[str] = Field(min_length=1)
+    class_names: list[str] = Field([])
+    class_names_sha256: str = ""
+    templates: list[str] = Field([])
 
     @model_validator(mode="after")
     def _class_names_as_pinned(self) -> Self:
-        if (
+        if self.caption_column is None and (
             len(self.class_names) != self.n_classes
+            or self.n_classes < 2
+            or not self.templates
             or names_sha256(self.class_names) != self.class_names_sha256
         ):
             raise ValueError(f"the class names of {self.title} are not those that were pinned")
-        if (self.hub is None) == (self.folder_names is None):
+        if self.hub is None and self.folder_names is None:
             raise ValueError(f"{self.title} must be on the Hub or have names of class folders")
         return self
 
@@ -85,12 +91,15 @@ def _packaged(name: str) -> str:
 
 
 def _with_classes(content: dict[str, Any]) -> dict[str, Any]:
-    """An entry with many classes keeps them in a table of its own."""
-    if "class_file" not in content:
-        return content
-    rows = list(csv.DictReader(_packaged(content["class_file"]).splitlines()))
-    classes = {f"{column}s": [row[column] for row in rows] for column in rows[0]}
-    return {**{k: v for k, v in content.items() if k != "class_file"}, **classes}
+    """An entry with many classes keeps them in a table of its own, or in some rows of another's."""
+    own = dict(content)
+    name, variant = own.pop("class_file", None), own.pop("class_rows", None)
+    if name is None:
+        return own
+    rows = list(csv.DictReader(_packaged(name).splitlines()))
+    rows = [row for row in rows if variant is None or variant in row["variants"].split()]
+    columns = [column for column in ("folder_name", "class_name") if column in rows[0]]
+    return {**{f"{column}s": [row[column] for row in rows] for column in columns}, **own}
 
 
 def templates_of(spec: DatasetSpec) -> Sequence[str]:
@@ -102,7 +111,7 @@ def templates_of(spec: DatasetSpec) -> Sequence[str]:
     if not isinstance(spec.templates, str):
         return spec.templates or DEFAULT_TEMPLATES
     entry = catalogue().get(str(spec.builtin))
-    if entry is None:
+    if entry is None or not entry.templates:
         raise DataError(
             Fault(
                 f"{spec.name}.templates",
@@ -125,24 +134,31 @@ def open_entry(spec: DatasetSpec) -> DatasetParts:
             catalogue knows, or other class folders.
     """
     entry = catalogue()[str(spec.builtin)]
-    pinned = entry.folder_names if spec.spelling == "data" else entry.class_names
-    names = spec.class_names or pinned
+    copied = entry.hub is None or spec.folder is not None
+    own_names = entry.folder_names if copied else None
+    names = spec.class_names or (own_names if spec.spelling == "data" else entry.class_names)
     if isinstance(names, dict):
         names = list(renamed(names, entry.class_names, spec.name))
-    if entry.folder_names is not None:
+    if copied and entry.folder_names is not None:
         return _open_copy(spec, entry, entry.folder_names, names or entry.folder_names)
+    opened = open_hub(on_hub(spec).model_copy(update={"class_names": names}))
+    _require_count(spec, entry, len(next(iter(opened.parts.values())).class_names))
+    return opened
+
+
+def on_hub(spec: DatasetSpec) -> DatasetSpec:
+    """Where the Hub has the catalogue's dataset `spec.builtin`, as a study would say it."""
+    entry = catalogue()[str(spec.builtin)]
     source = {
         "builtin": None,
         "hub": entry.hub,
         "hub_config": entry.config,
         "image_column": entry.image_column,
         "label_column": entry.label_column,
+        "caption_column": entry.caption_column,
         "hub_splits": entry.splits,
-        "class_names": names,
     }
-    opened = open_hub(spec.model_copy(update=source))
-    _require_count(spec, entry, len(next(iter(opened.parts.values())).class_names))
-    return opened
+    return spec.model_copy(update=source)
 
 
 def _open_copy(
@@ -151,7 +167,7 @@ def _open_copy(
     """The user's own copy, whose class folders must be those that the labels are known by."""
     splits, shown = entry.splits, ", ".join(folder_names[:2])
     if spec.folder is None:
-        raise DataError(
+        raise UnavailableError(
             Fault(
                 f"{spec.name}.folder",
                 f"your copy of {entry.title}, a folder with {splits.train}/ and {splits.test}/ of "
@@ -161,7 +177,10 @@ def _open_copy(
             )
         )
     _require_count(spec, entry, len(names))
-    opened = open_folder(spec.model_copy(update={"class_names": None}), splits)
+    update: dict[str, Any] = {"class_names": None}
+    if entry.more_folders and os.path.isdir(spec.folder):
+        update["skip_classes"] = sorted({*os.listdir(spec.folder)} - {*folder_names})
+    opened = open_folder(spec.model_copy(update=update), TRAIN_AND_TEST if entry.hub else splits)
     found = set(next(iter(opened.parts.values())).class_names)
     missing, unknown = sorted(set(folder_names) - found), sorted(found - set(folder_names))
     if missing or unknown:

@@ -18,7 +18,7 @@ from clipdrift.data.decode import MORE, open_image, suffixes
 from clipdrift.data.labels import WrittenLabels, number_labels
 from clipdrift.data.naming import composed
 from clipdrift.data.parts import DatasetParts, ImagePart, file_stamp, identity_of
-from clipdrift.errors import DataError, Fault, brief, did_you_mean
+from clipdrift.errors import DataError, Fault, UnavailableError, brief, did_you_mean
 from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TransferSpec
 
@@ -193,9 +193,11 @@ def _readers(files: Counter[str]) -> str:
 def _existing(folder: Path, where: str) -> Path:
     if os.path.isdir(folder):
         return folder.resolve()
-    got = f"the file {folder}" if os.path.exists(folder) else f"{folder}, which does not exist"
+    there = os.path.exists(folder)
+    got = f"the file {folder}" if there else f"{folder}, which does not exist"
     step = "Give the folder, or use files: for a CSV or Parquet file"
-    raise DataError(Fault(where, "a folder of class folders", got, step))
+    kind = DataError if there else UnavailableError
+    raise kind(Fault(where, "a folder of class folders", got, step))
 
 
 def _holds_folders(path: Path) -> bool:

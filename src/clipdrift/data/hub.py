@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipdrift.data.cells import image_source, require_columns
 from clipdrift.data.decode import UnreadableImageError, open_image
+from clipdrift.data.naming import whole_number
 from clipdrift.data.parts import DatasetParts, identity_of
 from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
-from clipdrift.errors import DataError, Fault
+from clipdrift.data.shards import shard_rows
+from clipdrift.errors import DataError, Fault, UnavailableError
 from clipdrift.hub import Unfit, answers, watched
 from clipdrift.paths import leads_out
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+Got = TypeVar("Got")
+SHARD_COUNT = "nshards.txt"
+"""What CLIP_benchmark writes beside shards: how many there are."""
 
 
 def hub_rows(spec: DatasetSpec) -> dict[str, Rows]:
@@ -39,11 +45,51 @@ def hub_rows(spec: DatasetSpec) -> dict[str, Rows]:
         raise DataError(
             Fault(f"{spec.name}.hub_splits", "train or test", "neither", "Name at least one split")
         )
-    tables = {part: _load(spec, split) for part, split in splits.items()}
-    columns = asked_columns(spec)
-    for table in tables.values():
-        require_columns(table.column_names, spec.image_column, columns, where=spec.name)
-    return {part: _rows(table, spec, splits[part]) for part, table in tables.items()}
+    return {part: _part(spec, split) for part, split in splits.items()}
+
+
+def _part(spec: DatasetSpec, split: str) -> Rows:
+    """A split by its name, or the shards that it lies in.
+
+    Raises:
+        DataError: shards that are not the repository's own, or not all of them.
+    """
+    if "/" in split or "*" in split:
+        return _shards(spec, split)
+    table = _load(spec, split)
+    require_columns(table.column_names, spec.image_column, asked_columns(spec), where=spec.name)
+    return _rows(table, spec, split)
+
+
+def _shards(spec: DatasetSpec, pattern: str) -> Rows:
+    from huggingface_hub import snapshot_download
+
+    where, asked = f"{spec.name}.hub_splits", PurePosixPath(pattern)
+    if asked.is_absolute() or ".." in asked.parts or asked.suffix != ".tar":
+        expected = "names of splits, or of shards in the repository (test/*.tar)"
+        raise DataError(Fault(where, expected, pattern, "Correct it"))
+    count = asked.with_name(SHARD_COUNT)
+
+    def fetch(reached: bool) -> str:
+        wanted = [pattern, str(count)]
+        return snapshot_download(
+            str(spec.hub),
+            repo_type="dataset",
+            revision=spec.revision,
+            allow_patterns=wanted,
+            local_files_only=not reached,
+        )
+
+    folder, reached = _fetched(spec, fetch)
+    there = len(list(Path(folder).glob(pattern)))
+    told = Path(folder) / count
+    n_shards = whole_number(told.read_text("utf-8").strip()) if told.is_file() else None
+    if there == 0 or n_shards not in (None, there):
+        of_all = "" if n_shards is None else f" of {n_shards}"
+        step = "Correct hub_splits" if reached else _CONNECT
+        fault = Fault(where, f"all shards {pattern} of {spec.hub}", f"{there}{of_all}", step)
+        raise DataError(fault) if reached else UnavailableError(fault)
+    return shard_rows(Path(folder) / pattern, spec, where)
 
 
 def open_hub(spec: DatasetSpec) -> DatasetParts:
@@ -92,21 +138,35 @@ class _Rows(Sequence[str]):
 def _load(spec: DatasetSpec, split: str) -> Dataset:
     import datasets
 
+    def fetch(reached: bool) -> Dataset:
+        with _from_cache_alone(not reached):
+            return datasets.load_dataset(
+                spec.hub, spec.hub_config, split=split, revision=spec.revision
+            )
+
+    table, reached = _fetched(spec, fetch)
+    if spec.revision and not reached:
+        _require_commit(table, spec)
+    return table
+
+
+def _fetched(spec: DatasetSpec, fetch: Callable[[bool], Got]) -> tuple[Got, bool]:
+    """What comes of a hub that is told whether it answers; and whether it does.
+
+    Raises:
+        DataError: what the hub refuses or may not do.
+    """
     try:
         with watched():
             reached = answers(str(spec.hub), spec.revision, "dataset")
-            with _from_cache_alone(not reached):
-                table = datasets.load_dataset(
-                    spec.hub, spec.hub_config, split=split, revision=spec.revision
-                )
+            return fetch(reached), reached
     except Unfit as unfit:
         step = "Try again later, or download it from a hub that you trust and use files:"
         raise DataError(Fault(f"{spec.name}.hub", unfit.expected, unfit.got, step)) from None
     except Exception as error:  # HTTP clients and file systems have many more
-        raise DataError(_fault(spec, error)) from error
-    if spec.revision and not reached:
-        _require_commit(table, spec)
-    return table
+        fault = _fault(spec, error)
+        away = fault.next_step in _OUT_OF_REACH
+        raise (UnavailableError(fault) if away else DataError(fault)) from error
 
 
 @contextmanager
@@ -150,22 +210,31 @@ def _commit(spec: DatasetSpec) -> str:
         return ""
 
 
+_CONNECT = "Connect once so that it is cached, or download it and use files:"
 _NEXT_STEPS = (
     ("gated", "Accept its terms on huggingface.co and log in with `hf auth login`"),
     ("dataset scripts", "Use a Parquet copy of it: revision: refs/convert/parquet, or files:"),
     ("unknown split", "Set hub_splits to splits it has; test: null carves one from train"),
     ("config name", "Set hub_config to one of those it has"),
     ("builderconfig", "Set hub_config to one of those it has"),
-    ("couldn't reach", "Connect once so that it is cached, or download it and use files:"),
-    ("offline", "Connect once so that it is cached, or download it and use files:"),
+    ("couldn't reach", _CONNECT),
+    ("offline", _CONNECT),
     ("timed out", "Run again to resume it, or download it and use files:"),
     ("peer closed", "Run again to resume it, or download it and use files:"),
-    ("connection", "Connect once so that it is cached, or download it and use files:"),
-    ("couldn't find cache", "Connect once so that it is cached, or download it and use files:"),
+    ("connection", _CONNECT),
+    ("couldn't find cache", _CONNECT),
+    ("cached snapshot", _CONNECT),
+    ("repository not found", "Check the id and the revision; log in if it is private"),
+    ("invalid rev id", "Check the id and the revision; log in if it is private"),
     ("doesn't exist", "Check the id and the revision; log in if it is private"),
     ("no (supported) data files", "Check that it holds images with labels"),
     ("contain any data files", "Check that it holds images with labels"),
 )
+
+_OUT_OF_REACH = {
+    step for key, step in _NEXT_STEPS if key in {"gated", "offline", "timed out", "doesn't exist"}
+}
+"""Of what is not to be had here and now."""
 
 
 def _fault(spec: DatasetSpec, error: Exception) -> Fault:

@@ -13,12 +13,13 @@ import numpy as np
 
 from clipdrift.data.beside import beside_rows
 from clipdrift.data.builtin import open_builtin
+from clipdrift.data.catalogue import catalogue, on_hub
 from clipdrift.data.hub import hub_rows
 from clipdrift.data.parts import PAIRS, DatasetParts, ImagePart, identity_of
 from clipdrift.data.rows import Rows
 from clipdrift.data.tables import table_rows
 from clipdrift.errors import ClipdriftError, DataError, Fault, brief
-from clipdrift.spec.datasets import DatasetSpec
+from clipdrift.spec.datasets import PAIRED, DatasetSpec
 
 SHOWN = 5
 LONGEST = 5_000
@@ -38,11 +39,13 @@ def open_pairs(spec: DatasetSpec) -> DatasetParts:
         DataError: what the source of its kind raises; a caption that is empty, no text or too long,
             an image without one, one caption for all images; the first rows of each named.
     """
+    if spec.builtin in catalogue():
+        spec = on_hub(spec)
     if spec.builtin is not None:
         parts = open_builtin(spec).parts
         if any(part.captions is None for part in parts.values()):
             step = "Use files, folder or hub, or leave caption_column out"
-            expected = "a builtin set whose images have captions (scenes)"
+            expected = f"a builtin set whose images have captions ({', '.join(PAIRED)})"
             raise DataError(Fault(f"{spec.name}.builtin", expected, spec.builtin, step))
         return DatasetParts(parts)
     source = next(kind for kind in _ROWS if getattr(spec, kind) is not None)

@@ -1,25 +1,26 @@
-"""Images with captions in webdataset shards: tar files in which `a.jpg` stands beside `a.txt`.
+"""Webdataset shards: tar files in which `a.jpg` stands beside `a.txt` or `a.cls`.
 
 Nothing is unpacked: members are read where they lie in the file.
 """
 
 from __future__ import annotations
 
-import glob
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clipdrift.data.decode import MAX_BYTES, UnreadableImageError, open_image, suffixes
+from clipdrift.data.naming import whole_number
 from clipdrift.data.parts import file_stamp, identity_of
-from clipdrift.data.rows import Rows, content_of
+from clipdrift.data.rows import Rows, asked_columns, content_of
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec
 
 MAX_MEMBERS = 10_000_000
 MAX_TEXT = 1_000_000
-"""Bytes of a member with captions."""
+"""Bytes of a member with captions or a label."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,16 @@ def shard_rows(path: Path, spec: DatasetSpec, where: str) -> Rows:
     """The images of one shard, or of all that a name with `*` stands for, in order of their names.
 
     Members of one sample have one name up to the first dot, as in webdataset: an image, and one
-    with the suffix `caption_column`, each line of which is a caption.
+    with the suffix `caption_column`, each line of which is a caption, or `label_column`, which
+    holds a number or a name.
 
     Raises:
         DataError: no such file, no tar file, a shard without images.
     """
-    shards = [Path(one) for one in sorted(glob.glob(str(path)))] if "*" in path.name else [path]
+    shards = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
     images: list[_Member] = []
     texts: dict[tuple[Path, str], _Member] = {}
-    wanted = [f".{column.removeprefix('.')}" for column in spec.caption_columns]
+    wanted = [f".{column.removeprefix('.')}" for _, column in asked_columns(spec)]
     for shard in shards:
         for member in _members(shard, where):
             stem, suffix = _sample(member.name)
@@ -62,18 +64,27 @@ def shard_rows(path: Path, spec: DatasetSpec, where: str) -> Rows:
         got = f"none in {len(shards):,} shards" if shards else f"{path}, which is not there"
         raise DataError(Fault(where, "shards with images", got, "Check the path"))
 
-    def captions(image: _Member, suffix: str) -> list[str] | None:
+    def lines(image: _Member, suffix: str) -> list[str] | None:
         found = texts.get((image.shard, _sample(image.name)[0] + suffix))
         return None if found is None else lines_of(found.read(MAX_TEXT))
 
+    cells: list[list[Any]] = [[lines(image, suffix) for image in images] for suffix in wanted]
     return Rows(
         where=where,
-        cells=[[captions(image, suffix) for image in images] for suffix in wanted],
+        cells=cells
+        if spec.paired or spec.several
+        else [labels_of([" ".join(own or ()) for own in cells[0]])],
         names=[f"{image.shard.name} {image.name}" for image in images],
         load=lambda row: open_image(_bytes(images[row])),
         content=lambda row: content_of(lambda at: images[at].read(MAX_BYTES), row),
         identity=identity_of("shards", [file_stamp(shard) for shard in shards], wanted),
     )
+
+
+def labels_of(texts: Sequence[str]) -> list[Any]:
+    """Labels as numbers where all are."""
+    numbers = [whole_number(text) for text in texts]
+    return list(texts) if None in numbers else numbers
 
 
 def lines_of(data: bytes) -> list[str]:
@@ -116,4 +127,4 @@ def _members(shard: Path, where: str) -> Iterator[_Member]:
         raise DataError(Fault(where, expected, f"{shard}: {error}", step)) from error
 
 
-__all__ = ["lines_of", "shard_rows"]
+__all__ = ["labels_of", "lines_of", "shard_rows"]

@@ -19,7 +19,6 @@ from clipdrift.data.cells import (
     require_inside,
 )
 from clipdrift.data.decode import open_image
-from clipdrift.data.naming import whole_number
 from clipdrift.data.parquet import (
     BytesColumn,
     cells_of,
@@ -31,7 +30,7 @@ from clipdrift.data.parquet import (
 )
 from clipdrift.data.parts import DatasetParts, file_stamp, identity_of
 from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
-from clipdrift.data.shards import shard_rows
+from clipdrift.data.shards import labels_of, shard_rows
 from clipdrift.errors import ClipdriftError, DataError, Fault, brief
 from clipdrift.paths import read_file
 from clipdrift.spec.datasets import DatasetSpec
@@ -88,14 +87,14 @@ def column_names(path: Path, where: str) -> list[str]:
 
 def _read(path: Path, spec: DatasetSpec, where: str) -> Rows:
     suffix = path.suffix.lower()
-    if suffix == ".tar" and spec.paired:
+    if suffix == ".tar":
         return shard_rows(path, spec, where)
     readers = dict.fromkeys(_READ_TEXT, _read_text) | dict.fromkeys(
         (".parquet", ".pq"), _read_parquet
     )
     if suffix not in readers:
         step = "Use folder: for class folders" if os.path.isdir(path) else "Convert it"
-        kinds = "a .csv, .jsonl or .parquet file" + (", or .tar shards" if spec.paired else "")
+        kinds = "a .csv, .jsonl or .parquet file, or .tar shards"
         raise DataError(Fault(where, kinds, str(path), step))
     if not os.path.isfile(path):
         raise DataError(Fault(where, "a file", f"{path}, which is not there", "Check the path"))
@@ -110,9 +109,8 @@ def _read_text(path: Path, spec: DatasetSpec, where: str) -> Rows:
     written = [row[place[spec.image_column]] for row in rows]
     images = [one.strip() if isinstance(one, str) else "" for one in written]
     cells = [[_stripped(row[place[name]]) for row in rows] for _, name in asked]
-    if not spec.paired and not spec.several:
-        numbers = [whole_number(one) if isinstance(one, str) else None for one in cells[0]]
-        cells = cells if None in numbers else [numbers]
+    if not spec.paired and not spec.several and all(isinstance(one, str) for one in cells[0]):
+        cells = [labels_of(cells[0])]
     root = path.parent
     require_inside(images, root, where=where)
     return Rows(

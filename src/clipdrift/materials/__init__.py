@@ -2,6 +2,7 @@
 
 from clipdrift.materials.kinds import Materials, TargetMaterial, TransferMaterial
 from clipdrift.materials.loading import load_materials, transfer_material
+from clipdrift.materials.missing import without_missing
 
 __all__ = [
     "Materials",
@@ -9,4 +10,5 @@ __all__ = [
     "TransferMaterial",
     "load_materials",
     "transfer_material",
+    "without_missing",
 ]

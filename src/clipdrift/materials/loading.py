@@ -218,8 +218,9 @@ def _transfer(
 def _chosen(spec: TransferSpec, part: Part) -> NDArray[np.int64]:
     if spec.n_images is None:
         return np.arange(len(part.labels))
-    where = f"{spec.name}.n_images"
-    return balanced_subset(part.labels, spec.n_images, spec.seed, draw=spec.draw, where=where)
+    where, n = f"{spec.name}.n_images", spec.n_images
+    n = min(n, len(part.labels)) if spec.too_few == "all" else n
+    return balanced_subset(part.labels, n, spec.seed, draw=spec.draw, where=where)
 
 
 def _texts(spec: DatasetSpec, part: Part, backbone: Backbone, *, asked: bool) -> _Texts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,13 @@ from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, SpecError
 from clipdrift.machine.devices import choose_device
-from clipdrift.materials import Materials, TargetMaterial, TransferMaterial, load_materials
+from clipdrift.materials import (
+    Materials,
+    TargetMaterial,
+    TransferMaterial,
+    load_materials,
+    without_missing,
+)
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
@@ -147,6 +154,7 @@ class Gauge:
             ClipdriftError: if backbone or data cannot be used.
         """
         cache = Path(cache_dir) if cache_dir else default_cache_dir()
+        spec = without_missing(spec, lambda text: warnings.warn(text, stacklevel=4))
         materials = load_materials(spec, cache_dir=cache, device=choose_device(device))
         gauges = {}
         for name in targets or materials.targets:

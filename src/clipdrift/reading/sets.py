@@ -21,6 +21,7 @@ from clipdrift.errors import ClipdriftError, DataError, Fault
 from clipdrift.materials import TransferMaterial, transfer_material
 from clipdrift.spec.datasets import TransferSpec
 from clipdrift.spec.load import parse_part
+from clipdrift.spec.suites import SUITES
 
 Named = str | Path | Mapping[str, Any]
 """A catalogue name, a folder of class sub-folders, or a dataset as a study file describes one."""
@@ -47,13 +48,14 @@ def open_probe(probe: Probe, backbone: Backbone, cache_dir: Path) -> Images:
 def open_transfers(
     transfers: Transfers, backbone: Backbone, cache_dir: Path
 ) -> dict[str, TransferMaterial]:
-    """The sets that are scored zero-shot, by name.
+    """The sets that are scored zero-shot, by name; a suite's name stands for its members.
 
     Raises:
         ClipdriftError: with the faults of all of them together.
     """
     if not isinstance(transfers, Mapping):
-        transfers = {_name_of(one): one for one in transfers}
+        each = [member for one in transfers for member in SUITES.get(str(one), (one,))]
+        transfers = {_name_of(one): one for one in each}
     found, faults = {}, []
     for name, named in transfers.items():
         try:

@@ -64,7 +64,7 @@ class SplitFiles(Part):
     test: str | None = None
 
 
-PAIRED = ("scenes",)
+PAIRED = ("scenes", "flickr8k", "flickr30k", "coco")
 """Builtin sets of images with captions."""
 OF_CLASSES = ("class_names", "skip_classes", "templates")
 
@@ -85,13 +85,15 @@ class DatasetSpec(Part):
         None, description="class sub-folders, or train/ and test/, also val/, of them"
     )
     files: SplitFiles | None = Field(
-        None, description="CSV, JSON Lines or Parquet with paths or bytes; of captions also .tar"
+        None, description="CSV, JSON Lines or Parquet with paths or bytes, or webdataset .tar"
     )
     hub: str | None = Field(None, description="Hugging Face dataset id")
     hub_config: str | None = Field(None, description="which of the datasets that an id holds")
     revision: str | None = Field(None, description="commit, tag or branch of the hub id")
     image_column: str = "image"
-    label_column: str = "label"
+    label_column: str = Field(
+        "label", description="of .tar shards the suffix of the files beside images, such as cls"
+    )
     labels_column: str | None = added(
         None,
         "several labels an image, or none: a column of lists or of texts, for label_column",
@@ -102,7 +104,9 @@ class DatasetSpec(Part):
         "images with captions in place of classes: the column of texts, or of lists of them, or "
         "several columns; of a folder or of .tar shards the suffix of the files beside images, txt",
     )
-    hub_splits: SplitFiles = SplitFiles(train="train", test="test")
+    hub_splits: SplitFiles = Field(
+        SplitFiles(train="train", test="test"), description="names, or shards such as test/*.tar"
+    )
     test_fraction: float = Field(
         0.2, gt=0, lt=1, description="carved when the data has no test part"
     )
@@ -286,6 +290,12 @@ class TransferSpec(DatasetSpec):
     n_images: int | None = Field(None, ge=1, description="class-balanced part; default: all")
     seed: int = Field(0, ge=0, description="draws the n_images")
     draw: Draw = added("by_class", "in_turn: the n_images, from one numpy RandomState(seed)")
+    too_few: Literal["refuse", "all"] = added(
+        "refuse", "all: where there are fewer than n_images, all of them are read"
+    )
+    missing: Literal["refuse", "skip"] = added(
+        "refuse", "skip: a set that cannot be had (offline, gated, no copy) is named and left out"
+    )
 
     @model_validator(mode="after")
     def _not_of_several(self) -> Self:

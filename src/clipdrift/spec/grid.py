@@ -58,10 +58,11 @@ class RunConfig(Part):
         """
         resolved = self.model_dump(mode="json")
         # Where a dataset lies and what the text around it says do not change a number; its
-        # content hash does. Moving a study to another machine keeps its records.
+        # content hash does. Moving a study to another machine keeps its records. Nor does what
+        # would have been done had a set been missing or small.
         corrupted = resolved["target"]["corrupted"]
         for part in [resolved["target"], *corrupted, *resolved["transfers"]]:
-            for key in ("folder", "files"):
+            for key in ("folder", "files", "too_few", "missing"):
                 part.pop(key, None)
         if not corrupted:  # as for what `_asked` drops
             resolved["target"].pop("corrupted")

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
-from clipdrift.errors import Fault, SpecError, brief, did_you_mean, first_faults
+from clipdrift.errors import Fault, SpecError, first_faults
 from clipdrift.spec.changes import change
-from clipdrift.spec.methods import METHOD_KINDS
 from clipdrift.spec.parts import BackboneSpec, StudySpec
 from clipdrift.spec.plain_yaml import Place, parse, read_text
+from clipdrift.spec.suites import SuiteSpec, suite_of
+from clipdrift.spec.told import GIVEN, faults_of, placed
 
 
 def load_spec(path: Path | str, settings: Sequence[str] = ()) -> StudySpec:
@@ -65,13 +65,14 @@ def parse_spec(
     for place in change(value, settings):
         below = [known for known in read.lines if known[: len(place)] == place]
         read.lines.update(dict.fromkeys([place, *below], GIVEN))
+    faults += _expand_suites(value, read.lines, name)
     if folder and (elsewhere := _found_elsewhere(value, folder)):
-        faults.append(_placed(elsewhere, name, read.lines))
+        faults.append(placed(elsewhere, name, read.lines))
     try:
         spec = StudySpec.model_validate(_absolute(value, folder) if folder else value)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        found = (fault for detail in details for fault in _faults(detail, name, read.lines))
+        found = (f for one in details for f in faults_of(one, name, read.lines, StudySpec))
         faults += first_faults(found, name)
     if faults:
         raise SpecError(faults)
@@ -93,7 +94,7 @@ def parse_part(model: type[Model], value: Mapping[str, Any], name: str) -> Model
     try:
         return model.model_validate(dict(value))
     except ValidationError as error:
-        found = [fault for detail in error.errors() for fault in _faults(detail, name, {})]
+        found = [fault for one in error.errors() for fault in faults_of(one, name, {}, model)]
         raise SpecError(found) from None
 
 
@@ -124,12 +125,44 @@ def _sha256(text: str) -> str:
 
 
 _CHECKSUM = "# As it was run. SHA-256 of what follows: "
-GIVEN = 0
-"""Instead of a line of the file, for what was set beside it."""
 PATHS = (".", "/", "~")
 """What a backbone begins with that is a path wherever it is written."""
 
 _START_OVER = "Write a study file with 'clipdrift init' and change it"
+
+
+def _expand_suites(value: dict[str, Any], lines: dict[Place, int], name: str) -> list[Fault]:
+    """Every suite under `transfers` in place of its name, with the lines of where it was named."""
+    listed = value.get("transfers")
+    if not isinstance(listed, list) or not any(map(suite_of, listed)):
+        return []
+    faults: list[Fault] = []
+    sets: list[tuple[int, Any]] = []
+    for i, item in enumerate(listed):
+        asked = suite_of(item)
+        if asked is None:
+            sets.append((i, item))
+            continue
+        try:
+            members = list(SuiteSpec.model_validate(asked).members())
+        except ValidationError as error:
+            for one in error.errors(include_url=False):
+                faults += faults_of(one, name, lines, SuiteSpec, ("transfers", i))
+            members = [
+                {"name": f"suite-{i}", "builtin": "unknown"}
+            ]  # so that no more is said of it
+        # Suites overlap; a set that is asked for alike is read once.
+        known = [member for _, member in sets]
+        sets += [(i, member) for member in members if member not in known]
+    value["transfers"] = [member for _, member in sets]
+    below: dict[Any, list[Place]] = {}
+    for place in [place for place in lines if place[0] == "transfers" and len(place) > 1]:
+        below.setdefault(place[1], []).append(place)
+    moved = {place: lines.pop(place) for places in below.values() for place in places}
+    for new, (i, _) in enumerate(sets):
+        for place in below.get(i, ()):
+            lines["transfers", new, *place[2:]] = moved[place]
+    return faults
 
 
 def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -178,73 +211,3 @@ def _absolute_dataset(item: Any, fix: Any) -> Any:
     if isinstance(item, dict) and isinstance(item.get("corrupted"), list):
         item = {**item, "corrupted": [_absolute_dataset(one, fix) for one in item["corrupted"]]}
     return item
-
-
-def _faults(detail: ErrorDetails, name: str, lines: dict[Place, int]) -> list[Fault]:
-    """pydantic's account of one error, in the four parts of ours."""
-    context = detail.get("ctx", {})
-    if detail["type"] == "faults":
-        return [_placed(fault, name, lines) for fault in context["faults"]]
-    # A discriminated union adds the chosen kind to the place; it is not a key of the file.
-    place = tuple(part for i, part in enumerate(detail["loc"]) if not _is_kind(detail["loc"], i))
-    where = ".".join(str(part) for part in place) or "study"
-    if detail["type"] == "broken_rule":
-        fault = Fault(where, context["expected"], context["got"], context["next_step"])
-    elif detail["type"] == "extra_forbidden":
-        fault = _unknown_key(where, place)
-    elif detail["type"] == "missing":
-        fault = Fault(where, "a value", "nothing", f"Add {place[-1]!r}")
-    elif detail["type"].startswith("union_tag"):
-        fault = Fault(
-            f"{where}.kind",
-            f"one of {context.get('expected_tags') or ', '.join(map(repr, METHOD_KINDS))}",
-            brief(context.get("tag", "nothing")),
-            "Choose a method kind",
-        )
-    else:
-        rule = detail["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-        rule = rule[0].lower() + rule[1:]
-        fault = Fault(where, rule, brief(detail["input"]), "Correct the value")
-    return [_placed(fault, name, lines)]
-
-
-def _is_kind(loc: tuple[int | str, ...], i: int) -> bool:
-    return loc[0] == "methods" and i == 2 and loc[i] in METHOD_KINDS
-
-
-def _placed(fault: Fault, name: str, lines: dict[Place, int]) -> Fault:
-    """The fault with `file:line` before its key; the nearest parent's line if it has none."""
-    # A position in a list has few digits; a key may have any number of them.
-    parts = [
-        int(part) if part.isdecimal() and len(part) < 10 else part
-        for part in fault.where.split(".")
-    ]
-    for end in range(len(parts), 0, -1):
-        line = lines.get(tuple(parts[:end]))
-        if line is not None:
-            where = f"{name}:{line} {fault.where}" if line != GIVEN else f"--set {fault.where}"
-            return Fault(where, fault.expected, fault.got, fault.next_step)
-    return Fault(f"{name} {fault.where}", fault.expected, fault.got, fault.next_step)
-
-
-def _unknown_key(where: str, place: Place) -> Fault:
-    known = sorted(_known_keys(place[:-1]))
-    otherwise = "Remove it; see 'clipdrift init' for all keys"
-    step = did_you_mean(str(place[-1]), known, otherwise)
-    return Fault(where, f"a known key ({', '.join(known)})", brief(place[-1]), step)
-
-
-def _known_keys(place: Place) -> set[str]:
-    """Keys allowed at a place, found by walking the models' fields."""
-    models: list[type[BaseModel]] = [StudySpec]
-    for part in place:
-        if isinstance(part, str):
-            fields = [model.model_fields[part] for model in models if part in model.model_fields]
-            models = [model for field in fields for model in _models_in(field.annotation)]
-    return {key for model in models for key in model.model_fields}
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for arg in getattr(annotation, "__args__", ()) for model in _models_in(arg)]

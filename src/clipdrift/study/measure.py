@@ -25,7 +25,7 @@ from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import supports_bfloat16
-from clipdrift.materials import load_materials
+from clipdrift.materials import load_materials, without_missing
 from clipdrift.records import StudyFolder
 from clipdrift.records.imported import refuse_imported
 from clipdrift.records.plan_claim import plan_in_use
@@ -98,6 +98,7 @@ def run_study(
     cache = (cache_dir or default_cache_dir()).absolute()
     with ExitStack() as until_done:
         with folder.made():
+            spec = without_missing(spec, lambda text: on_event({"event": "prepare", "text": text}))
             spec = _settled(spec, folder, _device_of(executor))
             planned = _prepare(spec, cache, stop_rule, on_event)
             plan = {run.run_id: run.identity for run in planned}
