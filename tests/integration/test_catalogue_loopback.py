@@ -106,7 +106,8 @@ def repository(entries: dict[str, Entry]) -> Repository:
                     split.replace("*", "0"): data,
                     split.replace("*.tar", "nshards.txt"): b"1",
                 }
-                files["classnames.txt"] = "\n".join(entry.class_names).encode()
+                saved = ["" if n == "neither near nor distant" else n for n in entry.class_names]
+                files["classnames.txt"] = "".join(f"{n}\n" for n in saved).encode()
             else:
                 names = OWN_NAMES.get(name, [n.replace(" ", "_") for n in entry.class_names])
                 folder = TABLES.get(name, "data/")

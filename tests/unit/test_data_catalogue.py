@@ -418,6 +418,17 @@ def test_shards_of_a_hub_that_are_not_all_there_are_told(
         )
         (tmp_path / "test" / "nshards.txt").write_text("1\n")
         assert open_dataset(spec).parts["test"].labels.tolist() == [6, 0]
+    names = list(catalogue()["fer2013"].class_names)
+    names[0], names[1] = names[1], names[0]
+    (tmp_path / "classnames.txt").write_text("\n".join(names) + "\n")
+    with pytest.raises(DataError, match="where 'disgusted' is label 0, got 'angry', the name of"):
+        open_dataset(spec)
+    (tmp_path / "classnames.txt").write_text("\n".join(names[:6]) + "\n")
+    with pytest.raises(DataError, match="expected 6 names, one per class, got 7"):
+        open_dataset(spec)
+    (tmp_path / "classnames.txt").write_bytes(b"\xff" * 2_000_000)
+    with pytest.raises(DataError, match="expected small texts beside shards"):
+        open_dataset(spec)
     for elsewhere in ("../x/*.tar", "/etc/*.tar", "test/*.parquet"):
         with pytest.raises(DataError, match="or of shards in the repository"):
             open_dataset(TransferSpec(name="f", hub="a/b", hub_splits={"test": elsewhere}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,10 +14,10 @@ from clipdrift.data.decode import UnreadableImageError, open_image
 from clipdrift.data.naming import whole_number
 from clipdrift.data.parts import DatasetParts, identity_of
 from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
-from clipdrift.data.shards import shard_rows
+from clipdrift.data.shards import MAX_TEXT, shard_rows
 from clipdrift.errors import DataError, Fault, UnavailableError
 from clipdrift.hub import Unfit, answers, watched
-from clipdrift.paths import leads_out
+from clipdrift.paths import leads_out, read_file
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Got = TypeVar("Got")
 SHARD_COUNT = "nshards.txt"
 """What CLIP_benchmark writes beside shards: how many there are."""
+SAVED_NAMES = "classnames.txt"
+"""And above them: the names of classes, in label order."""
 
 
 def hub_rows(spec: DatasetSpec) -> dict[str, Rows]:
@@ -71,7 +74,7 @@ def _shards(spec: DatasetSpec, pattern: str) -> Rows:
     count = asked.with_name(SHARD_COUNT)
 
     def fetch(reached: bool) -> str:
-        wanted = [pattern, str(count)]
+        wanted = [pattern, str(count), SAVED_NAMES]
         return snapshot_download(
             str(spec.hub),
             repo_type="dataset",
@@ -82,14 +85,27 @@ def _shards(spec: DatasetSpec, pattern: str) -> Rows:
 
     folder, reached = _fetched(spec, fetch)
     there = len(list(Path(folder).glob(pattern)))
-    told = Path(folder) / count
-    n_shards = whole_number(told.read_text("utf-8").strip()) if told.is_file() else None
+    n_shards = whole_number(_text(Path(folder) / count, where).strip())
     if there == 0 or n_shards not in (None, there):
         of_all = "" if n_shards is None else f" of {n_shards}"
         step = "Correct hub_splits" if reached else _CONNECT
         fault = Fault(where, f"all shards {pattern} of {spec.hub}", f"{there}{of_all}", step)
         raise DataError(fault) if reached else UnavailableError(fault)
-    return shard_rows(Path(folder) / pattern, spec, where)
+    rows = shard_rows(Path(folder) / pattern, spec, where)
+    names = _text(Path(folder) / SAVED_NAMES, where).rstrip("\n")
+    known = names and spec.labels_column is None and not spec.paired
+    return replace(rows, class_names=tuple(names.split("\n"))) if known else rows
+
+
+def _text(path: Path, where: str) -> str:
+    """Of a small file, "" where there is none."""
+    if not path.is_file():
+        return ""
+    try:
+        return read_file(path, MAX_TEXT).decode("utf-8", "replace")
+    except OSError as error:
+        got, step = f"{path.name}: {error.strerror}", "Try another copy of the data"
+        raise DataError(Fault(where, "small texts beside shards", got, step)) from None
 
 
 def open_hub(spec: DatasetSpec) -> DatasetParts:
