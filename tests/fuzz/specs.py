@@ -32,7 +32,10 @@ FULL: dict[str, Any] = {
         },
         {"name": "b", "files": {"train": "b.csv", "test": "b.parquet"}, "image_column": "img"},
     ],
-    "transfers": [{"name": "c", "hub": "some/set", "revision": "abc", "n_images": 10}],
+    "transfers": [
+        {"name": "c", "hub": "some/set", "revision": "abc", "n_images": 10},
+        {"suite": "paint", "folders": {"imagenet": "in1k"}, "missing": "skip", "n_images": 10},
+    ],
     "methods": [
         "full_ft",
         {"name": "lora8", "kind": "lora", "rank": 8, "modules": ["q_proj"]},
