@@ -32,7 +32,7 @@ from clipdrift.spec.parts import BackboneSpec
 
 WEIGHTS = "model.safetensors"
 NEVER = ("pytorch_model.bin", "open_clip_model.safetensors")
-"""Pickled weights, and the same weights once more for another library."""
+"""The same weights once more, in an old file and for another library."""
 TRAIN, TEST = "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"
 GUARD = """\
 import json, socket, time
@@ -83,7 +83,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A random CLIP in safetensors beside what nobody may fetch; a SigLIP has a spiece.model."""
+    """A random CLIP in safetensors beside what nobody fetches then; a SigLIP has a spiece.model."""
     folder = write_random_clip(tmp_path_factory.mktemp("clip"))
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     return Repository(
@@ -251,15 +251,18 @@ def test_models_that_the_hub_refuses_are_told_apart(
     hub.models = {
         "some/clip": clip,
         "gated/clip": Repository(clip.files, gated=True),
-        "old/clip": Repository({"config.json": b"{}", "pytorch_model.bin": b"never fetched"}),
+        "old/clip": Repository({"config.json": b"{}", "pytorch_model.bin": b"of torch"}),
+        "empty/clip": Repository({"config.json": b"{}"}),
     }
     assert "expected a known hub id, got an unknown" in fetch(hub, tmp_path, "no/clip")["refused"]
     assert "got a gated repository" in fetch(hub, tmp_path, "gated/clip")["refused"]
     assert (
         "expected an existing revision, got 'v9'" in fetch(hub, tmp_path, revision="v9")["refused"]
     )
-    assert "expected weights as safetensors" in fetch(hub, tmp_path, "old/clip")["refused"]
-    assert hub.downloads("pytorch_model.bin") == []
+    text = fetch(hub, tmp_path, "empty/clip")["refused"]
+    assert "expected weights as safetensors, or pytorch_model.bin, got none" in text
+    assert (Path(fetch(hub, tmp_path, "old/clip")["folder"]) / "pytorch_model.bin").is_file()
+    assert hub.downloads("pytorch_model.bin") == [0]
 
 
 def everything_in(folder: Path) -> set[Path]:
