@@ -190,7 +190,7 @@ def test_all_that_reads_accuracy_reads_the_score(
     assert "Test accuracy (%)" in heads[1]
     text = " ".join(part for one in pairs.sentences for part in one if isinstance(part, str))
     assert "validation accuracy" not in text
-    assert "of the untouched zero-shot accuracy on world" in text
+    assert "In mean recall and retention" in text
 
 
 def test_captions_are_drawn_by_seed_epoch_and_image(cache_dir: Path) -> None:
