@@ -279,8 +279,8 @@ TARGETS = [
     Target("class folders", feed_tree, tree_seeds, trees, examples=40, share=0.4),
     Target("table of images, CSV", feed_csv, csv_seeds, csvs, examples=40, share=0.4),
     Target(
-        "table of images, Parquet", feed_parquet, parquet_seeds, parquets, examples=40, share=0.4
+        "table of images, Parquet", feed_parquet, parquet_seeds, parquets, examples=10, share=0.05
     ),
-    Target("footer of a Parquet file", feed_footer, footer_seeds, footers, share=0.4),
+    Target("footer of a Parquet file", feed_footer, footer_seeds, footers, examples=10, share=0.05),
     Target("entry of the cache", feed_cache, cache_seeds, examples=25, share=0.2),
 ]

@@ -17,6 +17,7 @@ from typing import Any
 from fuzz.target import Target
 
 from clipdrift.checkpoint.bounds import COMMAND
+from clipdrift.data.parquet import COMMAND as LOOK_AT_FOOTER
 from clipdrift.errors import ClipdriftError, printable
 
 FAULT = re.compile(r".+: expected .+, got .+\. .+[.?]")
@@ -33,7 +34,8 @@ STARTING = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"),
     *("socket.connect", "socket.getaddrinfo", "pickle.find_class"),
 }
-"""But for `COMMAND`, which tries the patterns of an adapter where it can be stopped."""
+APART = [[COMMAND], [LOOK_AT_FOOTER]]
+"""Programs that may start: what they look at can end or stop them, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Watch:
             first, last = CHANGING[event]
             for path in args[first:last]:
                 self._wrote(event, path, f"/proc/self/fd/{folders[-1]}" if folders else "")
-        elif event in STARTING and list(args[1:2]) != [COMMAND]:
+        elif event in STARTING and list(args[1:2]) not in APART:
             self.seen.append(f"{event} {args!r}"[:300])
 
     def _wrote(self, event: str, path: Any, folder: str = "") -> None:

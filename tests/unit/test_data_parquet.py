@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +93,26 @@ def test_images_that_do_not_shrink_may_be_of_any_size(
     pq.write_table(pa.table({"image": noise, "label": ["a", "b"] * 2}), path)
     parts = open_dataset(DatasetSpec(name="set", files={"train": str(path)})).parts
     assert len(parts["train"]) + len(parts["test"]) == 4
+
+
+ENDS_ITS_READER = (
+    "c-rk%F>ljA6n?%qj)gL`k<PLu4;j)E5^11Ftq|&RPHBr0iNsQ<%4UbiEou^z6wKIxksrX&k%57sKcPQ>k)Z=Wf`K2vdl"
+    "x$@O{6BMBd7DdyLaFF?(-+>+>-tV*Lj6kni!x2kOzRE77rqtgf!v6OT1L&jIVHm8}1g|&ntvI39GA!Wb|kn1Eg`eo3Z6"
+    "E-3?ADydKVD%Hgg}!wk#Pn!<^ua7L51tR_s`G|aI4_h})Yob64pjdAy=*AKW3yjWp&{<t4Ry)|gMh~vdI%$x*a?<CDwr"
+    "qgt)0$g5nHo;hN(gF?^v(7c_Vqci^Jaww1m!lVe(im)8_Z-6!O3z<>>Nv&sNy9FFYT}D_)7x1#W6EZIWfl`A2DnA)FD5"
+    "S7JhT5<>_=UE&)qcrcCi<10kxm=;!3|$Yrh%dcYb+muk;1fUKYez;ZD8%VTyBed2i1OO08=brSHEucslvs?MwEM+Ji`9"
+    "Ys*P%NSR14lDkqyvaYtI=SlgDCWkG=Ckk4pA(UBZeN0pe>(km(_~-IEHD+nL_u=TU|8ks?bm$x}g{q=-oVLarWPYN`6{"
+    "xX8>o$qR`aLPTa)%B<@@Zwe)1lx`m0l;MEiVoab_cJNv?ztN)0m{v6I$=nekMPApUe-i%W*Jz`>uDo-i_n+U^E&g<@de"
+    "O_;@%dKi;Z6s%<z`yfo<E=<5J2{E7Vm4cH;k"
+)
+"""A table of two rows whose footer counts more levels than its column has (zlib, base 85)."""
+
+
+def test_a_footer_that_ends_the_process_that_reads_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(zlib.decompress(base64.b85decode(ENDS_ITS_READER)))
+    code = "import pyarrow.parquet as pq, sys; pq.read_metadata(sys.argv[1]).row_group(0).column(0)"
+    ended = subprocess.run([sys.executable, "-c", code, path], capture_output=True)
+    assert ended.returncode != 0  # if pyarrow raises now, `require_footer` has had its day
+    with pytest.raises(DataError, match=r"got (a footer that ends the process|.*histogram)"):
+        open_dataset(DatasetSpec(name="set", files={"train": str(path)}))

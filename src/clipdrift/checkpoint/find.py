@@ -193,7 +193,7 @@ def _require_shards(folder: Path) -> None:
         if Path(name).name != name
         else Fault(str(folder / name), "a shard of the weights", "nothing there", "Copy it too")
         for name in names
-        if Path(name).name != name or not (folder / name).is_file()
+        if Path(name).name != name or not os.path.isfile(folder / name)  # also of a name too long
     ]
     if faults:
         raise RecordError(faults)

@@ -8,10 +8,14 @@ large, and only up to what a file of its size may hold.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +30,46 @@ FREE_BYTES = 256_000_000
 """What a column of a row group may unpack to whatever it takes packed."""
 MOST_UNPACKED = 20
 """Times its packed size that a larger column may unpack to; images hardly shrink at all."""
+
+
+TOUCH = """
+import json, sys
+import pyarrow.parquet as pq
+try:
+    about = pq.read_metadata(json.load(sys.stdin))
+    for group in range(about.num_row_groups):
+        for column in range(about.row_group(group).num_columns):
+            about.row_group(group).column(column)
+except Exception:
+    pass
+"""
+COMMAND = [sys.executable, "-I", "-c", TOUCH]
+"""Looks at a footer as `require_bounded` does, and reads no package of the folder it starts in."""
+SECONDS = 60.0
+_TOUCHED: set[tuple[str, int, int]] = set()
+
+
+def require_footer(path: Path, where: str) -> None:
+    """Look at a footer in a process apart first, once for each file.
+
+    pyarrow ends the process, past every handler, where counts in the footer do not fit its columns.
+
+    Raises:
+        DataError: a footer that cannot be looked at.
+    """
+    status = path.stat()
+    mark = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
+    if mark in _TOUCHED:
+        return
+    given = json.dumps(mark[0]).encode()
+    try:
+        ended = subprocess.run(COMMAND, input=given, capture_output=True, timeout=SECONDS)
+        got = "a footer that ends the process that reads it" if ended.returncode < 0 else ""
+    except subprocess.TimeoutExpired:
+        got = f"a footer that takes more than {SECONDS:g} s"
+    if got:
+        raise DataError(Fault(where, "a Parquet file", got, "Write or download it again"))
+    _TOUCHED.add(mark)
 
 
 @contextmanager
@@ -196,6 +240,7 @@ __all__ = [
     "has_all_bytes",
     "parquet_faults",
     "require_bounded",
+    "require_footer",
     "schema_names",
     "texts_of",
 ]

@@ -25,6 +25,7 @@ from clipdrift.data.parquet import (
     has_all_bytes,
     parquet_faults,
     require_bounded,
+    require_footer,
     schema_names,
     texts_of,
 )
@@ -195,6 +196,7 @@ def _text_of(path: Path, where: str) -> str:
 def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
     import pyarrow.parquet as pq
 
+    require_footer(path, where)
     with parquet_faults(where):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
