@@ -7,13 +7,13 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import command, start
 from in_process import InProcess
 from tiny_study import tiny
 from worker_processes import workers_of
@@ -28,6 +28,13 @@ from clipdrift.study.measure import Outcome, run_study
 ONE = LocalExecutor(1, "cpu", cpus=1)
 
 
+def command(spec: StudySpec, out: Path, cache: Path) -> list[str]:
+    file = out.parent / "study.yaml"
+    file.write_text(dump_spec(spec))
+    run = [sys.executable, "-m", "clipdrift", "run", str(file), "--out", str(out)]
+    return [*run, "--cache", str(cache), "--workers", "1", "--cpus-per-run", "1", "--device", "cpu"]
+
+
 def measure(spec: StudySpec, out: Path, cache: Path, **options: Any) -> Outcome:
     return run_study(spec, out, cache_dir=cache, executor=ONE, **options)
 
@@ -37,29 +44,36 @@ def measure_here(spec: StudySpec, out: Path, cache: Path) -> Outcome:
     return run_study(spec, out, cache_dir=cache, executor=InProcess())
 
 
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "ended early"
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_signal_ends_the_study_with_its_state_saved(
     number: int, code: int, cache_dir: Path, tmp_path: Path
 ) -> None:
-    out, study, log = (tmp_path / name for name in ("out", "study.yaml", "log"))
-    study.write_text(dump_spec(tiny(schedule={"epochs": 100000, "batch_size": 20})))
-    words = ["run", study, "--out", out, "--cache", cache_dir, "--workers", 1, "--device", "cpu"]
-    process = start(command, *map(str, words), "--cpus-per-run", "1", log=log, worker=[])
-    deadline = time.monotonic() + 120
-    while not (out / "baselines").exists():
-        assert process.is_alive(), log.read_text()
-        assert time.monotonic() < deadline, "no baselines"
-        time.sleep(0.02)
-    time.sleep(1)
-    os.kill(process.pid, number)
-    process.join(60)
-    told = log.read_text()
-    assert process.exitcode == code, told
+    spec, out = tiny(schedule={"epochs": 100000, "batch_size": 20}), tmp_path / "out"
+    process = subprocess.Popen(
+        command(spec, out, cache_dir),
+        stdout=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background has them ignore what is tested here.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )
+    wait_for(out / "baselines", process)
+    time.sleep(3)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == code
     assert told.splitlines()[-1] == (
         "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
-        f"Resume: clipdrift run {study} --out {out}"
+        f"Resume: clipdrift run {tmp_path / 'study.yaml'} --out {out}"
     )
     (state,) = out.glob(f"runs/*/{STATE_FILE}")
     assert not list(state.parent.glob("record.json"))
