@@ -107,11 +107,13 @@ def test_leaks_of_measured_records_are_said(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(("kept", "epochs", "expected"), [(1, 3, -3.0), (3, 3, -3.0), (2, 1, -0.4)])
+@pytest.mark.parametrize(
+    ("kept", "epochs", "expected"), [(1, 3, -3.0), (3, 3, -3.0), (None, 1, -0.4)]
+)
 def test_entropy_is_that_of_the_last_epoch_whichever_was_kept(
-    tmp_path: Path, kept: int, epochs: int, expected: float
+    tmp_path: Path, kept: int | None, epochs: int, expected: float
 ) -> None:
-    """A history that ends before the kept epoch is an import's, and the result stands in."""
+    """Where no epoch was kept, as in an import, the result stands in."""
     folder = StudyFolder(tmp_path)
     folder.create()
     for seed in (7, 11):
@@ -143,7 +145,7 @@ def measured(folder: Path) -> StudyFolder:
                 record = RunRecord(
                     run_id=f"{method}-{rate}-{seed}", identity="00", status="finished",
                     study="mine", backbone="clip", target="eurosat", method=method,
-                    learning_rate=rate, seed=seed, selected_epoch=1,
+                    learning_rate=rate, seed=seed,
                     history=[
                         EpochReading(
                             epoch=0, step=0,
