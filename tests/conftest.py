@@ -13,6 +13,9 @@ from synthetic_records import synthetic_records
 
 from clipdrift.records import RunRecord
 
+collect_ignore = ["open_clip_program.py"]
+"""A program of another environment: no doctest of it can be imported here."""
+
 # Read when the hub's library is first imported: no test asks the internet, not even by mistake.
 os.environ["HF_HUB_OFFLINE"] = "1"
 forbid_other_machines()

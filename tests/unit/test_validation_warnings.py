@@ -15,7 +15,9 @@ def materials(*counts: int) -> Any:
     """A target with so many validation images of each class."""
     labels = np.repeat(np.arange(len(counts)), counts)
     target = SimpleNamespace(
-        val=SimpleNamespace(labels=labels, captions=None), prompts=[["a"]] * len(counts)
+        score_name="accuracy",
+        val=SimpleNamespace(labels=labels, captions=None),
+        prompts=[["a"]] * len(counts),
     )
     return SimpleNamespace(targets={"pets": target})
 
