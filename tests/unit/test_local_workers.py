@@ -206,7 +206,8 @@ for line in sys.stdin:
         layer()
     pages = 20 * 4 * (8 << 20) / mmap.PAGESIZE
     part = (count() - before) / pages
-    print(json.dumps({"event": "done", "key": line.strip(), "last": True, "part": part}))
+    told = {"event": "done", "key": line.strip(), "last": True, "part": part}
+    print(json.dumps(told), flush=True)
 """
 
 
