@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clipdrift.paths import read_file
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
 from clipdrift.records.transfer import RETENTIONS
@@ -152,6 +156,21 @@ def history_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.concat([head, _number_table(rows, ["train_loss", "val_accuracy"])], axis=1)
 
 
+def whole_table(path: Path, sha256: str | None) -> pd.DataFrame:
+    """A table beside a record, image by image; empty if it is damaged or not the recorded one.
+
+    Args:
+        sha256: as recorded; None takes any content.
+    """
+    try:
+        data = read_file(path)
+        if sha256 in (None, hashlib.sha256(data).hexdigest()):
+            return pd.read_parquet(io.BytesIO(data))
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        pass
+    return pd.DataFrame()
+
+
 def usable_records(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Finished runs in `SORT_KEY` order, each once.
 
@@ -291,4 +310,5 @@ __all__ = [
     "runs_frame",
     "same_run_groups",
     "usable_records",
+    "whole_table",
 ]

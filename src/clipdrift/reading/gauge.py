@@ -35,7 +35,7 @@ from clipdrift.reading.baseline import (
     texts_of,
 )
 from clipdrift.reading.baseline_files import BaselineFiles
-from clipdrift.reading.in_full import InFull, beside_baseline
+from clipdrift.reading.in_full import InFull, Numbers, beside_baseline
 from clipdrift.reading.live import LiveModel, live_model
 from clipdrift.reading.model import (
     Readable,
@@ -254,30 +254,28 @@ class Gauge:
         known: dict[str, Scored] = {}
         full: dict[str, InFull] = {}
         for name, transfer in self.transfers.items():
-            images, before = self._part(name, whole=whole), self.baselines.transfers[name]
-            if images is not None and whole and before.in_full is not None:
-                known[name], full[name] = self._in_full(model, transfer, before)
-            elif images is not None:
-                known[name] = self.scored(model, transfer, images, before.text_features)
+            before = self.baselines.transfers[name]
+            if whole:
+                known[name], read = self._whole(model, transfer, before)
+                full |= {} if read is None else {name: read}
+            elif transfer.epoch_images is not None:
+                few = transfer.epoch_images
+                known[name] = self.scored(model, transfer, few, before.text_features)
         found = self._compared(known, whole=whole)
-        for name, now in full.items():
-            untouched, images = self.baselines.transfers[name].in_full, self.transfers[name].images
-            assert untouched is not None
-            found.readings[name].in_full = beside_baseline(now, untouched, images.labels)
-            found.in_full[name] = now
+        for name, read in full.items():
+            found.in_full[name] = read
+            found.readings[name].in_full = _beside(
+                read, self.baselines.transfers[name], self.transfers[name]
+            )
         return found
 
     def on_target(self, model: Readable) -> tuple[TransferReading, dict[str, Correct]]:
         """The target's test part by class texts, without a head; and image by image."""
         own, before = self.target.zero_shot, self.baselines.target
         assert before is not None  # of a study's gauge
-        if before.in_full is None:
-            now, read = self.on_test(model), None
-        else:
-            now, read = self._in_full(model, own, before)
+        now, read = self._whole(model, own, before)
         reading = transfer_reading(now, before.scored, own.images, len(own.prompts))
-        if read is not None and before.in_full is not None:
-            reading.in_full = beside_baseline(read, before.in_full, own.images.labels)
+        reading.in_full = _beside(read, before, own)
         return reading, both(TARGET_ZERO_SHOT, now, before.scored)
 
     def on_test(self, model: Readable) -> Scored:
@@ -331,17 +329,15 @@ class Gauge:
             return model.text.features(images.captions.texts)
         return model.text.class_features(material.prompts)
 
-    def _in_full(
+    def _whole(
         self, model: Readable, material: TransferMaterial, before: TransferBaseline
-    ) -> tuple[Correct, InFull]:
-        """All of a set of classes, with what its embeddings tell."""
+    ) -> tuple[Scored, InFull | None]:
+        """All of a set, and what its embeddings tell where the baseline was read for that too."""
+        if before.in_full is None:
+            return self.scored(model, material, material.images, before.text_features), None
         images, scale = material.images, self.backbone.logit_scale
         text = self._texts(model, material, images, before.text_features)
         return score_in_full(model.encoder, images, text, scale, self.predict.batch_size)
-
-    def _part(self, name: str, *, whole: bool) -> Images | None:
-        transfer = self.transfers[name]
-        return transfer.images if whole else transfer.epoch_images
 
     def require_adapted(
         self, model: AdaptedModel, trained: Mapping[str, Tensor] | None = None
@@ -360,7 +356,7 @@ class Gauge:
         for name, scored in now.items():
             transfer, known = self.transfers[name], self.baselines.transfers[name]
             before = known.scored if whole else known.epoch_scored
-            images = self._part(name, whole=whole)
+            images = transfer.images if whole else transfer.epoch_images
             if before is not None and images is not None:
                 found.correct.update(both(f"transfer.{name}", scored, before))
                 read = transfer_reading(scored, before, images, len(transfer.prompts))
@@ -375,6 +371,13 @@ class Gauge:
         why = undefined_reasons(reading, not_read(self.backbone, model))
         why.pop("val_accuracy", None)
         return reading.model_copy(update={"undefined": why})
+
+
+def _beside(read: InFull | None, before: TransferBaseline, material: TransferMaterial) -> Numbers:
+    """What was read in full, beside the baseline's; nothing where it was not."""
+    if read is None or before.in_full is None:
+        return {}
+    return beside_baseline(read, before.in_full, material.images.labels)
 
 
 __all__ = ["Gauge", "ModelReading"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -11,14 +9,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import usable_records
+from clipdrift.analysis.frame import usable_records, whole_table
 from clipdrift.analysis.questions.families import holm
 from clipdrift.analysis.rows import Method, OfCell, Reason, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.cell_means import CellKey
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.crossed import WON_AND_LOST, Error, crossed
 from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder
 
 FILE_NAME = "transfer_images.parquet"
@@ -180,12 +177,7 @@ def read_tables(
         if FILE_NAME not in record.files:
             continue
         path = folder.run_path(record.run_id) / FILE_NAME
-        try:
-            data = read_file(path)
-            whole = hashlib.sha256(data).hexdigest() == record.files[FILE_NAME]
-            table = pd.read_parquet(io.BytesIO(data)) if whole else pd.DataFrame()
-        except (OSError, ValueError):  # pyarrow's errors are ValueErrors
-            table = pd.DataFrame()
+        table = whole_table(path, record.files[FILE_NAME])
         if set(COLUMNS) <= set(table):
             tables[record.run_id] = table
         else:

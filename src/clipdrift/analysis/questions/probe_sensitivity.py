@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -12,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clipdrift.analysis.frame import whole_table
 from clipdrift.analysis.rows import Reason, Row, Said, key
 from clipdrift.analysis.statistics.ranks import Floats
 from clipdrift.errors import Fault
-from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder
 
 FILE_NAME = "probe_images.parquet"
@@ -163,13 +161,8 @@ def read_tables(
         path = folder.run_path(record.run_id) / FILE_NAME
         if not path.exists():
             continue
-        try:
-            data = read_file(path)
-            table = pd.read_parquet(io.BytesIO(data))
-        except (OSError, ValueError):  # pyarrow's errors are ValueErrors
-            data, table = b"", pd.DataFrame()
-        right = record.files.get(FILE_NAME) in (None, hashlib.sha256(data).hexdigest())
-        if right and IMAGE in table and table[IMAGE].is_unique:
+        table = whole_table(path, record.files.get(FILE_NAME))
+        if IMAGE in table and table[IMAGE].is_unique:
             tables[record.run_id] = table
         else:
             expected = f"the recorded table of probe images, with distinct values in {IMAGE!r}"
