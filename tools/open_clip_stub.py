@@ -5,8 +5,9 @@ torch for CPUs because two operators are missing. They are declared here, and ne
 from __future__ import annotations
 
 import torch
+from torch import library as operators
 
-KEPT = torch.library.Library("torchvision", "DEF")
+KEPT = operators.Library("torchvision", "DEF")
 """Its declarations last as long as it does."""
 
 if not hasattr(torch.ops.torchvision, "nms"):

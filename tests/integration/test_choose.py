@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_process import command
 from report_study import study_folder, write_page
 from synthetic_records import synthetic_records
 
@@ -33,19 +32,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
         record.result.extra["interpolation.0.5.val_accuracy"] = record.result.val_accuracy
         record.result.extra["interpolation.0.5.test_accuracy"] = record.result.test_accuracy
     return study_folder(tmp_path_factory.mktemp("choose") / "study", records)
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, which says at the end whether torch was imported."""
-    code = (
-        "import sys, clipdrift.cli\n"
-        "try:\n    clipdrift.cli.main()\n"
-        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, "choose", *map(str, words)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
 
 
 def test_budgets_are_read_as_stated() -> None:
@@ -101,18 +87,18 @@ def test_records_without_a_run_or_a_retention_are_refused(tmp_path: Path) -> Non
 
 
 def test_the_command_answers_in_words_and_as_json(folder: StudyFolder) -> None:
-    done = command(folder.path, "--min-retention", 80)
+    done = command("choose", folder.path, "--min-retention", 80)
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     assert "-> lora 0.0001 at alpha 0.5, chosen in " in done.stdout
     assert "What would change it: " in done.stdout
     assert "of others they know nothing." in re.sub(r"\s+", " ", done.stdout)
-    told = json.loads(command(folder.path, "--min-retention", 80, "--json").stdout)
+    told = json.loads(command("choose", folder.path, "--min-retention", 80, "--json").stdout)
     assert len(told) == 8
     assert set(told[0]) == set(schema()["properties"]["choice"]["items"]["properties"])
 
 
 def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
-    done = command(folder.path, "--min-accuracy", 99.9, "--target", "digits")
+    done = command("choose", folder.path, "--min-accuracy", 99.9, "--target", "digits")
     assert done.returncode == 0
     said = re.sub(r"\s+", " ", done.stdout)
     assert (
@@ -122,7 +108,7 @@ def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
 
 
 def test_a_wrong_budget_is_a_line_and_exit_code_2(folder: StudyFolder) -> None:
-    done = command(folder.path, "--min-accuracy", 0.95)
+    done = command("choose", folder.path, "--min-accuracy", 0.95)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("--min-accuracy: expected percent")
 

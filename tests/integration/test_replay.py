@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command_process import command
 
 from clipdrift.analysis.questions import probe_sensitivity
 from clipdrift.analysis.questions.reproduction import published
@@ -47,20 +45,6 @@ def imported(folder: Path, *, shift: float = 0.0, cells: list[list[object]] = CE
     (folder / "map.yaml").write_text(MAP)
     import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
     return StudyFolder(folder / "out")
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, which says at the end whether torch was imported."""
-    code = (
-        "import sys, clipdrift.cli\n"
-        "try:\n    clipdrift.cli.main()\n"
-        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code, "replay", *map(str, words)],
-        capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "COLUMNS": "160"},
-    )  # fmt: skip
 
 
 def test_imported_runs_are_held_against_every_cell_and_headline(tmp_path: Path) -> None:
@@ -206,7 +190,7 @@ def test_supporting_figures_are_held_against_what_a_study_read(tmp_path: Path) -
 
 
 def test_the_command_names_the_rate_of_our_nearest_cell(tmp_path: Path) -> None:
-    done = command("paper-80", measured(tmp_path).path)
+    done = command("replay", "paper-80", measured(tmp_path).path, COLUMNS="160")
     lines = [re.sub(r"[│\s]+", " ", line).strip() for line in done.stdout.splitlines()]
     assert "Rollout entropy (bits), LR not published: our nearest cell" in " ".join(lines)
     # t of one degree of freedom, SD 0.00014, one configuration of theirs against two runs.
@@ -244,7 +228,7 @@ def test_a_study_of_other_cells_is_told_which_are_published_and_which_it_has(
 
 
 def test_the_command_prints_ours_theirs_difference_and_verdict(tmp_path: Path) -> None:
-    done = command("paper-80", imported(tmp_path, shift=-0.05).path)
+    done = command("replay", "paper-80", imported(tmp_path, shift=-0.05).path, COLUMNS="160")
     assert done.returncode == 1
     lines = [re.sub(r"[│\s]+", " ", line).strip() for line in done.stdout.splitlines()]
     assert "pets lora 1e-05 5 84.93 89.93 −5.00 ±0.98 OUTSIDE" in lines
@@ -267,12 +251,12 @@ def test_the_command_prints_ours_theirs_difference_and_verdict(tmp_path: Path) -
 
 def test_the_command_gives_json_and_code_0_where_nothing_is_outside(tmp_path: Path) -> None:
     folder = imported(tmp_path)
-    done = command("paper-80", folder.path, "--json")
+    done = command("replay", "paper-80", folder.path, "--json", COLUMNS="160")
     assert done.returncode == 0
     assert json.loads(done.stdout) == [vars(row) for row in replay(folder, "paper-80").rows]
 
 
 def test_the_command_says_what_can_be_mended_in_one_line(tmp_path: Path) -> None:
-    done = command("paper-81", tmp_path)
+    done = command("replay", "paper-81", tmp_path, COLUMNS="160")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("preset: expected one with published figures")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_process import command
 from report_study import study_folder
 from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
@@ -427,17 +426,8 @@ def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(
 def test_the_command_validates_prices_and_saves_without_torch(
     folder: StudyFolder, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys, clipdrift.cli\n"
-        "try:\n    clipdrift.cli.main()\n"
-        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
-    )
     out = tmp_path / "forecast.json"
-    words = [folder.path, "--stop-below", "60", "--save", out]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "forecast", *map(str, words)],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = command("forecast", folder.path, "--stop-below", "60", "--save", out)
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     for text in ("48 runs in 16 cells", "Each signal alone", "next lower rate", "The forecast "):
         assert text in done.stdout
