@@ -6,6 +6,7 @@ Every room that follows a path out of a folder, a table, a record or a model ask
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -85,9 +86,15 @@ def read_file(path: Path, at_most: int | None = None) -> bytes:
     return data
 
 
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's content, of which little is in memory at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _too_large(path: Path, size: int, at_most: int) -> OSError:
     text = f"{size / 1e6:,.0f} MB, where at most {at_most / 1e6:,.0f} MB are read"
     return OSError(errno.EFBIG, text, str(path))
 
 
-__all__ = ["MODEL_FILES", "leads_out", "links_out", "read_file", "unfit_model_files"]
+__all__ = ["MODEL_FILES", "file_hash", "leads_out", "links_out", "read_file", "unfit_model_files"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from clipdrift.paths import MODEL_FILES
+from clipdrift.paths import MODEL_FILES, file_hash
 
 HASHED = MODEL_FILES - {".jinja"}
 """Configuration, weights, tokenizer: what a model is read from."""
@@ -28,10 +28,4 @@ def is_pickled(folder: Path) -> bool:
     return (folder / PICKLED).is_file() and not any(folder.glob("*.safetensors"))
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["PICKLED", "file_hash", "folder_hash", "is_pickled"]
+__all__ = ["PICKLED", "folder_hash", "is_pickled"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from clipdrift.backbone.content import file_hash, folder_hash
-from clipdrift.data.cache import ENTRY, default_cache_dir, remove
+from clipdrift.backbone.content import folder_hash
+from clipdrift.data.cache import ENTRY, default_cache_dir, mark_used, remove
 from clipdrift.errors import BackboneError, Fault
 from clipdrift.formats.source import Source
 from clipdrift.formats.tokens import TOKENIZERS
 from clipdrift.formats.write import write_transformers
+from clipdrift.paths import file_hash
 from clipdrift.spec import content_hash
 
 VERSION = 1
@@ -44,8 +43,7 @@ def converted(source: Source, where: str) -> Path:
         step = "Check the file, make room, or set CLIPDRIFT_CACHE to another folder"
         expected, got = "a file to read and a cache to write to", str(error)
         raise BackboneError(Fault(where, expected, got, step)) from None
-    with suppress(OSError):  # a cache that is only read has no last use
-        os.utime(entry / ENTRY)
+    mark_used(entry)
     return entry / "model"
 
 

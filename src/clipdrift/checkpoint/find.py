@@ -16,7 +16,7 @@ from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
 from clipdrift.formats.source import CONFIG as OPEN_CLIP_CONFIG
 from clipdrift.formats.source import find, is_transformers
-from clipdrift.formats.state import TORCH, flat_tensors
+from clipdrift.formats.state import TENSORS, TORCH, flat_tensors
 from clipdrift.paths import read_file, unfit_model_files
 
 Kind = Literal["run", "adapter", "clip", "weights"]
@@ -208,7 +208,7 @@ def _not_a_folder(path: Path) -> Fault:
 
 def _loose(folder: Path) -> list[str]:
     """Files that may hold weights; those that Trainer goes on from do not."""
-    found = (path for path in folder.iterdir() if path.suffix in {".safetensors", *TORCH})
+    found = (path for path in folder.iterdir() if path.suffix in TENSORS)
     return sorted(path.name for path in found if not is_of_training(path))
 
 

@@ -21,7 +21,6 @@ from clipdrift.backbone import (
     precision_on_disk,
     preprocessing,
 )
-from clipdrift.backbone.content import file_hash
 from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
 from clipdrift.checkpoint.alike import ACTING, configuration_findings, tokenizer_finding
 from clipdrift.checkpoint.checks import (
@@ -53,6 +52,7 @@ from clipdrift.formats.tokens import TOKENIZERS
 from clipdrift.formats.write import write_transformers
 from clipdrift.methods.adapted import HEAD_FILE
 from clipdrift.methods.weights_file import assign
+from clipdrift.paths import file_hash
 from clipdrift.spec.parts import BackboneSpec
 
 

@@ -147,9 +147,14 @@ def _prepared(
             if written is None or not _intact(entry, written):
                 written = _write_entry(entry, key, part, square, max_bad, where, tell)
     _require_few_bad(part, written.bad, max_bad, where)
-    with suppress(OSError):  # a cache that is only read has no last use
-        os.utime(entry / ENTRY)
+    mark_used(entry)
     return _mapped(entry, part, written)
+
+
+def mark_used(entry: Path) -> None:
+    """Say that an entry was used now; one of a cache that is only read has no last use."""
+    with suppress(OSError):
+        os.utime(entry / ENTRY)
 
 
 def _write_entry(

@@ -10,7 +10,7 @@ from typing import Any
 
 from clipdrift.errors import BackboneError, Fault
 from clipdrift.formats import known
-from clipdrift.formats.state import TORCH
+from clipdrift.formats.state import TENSORS
 from clipdrift.paths import links_out, read_file
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -78,7 +78,7 @@ def find(path: Path) -> Source | None:
         BackboneError: if there are several, or their configuration is damaged.
     """
     if path.is_file():
-        return _beside(path, path.parent) if path.suffix in {".safetensors", *TORCH} else None
+        return _beside(path, path.parent) if path.suffix in TENSORS else None
     if not path.is_dir() or is_transformers(path):
         return None
     own = (path / CONFIG).is_file()
@@ -89,7 +89,7 @@ def find(path: Path) -> Source | None:
         return _beside(held[0], path)
     if own or (path / "config.json").is_file():
         return None
-    loose = sorted(one for one in path.iterdir() if one.suffix in {".safetensors", *TORCH})
+    loose = sorted(one for one in path.iterdir() if one.suffix in TENSORS)
     if len(loose) == 1 and loose[0].is_file() and not links_out(loose, path):
         return _beside(loose[0], path)
     return None

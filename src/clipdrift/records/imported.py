@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
+from clipdrift.paths import file_hash
 from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
@@ -86,7 +86,7 @@ def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> Impo
 
 def _records(rows: list[Row], path: Path, mapping: ImportMap) -> tuple[list[RunRecord], list[str]]:
     """One record per distinct row; rows that repeat another one whole are said, not counted."""
-    source = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source = {"file": path.name, "sha256": file_hash(path)}
     records: dict[str, RunRecord] = {}
     first_row: dict[str, int] = {}
     warnings = []

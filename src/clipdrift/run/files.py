@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from clipdrift.data.images import Images
 from clipdrift.errors import StudyFolderError
-from clipdrift.paths import links_out
+from clipdrift.paths import file_hash, links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
 from clipdrift.probes.zero_shot import cosines
@@ -133,9 +132,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     hashes = {}
     for path in ours(folder, "**/*"):
         if path.suffix in HASHED and path.name not in NOT_HASHED:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            hashes[path.relative_to(folder).as_posix()] = digest
+            hashes[path.relative_to(folder).as_posix()] = file_hash(path)
     return hashes
 
 
