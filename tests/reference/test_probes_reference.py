@@ -29,7 +29,8 @@ from clipdrift.probes.representation import (
 )
 from clipdrift.probes.rollout import rollout_cls, rollout_step
 from clipdrift.probes.weights import weight_drift_rel
-from clipdrift.probes.zero_shot import zero_shot_accuracy, zero_shot_predict
+from clipdrift.probes.zero_shot import cosines, largest
+from clipdrift.records.correct import Correct
 
 Array = NDArray[np.float64]
 SEEDS = [0, 1, 2]
@@ -208,9 +209,9 @@ def test_zero_shot_by_loops(seed: int) -> None:
     images, classes = rng.normal(size=(30, 6)), rng.normal(size=(7, 6))
     labels = rng.integers(0, 7, size=30)
     expected = [min(range(7), key=lambda c: distance.cosine(x, classes[c])) for x in images]
-    tensors = torch.from_numpy(images), torch.from_numpy(classes)
-    assert zero_shot_predict(*tensors).tolist() == expected
-    accuracy = zero_shot_accuracy(*tensors, torch.from_numpy(labels))
+    found = largest(cosines(torch.from_numpy(images), torch.from_numpy(classes)))
+    assert found.tolist() == expected
+    accuracy = Correct.of(found.numpy() == labels).accuracy
     right = sum(int(a == b) for a, b in zip(expected, labels, strict=True))
     assert accuracy == pytest.approx(right / 30, abs=1e-12)
 

@@ -10,29 +10,6 @@ from clipdrift.probes.attention import as_float
 NO_CLASS = -1
 
 
-def zero_shot_predict(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """The class whose text embedding has the largest cosine with the image embedding.
-
-    argmax_c cos(x_n, t_c), in float32 or wider.
-
-    Args:
-        image_features: [N, E] from the live, adapter-active encoder; need not be normalised.
-        text_features: [C, E] one per class; need not be normalised.
-
-    Returns:
-        [N] int64 class numbers; -1 (never right) where no cosine exists: an embedding that is zero
-        or not finite must not count as class 0.
-
-    Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
-    Supervision", section 3.1.2.
-
-    >>> classes = torch.tensor([[1.0, 0.0], [0.0, 9.0]])
-    >>> zero_shot_predict(torch.tensor([[5.0, 1.0], [1.0, 2.0], [0.0, 0.0]]), classes).tolist()
-    [0, 1, -1]
-    """
-    return largest(cosines(image_features, text_features))
-
-
 def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
     """cos(x_n, t_c) in float32 or wider.
 
@@ -53,45 +30,22 @@ def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def largest(scores: Tensor) -> Tensor:
-    """The class of the largest score.
+    """The class of the largest score: zero-shot, the one whose text has the largest cosine.
 
     Args:
         scores: [N, C].
 
     Returns:
-        [N] int64; -1 (never right) where a score is not finite.
+        [N] int64; -1 (never right) where a score is not finite: an embedding that is zero or not
+        finite must not count as class 0.
+
+    Reference: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
+    Supervision", section 3.1.2.
 
     >>> largest(torch.tensor([[0.2, 0.7], [0.1, float("nan")]])).tolist()
     [1, -1]
     """
     return torch.where(scores.isfinite().all(dim=-1), scores.argmax(dim=-1), NO_CLASS)
-
-
-def zero_shot_accuracy(image_features: Tensor, text_features: Tensor, labels: Tensor) -> float:
-    """Fraction of images whose zero-shot class is their label.
-
-    Args:
-        image_features: [N, E].
-        text_features: [C, E].
-        labels: [N] class numbers from 0.
-
-    Returns:
-        A fraction, 0 to 1.
-
-    Raises:
-        ValueError: if there are no images, or not one label for each.
-
-    >>> classes, images = torch.eye(2), torch.tensor([[2.0, 1.0], [0.0, 1.0]])
-    >>> zero_shot_accuracy(images, classes, torch.tensor([0, 0]))
-    0.5
-    """
-    if len(labels) == 0 or labels.shape != image_features.shape[:1]:
-        got = f"{list(labels.shape)} for images {list(image_features.shape)}"
-        raise ValueError(
-            f"labels: expected one for each of N > 0 images, got {got}. Check the set."
-        )
-    predicted = zero_shot_predict(image_features, text_features)
-    return (predicted == labels.to(predicted.device)).double().mean().item()
 
 
 def retention_pct(adapted: float, baseline: float) -> float | None:
