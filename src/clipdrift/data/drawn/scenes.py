@@ -49,7 +49,7 @@ def render_scenes(count: int, *, seed: int, size: int = 28) -> Scenes:
         size: S, pixels per side.
 
     >>> render_scenes(1, seed=0)[1]
-    [('a small yellow moon at the top', 'a yellow moon on a dotted background')]
+    [('a white ring on a gradient background', 'a small white ring on a gradient background')]
     """
     blocks = [_block(seed, block, size) for block in range(-(-count // BLOCK))]
     captions = [own for _, told in blocks for own in told][:count]
