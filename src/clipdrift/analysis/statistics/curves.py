@@ -94,7 +94,9 @@ class Curve:
         """
         out = np.full(self.shape, np.nan)
         for piece in self.pieces:
-            out[:, piece.draws] = _hermite(piece.x, piece.y, piece.slopes, place)
+            value = _hermite(piece.x, piece.y, piece.slopes, place)
+            inside = (piece.x[0] <= place) & (place <= piece.x[-1])
+            out[:, piece.draws] = np.where(inside, value, np.nan)
         return out
 
 
@@ -108,6 +110,7 @@ def sensitivity(x: Floats, y: Floats, place: float) -> tuple[Floats, Floats]:
     Returns:
         Derivatives of each metric's reading by each x and by each of its own y, (n_metrics,
         n_rates) both, by steps of a millionth of what lies between knots; 0 for points left out.
+        At an end of the curve its last piece goes on, where a step moves the end past the place.
     """
     blocks = knot_blocks(x)
     knots, values = (np.stack([v[list(block)].mean(axis=0) for block in blocks]) for v in (x, y))
@@ -158,8 +161,7 @@ def _end_slope(h0: Floats, h1: Floats, near: Floats, far: Floats) -> Floats:
 
 
 def _hermite(x: Floats, y: Floats, slopes: Floats, at: float) -> Floats:
-    """Cubic Hermite value at one place: (n_metrics, n_draws), NaN outside the knots."""
-    inside = (x[0] <= at) & (at <= x[-1])
+    """Cubic Hermite value at one place: (n_metrics, n_draws); outside, of the nearest piece."""
     left = np.clip((x <= at).sum(axis=0) - 1, 0, len(x) - 2)
     draws = np.arange(x.shape[1])
     h = x[left + 1, draws] - x[left, draws]
@@ -167,13 +169,13 @@ def _hermite(x: Floats, y: Floats, slopes: Floats, at: float) -> Floats:
     y0, y1, d0, d1 = (
         values[index, :, draws].T for values in (y, slopes) for index in (left, left + 1)
     )
-    value = (
+    value: Floats = (
         (1 + 2 * t) * (1 - t) ** 2 * y0
         + t * (1 - t) ** 2 * h * d0
         + t**2 * (3 - 2 * t) * y1
         + t**2 * (t - 1) * h * d1
     )
-    return np.where(inside, value, np.nan)
+    return value
 
 
 __all__ = ["Curve", "knot_blocks", "sensitivity"]
