@@ -11,6 +11,7 @@ import typer
 import clipdrift
 from clipdrift.cli.options import StudyDir
 from clipdrift.cli.terminal import Terminal, is_quiet, note, say
+from clipdrift.errors import SHOWN_ALIKE
 
 if TYPE_CHECKING:
     from clipdrift.records import StudyFolder
@@ -35,14 +36,28 @@ def report(folder: StudyDir) -> None:
     say(str(clipdrift.write_report(folder)))
 
 
-def audit(folder: StudyDir) -> None:
+def audit(
+    folder: StudyDir,
+    all_: Annotated[
+        bool, typer.Option("--all", help="every difference, not the first few of each table")
+    ] = False,
+) -> None:
     """Recompute every number of a report from the records; exit code 1 if one differs.
 
     Also where a planned run has no record, or a record cannot be used.
     """
     differences = clipdrift.audit(folder)
+    # One row too few shifts all below it: of one table the first differences say what is wrong.
+    alike: dict[str, list[str]] = {}
     for difference in differences:
-        say(str(difference))
+        part = difference.place.partition(",")[0].partition(" [")[0]
+        alike.setdefault(part, []).append(str(difference))
+    for part, lines in alike.items():
+        shown = lines if all_ else lines[:SHOWN_ALIKE]
+        for line in shown:
+            say(line)
+        if len(shown) < len(lines):
+            say(f"{part}: {len(lines) - len(shown):,} more; --all shows them")
     if differences:
         raise typer.Exit(1)
     say("Every printed number follows from the records.")

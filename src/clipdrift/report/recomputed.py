@@ -9,6 +9,7 @@ import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +164,14 @@ def _numbers(place: str, ours: Any, theirs: Any) -> Iterator[Difference]:
         for key in dict.fromkeys([*ours, *theirs]):
             yield from _numbers(f"{place}, {key}", ours.get(key), theirs.get(key))
     elif isinstance(ours, list) and isinstance(theirs, list):
+        pairs = enumerate(zip(ours, theirs, strict=False))
+        entries: Iterator[Difference] = (
+            found for i, pair in pairs for found in _numbers(f"{place} [{i}]", *pair)
+        )
         if len(ours) != len(theirs):
-            counts = (f"{len(entries)} entries" for entries in (ours, theirs))
-            yield Difference("length", place, *counts)
-        for i, pair in enumerate(zip(ours, theirs, strict=False)):
-            yield from _numbers(f"{place} [{i}]", *pair)
+            yield Difference("length", place, *(f"{len(of)} entries" for of in (ours, theirs)))
+            entries = islice(entries, 1)  # those after it stand at other places
+        yield from entries
     elif ours != theirs and not _close(ours, theirs):
         yield Difference("value", place, _short(ours), _short(theirs))
 
