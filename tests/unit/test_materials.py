@@ -20,9 +20,12 @@ def fill(root: Path, **counts: int) -> str:
     return str(root)
 
 
-def test_faults_of_every_dataset_come_before_any_is_prepared(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", ["mini-clip", "gone"])
+def test_faults_of_every_dataset_come_before_any_is_prepared(tmp_path: Path, backbone: str) -> None:
     good = fill(tmp_path / "good", cat=9, dog=9)
+    at = backbone if backbone == "mini-clip" else str(tmp_path / backbone)
     spec = study(
+        backbone={"id": at},
         targets=[
             {"name": "few", "folder": good, "splits": {"train_per_class": 90}},
             {"name": "gone", "folder": str(tmp_path / "gone")},
@@ -45,6 +48,7 @@ def test_faults_of_every_dataset_come_before_any_is_prepared(tmp_path: Path) -> 
         "much.n_images",
         "mess.folder",
         "names.class_names",
+        *([] if backbone == "mini-clip" else [f"backbone {at}"]),
     }
     assert not (tmp_path / "cache").exists()
     assert told == []

@@ -69,11 +69,10 @@ def load_materials(
             splits and prompts, then those of single images.
     """
     faults: list[Fault] = []
+    backbone: Backbone | None = None  # without one, sources, labels and splits are looked at
     with _collecting(faults):
         backbone = load_backbone(spec.backbone, device=device)
         _require_its_filter(spec, backbone)
-    if faults:  # without the image size nothing can be prepared
-        raise ClipdriftError(faults)
     found: dict[str, _Found] = {}
     for target in spec.targets:
         with _collecting(faults):
@@ -81,17 +80,12 @@ def load_materials(
     for transfer in spec.transfers:
         with _collecting(faults):
             found[f"transfer {transfer.name}"] = _look_at_transfer(transfer, backbone, faults)
-    if faults:
+    if faults or backbone is None:
         raise ClipdriftError(faults)
+    square = backbone.square(spec.interpolation)
 
     def parts(dataset: DatasetSpec, opened: DatasetParts) -> dict[str, PreparedPart]:
-        return prepare(
-            dataset,
-            backbone.square(spec.interpolation),
-            cache_dir=cache_dir,
-            opened=opened,
-            report=report,
-        )
+        return prepare(dataset, square, cache_dir=cache_dir, opened=opened, report=report)
 
     targets: dict[str, TargetMaterial] = {}
     transfers: dict[str, TransferMaterial] = {}
@@ -115,7 +109,7 @@ def load_materials(
 
 
 def _look_at_target(
-    spec: StudySpec, target: TargetSpec, backbone: Backbone, faults: list[Fault]
+    spec: StudySpec, target: TargetSpec, backbone: Backbone | None, faults: list[Fault]
 ) -> _Found:
     rule, probe = target.splits or spec.splits, target.probe or spec.probe
     carved = (rule.val_fraction, rule.val_per_class) != (None, None)
@@ -131,13 +125,15 @@ def _look_at_target(
             _require_same_classes(target.name, opened.parts["train"], one.name, found.parts["test"])
     by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
     texts = _texts(target, opened.parts["train"], backbone, asked=by_text)
-    if target.paired:  # of all parts: what is not read of the test part counts as well
+    if (
+        target.paired and backbone is not None
+    ):  # of all parts: what is not read of the test part counts as well
         each = [own for part in opened.parts.values() for own in part.captions or ()]
         texts = _Texts([], tuple(_caption_remarks(target, each, backbone)))
     return _Found(opened, texts, damaged)
 
 
-def _look_at_transfer(spec: TransferSpec, backbone: Backbone, faults: list[Fault]) -> _Found:
+def _look_at_transfer(spec: TransferSpec, backbone: Backbone | None, faults: list[Fault]) -> _Found:
     opened = open_dataset(spec)
     with _collecting(faults):
         _chosen(spec, opened.parts["test"])
@@ -223,10 +219,12 @@ def _chosen(spec: TransferSpec, part: Part) -> NDArray[np.int64]:
     return balanced_subset(part.labels, n, spec.seed, draw=spec.draw, where=where)
 
 
-def _texts(spec: DatasetSpec, part: Part, backbone: Backbone, *, asked: bool) -> _Texts:
+def _texts(spec: DatasetSpec, part: Part, backbone: Backbone | None, *, asked: bool) -> _Texts:
     """asked: whether texts are all that tells the classes apart, so that equal ones are refused; a
     head that is trained from a random start needs none.
     """
+    if backbone is None:
+        return _Texts([], ())
     if part.captions is not None:
         return _Texts([], tuple(_caption_remarks(spec, part.captions, backbone)))
     prompts = class_prompts(part.class_names, templates_of(spec), underscores=spec.underscores)
