@@ -115,6 +115,3 @@ def verdict_line(rows: Sequence[Reproduction]) -> str:
         f"{len(rows) - read} not read here",
     ]
     return f"{len(rows)} published figures: {', '.join(counts)}"
-
-
-__all__ = ["replay", "verdict_line"]

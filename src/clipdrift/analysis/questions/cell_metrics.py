@@ -150,6 +150,3 @@ def _over_images(
     if images.answers(run_ids, metric):
         return _Told(n, binomial(values, n, level), None)
     return _Told(n, None, NOT_RECORDED)
-
-
-__all__ = ["CellMetric", "reached", "rows"]

@@ -99,6 +99,3 @@ def _tested(row: DoseResponse, there: Mask, used: Floats, level: float) -> DoseR
     return replace(
         row, spearman_rho=test.value, p=test.p, ci_low=low, ci_high=high, reason=test.reason
     )
-
-
-__all__ = ["DoseResponse", "rows"]

@@ -217,6 +217,3 @@ class _Comparison:
             method_b=pair[1],
             n_seeds=len(self.methods.seeds),
         )
-
-
-__all__ = ["PLACES", "MatchedView", "default_metrics", "rows"]

@@ -274,6 +274,3 @@ def _residual(squares: Floats, explained: Floats, determined: Any) -> Floats:
     """Residual sum of squares per draw and variable, NaN where nothing is left but rounding."""
     left = squares - explained
     return np.where(determined[:, None] & (left > EXPLAINED * np.maximum(squares, 1)), left, np.nan)
-
-
-__all__ = ["Effects", "Mediation", "effects", "rows"]

@@ -289,6 +289,3 @@ def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float, level: fl
         ci_low=estimate - half,
         ci_high=estimate + half,
     )
-
-
-__all__ = ["RANDOM", "ROBUST", "SIGNALS", "Design", "Fit", "Mixed", "design_of", "fit", "rows"]

@@ -88,6 +88,3 @@ def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
         else:
             first = next(iter(own))
             yield OperatingPoint(first, None, np.array([], dtype=np.intp), rates)
-
-
-__all__ = ["AtBest", "OperatingPoint", "operating_points", "rows"]

@@ -200,6 +200,3 @@ def hedges_factor(df: int) -> float:
     0.797885
     """
     return float(np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2))
-
-
-__all__ = ["BothOn", "ImageError", "Paired", "default_metrics", "hedges_factor", "rows"]

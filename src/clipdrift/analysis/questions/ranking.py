@@ -377,6 +377,3 @@ def _ranks_left_open(
             below[first] += 1
             above[second] += 1
     return [(1 + int(up), n_ranked - int(down)) for up, down in zip(above, below, strict=True)]
-
-
-__all__ = ["OWN_BEST", "Ranked", "RankingAgreement", "agreement", "rows"]

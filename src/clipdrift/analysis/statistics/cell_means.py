@@ -108,16 +108,3 @@ def why_incomplete(n: int, n_runs: int, sd: float) -> str | None:
     if sd == 0:
         texts.append("the values do not vary: no interval")
     return "; ".join(texts) or None
-
-
-__all__ = [
-    "CellKey",
-    "Positions",
-    "Summary",
-    "by_rate",
-    "cells",
-    "matrix",
-    "number",
-    "summarise",
-    "why_incomplete",
-]

@@ -149,15 +149,3 @@ def _crossed(rows: Floats, n: int, images: float, shared: float, level: float) -
         return found
     half = Error(seeds**0.5, shared**0.5, len(rows), n).half(1 - level)
     return found._replace(ci=Interval(mean - half, mean + half))
-
-
-__all__ = [
-    "RIGHT_AND_WRONG",
-    "SEEDS",
-    "SEEDS_AND_IMAGES",
-    "WON_AND_LOST",
-    "Crossed",
-    "Error",
-    "binomial",
-    "crossed",
-]

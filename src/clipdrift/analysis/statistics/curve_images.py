@@ -114,6 +114,3 @@ def with_images(seeds: Interval, drawn: Sequence[ImageSet], level: float) -> Int
     ]
     half = float(np.hypot(half, np.hypot.reduce(images))) if images else half
     return Interval(middle - half, middle + half)
-
-
-__all__ = ["CurveImages", "ImageSet", "with_images"]

@@ -176,6 +176,3 @@ def _hermite(x: Floats, y: Floats, slopes: Floats, at: float) -> Floats:
         + t**2 * (t - 1) * h * d1
     )
     return value
-
-
-__all__ = ["Curve", "knot_blocks", "sensitivity"]

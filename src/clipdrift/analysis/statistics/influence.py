@@ -167,6 +167,3 @@ def _count(result: Result | None, metric: str) -> int | None:
         return None
     reading = result.transfer.get(name.removeprefix("transfer.").rpartition(".")[0])
     return None if reading is None else reading.n_images
-
-
-__all__ = ["NOT_RECORDED", "Images", "Influence"]

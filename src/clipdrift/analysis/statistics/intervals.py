@@ -146,16 +146,3 @@ def jackknife(samples: Floats, n: int, scale: float = 0.0) -> TTest:
     if se <= ROUNDING * max(scale, abs(value)):
         return TTest(value, None, df, NO_SPREAD)
     return TTest(value, se, df)
-
-
-__all__ = [
-    "ROUNDING",
-    "UNDEFINED",
-    "Interval",
-    "TTest",
-    "delete_one",
-    "jackknife",
-    "of_share",
-    "t_ci",
-    "t_test",
-]

@@ -163,6 +163,3 @@ def correlations_without_seeds(
                 products = np.einsum("ib,ib->b", ranks, weighted)
                 out[request] = correlate_centred(products, squares, other)
     return out
-
-
-__all__ = ["REFERENCES", "Errors", "HowSure", "Request", "correlations_without_seeds"]

@@ -88,6 +88,3 @@ def _squared(variance: float, n: int, df: float) -> float:
 
 def _t(df: float) -> float:
     return float(stdtrit(df, (1 + LEVEL) / 2))
-
-
-__all__ = ["ONE_SEED", "Theirs", "between_parts", "rounding", "tolerance"]
