@@ -103,7 +103,7 @@ def _verdict(row: Reproduction) -> str:
 
 def verdict_line(rows: Sequence[Reproduction]) -> str:
     """How many of the figures are within tolerance, outside, not told apart, not read here."""
-    from clipdrift.analysis.statistics.tolerance import LEVEL
+    from clipdrift.analysis.statistics.intervals import LEVEL
 
     judged = [row.within for row in rows if row.within is not None]
     read = sum(row.diff is not None for row in rows)

@@ -35,9 +35,9 @@ class Influence(NamedTuple):
     added: Floats
     unit: float
 
-    def crossed(self, level: float = 0.95) -> Crossed:
+    def crossed(self) -> Crossed:
         """Mean, error and interval over seeds and images."""
-        return crossed(self.values, self.added, level)
+        return crossed(self.values, self.added)
 
     def less(self, other: Influence) -> Influence:
         """The difference to other runs, of the same seeds in the same order, on the same images."""

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from clipdrift.analysis.statistics.intervals import Floats
+from clipdrift.analysis.statistics.intervals import LEVEL, Floats
 
-LEVEL = 0.95
 ONE_SEED = "one seed here and no SD published: nothing says how far seeds scatter"
 
 
