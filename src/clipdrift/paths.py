@@ -95,6 +95,3 @@ def file_hash(path: Path) -> str:
 def _too_large(path: Path, size: int, at_most: int) -> OSError:
     text = f"{size / 1e6:,.0f} MB, where at most {at_most / 1e6:,.0f} MB are read"
     return OSError(errno.EFBIG, text, str(path))
-
-
-__all__ = ["MODEL_FILES", "file_hash", "leads_out", "links_out", "read_file", "unfit_model_files"]

@@ -118,6 +118,3 @@ def wrong_type(plugin: Plugin, where: str, expected: str, got: object) -> Plugin
     step = f"Mend {plugin.package}; docs/extending.md shows how"
     told = f"{plugin.entry.value} of {plugin.origin}, {type(got).__name__}"
     return PluginError(Fault(where, expected, told, step))
-
-
-__all__ = ["Kind", "Plugin", "call", "find", "installed", "load", "wrong_type"]

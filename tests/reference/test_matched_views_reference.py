@@ -27,21 +27,6 @@ def pick(rows: Sequence[Any], view: str, metric: str = OUTCOME, **more: Any) -> 
     return [row for row in rows if all(getattr(row, key) == value for key, value in wanted.items())]
 
 
-@pytest.mark.parametrize("n_knots", [2, 3, 4, 7])
-@pytest.mark.parametrize("rng_seed", range(5))
-def test_interpolation_is_scipys_pchip(n_knots: int, rng_seed: int) -> None:
-    rng = np.random.default_rng(rng_seed)
-    x = np.sort(rng.normal(size=(n_knots, 3)), axis=0)
-    y = rng.normal(size=(n_knots, 2, 3))
-    y[: n_knots // 2, 1] = 4.0  # a flat stretch
-    curve = Curve(x, y)
-    for place in np.linspace(x.min() - 0.1, x.max() + 0.1, 29):
-        ours = curve.at(float(place))
-        for draw in range(3):
-            theirs = PchipInterpolator(x[:, draw], y[:, :, draw], extrapolate=False)(place)
-            assert ours[:, draw] == pytest.approx(theirs, rel=1e-9, abs=1e-12, nan_ok=True)
-
-
 @pytest.mark.parametrize("rng_seed", range(20))
 def test_knots_are_isotonic_regression_up_to_the_peak(rng_seed: int) -> None:
     x = np.random.default_rng(rng_seed).normal(size=9).round(1)

@@ -115,6 +115,3 @@ def unknown_names(where: str, given: Iterable[str], known: Collection[str]) -> I
         shown = ", ".join(sorted(known))
         step = did_you_mean(name, sorted(known), "Name one of them", n=3)
         yield Fault(where, f"one of the records' names ({shown})", repr(name), step)
-
-
-__all__ = ["Choice", "choose", "kept_transfers", "unfinished_cells", "unknown_names"]

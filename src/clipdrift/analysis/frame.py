@@ -286,29 +286,3 @@ def _number_table(rows: list[dict[str, float]], always: list[str]) -> pd.DataFra
         and not table[name].notna().any()
     ]
     return table.drop(columns=never)
-
-
-__all__ = [
-    "ACCURACIES",
-    "BASELINE",
-    "CELL_KEY",
-    "CHANCE",
-    "EPOCH1",
-    "FINGERPRINT",
-    "PEAK_VAL_ACCURACY",
-    "RUN_COLUMNS",
-    "RUN_KEY",
-    "SORT_KEY",
-    "SUITE",
-    "agree",
-    "at_chance",
-    "history_frame",
-    "in_order",
-    "metric_columns",
-    "numbers",
-    "per_block_frame",
-    "runs_frame",
-    "same_run_groups",
-    "usable_records",
-    "whole_table",
-]

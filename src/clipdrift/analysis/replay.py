@@ -82,6 +82,3 @@ def _axes(targets: Any, methods: Any, rates: Any) -> str:
         f"learning rates {', '.join(f'{rate:g}' for rate in sorted(set(rates)))}",
     ]
     return "; ".join(shown)
-
-
-__all__ = ["Replay", "replay"]

@@ -241,36 +241,3 @@ class OfPair(OfTarget):
     method_a: MethodA
     method_b: str
     scope: Literal["per_lr", "grid_mean", "both_fit", "all_pairs"]
-
-
-__all__ = [
-    "IN_UNIT",
-    "TEXTS",
-    "UNDEFINED",
-    "Count",
-    "Drawn",
-    "Fits",
-    "Form",
-    "LearningRate",
-    "Method",
-    "MethodA",
-    "Metric",
-    "OfBackbone",
-    "OfCell",
-    "OfPair",
-    "OfTarget",
-    "Outcome",
-    "Over",
-    "Reason",
-    "Row",
-    "RunIds",
-    "Said",
-    "Seeds",
-    "key",
-    "list_schema",
-    "object_schema",
-    "rate_text",
-    "row_schema",
-    "said",
-    "sure",
-]

@@ -354,15 +354,3 @@ def _origin(
         n_to_do=0 if planned is None else len(caveats.to_do(records, planned)),
         records_hash=content_hash(sorted(record.model_dump_json() for record in records)),
     )
-
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "analyze",
-    "analyze_folder",
-    "row_keys",
-    "schema",
-    "to_csv",
-    "to_json",
-    "write_analysis",
-]

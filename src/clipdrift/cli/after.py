@@ -62,6 +62,3 @@ def after(
         with suppress(OSError):  # the terminal may be gone
             say("Interrupted; what was read is kept. The same command goes on.")
         raise typer.Exit(stopped.exit_code) from None
-
-
-__all__ = ["after"]

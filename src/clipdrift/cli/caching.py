@@ -52,6 +52,3 @@ def _table(found: Sequence[Cached]) -> Sheet:
             "today" if entry.days < 1 else f"{entry.days:,.0f} days ago",
         )
     return table
-
-
-__all__ = ["cache"]

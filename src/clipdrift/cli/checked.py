@@ -49,6 +49,3 @@ def _by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     for name, reason in reasons.items():
         grouped.setdefault(reason, []).append(name)
     return grouped
-
-
-__all__ = ["lines_of"]

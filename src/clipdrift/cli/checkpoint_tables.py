@@ -94,6 +94,3 @@ def _signal(value: float | None) -> str:
 def _number(value: float | None, scale: float = 1, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     return "-" if value is None else f"{scale * value:{sign}.2f}"
-
-
-__all__ = ["block_table", "drift_table", "exportable_table", "findings_table", "transfer_table"]

@@ -205,6 +205,3 @@ def _require_run(folder: Path) -> None:
     Terminal().print(exportable_table(records))
     step = f"Name one, such as {study.run_path(records[0].run_id)}" if records else "Run it first"
     raise SpecError(Fault(str(folder), "one run", f"a study with {len(records)} runs", step))
-
-
-__all__ = ["convert", "evaluate", "export_model"]

@@ -102,6 +102,3 @@ def _mean_sd(mean: float | None, sd: float | None, scale: float = 1) -> str:
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
-
-
-__all__ = ["answer", "choice_text"]

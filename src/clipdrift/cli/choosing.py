@@ -114,6 +114,3 @@ def tell_left_out(faults: Sequence[Fault]) -> None:
     """Records that could not be read, on standard error."""
     for fault in faults:
         say(f"left out: {fault}", err=True)
-
-
-__all__ = ["choose", "forecast"]

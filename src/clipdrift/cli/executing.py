@@ -164,6 +164,3 @@ def _pairs(given: Sequence[str]) -> tuple[dict[str, str], list[Fault]]:
         if not (pair[0].isidentifier() and pair[2])
     ]
     return {name: value for name, _, value in pairs}, faults
-
-
-__all__ = ["make_executor"]

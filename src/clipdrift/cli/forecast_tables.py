@@ -99,6 +99,3 @@ def _cell(key: str, value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.{DECIMALS.get(key, 1)}f}" if isinstance(value, float) else str(value)
-
-
-__all__ = ["forecast_text"]

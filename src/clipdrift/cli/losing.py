@@ -68,6 +68,3 @@ def _table(rows: list[LostClass]) -> Sheet:
             row.nearest_target or "",
         )
     return table
-
-
-__all__ = ["lost"]

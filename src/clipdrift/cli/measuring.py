@@ -264,6 +264,3 @@ def datasets(
         Terminal().print(dataset_table())
     else:
         say(*dataset_card(name))
-
-
-__all__ = ["check", "datasets", "init", "plan", "run", "status"]

@@ -24,5 +24,3 @@ Cache = Annotated[
     typer.Option(help="prepared images; default $CLIPDRIFT_CACHE or ~/.cache/clipdrift"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-
-__all__ = ["Cache", "Device", "Json", "Settings", "SpecFile", "StudyDir"]

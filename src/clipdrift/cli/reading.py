@@ -102,6 +102,3 @@ def close_study(study: StudyFolder) -> None:
     if analysis["generated_from"]["n_to_do"]:
         say(runs_used(analysis))
     say(f"Report: {path}")
-
-
-__all__ = ["analyze", "audit", "close_study", "import_", "report"]

@@ -103,7 +103,7 @@ def _verdict(row: Reproduction) -> str:
 
 def verdict_line(rows: Sequence[Reproduction]) -> str:
     """How many of the figures are within tolerance, outside, not told apart, not read here."""
-    from clipdrift.analysis.statistics.tolerance import LEVEL
+    from clipdrift.analysis.statistics.intervals import LEVEL
 
     judged = [row.within for row in rows if row.within is not None]
     read = sum(row.diff is not None for row in rows)
@@ -115,6 +115,3 @@ def verdict_line(rows: Sequence[Reproduction]) -> str:
         f"{len(rows) - read} not read here",
     ]
     return f"{len(rows)} published figures: {', '.join(counts)}"
-
-
-__all__ = ["replay", "verdict_line"]

@@ -115,6 +115,3 @@ def _words(rule: StopRule, spec: StudySpec, origin: str) -> list[str]:
         return [first]
     why = "the forecast has not learned from them and gives no interval"
     return [first, f"never stopped, as {why}: {', '.join(whole)}"]
-
-
-__all__ = ["ForecastFrom", "StopBelow", "chosen_rule"]

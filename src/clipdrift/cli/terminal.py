@@ -254,6 +254,3 @@ def _record(*what: Any, **more: Any) -> logging.LogRecord:
     record = logging.LogRecord(*what, **more)
     record.msg, record.args = printable(record.getMessage(), keep="\n"), ()
     return record
-
-
-__all__ = ["Quiet", "Sheet", "Terminal", "guarded", "is_quiet", "line", "note", "say", "say_json"]

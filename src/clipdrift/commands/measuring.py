@@ -136,6 +136,3 @@ def plan(study: AnyStudy, *, device: str = "auto", cache_dir: Path | None = None
         plugins={name: origin for run in runs for name, origin in plugins_of(run).items()},
         estimate=cost,
     )
-
-
-__all__ = ["Plan", "check", "plan"]

@@ -156,15 +156,3 @@ def replay(preset: str, folder: AnyFolder) -> Replay:
     from clipdrift.analysis.replay import replay as hold
 
     return hold(StudyFolder.at(folder), preset)
-
-
-__all__ = [
-    "Forecast",
-    "Lost",
-    "analyze",
-    "audit",
-    "choose",
-    "forecast",
-    "lost",
-    "replay",
-]

@@ -75,6 +75,3 @@ def _below(folder: Path) -> Iterator[Path]:
     for at, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield from (Path(at, name) for name in sorted(files) if not name.startswith("."))
-
-
-__all__ = ["beside_rows"]

@@ -106,6 +106,3 @@ def clear(cache_dir: Path, *, older_than: float = 0.0) -> Iterator[Cached]:
                 Fault(str(entry.path), "a folder that can be removed", str(error), step)
             ) from error
         yield entry
-
-
-__all__ = ["DAY", "Cached", "cached", "clear"]

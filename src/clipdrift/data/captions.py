@@ -59,6 +59,3 @@ class Captions:
             return []
         told = f"{len(shared):,} of {len(self.texts):,} captions stand under several images"
         return [f"{name}: {told} ({self.texts[shared[0]]!r}), and count as right for each"]
-
-
-__all__ = ["Captions"]

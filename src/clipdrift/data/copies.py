@@ -140,6 +140,3 @@ def shared_images(
         [copies for pair in asked if (copies := pool.between(*pair))],
         [f"{one}: {text}" for one, text in found if text],
     )
-
-
-__all__ = ["Copies", "Pool", "Shared", "shared_images"]

@@ -139,6 +139,3 @@ def _shape(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     centred = _thumbnail(pixels) - _thumbnail(pixels).mean()
     shape: NDArray[np.float32] = centred / np.linalg.norm(centred)
     return shape
-
-
-__all__ = ["Prints", "equal_pictures", "fingerprint", "place_of", "same_pictures"]

@@ -129,6 +129,3 @@ class _Drawn:
         """Positions among the first images -> all images of the same pictures, in the part."""
         same = np.isin(self._pictures[self._pool], self._pictures[self.firsts[drawn]])
         return self._pool[same]
-
-
-__all__ = ["carve_target"]

@@ -165,14 +165,3 @@ def _other_keys(given: Sequence[str], found: Sequence[str], where: str) -> Fault
         " and ".join(got) or "names that differ by case or punctuation only",
         f"The data has: {', '.join(map(repr, sorted(found)[:LISTED]))}",
     )
-
-
-__all__ = [
-    "GivenNames",
-    "composed",
-    "numbered",
-    "places",
-    "renamed",
-    "require_right_places",
-    "whole_number",
-]

@@ -130,6 +130,3 @@ def _wrong(text: Any) -> str | None:
 def _place(rows: Rows, row: int) -> str:
     name = rows.names[row]
     return name if f"row {row}" in name else f"row {row}, {name}"
-
-
-__all__ = ["open_pairs"]

@@ -232,15 +232,3 @@ class BytesColumn:
             cell = self._cells[row - self._starts[group]].as_py()
         held = cell.get("bytes") if isinstance(cell, Mapping) else cell
         return held if isinstance(held, bytes) else None
-
-
-__all__ = [
-    "BytesColumn",
-    "cells_of",
-    "has_all_bytes",
-    "parquet_faults",
-    "require_bounded",
-    "require_footer",
-    "schema_names",
-    "texts_of",
-]

@@ -81,6 +81,3 @@ def labelled_parts(parts: Mapping[str, Rows], spec: DatasetSpec) -> DatasetParts
             for part, rows in parts.items()
         }
     )
-
-
-__all__ = ["Rows", "asked_columns", "content_of", "labelled_parts"]

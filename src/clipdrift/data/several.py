@@ -98,6 +98,3 @@ def _unseen(where: str, truth: NDArray[np.bool_], names: Sequence[str]) -> list[
     step = "Add images, or leave these classes out of class_names"
     got = f"none of {', '.join(map(repr, unseen[:SHOWN]))} ({len(unseen):,} such classes)"
     return [Fault(where, "training images of every class", got, step)]
-
-
-__all__ = ["open_several"]

@@ -125,6 +125,3 @@ def _members(shard: Path, where: str) -> Iterator[_Member]:
                 archive.members = []  # type: ignore[attr-defined]  # else all of them are kept
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise DataError(Fault(where, expected, f"{shard}: {error}", step)) from error
-
-
-__all__ = ["labels_of", "lines_of", "shard_rows"]

@@ -19,8 +19,6 @@ from clipdrift.data.tables import open_tables
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 
-__all__ = ["DatasetParts", "ImagePart", "carved_test", "open_dataset"]
-
 SHOWN = 40
 _CARVE_SEED = 20_260_416
 """Draws the test part of data that has none."""

@@ -249,21 +249,3 @@ def _fits(saved: Saved) -> bool:
         and 0.5 < saved.level < 1 <= saved.after_epoch
         and bool(saved.transfers)
     )
-
-
-__all__ = [
-    "AT_REST",
-    "KEPT",
-    "NO_INTERVAL_OF",
-    "SIGNALS",
-    "Forecast",
-    "Line",
-    "Model",
-    "Refused",
-    "Saved",
-    "early_values",
-    "forecast_of",
-    "movement",
-    "read_forecast",
-    "weighted_quantile",
-]

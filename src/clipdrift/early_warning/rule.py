@@ -189,16 +189,3 @@ def settled(
 
 def _numbers(values: Sequence[int]) -> str:
     return " or ".join(map(str, values)) or "an unknown number of"
-
-
-__all__ = [
-    "OPTION",
-    "StopRule",
-    "backbone_faults",
-    "has_rule",
-    "limit_faults",
-    "read_rule",
-    "rule_faults",
-    "settled",
-    "write_rule",
-]

@@ -186,6 +186,3 @@ class _LocalWorkers:
                 worker.process.kill()
                 worker.process.wait()
             self._workers.clear()
-
-
-__all__ = ["LocalExecutor"]

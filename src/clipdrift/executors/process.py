@@ -46,6 +46,3 @@ def how_it_ended(code: int, log: Path) -> str:
 def no_progress(seconds: float) -> str:
     """Why a worker was killed that said nothing for its limit."""
     return f"no progress in {seconds:g} s (--run-timeout), killed"
-
-
-__all__ = ["STOP_SECONDS", "how_it_ended", "no_progress", "start"]

@@ -181,6 +181,3 @@ def _require_some_to_start(misses: int, n_seats: int, reason: str) -> None:
                 "Check that every node has clipdrift and sees the study folder under this path",
             )
         )
-
-
-__all__ = ["RayExecutor"]

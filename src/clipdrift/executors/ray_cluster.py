@@ -88,6 +88,3 @@ def room(cpus: int, gpus: float) -> int:
         return int(min(resources.get("CPU", 0) / cpus, by_gpu))
 
     return sum(on(node["Resources"]) for node in ray.nodes() if node["Alive"])
-
-
-__all__ = ["cluster", "room"]

@@ -80,6 +80,3 @@ class Seat:
 
     def _ended(self, how: str) -> str:
         return json.dumps({"event": "ended", "reason": f"{socket.gethostname()}: {how}"})
-
-
-__all__ = ["Seat"]

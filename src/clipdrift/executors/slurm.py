@@ -135,6 +135,3 @@ def _word(text: str) -> Event:
 
 def _jobs(elements: Iterable[Element]) -> str:
     return " ".join(sorted({element.job.split("_")[0] for element in elements}))
-
-
-__all__ = ["SlurmExecutor"]

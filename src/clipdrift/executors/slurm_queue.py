@@ -69,6 +69,3 @@ def _ask(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
-
-
-__all__ = ["Queue", "last_words", "outcome"]

@@ -193,6 +193,3 @@ def _event(line: bytes) -> Event:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-__all__ = ["Element", "earlier_elements", "submit"]

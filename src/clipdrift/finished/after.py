@@ -215,6 +215,3 @@ def _is_there(path: Path, identity: str) -> bool:
         return read_after(path).identity == identity
     except RecordError:
         return False
-
-
-__all__ = ["Asked", "Done", "read_after_training"]

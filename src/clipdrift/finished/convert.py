@@ -144,6 +144,3 @@ def _require_same(again: Mapping[str, Tensor], tensors: Mapping[str, Tensor], ou
     if other:
         got, step = f"{len(other)} others, first {other[0]!r}", "Report this; nothing was written"
         raise RecordError(Fault(str(out), "the same weights read back", got, step))
-
-
-__all__ = ["COPIED", "as_open_clip", "convert"]

@@ -245,6 +245,3 @@ def _classes(saved: _Saved) -> dict[str, Any]:
     if path.is_file():
         return read_json(path)
     return {"classes": [str(number) for number in range(len(saved.model.head.weight))]}
-
-
-__all__ = ["export_adapter", "export_merged", "export_open_clip"]

@@ -32,6 +32,3 @@ def new_folder(out: Path) -> Iterator[Path]:
             folder.mkdir()
             yield folder
             folder.replace(out)
-
-
-__all__ = ["new_folder"]

@@ -151,6 +151,3 @@ def _reached(result: Result) -> str:
         return f"Mean average precision on its test part: {result.test_score:.1%}."
     accuracy = result.test_accuracy
     return "" if accuracy is None else f"Accuracy on its test part: {accuracy:.1%}."
-
-
-__all__ = ["card"]

@@ -246,6 +246,3 @@ def answers(repo_id: str, revision: str | None, repo_type: str) -> bool:
     except Exception:  # no connection, a timeout, offline: HTTP clients have names of their own
         return False
     return True
-
-
-__all__ = ["Unfit", "answers", "watched"]

@@ -149,16 +149,3 @@ def free_memory_bytes(device: torch.device) -> int:
         return int(kilobytes) * 1024
     except (OSError, StopIteration):  # macOS, Windows: there is no telling without a library
         return 2**32
-
-
-__all__ = [
-    "asked_threads",
-    "available_cores",
-    "choose_device",
-    "cpu_shares",
-    "crowded",
-    "every_device",
-    "free_memory_bytes",
-    "limit_threads",
-    "strict_float32",
-]

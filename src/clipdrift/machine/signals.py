@@ -76,6 +76,3 @@ def _heard() -> list[signal.Signals]:
     """The signals to heed; nohup has SIGHUP ignored, and that is left so."""
     known = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-__all__ = ["Interrupted", "StopRequest", "interruptions"]

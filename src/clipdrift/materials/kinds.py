@@ -107,6 +107,3 @@ class Materials:
         prompts = {f"transfer.{n}": t.prompts for n, t in self.transfers.items()}
         prompts["target"] = self.targets[target].prompts
         return {name: content_hash(these) for name, these in prompts.items()}
-
-
-__all__ = ["Materials", "TargetMaterial", "TransferMaterial"]

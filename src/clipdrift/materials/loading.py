@@ -259,6 +259,3 @@ def _collecting(faults: list[Fault]) -> Iterator[None]:
         yield
     except ClipdriftError as error:
         faults += error.faults
-
-
-__all__ = ["load_materials", "transfer_material"]

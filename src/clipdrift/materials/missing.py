@@ -37,6 +37,3 @@ def without_missing(
     for reason in reasons:
         report(reason)
     return spec.model_copy(update={"transfers": kept})
-
-
-__all__ = ["without_missing"]

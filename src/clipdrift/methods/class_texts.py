@@ -101,6 +101,3 @@ def untouched_beside(backbone: Backbone) -> dict[str, Tensor]:
     found = {"log_scale": backbone.model.logit_scale.detach()}
     bias = getattr(backbone.model, "logit_bias", None)
     return found if bias is None else {**found, "bias": bias.detach()}
-
-
-__all__ = ["ClassTexts", "Prompts", "untouched_beside"]

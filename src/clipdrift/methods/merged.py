@@ -154,6 +154,3 @@ def as_model(
 def _inside(name: str) -> str:
     """The name that a tensor of a text side has in `ClassTexts`."""
     return f"encoder.{name}" if "." in name else name
-
-
-__all__ = ["Merged", "as_model", "between", "merged", "scaled", "soup", "untouched_text"]

@@ -224,6 +224,3 @@ def _norms(tower: nn.Module, spec: PeftSpec) -> list[str]:
     inside = {name.rpartition(".")[2] for name, m in blocks if isinstance(m, nn.LayerNorm)}
     outside = {n for n, m in tower.named_children() if isinstance(m, nn.LayerNorm)}
     return sorted(inside if spec.layers else inside | outside)
-
-
-__all__ = ["Configured", "configure", "refused_by_peft", "usable_types"]

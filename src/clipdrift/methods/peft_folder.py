@@ -18,6 +18,3 @@ def write_config(config: Any, folder: Path) -> None:
 
 def _plain(value: object) -> Any:
     return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
-
-
-__all__ = ["CONFIG", "FOLDER", "WEIGHTS", "write_config"]

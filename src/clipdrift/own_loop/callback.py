@@ -67,6 +67,3 @@ class DriftCallback(TrainerCallback):  # type: ignore[misc]
         state.log_history.append({**logs, "epoch": state.epoch, "step": state.global_step})
         for reporter in self._reporters:
             reporter.on_log(args, state, control, model=model, logs=dict(logs))
-
-
-__all__ = ["DriftCallback"]

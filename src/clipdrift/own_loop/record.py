@@ -142,6 +142,3 @@ def _out_of_range(ranges: Mapping[str, tuple[Any, Range]]) -> list[Fault]:
             or not allowed.holds(value)
         )
     ]
-
-
-__all__ = ["record"]

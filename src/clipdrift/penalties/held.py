@@ -105,6 +105,3 @@ def _refuse_attention(spec: MethodBase, backbone: str) -> None:
     ]
     if faults:
         raise MethodError(faults)
-
-
-__all__ = ["HeldNear", "held_near"]

@@ -87,6 +87,3 @@ def cls_log_attention(query: Tensor, key: Tensor, n_heads: int, scale: float) ->
         k = key.float().reshape(n, n_tokens, n_heads, width // n_heads)
         scores = torch.einsum("bhd,bthd->bht", q, k) * scale
         return scores.log_softmax(dim=-1)
-
-
-__all__ = ["Seen", "cls_log_attention", "watch"]

@@ -166,13 +166,3 @@ def _pieces(n: int, n_heads: int, n_tokens: int, device: str) -> Iterator[tuple[
     for image in range(0, n, many):
         for head in range(0, n_heads, some):
             yield slice(image, image + many), slice(head, head + some)
-
-
-__all__ = [
-    "BlockAttention",
-    "added_tokens",
-    "attention_sink",
-    "has_cls_token",
-    "original_tokens",
-    "tower_blocks",
-]

@@ -39,6 +39,3 @@ def _of_class(scores: Tensor, truth: Tensor) -> Tensor:
     precision = right / (last.nonzero().squeeze(1) + 1)
     gained = torch.diff(right, prepend=right.new_zeros(1))
     return (gained * precision).sum() / right[-1]
-
-
-__all__ = ["average_precision"]

@@ -89,12 +89,3 @@ def best_temperature(logits: Floats, labels: Labels) -> float:
         options={"xatol": 1e-6},
     )
     return float(np.exp(found.x))
-
-
-__all__ = [
-    "best_temperature",
-    "brier_score",
-    "calibration_error",
-    "log_probabilities",
-    "negative_log_likelihood",
-]

@@ -131,14 +131,3 @@ def margins(cosines: Floats, labels: Labels) -> Floats:
     wrong[rows, labels] = -np.inf
     out: Floats = cosines[rows, labels] - wrong.max(axis=1)
     return out
-
-
-__all__ = [
-    "alignment",
-    "effective_rank",
-    "energy_distance",
-    "margins",
-    "modality_gap",
-    "uniformity",
-    "unit",
-]

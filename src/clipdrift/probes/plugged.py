@@ -86,6 +86,3 @@ def _number(value: object) -> float:
     """A float; NaN for all that is none, and for what is not finite."""
     number = float(value) if isinstance(value, int | float) else math.nan
     return number if math.isfinite(number) else math.nan
-
-
-__all__ = ["OURS", "plugged_signals", "require_probes"]

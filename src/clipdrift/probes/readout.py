@@ -89,6 +89,3 @@ def neighbour_classes(images: Floats, labels: Labels, unseen: Floats) -> Labels:
     np.add.at(votes, (np.arange(len(unseen))[:, None], at[near]), weight)
     found: Labels = classes[votes.argmax(axis=1)]
     return found
-
-
-__all__ = ["crossed", "halves", "neighbour_classes", "ridge_classes"]

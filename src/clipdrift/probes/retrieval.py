@@ -116,6 +116,3 @@ def _ranks(scores: Tensor, right: Tensor, copies: Tensor) -> Tensor:
     scores = scores.nan_to_num(nan=-torch.inf)
     best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
     return 1 + ((scores >= best) & ~right).to(copies.dtype) @ copies
-
-
-__all__ = ["KS", "chance_recall", "retrieval"]

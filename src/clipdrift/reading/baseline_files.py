@@ -152,6 +152,3 @@ def ensure_baselines(
     sets = [*(target.zero_shot for target in targets), *materials.transfers.values()]
     files = BaselineFiles.of_study(folder, materials.backbone, spec.evaluation)
     files.ensure({target.name: target.probe for target in targets}, sets, report)
-
-
-__all__ = ["BaselineFiles", "ensure_baselines"]

@@ -378,6 +378,3 @@ def _beside(read: InFull | None, before: TransferBaseline, material: TransferMat
     if read is None or before.in_full is None:
         return {}
     return beside_baseline(read, before.in_full, material.images.labels)
-
-
-__all__ = ["Gauge", "ModelReading"]

@@ -158,6 +158,3 @@ def why_undefined(numbers: Mapping[str, float | None]) -> dict[str, str]:
     lacking = numbers.get("ece") is None or numbers.get("baseline_ece") is None
     why = NOT_FINITE if lacking else FEW
     return {name: why for name, value in numbers.items() if value is None}
-
-
-__all__ = ["InFull", "Numbers", "beside_baseline", "head_in_full", "read_in_full", "why_undefined"]

@@ -251,6 +251,3 @@ def _assert_acts(found: LiveModel, untouched: ImageEncoder, pixels: Tensor) -> N
     before = functional_call(untouched, in_encoder({}, projection), (pixels,))
     second = functional_call(untouched, in_encoder(found.plain, projection), (pixels,))
     assert_acts(found.encoder(pixels), second, before, "the merged weights")
-
-
-__all__ = ["LiveModel", "live_model", "plain_weights", "unwrapped"]

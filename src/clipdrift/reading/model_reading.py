@@ -32,6 +32,3 @@ class ModelReading(Reading):
         frame = pd.DataFrame(rows, columns=["name", "block", "value"])
         frame["block"] = frame["block"].astype("Int64")
         return frame.assign(reason=frame["name"].map(self.undefined))
-
-
-__all__ = ["ModelReading"]

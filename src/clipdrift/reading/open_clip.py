@@ -67,6 +67,3 @@ def _require_alike(model: nn.Module, made: Any, backbone: Backbone, pixels: Tens
         got = f"others, by {apart:.2%}"
         step = "Check QuickGELU first (a -quickgelu model of open_clip's), then adapters or hooks"
         raise AdapterInactiveError(Fault(WHERE, expected, got, step))
-
-
-__all__ = ["is_open_clip", "twin"]

@@ -156,6 +156,3 @@ def undefined_extra(numbers: Numbers, model: Readable) -> dict[str, str]:
         for name, value in numbers.items()
         if value is None
     }
-
-
-__all__ = ["corrupted_accuracy", "read_post_hoc", "undefined_extra"]

@@ -111,6 +111,3 @@ def worth_screening(backbone: Backbone, precision: str) -> bool:
     tower: Any = backbone.model.vision_model
     weights = sum(p.numel() for block in tower_blocks(tower) for p in block.parameters())
     return precision == "bfloat16" and weights * n_tokens(tower) >= WORTH_SCREENING
-
-
-__all__ = ["Predictor", "worth_screening"]

@@ -57,6 +57,3 @@ def _seal(tensors: Mapping[str, Tensor], facts: str) -> str:
         digest.update(f"\0{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-__all__ = ["load_sealed", "save_sealed"]

@@ -102,6 +102,3 @@ def _pictures(pictures: Sequence[Picture], backbone: Backbone) -> Images:
     if faults:
         raise DataError(faults)
     return Images(np.stack(squares), np.arange(len(squares)), np.zeros(len(squares), np.int64))
-
-
-__all__ = ["Named", "Probe", "Transfers", "open_probe", "open_transfers"]

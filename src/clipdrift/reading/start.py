@@ -23,6 +23,3 @@ def model_at_start(gauge: Gauge, config: RunConfig, device: str) -> AdaptedModel
         captions=captions.texts if captions is not None else (),
     )
     return model.to(device)
-
-
-__all__ = ["model_at_start"]

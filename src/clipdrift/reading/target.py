@@ -134,14 +134,3 @@ def read_result(gauge: Gauge, model: AdaptedModel) -> Result:
     test.pop("image_by_image")
     levels = drift.model_dump(exclude=OF_SETS)
     return Result(**levels, **val, **test, correct=correct)
-
-
-__all__ = [
-    "classified",
-    "classify",
-    "on_part",
-    "read_result",
-    "read_test",
-    "read_val",
-    "score_of",
-]

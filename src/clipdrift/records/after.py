@@ -147,6 +147,3 @@ def _cells(records: Iterable[RunRecord]) -> dict[tuple[str, str, str, str, float
 def _order(one: AfterReading) -> tuple[Any, ...]:
     value = one.alpha if one.kind == "soup" else one.scale
     return (*one.cell, one.kind, -(value or 0.0), sorted(one.seeds), one.identity)
-
-
-__all__ = ["AfterReading", "Kind", "after_path", "read_after", "readings"]

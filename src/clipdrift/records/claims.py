@@ -176,6 +176,3 @@ def _machine() -> str:
     except OSError:
         boot = ""
     return sha256(f"{socket.gethostname()}\n{boot}".encode()).hexdigest()[:16]
-
-
-__all__ = ["claim", "held", "in_hand", "in_use"]

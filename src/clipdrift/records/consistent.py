@@ -56,6 +56,3 @@ def contradictions(record: RunRecord) -> Iterator[tuple[str, str]]:
 def _part(tree: dict[str, Any], name: str) -> dict[str, Any]:
     part = tree.get(name)
     return part if isinstance(part, dict) else {}
-
-
-__all__ = ["contradictions"]

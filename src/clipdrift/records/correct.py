@@ -69,6 +69,3 @@ class Correct(BaseModel):
     def accuracy(self) -> float:
         """The fraction that is right."""
         return int(self.hits.sum()) / self.n
-
-
-__all__ = ["Correct"]

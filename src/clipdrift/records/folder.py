@@ -285,6 +285,3 @@ AnyFolder = StudyFolder | str | Path
 def safe_name(text: str) -> str:
     """A name that can be part of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._]+", "_", text).strip("._")[:40] or "unnamed"
-
-
-__all__ = ["StudyFolder", "safe_name"]

@@ -187,18 +187,3 @@ def _unit_faults(units: dict[str, str], fields: list[str], path: Path) -> Iterat
         if name not in known:
             step = did_you_mean(name, known, f"Units can be given for {brief(known)}")
             yield Fault(f"{path} units", "a mapped field or 'transfer'", brief(name), step)
-
-
-__all__ = [
-    "EPOCH1",
-    "FRACTION",
-    "KEYS",
-    "PERCENT",
-    "REQUIRED",
-    "STATE",
-    "TEST_IMAGES",
-    "ImportMap",
-    "implied",
-    "is_count",
-    "read_map",
-]

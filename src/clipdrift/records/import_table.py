@@ -258,6 +258,3 @@ def _valid_key(field: str, text: str) -> bool:
     if cell is None or cell.value is None:
         return False
     return (RATE if field == "lr" else SEED).holds(cell.value)
-
-
-__all__ = ["Cell", "Row", "Table", "read_table"]

@@ -211,6 +211,3 @@ def _names(folder: StudyFolder) -> set[str]:
         planned = None
     there = folder.runs_path.glob("*/record.json")
     return {path.parent.name for path in there} if planned is None else set(planned)
-
-
-__all__ = ["ImportSummary", "import_csv", "refuse_imported"]

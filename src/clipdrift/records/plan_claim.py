@@ -95,6 +95,3 @@ def _in_use(folder: StudyFolder, at_work: list[str]) -> StudyFolderError:
             "Wait for its command to end, or choose another --out",
         )
     )
-
-
-__all__ = ["plan_in_use", "same_plan"]

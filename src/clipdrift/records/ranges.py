@@ -118,6 +118,3 @@ def _numbers(tree: Any, name: str) -> Iterator[tuple[str, float]]:
             yield from _numbers(part, f"{name}[{position}]")
     elif isinstance(tree, int | float) and not isinstance(tree, bool):
         yield name, tree
-
-
-__all__ = ["LARGEST", "LONGEST_TEXT", "Range", "beyond", "range_of", "too_long"]

@@ -154,18 +154,3 @@ def wilson_low(p: float, n: int) -> float:
     """
     half = Z * math.sqrt(p * (1 - p) / n + (Z / (2 * n)) ** 2)
     return max(0.0, p + Z**2 / (2 * n) - half) / (1 + Z**2 / n)
-
-
-__all__ = [
-    "RECALLS",
-    "RETENTIONS",
-    "RETRIEVAL_NUMBERS",
-    "TRANSFER_NUMBERS",
-    "AveragePrecision",
-    "Number",
-    "Retrieval",
-    "ScoreName",
-    "TransferReading",
-    "is_none",
-    "wilson_low",
-]

@@ -84,6 +84,3 @@ def writing_to(path: Path) -> Iterator[None]:
                 "Free space, mend the permissions or choose another --out; finished runs are safe",
             )
         ) from None
-
-
-__all__ = ["HALF_WRITTEN", "as_usual", "atomic_write", "ours", "writing_to"]

@@ -10,11 +10,12 @@ from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.untouched import Untouched
+from clipdrift.analysis.rows import rate_text
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
 from clipdrift.report.limits import limits, lower
-from clipdrift.report.metrics import NBSP, metric, rate_text
+from clipdrift.report.metrics import NBSP, metric
 from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_runs
 from clipdrift.report.scores import sentences_of, table_of
 from clipdrift.report.source import Place, Study, mark_of
@@ -230,6 +231,3 @@ def _unbeaten(study: Study, place: Place) -> Iterable[Sentence]:
             Printed(count, "", DERIVED, runs),
             f" cells are not beaten in both: {names_text}.",
         ]
-
-
-__all__ = ["Answer", "answers", "headline_table", "operating_points"]

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 
 from clipdrift.analysis.questions.operating import AtBest
+from clipdrift.analysis.rows import rate_text
 from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
 from clipdrift.records.writing import ours
-from clipdrift.report.metrics import rate_text
 from clipdrift.report.source import Study
 
 MAX_IMAGES = 12
@@ -83,6 +83,3 @@ def _small_png(path: Path, study_folder: Path) -> bytes | None:
     except OSError:
         return None
     return data if data.startswith(PNG) else None
-
-
-__all__ = ["AttentionImage", "attention_images"]

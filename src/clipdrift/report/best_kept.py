@@ -98,6 +98,3 @@ def _fit_together(study: Study, place: Place, methods: Sequence[str]) -> Sentenc
     if not together:
         said = f"what they keep at an equal rate compares no methods that have learned; {said}"
     return ["At equal learning rate all methods fit at ", count, f" rates: {said}."]
-
-
-__all__ = ["best_kept"]

@@ -125,21 +125,3 @@ def inside(blocks: Sequence[Block]) -> Iterator[Block]:
         yield block
         if isinstance(block, Group):
             yield from inside(block.blocks)
-
-
-__all__ = [
-    "Aid",
-    "Answers",
-    "Block",
-    "Built",
-    "Charts",
-    "Group",
-    "Notices",
-    "Pictures",
-    "Pre",
-    "Section",
-    "Words",
-    "built",
-    "inside",
-    "is_there",
-]

@@ -185,6 +185,3 @@ def _line(study: Study, row: Candidacy) -> list[Printed]:
         number("p_meets"),
         number("p_chosen"),
     ]
-
-
-__all__ = ["choice_table", "choices"]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
 from clipdrift.analysis.questions.matched_views import MatchedView
 from clipdrift.analysis.questions.paired import Paired
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.fit import DAMAGED, FITS, UNDERFITS
-from clipdrift.report.metrics import NBSP, rate_text
+from clipdrift.report.metrics import NBSP
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Place, R, Study
 
@@ -173,6 +174,3 @@ def of_dataset(metric: str) -> str:
     """Of what a method keeps something, in words."""
     name, field = metric.split(".", 1)[1].rsplit(".", 1)
     return name if field == "retention_pct" else f"accuracy on {name}"
-
-
-__all__ = ["EQUAL_ACCURACY", "at_equal_accuracy", "compared", "fit_by_rate", "of_dataset"]

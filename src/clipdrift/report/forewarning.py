@@ -95,6 +95,3 @@ def _line(study: Study, record: RunRecord) -> list[Printed]:
         said(fixed(why.limit_pct, 1), why.limit_pct),
         word(UNDEFINED if learned is None else str(learned)),
     ]
-
-
-__all__ = ["forewarning", "stopped_table", "validation_table"]

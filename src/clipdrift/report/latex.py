@@ -124,6 +124,3 @@ def _with_rules(lines: Sequence[str], groups: Sequence[str]) -> list[str]:
             out.append(r"\midrule")
         out.append(line)
     return out
-
-
-__all__ = ["escape", "latex", "latex_tables"]

@@ -9,8 +9,9 @@ from clipdrift.analysis.questions.matched_views import MatchedView
 from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.questions.power import Power
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.crossed import SEEDS
-from clipdrift.report.metrics import NBSP, fixed, metric, rate_text
+from clipdrift.report.metrics import NBSP, fixed, metric
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Place, Study
 
@@ -141,6 +142,3 @@ def _unequal_dose(study: Study, place: Place) -> Iterable[Sentence]:
 
 def lower(label: str) -> str:
     return label[0].lower() + label[1:]
-
-
-__all__ = ["limits", "lower"]

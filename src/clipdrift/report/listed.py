@@ -74,6 +74,3 @@ def _by_epoch(study: Study) -> Wide:
     if not (names := history_metrics(study)):
         return pd.DataFrame()
     return study.history.set_index(["run_id", "epoch"])[names].unstack("epoch")
-
-
-__all__ = ["listed"]

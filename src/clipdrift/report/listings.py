@@ -117,18 +117,3 @@ def mediation_table(study: Study) -> Table | None:
         "nothing unmeasured moves both drift and retention, drift precedes retention, effects are "
         "linear and the method does not change the slope of retention on drift.",
     )
-
-
-__all__ = [
-    "dose_table",
-    "equivalence_table",
-    "grid_table",
-    "main_metrics",
-    "matched_table",
-    "mediation_table",
-    "mixed_table",
-    "paired_table",
-    "power_table",
-    "predictor_table",
-    "selection_table",
-]

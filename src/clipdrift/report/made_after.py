@@ -67,6 +67,3 @@ def _line(
         trained = mean_sd_text(name, row.cell_mean, row.cell_sd)
         out += [made, Printed(trained, name, MEAN_SD, runs, row.cell_mean)]
     return out
-
-
-__all__ = ["after_table"]

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from clipdrift.analysis.rows import UNDEFINED, rate_text
+from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.analysis.statistics.columns import is_size
 from clipdrift.analysis.statistics.extras import PATHS, corrupted, interpolated
 
@@ -292,17 +292,3 @@ def p_text(p: float | None) -> str:
     if p is None:
         return UNDEFINED
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
-
-
-__all__ = [
-    "NBSP",
-    "UNDEFINED",
-    "Metric",
-    "decimals_of",
-    "fixed",
-    "metric",
-    "p_text",
-    "rate_text",
-    "significant",
-    "unbroken",
-]

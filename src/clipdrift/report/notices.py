@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipdrift.analysis.questions.caveats import Caveat
-from clipdrift.report.metrics import rate_text
+from clipdrift.analysis.rows import rate_text
 from clipdrift.report.source import Study
 
 WARNING_WORDS = {
@@ -61,6 +61,3 @@ def _notice(study: Study, row: Caveat) -> Notice:
         study.index.encode(row.run_ids),
         kind in URGENT,
     )
-
-
-__all__ = ["Notice", "notices"]

@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import UNDEFINED, metric, significant
+from clipdrift.report.metrics import metric, significant
 from clipdrift.report.printed import COUNT, DERIVED, VALUE, Printed
 from clipdrift.report.source import Study
 from clipdrift.report.tables import MAX_ROWS, Column, Table, run_words, word
@@ -119,6 +120,3 @@ def _seconds(study: Study, record: RunRecord) -> Printed:
         return Printed(UNDEFINED, title="not recorded")
     runs = study.index.encode([record.run_id])
     return Printed(significant(seconds), "", DERIVED, runs, seconds)
-
-
-__all__ = ["conditions_table", "design_table", "runs_table"]

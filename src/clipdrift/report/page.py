@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from clipdrift.analysis.rows import rate_text
 from clipdrift.report.blocks import Charts, built, inside, is_there
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.layers import scales
 from clipdrift.report.listed import listed
-from clipdrift.report.metrics import metric, rate_text, unbroken
+from clipdrift.report.metrics import metric, unbroken
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.sections import SECTIONS
@@ -179,6 +180,3 @@ def _variables(theme: Theme, wash: str) -> str:
     stops = ",".join(f"{colour} {100 * at:g}%" for at, colour in theme["diverging"])
     plain = ";".join(f"--{name}:{value}" for name, value in theme.items() if name != "diverging")
     return f"{plain};--wash:{wash};--diverging:linear-gradient(90deg,{stops})"
-
-
-__all__ = ["render", "script_json"]

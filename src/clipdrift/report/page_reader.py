@@ -164,6 +164,3 @@ class _TableAt:
             item.label = f"table {self.name}, {row}, {head}"
         self._number += 1
         self.row = []
-
-
-__all__ = ["NUMBER_HERE", "Item", "Page", "read_page"]

@@ -144,6 +144,3 @@ def resolve(value: Any, theme: Theme = LIGHT) -> Any:
 def rgba(colour: str, opacity: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
-
-
-__all__ = ["DARK", "LIGHT", "Look", "Theme", "looks", "rate_colour", "resolve", "rgba"]

@@ -210,22 +210,3 @@ def _within(within: bool | None, diff: float | None) -> str:
     if within is None:
         return UNDEFINED if diff is None else "cannot tell"
     return "yes" if within else "no"
-
-
-__all__ = [
-    "COUNT",
-    "DERIVED",
-    "MEAN",
-    "MEAN_SD",
-    "ROW",
-    "VALUE",
-    "VIEWS",
-    "Printed",
-    "RunIndex",
-    "Sentence",
-    "field_text",
-    "mean_sd_text",
-    "of_cell",
-    "of_runs",
-    "part_of",
-]

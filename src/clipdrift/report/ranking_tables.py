@@ -61,6 +61,3 @@ def _line(study: Study, names: tuple[str, ...], line: Line) -> list[Printed]:
             rank = replace(rank, title=field_text(row, "rank_low"))
         out += [rank, study.printed(row, "value", runs=runs)]
     return out
-
-
-__all__ = ["ranking_table"]

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from clipdrift.analysis.questions.caveats import Caveat
+from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.analysis.summary import analyze_folder, row_keys, to_csv
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
 from clipdrift.records import StudyFolder
 from clipdrift.report.latex import latex_tables
-from clipdrift.report.metrics import UNDEFINED, metric
+from clipdrift.report.metrics import metric
 from clipdrift.report.page import render
 from clipdrift.report.page_reader import Item, Page, read_page
 from clipdrift.report.printed import COUNT, MEAN, MEAN_SD, VALUE, RunIndex, mean_sd_text
@@ -209,6 +210,3 @@ def _content(path: Path) -> str:
 
 def _rows(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text)))
-
-
-__all__ = ["Difference", "audit_report"]

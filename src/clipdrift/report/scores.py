@@ -41,6 +41,3 @@ def _worded(score: str, text: str) -> str:
     'At equal validation mean recall, of the zero-shot accuracy on pets'
     """
     return ACCURACY.sub(WORDS[score], text)
-
-
-__all__ = ["sentences_of", "table_of"]

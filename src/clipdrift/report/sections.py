@@ -177,5 +177,3 @@ SECTIONS = (
     ),
     Section("provenance", "Provenance", "Provenance", contents.provenance),
 )
-
-__all__ = ["SECTIONS"]

@@ -343,6 +343,3 @@ def read_study(folder: StudyFolder) -> Study:
 
 def _unusable(path: Any, expected: str, got: str, step: str) -> RecordError:
     return RecordError(Fault(str(path), expected, got, step))
-
-
-__all__ = ["CellId", "Place", "Study", "as_shown", "mark_of", "read_study"]

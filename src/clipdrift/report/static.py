@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.cell_means import by_rate
 from clipdrift.errors import printable
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
 from clipdrift.report.figures.plane import plane_points
-from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.metrics import metric
 from clipdrift.report.palette import LIGHT
 from clipdrift.report.source import Place, Study, as_shown
 
@@ -285,6 +286,3 @@ def _layers(study: Study, place: Place, shown: Sequence[Panel]) -> Draw:
         figure.suptitle(study.title(place), fontsize=9)
 
     return draw
-
-
-__all__ = ["slug", "static_figures"]

@@ -209,17 +209,3 @@ def _cell_row(
     count = Printed(str(len(ids)), "", COUNT, runs, len(ids))
     values = metric_values(study, metrics, known, rows)
     return [*keys, word(rate_text(cell.learning_rate), cell.learning_rate), count, *values]
-
-
-__all__ = [
-    "MAX_ROWS",
-    "Column",
-    "Table",
-    "cell_table",
-    "listing",
-    "metric_columns",
-    "metric_values",
-    "read_on_images",
-    "run_words",
-    "word",
-]

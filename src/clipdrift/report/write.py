@@ -42,6 +42,3 @@ def _analysed(folder: StudyFolder) -> Study:
     except RecordError:
         write_analysis(folder)
         return read_study(folder)
-
-
-__all__ = ["write_report"]

@@ -220,6 +220,3 @@ class Epochs:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-__all__ = ["EpochEvent", "Epochs", "OnEpoch", "Stop"]

@@ -134,16 +134,3 @@ def file_hashes(folder: Path) -> dict[str, str]:
         if path.suffix in HASHED and path.name not in NOT_HASHED:
             hashes[path.relative_to(folder).as_posix()] = file_hash(path)
     return hashes
-
-
-__all__ = [
-    "CLASSES_FILE",
-    "STATE_FILE",
-    "clear_state",
-    "clear_unfinished",
-    "file_hashes",
-    "require_own_files",
-    "write_classes",
-    "write_probe_table",
-    "write_transfer_table",
-]

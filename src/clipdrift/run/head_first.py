@@ -56,6 +56,3 @@ def _head_alone(model: AdaptedModel) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
-
-
-__all__ = ["probe_head"]

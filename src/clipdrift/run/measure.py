@@ -169,6 +169,3 @@ class Run:
             "interruptions": float(self.epochs.interruptions),
             "settled_in_float32_fraction": self.gauge.predict.settled_fraction,
         }
-
-
-__all__ = ["Run"]

@@ -68,6 +68,3 @@ def read_progress(folder: Path) -> Progress | None:
         return found if 0 <= found.epoch <= found.epochs else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-
-
-__all__ = ["Progress", "ProgressFile", "read_progress"]

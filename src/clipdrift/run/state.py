@@ -122,6 +122,3 @@ def _selected(
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-
-
-__all__ = ["RunState", "Selected", "StateFile"]

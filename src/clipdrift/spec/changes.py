@@ -60,6 +60,3 @@ def _put(value: Any, place: Place, new: Any) -> None:
     else:
         key = ".".join(map(str, place))
         raise SpecError(Fault(f"{OPTION} {key}", "a key of the study", "nothing there", _STEP))
-
-
-__all__ = ["change"]

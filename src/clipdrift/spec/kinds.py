@@ -59,6 +59,3 @@ def _method_faults(spec: StudySpec, target: TargetSpec) -> list[Fault]:
 def _told(target: TargetSpec) -> str:
     what = "captions and no classes" if target.paired else "several labels"
     return f"target {target.name}, whose images have {what}"
-
-
-__all__ = ["kind_faults"]

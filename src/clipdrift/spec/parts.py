@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from clipdrift.spec.datasets import (
-    DatasetSpec,
     Name,
     Part,
     ProbeSpec,
@@ -20,18 +19,6 @@ from clipdrift.spec.datasets import (
     broken_rule,
 )
 from clipdrift.spec.methods import LearningRate, LoraSpec, MethodBase, MethodSpec
-
-__all__ = [
-    "BackboneSpec",
-    "DatasetSpec",
-    "EvaluationSpec",
-    "ProbeSpec",
-    "ScheduleSpec",
-    "SplitSpec",
-    "StudySpec",
-    "TargetSpec",
-    "TransferSpec",
-]
 
 
 class BackboneSpec(Part):

@@ -8,16 +8,6 @@ from pydantic import Field
 
 from clipdrift.spec.datasets import Name, Part, PluginOption
 
-__all__ = [
-    "AttentionPreservationSpec",
-    "EntropyFloorSpec",
-    "FeatureDistillationSpec",
-    "L2SpSpec",
-    "PenaltyBase",
-    "PenaltySpec",
-    "PluginPenaltySpec",
-]
-
 
 class PenaltyBase(Part):
     """`weight` times the penalty is added to the mean cross-entropy of a batch.

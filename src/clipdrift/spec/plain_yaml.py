@@ -150,6 +150,3 @@ def _repeated(entries: list[_Entry], name: str) -> Iterator[Fault]:
 
 def _dotted(place: Place) -> str:
     return ".".join(map(str, place))
-
-
-__all__ = ["MAX_BYTES", "MAX_ENTRIES", "Place", "Yaml", "parse", "read_text"]

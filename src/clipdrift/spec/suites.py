@@ -106,6 +106,3 @@ def suite_of(item: Any) -> Any:
     if isinstance(item, str) and item in SUITES:
         return {"suite": item}
     return item if isinstance(item, dict) and "suite" in item else None
-
-
-__all__ = ["SUITES", "SuiteSpec", "suite_of"]

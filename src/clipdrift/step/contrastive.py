@@ -126,6 +126,3 @@ class AgainstTexts:
             same = torch.div(numbers, self._texts.n_templates, rounding_mode="floor")
         equal: Tensor = same[:, None] == same[None, :]
         return equal
-
-
-__all__ = ["AgainstTexts", "contrastive_loss", "sigmoid_loss"]

@@ -98,6 +98,3 @@ def _carry_on(found: Tensor, gradient: Tensor, added: Tensor | None = None) -> N
     ends = [(end, own) for end, own in ends if end.requires_grad]
     if ends:
         torch.autograd.backward([end for end, _ in ends], [own for _, own in ends])
-
-
-__all__ = ["Draws", "cached_gradient"]

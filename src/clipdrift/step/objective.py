@@ -85,6 +85,3 @@ class Objective:
             if spec.weight:
                 loss = loss + spec.weight * value
         return loss
-
-
-__all__ = ["Inputs", "Objective", "cross_entropy", "each_class_alone"]

@@ -133,6 +133,3 @@ def _reminder(busy: list[PlannedRun], since: float) -> str:
         f"waiting for {len(busy)} runs of another process since "
         f"{time.strftime('%H:%M', time.localtime(since))} ({minutes} min): {names}"
     )
-
-
-__all__ = ["MissingRuns", "OnEvent"]

@@ -125,6 +125,3 @@ def _require(kind: str) -> None:
     if find_spec(kind) is None:
         step = "pip install 'clipdrift[trackers]', or the package alone"
         raise SpecError(Fault("--track", f"{kind} to be installed", "no such package", step))
-
-
-__all__ = ["Tracking", "log_record", "scalars"]

@@ -133,6 +133,3 @@ def _reason(first: AfterReading, n_readings: int, n: int) -> str | None:
     if n == 1:
         return "one run: no SD"
     return None if n == n_readings else f"undefined in {n_readings - n} of {n_readings} runs"
-
-
-__all__ = ["AfterTraining", "grouped", "rows"]

@@ -103,6 +103,3 @@ def _faults(
     if loss is not None and not 0 <= loss < 100:
         rule = "percentage points of retention from 0 to below 100"
         yield Fault("--max-retention-loss", rule, f"{loss:g}", "Give points such as 2")
-
-
-__all__ = ["DEFAULT", "REPORTED", "Budget", "budget"]

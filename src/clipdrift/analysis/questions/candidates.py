@@ -184,15 +184,3 @@ def _made(
 
 def _read(runs: pd.DataFrame, name: str) -> Floats:
     return column(runs, name) if name in runs else np.full(len(runs), np.nan)
-
-
-__all__ = [
-    "ADAPTED",
-    "AS_TRAINED",
-    "INTERPOLATED",
-    "SOUP",
-    "Candidate",
-    "Field",
-    "fields",
-    "name_of",
-]

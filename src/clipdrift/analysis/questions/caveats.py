@@ -251,6 +251,3 @@ def _dropped_pairs(
 
 def _place(record: RunRecord) -> dict[str, Any]:
     return {key: getattr(record, key) for key in RUN_KEY}
-
-
-__all__ = ["Caveat", "rows", "to_do"]

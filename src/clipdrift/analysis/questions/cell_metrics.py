@@ -61,12 +61,11 @@ def rows(
     *,
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
-    level: float = 0.95,
 ) -> list[CellMetric]:
     """Every metric of every cell over its seeds and images.
 
     The interval of a mean draws seeds and images: see `crossed`. Where a metric is no mean over
-    labelled images, or they are not known, it is mean +- t_{(1+level)/2, n-1} SD / sqrt(n), SD
+    labelled images, or they are not known, it is mean +- t_{0.975, n-1} SD / sqrt(n), SD
     with ddof 1, over seeds alone. `interval_over` says which. That of an accuracy is taken on its
     log odds (`of_share`). Both are over the runs in which the metric is defined. Diverged runs are
     not in the frame.
@@ -75,7 +74,6 @@ def rows(
         frame: one row per finished run.
         images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
-        level: coverage.
 
     Returns:
         One row per cell and metric; `run_ids` are the runs in which the metric is defined.
@@ -86,7 +84,7 @@ def rows(
     return [
         row
         for key, at in cells(runs).items()
-        for row in reached(key, flags[key], runs.iloc[at], metrics, images or Images(), level)
+        for row in reached(key, flags[key], runs.iloc[at], metrics, images or Images())
     ]
 
 
@@ -96,16 +94,15 @@ def reached(
     runs: pd.DataFrame,
     metrics: Sequence[str],
     images: Images,
-    level: float = 0.95,
 ) -> Iterator[CellMetric]:
     """Every metric over the runs of one cell."""
     values = matrix(runs, list(metrics))
     ids = runs["run_id"].to_numpy(dtype=object)
-    found = summarise(values, level)
+    found = summarise(values)
     for i, metric in enumerate(metrics):
         n, defined = int(found.n[i]), np.isfinite(values[:, i])
         used = ids[defined].tolist()
-        told = _over_images(images, used, metric, values[defined, i], level)
+        told = _over_images(images, used, metric, values[defined, i])
         ends = Interval(number(found.ci_low[i]), number(found.ci_high[i]))
         both = told.error is not None
         if told.error is not None:
@@ -138,18 +135,13 @@ class _Told(NamedTuple):
     reason: str | None
 
 
-def _over_images(
-    images: Images, run_ids: list[str], metric: str, values: Floats, level: float
-) -> _Told:
+def _over_images(images: Images, run_ids: list[str], metric: str, values: Floats) -> _Told:
     influence = images.influence(run_ids, metric)
     if influence is not None:
-        return _Told(influence.values.shape[1], influence.crossed(level), None)
+        return _Told(influence.values.shape[1], influence.crossed(), None)
     n = images.count(run_ids, metric)
     if n is None:
         return _Told(None, None, None)
     if images.answers(run_ids, metric):
-        return _Told(n, binomial(values, n, level), None)
+        return _Told(n, binomial(values, n), None)
     return _Told(n, None, NOT_RECORDED)
-
-
-__all__ = ["CellMetric", "reached", "rows"]

@@ -184,6 +184,3 @@ def _grid(told: Evidence) -> Iterator[str]:
     alphas = sorted({one.alpha for one in told.field.candidates})
     if alphas == [ADAPTED]:
         yield "no interpolated weights were read: alphas below 1 need no training"
-
-
-__all__ = ["Evidence", "Lead", "evidence", "lead"]

@@ -45,7 +45,7 @@ class DoseResponse(OfTarget):
     reason: Reason = None
 
 
-def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[DoseResponse]:
+def rows(frame: pd.DataFrame) -> list[DoseResponse]:
     """Spearman correlation of every metric with learning rate within a seed, its mean over seeds.
 
     rho of a seed is over its runs at three rates or more; p and interval are Student's t over the
@@ -54,7 +54,6 @@ def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[DoseResponse]:
 
     Args:
         frame: one row per finished run.
-        level: coverage.
 
     Returns:
         One row per backbone, target, method and metric.
@@ -81,11 +80,11 @@ def rows(frame: pd.DataFrame, *, level: float = 0.95) -> list[DoseResponse]:
                 n_learning_rates=int(there.any(axis=1).sum()),
                 n_seeds=int(used.size),
             )
-            out.append(_tested(row, there, used, level))
+            out.append(_tested(row, there, used))
     return out
 
 
-def _tested(row: DoseResponse, there: Mask, used: Floats, level: float) -> DoseResponse:
+def _tested(row: DoseResponse, there: Mask, used: Floats) -> DoseResponse:
     """there (n_rates, n_seeds) of one metric, used: rho of the seeds that have one."""
     if not used.size:
         most = int(there.sum(axis=0).max(initial=0))
@@ -93,12 +92,9 @@ def _tested(row: DoseResponse, there: Mask, used: Floats, level: float) -> DoseR
         reason = few if most < MIN_POINTS else "metric does not vary within a seed"
         return replace(row, reason=reason)
     test = t_test(used)
-    low, high = test.interval(level)
+    low, high = test.interval()
     if low is not None and high is not None:
         low, high = max(low, -1.0), min(high, 1.0)
     return replace(
         row, spearman_rho=test.value, p=test.p, ci_low=low, ci_high=high, reason=test.reason
     )
-
-
-__all__ = ["DoseResponse", "rows"]

@@ -98,6 +98,3 @@ def _counts(rng: np.random.Generator, n: int, n_draws: int) -> Floats:
     drawn = rng.integers(0, n, (n_draws, n)) + n * np.arange(n_draws)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=n * n_draws).reshape(n_draws, n)
     return counts.T.astype(np.float64)
-
-
-__all__ = ["Means", "observed", "resampled"]

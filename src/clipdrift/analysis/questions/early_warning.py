@@ -118,6 +118,3 @@ def verdict(validation: Iterable[EarlyWarning], level: float = LEVEL) -> str:
 
 def _or(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-__all__ = ["rows", "verdict"]

@@ -130,13 +130,3 @@ def _tost(row: Equivalence, gaps: Gaps, alpha: float) -> Equivalence:
     elif low > margin or high < -margin:
         result = "different"
     return replace(row, p_tost=p, ci_low=low, ci_high=high, result=result)
-
-
-__all__ = [
-    "ACCURACY_MARGIN",
-    "ALPHA",
-    "RETENTION_MARGIN_PCT",
-    "Equivalence",
-    "default_margins",
-    "rows",
-]

@@ -82,6 +82,3 @@ def holm(p: Floats) -> Floats:
     out = np.empty_like(p)
     out[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
     return out
-
-
-__all__ = ["QUESTIONS", "corrected", "holm", "question_of"]

@@ -404,22 +404,3 @@ def fitted(data: Lessons, *, after_epoch: int = 1, level: float = LEVEL) -> Save
             "records_hash": data.records_hash,
         },
     )
-
-
-__all__ = [
-    "LEVEL",
-    "LIMITS",
-    "SPLITS",
-    "EarlySignal",
-    "EarlyStopping",
-    "EarlyWarning",
-    "Held",
-    "check_asked",
-    "fitted",
-    "forecast",
-    "hold_out",
-    "next_lower_rate",
-    "signal_rows",
-    "stopping",
-    "validation",
-]

@@ -116,6 +116,3 @@ def _front(
         )
         for key, summary in ((keys[i], found[keys[i]]) for i in non_dominated(means))
     ]
-
-
-__all__ = ["Unbeaten", "non_dominated", "rows"]

@@ -121,6 +121,3 @@ def _in_words(edge: str | None, underfit: list[float], damaged: list[float]) -> 
         rates = ", ".join(map(rate_text, damaged))
         texts.append(f"damaged at {rates}: past its peak, it has lost of the target too")
     return "; ".join(texts) or None
-
-
-__all__ = ["GridAdequacy", "rows"]

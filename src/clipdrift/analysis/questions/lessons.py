@@ -230,6 +230,3 @@ def _too_few(where: str, got: str, epoch: int, *, imported: bool) -> Fault:
         names = "'epoch1.drift.<signal>' and 'epoch1.transfer.<name>.retention_pct'"
         step = f"Import the table with its columns of epoch 1 mapped to {names}"
     return Fault(where, rule, got, step)
-
-
-__all__ = ["MIN_CELLS", "Cell", "Lessons", "lessons", "lessons_of"]

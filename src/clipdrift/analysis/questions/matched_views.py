@@ -79,7 +79,6 @@ def rows(
     metrics: list[str] | None = None,
     compare_with: Collection[str] | None = None,
     images: Images | None = None,
-    level: float = 0.95,
 ) -> list[MatchedView]:
     """Every pair of matched methods in both views, per backbone and target.
 
@@ -99,7 +98,6 @@ def rows(
             at which a method gets there.
         compare_with: methods of which every pair holds one; default every pair.
         images: which images each of these runs was right on.
-        level: coverage.
 
     Returns:
         One row per backbone, target, view, pair, place and metric.
@@ -113,7 +111,7 @@ def rows(
     for (backbone, target), part in parts(runs, "backbone", "target"):
         methods = MethodCurves(part, wanted)
         known = CurveImages(methods, images or Images())
-        comparison = _Comparison(backbone, target, methods, known, wanted, level)
+        comparison = _Comparison(backbone, target, methods, known, wanted)
         out += comparison.rows(method_pairs(methods.values, compare_with))
     return out
 
@@ -128,10 +126,9 @@ class _Comparison:
         methods: MethodCurves,
         images: CurveImages,
         metrics: list[str],
-        level: float,
     ) -> None:
         self.backbone, self.target = backbone, target
-        self.methods, self.images, self.metrics, self.level = methods, images, metrics, level
+        self.methods, self.images, self.metrics = methods, images, metrics
 
     def rows(self, pairs: list[Pair]) -> Iterator[MatchedView]:
         curves = {
@@ -193,7 +190,7 @@ class _Comparison:
         if not np.isfinite(a - b):
             return replace(row, reason="undefined in a cell of one of the methods")
         test = jackknife(first - second, n, scale=max(abs(a), abs(b)))
-        low, high = with_images(test.interval(self.level), drawn, self.level)
+        low, high = with_images(test.interval(), drawn)
         errors = [one.error.image_se for one in drawn]
         return replace(
             row,
@@ -217,6 +214,3 @@ class _Comparison:
             method_b=pair[1],
             n_seeds=len(self.methods.seeds),
         )
-
-
-__all__ = ["PLACES", "MatchedView", "default_metrics", "rows"]

@@ -66,6 +66,3 @@ def _row(
         n_groups=len(several),
         verdict="shared" if agree == len(several) else verdict,
     )
-
-
-__all__ = ["SharedFactor", "rows"]

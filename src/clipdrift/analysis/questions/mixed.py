@@ -21,6 +21,7 @@ from clipdrift.analysis.statistics.columns import (
     outcome_columns,
     parts,
 )
+from clipdrift.analysis.statistics.intervals import LEVEL
 
 SIGNALS = (
     "test_accuracy",
@@ -93,9 +94,7 @@ class Fit(NamedTuple):
     balanced: bool
 
 
-def rows(
-    frame: pd.DataFrame, *, metrics: list[str] | None = None, level: float = 0.95
-) -> list[Mixed]:
+def rows(frame: pd.DataFrame, *, metrics: list[str] | None = None) -> list[Mixed]:
     """metric ~ method x log10 lr x target, every term random over seeds, per backbone.
 
     Methods are coded against the first in the alphabet; targets sum to zero, so terms without a
@@ -114,7 +113,6 @@ def rows(
     Args:
         frame: one row per finished run.
         metrics: default retention on every transfer dataset and `SIGNALS`.
-        level: coverage.
 
     Returns:
         One row per backbone, metric and term, estimates in the metric's unit; one with nulls and a
@@ -127,14 +125,12 @@ def rows(
     for (backbone,), runs in parts(matched_runs(frame), "backbone"):
         chosen = [name for name in SIGNALS if name in runs]
         wanted = [*outcome_columns(runs), *chosen] if metrics is None else metrics
-        found = _backbone(backbone, runs, wanted, level)
+        found = _backbone(backbone, runs, wanted)
         out += [row for name in wanted for row in found[name]]
     return out
 
 
-def _backbone(
-    backbone: str, runs: pd.DataFrame, metrics: list[str], level: float
-) -> dict[str, list[Mixed]]:
+def _backbone(backbone: str, runs: pd.DataFrame, metrics: list[str]) -> dict[str, list[Mixed]]:
     """Rows by metric; metrics defined in the same runs share their design."""
     values = {name: column(runs, name) for name in metrics}
     together: dict[bytes, list[str]] = {}
@@ -149,13 +145,11 @@ def _backbone(
             Mixed(backbone=backbone, metric=name, n=len(part), n_seeds=int(part["seed"].nunique()))
             for name in names
         ]
-        out |= zip(names, _together(heads, part, y, level), strict=True)
+        out |= zip(names, _together(heads, part, y), strict=True)
     return out
 
 
-def _together(
-    heads: list[Mixed], runs: pd.DataFrame, y: Floats, level: float
-) -> Iterator[list[Mixed]]:
+def _together(heads: list[Mixed], runs: pd.DataFrame, y: Floats) -> Iterator[list[Mixed]]:
     """Rows of each column of y, (n, m), all of them defined in all runs."""
     design = design_of(runs) if len(y) else None
     why = "no value in these records" if design is None else _unfit(design, heads[0].n_seeds)
@@ -171,8 +165,7 @@ def _together(
             continue
         fuzz = ROUNDING * float(np.abs(own).max())
         yield [
-            _row(replace(head, term=term), found, j, i, fuzz, level)
-            for j, term in enumerate(design.terms)
+            _row(replace(head, term=term), found, j, i, fuzz) for j, term in enumerate(design.terms)
         ]
 
 
@@ -269,7 +262,7 @@ def _satterthwaite(alone: Floats, shared: Floats) -> Floats:
     return out
 
 
-def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float, level: float) -> Mixed:
+def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float) -> Mixed:
     estimate, se = float(found.estimate[term, metric]), float(found.se[term, metric])
     df = float(found.df[term])
     row = replace(
@@ -281,7 +274,7 @@ def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float, level: fl
     )
     if not se > fuzz or not df > 0:
         return replace(row, reason="seeds agree on this term: no error to test against")
-    half = se * float(stdtrit(df, (1 + level) / 2))
+    half = se * float(stdtrit(df, (1 + LEVEL) / 2))
     return replace(
         row,
         se=se,
@@ -289,6 +282,3 @@ def _row(head: Mixed, found: Fit, term: int, metric: int, fuzz: float, level: fl
         ci_low=estimate - half,
         ci_high=estimate + half,
     )
-
-
-__all__ = ["RANDOM", "ROBUST", "SIGNALS", "Design", "Fit", "Mixed", "design_of", "fit", "rows"]

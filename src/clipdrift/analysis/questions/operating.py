@@ -44,7 +44,6 @@ def rows(
     *,
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
-    level: float = 0.95,
 ) -> list[AtBest]:
     """What each method reaches and keeps at its best mean validation accuracy over seeds.
 
@@ -54,7 +53,6 @@ def rows(
         frame: one row per finished run.
         images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
-        level: coverage.
 
     Returns:
         One row per backbone, target, method and metric.
@@ -67,7 +65,7 @@ def rows(
         for point in operating_points(runs)
         if point.val_accuracy is not None
         for row in reached(
-            point.key, flags[point.key], runs.iloc[point.runs], metrics, images or Images(), level
+            point.key, flags[point.key], runs.iloc[point.runs], metrics, images or Images()
         )
     ]
 
@@ -88,6 +86,3 @@ def operating_points(runs: pd.DataFrame) -> Iterator[OperatingPoint]:
         else:
             first = next(iter(own))
             yield OperatingPoint(first, None, np.array([], dtype=np.intp), rates)
-
-
-__all__ = ["AtBest", "OperatingPoint", "operating_points", "rows"]

@@ -16,6 +16,7 @@ from clipdrift.analysis.rows import Drawn, OfPair, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.differences import ALL_PAIRS, Differences, Gaps
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION, fits
 from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.intervals import LEVEL
 from clipdrift.analysis.statistics.pairs import matched_pairs
 from clipdrift.analysis.statistics.wilcoxon import signed_rank
 
@@ -94,7 +95,6 @@ def rows(
     questions: Collection[str] = QUESTIONS,
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
-    level: float = 0.95,
 ) -> list[Paired]:
     """Paired comparison of every two matched methods.
 
@@ -120,7 +120,6 @@ def rows(
         questions: whose tests are corrected, of `QUESTIONS`; see `corrected`.
         images: which images each of these runs was right on.
         underfit_fraction: share of the best cell's accuracy from which on a cell fits.
-        level: coverage.
 
     Returns:
         One row per backbone, target, pair of methods, metric and scope.
@@ -146,7 +145,7 @@ def rows(
                     run_ids=gaps.run_ids,
                     reason=gaps.untestable,
                 )
-                out.append(_tested(row, gaps, level) if gaps.n_seeds > 1 else row)
+                out.append(_tested(row, gaps) if gaps.n_seeds > 1 else row)
     return corrected(out, frame, questions)
 
 
@@ -169,7 +168,7 @@ def default_metrics(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _tested(row: Paired, gaps: Gaps, level: float) -> Paired:
+def _tested(row: Paired, gaps: Gaps) -> Paired:
     """With what two seeds or more tell."""
     d, n = gaps.values, int(gaps.values.size)
     ranked = signed_rank(d, gaps.rounding)
@@ -188,7 +187,7 @@ def _tested(row: Paired, gaps: Gaps, level: float) -> Paired:
     if gaps.scope == ALL_PAIRS:
         return replace(row, reason=NO_REPLICATES)
     reasons = [None if n > 2 else "two seeds: Hedges' correction is undefined", gaps.unread]
-    half = error.half(1 - level)
+    half = error.half(1 - LEVEL)
     why = "; ".join(filter(None, reasons)) or None
     return replace(row, ci_low=mean - half, ci_high=mean + half, reason=why)
 
@@ -200,6 +199,3 @@ def hedges_factor(df: int) -> float:
     0.797885
     """
     return float(np.exp(gammaln(df / 2) - gammaln((df - 1) / 2)) / np.sqrt(df / 2))
-
-
-__all__ = ["BothOn", "ImageError", "Paired", "default_metrics", "hedges_factor", "rows"]

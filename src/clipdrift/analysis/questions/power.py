@@ -209,17 +209,3 @@ def seeds_needed(
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
-
-
-__all__ = [
-    "ALPHA",
-    "POINTS",
-    "POWER",
-    "Power",
-    "detectable_difference",
-    "needed_noncentrality",
-    "point_size",
-    "power_of_t",
-    "rows",
-    "seeds_needed",
-]

@@ -71,9 +71,7 @@ class Predictor(OfBackbone):
     reason: Reason = None
 
 
-def rows(
-    frame: pd.DataFrame, *, reference: str | None = None, level: float = 0.95
-) -> list[Predictor]:
+def rows(frame: pd.DataFrame, *, reference: str | None = None) -> list[Predictor]:
     """Spearman correlation of every signal with every final retention, per backbone.
 
     A drift counts twice: `drift.x` ranks runs by the value with its sign, `|drift.x|` by how far
@@ -95,7 +93,6 @@ def rows(
     Args:
         frame: one row per finished run; columns as `runs_frame` makes them.
         reference: name of a signal; default mean CKA, or the learning rate where there is none.
-        level: coverage.
 
     Returns:
         One row per backbone, outcome, signal and moment; rho in [-1, 1].
@@ -113,7 +110,7 @@ def rows(
         for number, at in enumerate(groups):
             group_of[at] = number
         seeds = runs["seed"].to_numpy()
-        errors = Errors(pairs, values, seeds, group_of, reference, level)
+        errors = Errors(pairs, values, seeds, group_of, reference)
         for signal, outcome in pairs:
             x, y = values[signal.column], values[outcome]
             row = _correlated(backbone, signal, outcome, x, y, targets, groups)

@@ -169,15 +169,3 @@ def read_tables(
             step = "Run the study again to redo the run"
             faults.append(Fault(str(path), expected, "a damaged or different file", step))
     return tables, faults
-
-
-__all__ = [
-    "FILE_NAME",
-    "N_SUBSETS",
-    "SETTLED_WITHIN",
-    "ProbeSensitivity",
-    "dealt_by_class",
-    "in_turn",
-    "read_tables",
-    "rows",
-]

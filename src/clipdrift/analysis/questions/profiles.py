@@ -112,6 +112,3 @@ def _profile(wide: Wide, kind: Callable[..., Profile], at: str) -> Iterator[Prof
                 reason=why_incomplete(int(found.n[i]), len(runs), float(found.sd[i])),
                 **{at: int(position)},
             )
-
-
-__all__ = ["BlockMean", "EpochMean", "OfProfile", "by_block", "by_epoch"]

@@ -25,7 +25,7 @@ from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
 from clipdrift.analysis.statistics.curve_images import CurveImages, ImageSet, with_images
 from clipdrift.analysis.statistics.curves import Curve
 from clipdrift.analysis.statistics.influence import Images
-from clipdrift.analysis.statistics.intervals import jackknife
+from clipdrift.analysis.statistics.intervals import LEVEL, jackknife
 from clipdrift.analysis.statistics.method_curves import VIEWS, MethodCurves, View
 from clipdrift.analysis.statistics.ranks import Floats
 
@@ -120,7 +120,6 @@ def rows(
     *,
     underfit_fraction: float,
     images: Images | None = None,
-    level: float = 0.95,
 ) -> list[Ranked]:
     """Three or more matched methods of a backbone and target, ranked in four views.
 
@@ -145,7 +144,6 @@ def rows(
         frame: one row per finished run.
         underfit_fraction: share of the target's best accuracy under which a cell underfits.
         images: which images each of these runs was right on.
-        level: least probability that the ranks left open hold the true one.
 
     Returns:
         One row per backbone, target, view, metric and method.
@@ -157,7 +155,7 @@ def rows(
     for place, metrics, methods in _targets(frame):
         known = CurveImages(methods, images or Images())
         for standing in _standings(methods, known, metrics, underfit_fraction):
-            out += _ranked(place, standing, metrics, methods, level)
+            out += _ranked(place, standing, metrics, methods)
     return out
 
 
@@ -317,7 +315,6 @@ def _ranked(
     standing: Standing,
     metrics: list[str],
     methods: MethodCurves,
-    level: float,
 ) -> Iterator[Ranked]:
     """Rows of every metric that the view does not hold equal, methods in order of their rank."""
     names = list(methods.values)
@@ -328,7 +325,7 @@ def _ranked(
         values = standing.values[:, i]
         ranks = rankdata(-values[:, 0], method="min", nan_policy="omit")
         drawn = {pair: known(*pair).get(metric, []) for pair in _both_there(values)}
-        ends = _ranks_left_open(values, standing.seeds[:, i], drawn, level)
+        ends = _ranks_left_open(values, standing.seeds[:, i], drawn)
         over: Drawn = SEEDS_AND_IMAGES if drawn and all(drawn.values()) else SEEDS
         for m in sorted(range(len(names)), key=lambda m: (np.isnan(ranks[m]), ranks[m])):
             row = Ranked(
@@ -362,11 +359,10 @@ def _ranks_left_open(
     values: Floats,
     seeds: NDArray[np.intp],
     drawn: dict[tuple[int, int], list[ImageSet]],
-    level: float,
 ) -> list[tuple[int, int]]:
     """First and last rank of each method: values (n_methods, n_draws), seeds (n_methods,)."""
     n_ranked = int(np.isfinite(values[:, 0]).sum())
-    each = 1 - (1 - level) / max(1, n_ranked - 1)
+    each = 1 - (1 - LEVEL) / max(1, n_ranked - 1)
     above, below = np.zeros(len(values), dtype=int), np.zeros(len(values), dtype=int)
     for (a, b), images in drawn.items():
         scale = float(np.abs(values[[a, b], 0]).max())
@@ -377,6 +373,3 @@ def _ranks_left_open(
             below[first] += 1
             above[second] += 1
     return [(1 + int(up), n_ranked - int(down)) for up, down in zip(above, below, strict=True)]
-
-
-__all__ = ["OWN_BEST", "Ranked", "RankingAgreement", "agreement", "rows"]

@@ -271,6 +271,3 @@ def _judged(
     if abs(untouched - entry.value) <= allowed:
         return None, CANNOT_TELL + "the untouched model is within the tolerance too"
     return True, None
-
-
-__all__ = ["CANNOT_TELL", "Ours", "Published", "Reproduction", "published", "rows"]

@@ -161,6 +161,3 @@ def _pick(row: Selection, candidates: pd.DataFrame, cost: Floats) -> Selection:
         seed=int(run["seed"]),
         val_accuracy=float(run[VAL_ACCURACY]),
     )
-
-
-__all__ = ["BANDS_PP", "RANDOM", "Selection", "rows"]

@@ -56,6 +56,3 @@ def _last(record: RunRecord) -> Reading | None:
     last = max(record.history, key=lambda entry: entry.epoch, default=None)
     kept = record.selected_epoch
     return record.result if last is None or kept is None or last.epoch < kept else last
-
-
-__all__ = ["LAST_EPOCH", "LEVELS", "PROBE_CV", "UNTOUCHED", "with_supporting"]

@@ -87,6 +87,3 @@ def _row(
         run_ids=[run_id for run_id, _ in read],
         reason=None if n and answers else NOT_RECORDED if n else "images not counted",
     )
-
-
-__all__ = ["Untouched", "rows"]

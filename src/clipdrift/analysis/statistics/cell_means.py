@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from clipdrift.analysis.frame import CELL_KEY
 from clipdrift.analysis.statistics.columns import Floats, column
-from clipdrift.analysis.statistics.intervals import ROUNDING
+from clipdrift.analysis.statistics.intervals import LEVEL, ROUNDING
 
 Positions = NDArray[np.intp]
 
@@ -58,7 +58,7 @@ def matrix(runs: pd.DataFrame, metrics: list[str]) -> Floats:
     return np.column_stack([column(runs, name) for name in metrics])
 
 
-def summarise(values: Floats, level: float = 0.95) -> Summary:
+def summarise(values: Floats) -> Summary:
     """Mean, SD and t interval of every column over its finite values.
 
     Args:
@@ -78,7 +78,7 @@ def summarise(values: Floats, level: float = 0.95) -> Summary:
     squares = np.where(defined, values - mean, 0.0) ** 2
     sd = np.where(n > 1, np.sqrt(squares.sum(axis=0) / np.maximum(n - 1, 1)), np.nan)
     sd = np.where(sd <= ROUNDING * np.abs(filled).max(axis=0, initial=0.0), 0.0, sd)
-    half = stdtrit(np.maximum(n - 1, 1), (1 + level) / 2) * sd / np.sqrt(np.maximum(n, 1))
+    half = stdtrit(np.maximum(n - 1, 1), (1 + LEVEL) / 2) * sd / np.sqrt(np.maximum(n, 1))
     half = np.where(sd > 0, half, np.nan)
     return Summary(n, mean, sd, mean - half, mean + half)
 
@@ -108,16 +108,3 @@ def why_incomplete(n: int, n_runs: int, sd: float) -> str | None:
     if sd == 0:
         texts.append("the values do not vary: no interval")
     return "; ".join(texts) or None
-
-
-__all__ = [
-    "CellKey",
-    "Positions",
-    "Summary",
-    "by_rate",
-    "cells",
-    "matrix",
-    "number",
-    "summarise",
-    "why_incomplete",
-]

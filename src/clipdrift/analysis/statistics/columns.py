@@ -133,24 +133,3 @@ def resting_value(name: str) -> float:
     (1.0, 0.0)
     """
     return 1.0 if name.rsplit(".", 1)[-1].startswith(SIMILARITIES) else 0.0
-
-
-__all__ = [
-    "DRIFT",
-    "EPOCH1",
-    "LOG_LR",
-    "VAL_ACCURACY",
-    "WHENS",
-    "Signal",
-    "When",
-    "column",
-    "is_outcome",
-    "is_size",
-    "matched_runs",
-    "outcome_columns",
-    "pairs_of_interest",
-    "parts",
-    "resting_value",
-    "signal_columns",
-    "size_of",
-]

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from clipdrift.analysis.statistics.columns import Floats
-from clipdrift.analysis.statistics.intervals import ROUNDING, UNDEFINED, Interval
+from clipdrift.analysis.statistics.intervals import LEVEL, ROUNDING, UNDEFINED, Interval
 
 RIGHT_AND_WRONG = (1.0, 1.0, 0.0, 0.0)
 """Images added for the error of an accuracy: two right, two wrong."""
@@ -82,7 +82,7 @@ class Crossed(NamedTuple):
     shared_se: float
 
 
-def crossed(values: Floats, added: ArrayLike = (), level: float = 0.95) -> Crossed:
+def crossed(values: Floats, added: ArrayLike = ()) -> Crossed:
     """Error and interval of a mean over seeds and images, both samples, every image in every seed.
 
     With a = var(row means) / G, b = var(column means) / n and d the interaction's mean square
@@ -99,7 +99,6 @@ def crossed(values: Floats, added: ArrayLike = (), level: float = 0.95) -> Cross
         added: of images that count in b alone, as if they had been read too. Answers are right or
             wrong: without `RIGHT_AND_WRONG` or `WON_AND_LOST` 50 right ones of 50 would have no
             error.
-        level: coverage.
 
     Reference: Cornfield & Tukey (1956) for crossed random effects; Owen (2007) on resampling both;
     Howe (1974) and Graybill & Wang (1980) for the sum of squared half-widths; Agresti & Coull
@@ -114,14 +113,14 @@ def crossed(values: Floats, added: ArrayLike = (), level: float = 0.95) -> Cross
     whole = np.concatenate([columns, np.asarray(added, dtype=np.float64)])
     images = float(whole.var(ddof=1)) / len(whole) if len(whole) > 1 else 0.0
     if n_seeds < 2 or n < 2:
-        return _crossed(rows, n, images, images, level)
+        return _crossed(rows, n, images, images)
     within = float(np.square(values).sum()) - n * float(rows @ rows)
     left = within - n_seeds * float(np.square(columns - columns.mean()).sum())
     apart = max(left, 0.0) / ((n_seeds - 1) * (n - 1) * n_seeds * n)
-    return _crossed(rows, n, images, max(images - apart, 0.0), level)
+    return _crossed(rows, n, images, max(images - apart, 0.0))
 
 
-def binomial(accuracies: Floats, n: int, level: float = 0.95) -> Crossed:
+def binomial(accuracies: Floats, n: int) -> Crossed:
     """`crossed` of accuracies whose single images are not known.
 
     All seeds are taken to err on the same images, which is the most that these can add.
@@ -135,10 +134,10 @@ def binomial(accuracies: Floats, n: int, level: float = 0.95) -> Crossed:
     """
     p = (float(accuracies.mean()) * n + 2) / (n + 4)
     images = p * (1 - p) / (n + 3)
-    return _crossed(accuracies, n, images, images, level)
+    return _crossed(accuracies, n, images, images)
 
 
-def _crossed(rows: Floats, n: int, images: float, shared: float, level: float) -> Crossed:
+def _crossed(rows: Floats, n: int, images: float, shared: float) -> Crossed:
     """From the means of the seeds, the variance from images and what of it the seeds share."""
     mean = float(rows.mean())
     if len(rows) < 2:
@@ -147,17 +146,5 @@ def _crossed(rows: Floats, n: int, images: float, shared: float, level: float) -
     found = Crossed(mean, seeds**0.5, images**0.5, UNDEFINED, shared**0.5)
     if n < 2 or seeds**0.5 <= ROUNDING * float(np.abs(rows).max()):
         return found
-    half = Error(seeds**0.5, shared**0.5, len(rows), n).half(1 - level)
+    half = Error(seeds**0.5, shared**0.5, len(rows), n).half(1 - LEVEL)
     return found._replace(ci=Interval(mean - half, mean + half))
-
-
-__all__ = [
-    "RIGHT_AND_WRONG",
-    "SEEDS",
-    "SEEDS_AND_IMAGES",
-    "WON_AND_LOST",
-    "Crossed",
-    "Error",
-    "binomial",
-    "crossed",
-]

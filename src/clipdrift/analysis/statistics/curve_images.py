@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from clipdrift.analysis.statistics.crossed import Crossed, crossed
 from clipdrift.analysis.statistics.curves import sensitivity
 from clipdrift.analysis.statistics.influence import Images, Influence
-from clipdrift.analysis.statistics.intervals import Interval
+from clipdrift.analysis.statistics.intervals import LEVEL, Interval
 from clipdrift.analysis.statistics.method_curves import MethodCurves, View
 from clipdrift.analysis.statistics.ranks import Floats
 
@@ -104,7 +104,7 @@ class CurveImages:
         return self._known[cell, metric]
 
 
-def with_images(seeds: Interval, drawn: Sequence[ImageSet], level: float) -> Interval:
+def with_images(seeds: Interval, drawn: Sequence[ImageSet], level: float = LEVEL) -> Interval:
     """An interval over seeds widened by what drawing each set of images adds: see `crossed`."""
     if seeds.low is None or seeds.high is None:
         return seeds
@@ -114,6 +114,3 @@ def with_images(seeds: Interval, drawn: Sequence[ImageSet], level: float) -> Int
     ]
     half = float(np.hypot(half, np.hypot.reduce(images))) if images else half
     return Interval(middle - half, middle + half)
-
-
-__all__ = ["CurveImages", "ImageSet", "with_images"]

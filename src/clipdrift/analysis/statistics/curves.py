@@ -1,12 +1,12 @@
-"""Monotone interpolation along a method's learning-rate curve, for many resamples at a time."""
+"""Monotone interpolation along a method's learning-rate curve."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 Floats = NDArray[np.float64]
 Blocks = tuple[tuple[int, ...], ...]
@@ -48,13 +48,9 @@ def knot_blocks(x: Floats) -> Blocks:
     return tuple(members for _, members in blocks)
 
 
-class _Piece(NamedTuple):
-    """Draws whose knots are made of the same points, so that they are computed together."""
-
-    draws: list[int]
-    x: Floats
-    y: Floats
-    slopes: Floats
+def pooled(values: Floats, blocks: Blocks) -> Floats:
+    """Values at the knots, each the mean of its points: (n_rates, ...) -> (n_knots, ...)."""
+    return np.stack([values[list(block)].mean(axis=0) for block in blocks])
 
 
 class Curve:
@@ -63,28 +59,22 @@ class Curve:
     Args:
         x: mean per learning rate and draw, (n_rates, n_draws).
         y: the metrics there, (n_rates, n_metrics, n_draws).
+
+    Reference: Fritsch & Butland (1984), SIAM J. Sci. Stat. Comput. 5(2), as scipy has it.
     """
 
     def __init__(self, x: Floats, y: Floats) -> None:
-        self.shape = y.shape[1:]
-        self.pieces: list[_Piece] = []
-        draws_of: dict[Blocks, list[int]] = defaultdict(list)
+        self.n_metrics = y.shape[1]
+        self.draws: list[_Drawn | None] = []
         for draw in range(x.shape[1]):
-            draws_of[knot_blocks(x[:, draw])].append(draw)
-        for blocks, draws in draws_of.items():
-            if len(blocks) < 2:
-                continue
-            knots = np.stack([x[list(block)][:, draws].mean(axis=0) for block in blocks])
-            values = np.stack([y[list(block)][:, :, draws].mean(axis=0) for block in blocks])
-            self.pieces.append(_Piece(draws, knots, values, _slopes(knots, values)))
+            blocks = knot_blocks(x[:, draw])
+            knots = (pooled(own, blocks) for own in (x[:, draw], y[:, :, draw]))
+            self.draws.append(_through(*knots) if len(blocks) > 1 else None)
 
     def span(self, draw: int) -> tuple[float, float] | None:
         """Lowest and highest abscissa of one draw; None if it has fewer than two knots."""
-        for piece in self.pieces:
-            if draw in piece.draws:
-                ends = piece.x[:, piece.draws.index(draw)]
-                return float(ends[0]), float(ends[-1])
-        return None
+        one = self.draws[draw]
+        return None if one is None else (float(one.pchip.x[0]), float(one.pchip.x[-1]))
 
     def at(self, place: float) -> Floats:
         """The metrics where the abscissa reaches `place`, (n_metrics, n_draws).
@@ -92,12 +82,24 @@ class Curve:
         NaN outside a draw's curve (nothing is extrapolated), for draws of fewer than two knots,
         and for metrics undefined at some knot.
         """
-        out = np.full(self.shape, np.nan)
-        for piece in self.pieces:
-            value = _hermite(piece.x, piece.y, piece.slopes, place)
-            inside = (piece.x[0] <= place) & (place <= piece.x[-1])
-            out[:, piece.draws] = np.where(inside, value, np.nan)
-        return out
+        nothing = np.full(self.n_metrics, np.nan)
+        return np.stack([one.at(place) if one else nothing for one in self.draws], axis=1)
+
+
+class _Drawn(NamedTuple):
+    """The curve of one draw; `undefined` is NaN for metrics that are undefined at some knot."""
+
+    pchip: Any
+    undefined: Floats
+
+    def at(self, place: float, *, beyond: bool = False) -> Floats:
+        """The metrics there, (n_metrics,); `beyond` its ends the last piece goes on, or NaN."""
+        return np.asarray(self.pchip(place, extrapolate=beyond) + self.undefined)
+
+
+def _through(x: Floats, y: Floats) -> _Drawn:
+    undefined = np.where(np.isnan(y).any(axis=0), np.nan, 0.0)
+    return _Drawn(PchipInterpolator(x, np.nan_to_num(y)), undefined)
 
 
 def sensitivity(x: Floats, y: Floats, place: float) -> tuple[Floats, Floats]:
@@ -113,69 +115,20 @@ def sensitivity(x: Floats, y: Floats, place: float) -> tuple[Floats, Floats]:
         At an end of the curve its last piece goes on, where a step moves the end past the place.
     """
     blocks = knot_blocks(x)
-    knots, values = (np.stack([v[list(block)].mean(axis=0) for block in blocks]) for v in (x, y))
-    across = float(np.diff(knots).min())
-    up = np.abs(values).max(axis=0)
-    up = np.where(up > 0, up, 1.0)
-    steps, nothing = STEP * np.eye(len(knots)), np.zeros((len(knots), len(knots)))
-    stay = nothing[:, :1]
-    moved_x = knots[:, None] + across * np.hstack([stay, steps, nothing])
-    moved_y = values[:, :, None] + up[:, None] * np.hstack([stay, nothing, steps])[:, None]
-    found = _hermite(moved_x, moved_y, _slopes(moved_x, moved_y), place)
-    slopes = (found[:, 1:] - found[:, :1]) / STEP
+    knots, values = pooled(x, blocks), pooled(y, blocks)
+    across, up = STEP * np.diff(knots).min(), STEP * np.abs(values).max(axis=0)
+    up = np.where(up > 0, up, STEP)
+
+    def read(by_x: Floats, by_y: Floats) -> Floats:
+        moved = _through(knots + across * by_x, values + np.outer(by_y, up))
+        return moved.at(place, beyond=True)
+
+    stay, steps = np.zeros(len(knots)), np.eye(len(knots))
+    here = read(stay, stay)
+    by_x = [(read(step, stay) - here) / across for step in steps]
+    by_y = [(read(stay, step) - here) / up for step in steps]
     # A knot is the mean of its points: each moves it by its share.
     share = np.zeros((len(knots), len(x)))
     for knot, block in enumerate(blocks):
         share[knot, list(block)] = 1 / len(block)
-    by_x, by_y = slopes[:, : len(knots)] / across, slopes[:, len(knots) :] / up[:, None]
-    return by_x @ share, by_y @ share
-
-
-def _slopes(x: Floats, y: Floats) -> Floats:
-    """Derivatives that keep each piece monotone: x (K, n_draws), y (K, n_metrics, n_draws).
-
-    Reference: Fritsch & Butland (1984), SIAM J. Sci. Stat. Comput. 5(2); ends three-point, as in
-    `scipy.interpolate.PchipInterpolator`.
-    """
-    h = np.diff(x, axis=0)[:, None, :]
-    secant = np.diff(y, axis=0) / h
-    if len(x) == 2:
-        return np.concatenate([secant, secant])
-    before, after, h0, h1 = secant[:-1], secant[1:], h[:-1], h[1:]
-    same_way = before * after > 0
-    w0, w1 = 2 * h1 + h0, h1 + 2 * h0
-    safe_before, safe_after = (np.where(same_way, values, 1.0) for values in (before, after))
-    inner = np.where(same_way, (w0 + w1) / (w0 / safe_before + w1 / safe_after), 0.0)
-    first = _end_slope(h[0], h[1], secant[0], secant[1])
-    last = _end_slope(h[-1], h[-2], secant[-1], secant[-2])
-    slopes = np.concatenate([first[None], inner, last[None]])
-    # A knot without a value would otherwise pass for one where the curve turns.
-    return np.where(np.isnan(y).any(axis=0), np.nan, slopes)
-
-
-def _end_slope(h0: Floats, h1: Floats, near: Floats, far: Floats) -> Floats:
-    slope = ((2 * h0 + h1) * near - h0 * far) / (h0 + h1)
-    overshoots = (np.sign(near) != np.sign(far)) & (np.abs(slope) > 3 * np.abs(near))
-    kept = np.where(overshoots, 3 * near, slope)
-    return np.where(np.sign(slope) == np.sign(near), kept, 0.0)
-
-
-def _hermite(x: Floats, y: Floats, slopes: Floats, at: float) -> Floats:
-    """Cubic Hermite value at one place: (n_metrics, n_draws); outside, of the nearest piece."""
-    left = np.clip((x <= at).sum(axis=0) - 1, 0, len(x) - 2)
-    draws = np.arange(x.shape[1])
-    h = x[left + 1, draws] - x[left, draws]
-    t = (at - x[left, draws]) / h
-    y0, y1, d0, d1 = (
-        values[index, :, draws].T for values in (y, slopes) for index in (left, left + 1)
-    )
-    value: Floats = (
-        (1 + 2 * t) * (1 - t) ** 2 * y0
-        + t * (1 - t) ** 2 * h * d0
-        + t**2 * (3 - 2 * t) * y1
-        + t**2 * (t - 1) * h * d1
-    )
-    return value
-
-
-__all__ = ["Curve", "knot_blocks", "sensitivity"]
+    return np.transpose(by_x) @ share, np.transpose(by_y) @ share

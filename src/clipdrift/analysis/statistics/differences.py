@@ -238,14 +238,3 @@ def whole_grid(there: Mask) -> tuple[Mask, Mask]:
         if size > best:
             best, found = size, (seeds, rates)
     return found
-
-
-__all__ = [
-    "ALL_PAIRS",
-    "BOTH_FIT",
-    "GRID_MEAN",
-    "PER_LR",
-    "Differences",
-    "Gaps",
-    "whole_grid",
-]

@@ -75,14 +75,3 @@ def corruptions(names: Iterable[str]) -> list[Corrupted]:
     return sorted(
         (item for item in found if item), key=lambda item: (item.corruption, item.severity or 0)
     )
-
-
-__all__ = [
-    "PATHS",
-    "Corrupted",
-    "Interpolated",
-    "corrupted",
-    "corruptions",
-    "interpolated",
-    "interpolations",
-]

@@ -78,16 +78,3 @@ def _word(value: float, best: float, fraction: float, past: bool) -> Fit:
     if value >= fraction * best:
         return "fits"
     return "damaged" if past else "underfits"
-
-
-__all__ = [
-    "DAMAGED",
-    "FITS",
-    "REMARKS",
-    "UNDERFITS",
-    "UNDERFIT_FRACTION",
-    "Cell",
-    "Fit",
-    "accuracy_column",
-    "fits",
-]

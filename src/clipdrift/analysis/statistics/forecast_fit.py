@@ -67,6 +67,3 @@ def _line(moved: Floats, kept: Floats, penalty: float) -> Line:
     slopes = nnls(padded, np.r_[kept - kept.mean(), np.zeros(moved.shape[1])])[0] / scale
     intercept = float(kept.mean() + centre @ slopes)
     return Line(intercept, slopes.tolist(), float(kept.min()), float(kept.max()))
-
-
-__all__ = ["fit"]

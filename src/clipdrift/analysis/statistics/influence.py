@@ -35,9 +35,9 @@ class Influence(NamedTuple):
     added: Floats
     unit: float
 
-    def crossed(self, level: float = 0.95) -> Crossed:
+    def crossed(self) -> Crossed:
         """Mean, error and interval over seeds and images."""
-        return crossed(self.values, self.added, level)
+        return crossed(self.values, self.added)
 
     def less(self, other: Influence) -> Influence:
         """The difference to other runs, of the same seeds in the same order, on the same images."""
@@ -167,6 +167,3 @@ def _count(result: Result | None, metric: str) -> int | None:
         return None
     reading = result.transfer.get(name.removeprefix("transfer.").rpartition(".")[0])
     return None if reading is None else reading.n_images
-
-
-__all__ = ["NOT_RECORDED", "Images", "Influence"]

@@ -11,6 +11,8 @@ from scipy.special import expit, logit, stdtr, stdtrit
 Floats = NDArray[np.float64]
 # Equal values vary by rounding: below this share of the values themselves a spread is zero.
 ROUNDING = 1e-12
+LEVEL = 0.95
+"""Coverage of every interval of the analysis, which says so in its columns."""
 MAX_LEFT_OUT = 100
 """Weights, and the work, would grow with the square of the seeds."""
 NO_SPREAD = "the same at every seed: no interval"
@@ -26,8 +28,8 @@ class Interval(NamedTuple):
 UNDEFINED = Interval(None, None)
 
 
-def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Student interval of a mean: mean -+ t_{(1+level)/2, n-1} SD / sqrt(n), SD with ddof 1.
+def t_ci(values: ArrayLike) -> Interval:
+    """Student interval of a mean: mean -+ t_{0.975, n-1} SD / sqrt(n), SD with ddof 1.
 
     Undefined for fewer than two values, and where they do not vary: an SD of zero from a few values
     does not tell that there is no error, and an interval without width has no coverage.
@@ -38,7 +40,7 @@ def t_ci(values: ArrayLike, level: float = 0.95) -> Interval:
     >>> t_ci([2.0, 2.0])
     Interval(low=None, high=None)
     """
-    return t_test(values).interval(level) if np.size(values) else UNDEFINED
+    return t_test(values).interval() if np.size(values) else UNDEFINED
 
 
 class TTest(NamedTuple):
@@ -52,7 +54,7 @@ class TTest(NamedTuple):
     df: int
     reason: str | None = None
 
-    def interval(self, level: float = 0.95) -> Interval:
+    def interval(self, level: float = LEVEL) -> Interval:
         """value -+ t_{(1+level)/2, df} se."""
         if self.se is None:
             return UNDEFINED
@@ -146,16 +148,3 @@ def jackknife(samples: Floats, n: int, scale: float = 0.0) -> TTest:
     if se <= ROUNDING * max(scale, abs(value)):
         return TTest(value, None, df, NO_SPREAD)
     return TTest(value, se, df)
-
-
-__all__ = [
-    "ROUNDING",
-    "UNDEFINED",
-    "Interval",
-    "TTest",
-    "delete_one",
-    "jackknife",
-    "of_share",
-    "t_ci",
-    "t_test",
-]

@@ -106,6 +106,3 @@ class MethodCurves:
     def curve(self, view: View, method: str) -> Curve:
         """All columns of a method along what a view holds equal."""
         return Curve(self.abscissa(view, method), self.cell_means[method])
-
-
-__all__ = ["VIEWS", "WEIGHT_DRIFT", "MethodCurves", "View", "tensor"]

@@ -182,13 +182,3 @@ class _Fingerprints:
             for factor, marks in zip(self.factors, self.marks, strict=True)
             if marks[i] is not None and marks[j] is not None and marks[i] != marks[j]
         ]
-
-
-__all__ = [
-    "Dropped",
-    "MatchedRuns",
-    "compared_with",
-    "matched_pairs",
-    "method_pairs",
-    "without_conflicts",
-]

@@ -56,7 +56,6 @@ class Errors:
         values: column -> shape (n,).
         seeds, groups: of every run, shape (n,); groups are target x method.
         reference: name of a signal; default the first of `REFERENCES` among the signals.
-        level: coverage.
     """
 
     def __init__(
@@ -66,9 +65,8 @@ class Errors:
         seeds: NDArray[np.intp],
         groups: NDArray[np.intp],
         reference: str | None,
-        level: float,
     ) -> None:
-        self.values, self.seeds, self.groups, self.level = values, seeds, groups, level
+        self.values, self.seeds, self.groups = values, seeds, groups
         self.columns = {(s.name, s.when): s.column for s, _ in pairs}
         self.reference = reference or next(
             name for name in REFERENCES if name == LOG_LR or (name, "final") in self.columns
@@ -84,16 +82,14 @@ class Errors:
             test = TTest(np.inf, None, 0, "a perfect correlation: no interval")
         else:
             test = self._test(own.runs, np.arctanh(rho))
-        low, high = (
-            None if end is None else float(np.tanh(end)) for end in test.interval(self.level)
-        )
+        low, high = (None if end is None else float(np.tanh(end)) for end in test.interval())
         gap, why = self._gap(signal, both)
         return HowSure(
             len(np.unique(self.seeds[np.frombuffer(own.runs, dtype=bool)])),
             test.p,
             Interval(low, high),
             gap.value if gap else None,
-            gap.interval(self.level) if gap else UNDEFINED,
+            gap.interval() if gap else UNDEFINED,
             "; ".join(dict.fromkeys(filter(None, [test.reason, why]))) or None,
         )
 
@@ -163,6 +159,3 @@ def correlations_without_seeds(
                 products = np.einsum("ib,ib->b", ranks, weighted)
                 out[request] = correlate_centred(products, squares, other)
     return out
-
-
-__all__ = ["REFERENCES", "Errors", "HowSure", "Request", "correlations_without_seeds"]

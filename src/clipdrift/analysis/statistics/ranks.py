@@ -132,15 +132,3 @@ def correlate_centred(sxy: Floats, sxx: Floats, syy: Floats) -> Floats:
     varies = (sxx > 0.1) & (syy > 0.1)
     scale = np.sqrt(np.where(varies, sxx * syy, 1.0))
     return np.where(varies, np.clip(sxy / scale, -1.0, 1.0), np.nan)
-
-
-__all__ = [
-    "MIN_POINTS",
-    "Correlation",
-    "centred_ranks",
-    "correlate_centred",
-    "pearson",
-    "spearman",
-    "sum_of_squares",
-    "within_seeds",
-]

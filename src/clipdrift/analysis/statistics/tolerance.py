@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-from clipdrift.analysis.statistics.intervals import Floats
+from clipdrift.analysis.statistics.intervals import LEVEL, Floats
 
-LEVEL = 0.95
 ONE_SEED = "one seed here and no SD published: nothing says how far seeds scatter"
 
 
@@ -88,6 +87,3 @@ def _squared(variance: float, n: int, df: float) -> float:
 
 def _t(df: float) -> float:
     return float(stdtrit(df, (1 + LEVEL) / 2))
-
-
-__all__ = ["ONE_SEED", "Theirs", "between_parts", "rounding", "tolerance"]

@@ -64,6 +64,3 @@ def _normal_p(ranks: Floats, plus: float) -> float:
     # sum of squared average ranks / 4 is the variance with the tie correction already in it.
     z = (plus - ranks.sum() / 2) / np.sqrt((ranks**2).sum() / 4)
     return min(1.0, float(2 * ndtr(-abs(z))))
-
-
-__all__ = ["MAX_EXACT", "signed_rank"]

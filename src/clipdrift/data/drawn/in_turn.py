@@ -77,6 +77,3 @@ def draw_in_turn(
     else:
         chosen = probed.balanced(probe.n_images)
     return {"val": val, "probe": chosen, "train": training.of_each_class(counts["train"])}
-
-
-__all__ = ["SETS", "InTurn", "draw_in_turn"]

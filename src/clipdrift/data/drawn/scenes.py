@@ -86,6 +86,3 @@ def _block(seed: int, block: int, size: int) -> Scenes:
 def _third(value: float) -> int:
     """0, 1 or 2: left or above, in the middle, right or below."""
     return int(value > -MIDDLE) + int(value > MIDDLE)
-
-
-__all__ = ["CAPTION_KINDS", "render_scenes"]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipdrift.report.metrics import Metric, rate_text
+from clipdrift.analysis.rows import rate_text
+from clipdrift.report.metrics import Metric
 
 Trace = dict[str, Any]
 Layout = dict[str, Any]
@@ -133,18 +134,3 @@ def level_line(value: float, label: str, *, horizontal: bool = True) -> tuple[Tr
         "font": {"size": 10, "color": "@muted"},
     }
     return shape, note
-
-
-__all__ = [
-    "MAX_POINTS",
-    "Chart",
-    "Layout",
-    "Trace",
-    "axis",
-    "layout",
-    "level_line",
-    "meta",
-    "metric_axis",
-    "rate_axis",
-    "text",
-]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.cell_means import by_rate
 from clipdrift.analysis.statistics.fit import fits
 from clipdrift.report.figures.chart import (
@@ -21,7 +22,7 @@ from clipdrift.report.figures.chart import (
     rate_axis,
     text,
 )
-from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.metrics import Metric, metric
 from clipdrift.report.palette import LIGHT, Look, looks, resolve
 from clipdrift.report.printed import RunIndex, mean_sd_text
 from clipdrift.report.source import Place, Study, mark_of
@@ -229,6 +230,3 @@ def resting(shown: Metric) -> float | None:
     if shown.similarity:
         return 1.0
     return 0.0 if shown.signed else None
-
-
-__all__ = ["dose_chart", "dose_panel", "dose_response_figure", "resting"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from clipdrift.analysis.questions.profiles import EpochMean
+from clipdrift.analysis.rows import rate_text
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, meta, text
 from clipdrift.report.figures.dose import resting
-from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.metrics import Metric, metric
 from clipdrift.report.palette import rate_colour
 from clipdrift.report.printed import mean_sd_text, part_of
 from clipdrift.report.source import Place, Study, as_shown
@@ -108,6 +109,3 @@ def _range(found: list[Lines], name: str) -> dict[str, object]:
     low, high = min(means), max(means)
     room = 0.06 * ((high - low) or 1.0)
     return {"range": [low - room, high + room]}
-
-
-__all__ = ["history_charts", "history_metrics"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from clipdrift.analysis.frame import BASELINE
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.untouched import Untouched
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
@@ -18,7 +19,7 @@ from clipdrift.report.figures.chart import (
     text,
 )
 from clipdrift.report.figures.plane import front_line, frontier, plane_points
-from clipdrift.report.metrics import metric, rate_text
+from clipdrift.report.metrics import metric
 from clipdrift.report.source import CellId, Place, Study, as_shown
 
 HEIGHT = 360
@@ -118,6 +119,3 @@ def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path:
         "hovertemplate": "%{customdata[1]}<extra></extra>",
         "meta": meta("interpolated", outcome, method=cell.method),
     }
-
-
-__all__ = ["interpolation_chart", "trajectories"]

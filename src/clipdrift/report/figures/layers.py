@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipdrift.analysis.questions.profiles import BlockMean
+from clipdrift.analysis.rows import rate_text
 from clipdrift.report.figures.chart import (
     Chart,
     Layout,
@@ -18,7 +19,7 @@ from clipdrift.report.figures.chart import (
     text,
 )
 from clipdrift.report.figures.dose import resting
-from clipdrift.report.metrics import Metric, metric, rate_text
+from clipdrift.report.metrics import Metric, metric
 from clipdrift.report.palette import rate_colour
 from clipdrift.report.printed import mean_sd_text, part_of
 from clipdrift.report.source import Place, Study
@@ -208,14 +209,3 @@ def _hover(study: Study, row: BlockMean | None, shown: Metric) -> list[Any]:
     label = f"block {row.block} at {rate_text(row.learning_rate)}<br>{value} {text(shown.unit)}"
     values = [part_of(shown.name, "block", row.block)]
     return [study.runs_of(row), f"{label}<br>{row.n} runs", values]
-
-
-__all__ = [
-    "Panel",
-    "Scale",
-    "heatmap_chart",
-    "layer_signals",
-    "panels",
-    "profile_chart",
-    "scales",
-]

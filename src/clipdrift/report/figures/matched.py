@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from clipdrift.analysis.questions.matched_views import MatchedView
 from clipdrift.analysis.questions.paired import Paired
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.method_curves import WEIGHT_DRIFT
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
-from clipdrift.report.metrics import metric, rate_text, significant
+from clipdrift.report.metrics import metric, significant
 from clipdrift.report.source import Place, Study
 
 HEIGHT = 280
@@ -145,6 +146,3 @@ def _hover(row: Point) -> str:
         ends = (shown.number(end, signed=True) for end in row.ends)
         found += " (95 % interval {} to {})".format(*ends)
     return "<br>".join([f"at {at}", *sides, found])
-
-
-__all__ = ["VIEWS", "matched_chart", "matched_pairs_of"]

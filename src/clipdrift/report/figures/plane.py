@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.frontier import Unbeaten
+from clipdrift.analysis.rows import rate_text
 from clipdrift.report.figures.chart import (
     Chart,
     Layout,
@@ -16,7 +17,7 @@ from clipdrift.report.figures.chart import (
     metric_axis,
     text,
 )
-from clipdrift.report.metrics import fixed, metric, rate_text
+from clipdrift.report.metrics import fixed, metric
 from clipdrift.report.palette import Look
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study, as_shown
@@ -164,6 +165,3 @@ def _hover(study: Study, cell: CellId, x: CellMetric, y: CellMetric) -> str:
     mark = study.mark(cell)
     lines.append(f"{x.n} runs" + (f" · {mark}" if mark else ""))
     return "<br>".join(lines)
-
-
-__all__ = ["front_line", "frontier", "plane_chart", "plane_points"]

@@ -125,6 +125,3 @@ def _hover(row: Predictor) -> str:
     where = f"{row.n} runs, {row.n_seeds} seeds"
     head = f"<b>{name}</b>, {NAMES[row.when]}"
     return f"{head}<br>ρ {field_text(row, 'spearman_overall')}, {interval}<br>{where}"
-
-
-__all__ = ["once", "predictor_chart", "signal_order"]

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.extras import Corrupted, corruptions
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
-from clipdrift.report.metrics import fixed, metric, rate_text
+from clipdrift.report.metrics import fixed, metric
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study
 
@@ -108,6 +109,3 @@ def _hover(
     label = f"{head}<br>{value} %, {fixed(change, 1, signed=True)} pp against clean"
     values = [study.accuracy, kind.name]
     return [study.index.encode(row.run_ids), f"{label}<br>{row.n} runs", values]
-
-
-__all__ = ["robustness_charts"]
