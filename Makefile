@@ -65,6 +65,7 @@ audit:
 	$(PIP) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev,ray,slurm]'
-	touch $@
+	touch .venv/installed $@
