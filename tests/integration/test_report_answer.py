@@ -162,8 +162,9 @@ def test_where_one_never_learned_nothing_is_compared(published: dict[str, Answer
 
 def test_the_limits_say_that_images_are_not_drawn(published: dict[str, Answer]) -> None:
     limits = [plain(sentence) for sentence in published["eurosat"].limits]
+    known = "these records do not say which images each run was right on"
     alone = "intervals of differences between methods draw seeds alone."
-    assert any(sentence.endswith(alone) for sentence in limits)
+    assert f"Of retention, cifar100, {known}: {alone}" in limits
     barely = "they keep what they keep because they barely trained): lora at 1e-6."
     assert any(sentence.endswith(barely) for sentence in limits)
 
@@ -236,6 +237,16 @@ def test_many_methods_are_a_short_paragraph(
     assert sentences[2].startswith("At equal learning rate all methods fit at 0 of 4 rates: ")
     limits = [plain(sentence) for sentence in answer.limits]
     assert sum("underfit" in text.lower() for text in limits) == 1
+
+
+def test_where_one_method_alone_reaches_an_accuracy_nothing_is_ranked(tmp_path: Path) -> None:
+    reached = {"best": (0.6, 0.95), "low": (0.4, 0.5), "lower": (0.3, 0.4)}
+    rates = dict.fromkeys(reached, (1e-6, 5e-6))
+    (answer,) = answers(read_study(imported(tmp_path, table({"pets": reached}, rates=rates))))
+    assert said(answer)[0] == (
+        "Validation accuracy 85.5 % is reached by best alone, so no other method is ranked there; "
+        "it keeps 71.6 % of cifar100."
+    )
 
 
 def test_a_study_of_one_seed_prints_no_interval_anywhere(tmp_path: Path) -> None:

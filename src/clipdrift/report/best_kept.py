@@ -34,6 +34,16 @@ def _most(study: Study, place: Place, methods: Sequence[str], row: Ranked) -> Se
     runs = study.runs_where(*place, methods, matched=True)
     ranked = Printed(f"{row.n_ranked}{NBSP}of{NBSP}{len(methods)}", "", DERIVED, runs)
     own = study.runs_of(row)
+    if row.n_ranked == 1:
+        return [
+            "Validation accuracy ",
+            study.printed(row, "at", runs=own),
+            f"{NBSP}% is reached by ",
+            Printed(row.method, "", DERIVED, own),
+            " alone, so no other method is ranked there; it keeps ",
+            study.printed(row, "value", unit=True, runs=own),
+            f" of {of_dataset(row.metric)}.",
+        ]
     return [
         "At equal validation accuracy, ",
         study.printed(row, "at", runs=own),

@@ -92,11 +92,13 @@ def _few_images(study: Study, place: Place) -> Iterable[Sentence]:
 
 def _seeds_alone(study: Study, place: Place) -> Iterable[Sentence]:
     """That differences of methods draw no images, where the records do not say which were right."""
-    wanted = (study.accuracy, *study.outcomes)
-    rows = (row for row in study.rows(Paired, **place._asdict()) if row.metric in wanted)
-    if any(row.interval_over == SEEDS for row in rows):
-        unknown = "These records do not say which images each run was right on"
-        yield [f"{unknown}: intervals of differences between methods draw seeds alone."]
+    rows = study.rows(Paired, **place._asdict())
+    alone = {row.metric for row in rows if row.interval_over == SEEDS}
+    found = [name for name in (study.accuracy, *study.outcomes) if name in alone]
+    if found:
+        of = " and ".join(lower(metric(name).label) for name in found)
+        known = "these records do not say which images each run was right on"
+        yield [f"Of {of}, {known}: intervals of differences between methods draw seeds alone."]
 
 
 def _detectable(study: Study, place: Place) -> Iterable[Sentence]:

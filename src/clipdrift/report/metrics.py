@@ -169,8 +169,9 @@ def _described(name: str) -> Metric:
     if name.startswith("probe_cv."):
         inner = metric("levels." + name.removeprefix("probe_cv."))
         return Metric(name, f"CV over probe subsets, {inner.label}", "", 1.0, 5)
-    if name.startswith("transfer."):
-        dataset, _, field = name.removeprefix("transfer.").rpartition(".")
+    if name.startswith(("transfer.", "target_zero_shot.")) and name not in PLAIN:
+        place, _, field = name.rpartition(".")
+        dataset = place.removeprefix("transfer.") if place != "target_zero_shot" else "the target"
         label = TRANSFER.get(field, "{} " + field).format(dataset)
         if field in RECALLS or field == "baseline_mean_recall":
             return _recall(name, field, label)
