@@ -64,7 +64,6 @@ def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[AfterTra
     is over the runs as trained, of the same seeds, and `diff` the value less that mean.
 
     Args:
-        frame: one row per finished run.
         readings: as `records.after.readings` gives them.
 
     Returns:

@@ -66,10 +66,7 @@ def rows(
     `one_seed`, `pairs_dropped`, `pairs_not_compared`, `other_score` (a target without classes).
 
     Args:
-        records: as read, in any order.
         faults: of records that could not be read.
-        varied: factors whose fingerprints may differ between matched runs.
-        compare_with: methods of which every compared pair holds one; default every pair.
         planned: run ids that there were to be, where that is known.
     """
     frame = runs_frame(records)

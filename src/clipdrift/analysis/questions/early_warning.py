@@ -34,9 +34,6 @@ def rows(records: Sequence[RunRecord]) -> tuple[list[EarlyWarning], list[EarlySt
     The forecast of `forecast.fitted`, made anew for every group that is left out: a cell, target or
     method at a time, each backbone for itself; and a whole backbone, forecast from all others.
 
-    Args:
-        records: of one study, in any order.
-
     Returns:
         One row per backbone and split; one per backbone, limit and split that could be judged.
         Nothing of backbones with too few runs to learn from.

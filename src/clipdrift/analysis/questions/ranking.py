@@ -140,11 +140,6 @@ def rows(
     methods surely above to `rank_high` = n_ranked - methods surely below are the ranks left open:
     they hold the true one in at least 95 % of studies, in most of them in more (Bonferroni).
 
-    Args:
-        frame: one row per finished run.
-        underfit_fraction: share of the target's best accuracy under which a cell underfits.
-        images: which images each of these runs was right on.
-
     Returns:
         One row per backbone, target, view, metric and method.
 
