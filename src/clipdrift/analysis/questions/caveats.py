@@ -10,10 +10,11 @@ from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
-from clipdrift.analysis.frame import RUN_KEY, agree, numbers, runs_frame, same_run_groups
+from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.rows import Row, RunIds, Said
 from clipdrift.analysis.statistics.columns import matched_runs, parts
 from clipdrift.analysis.statistics.pairs import matched_pairs, method_pairs
+from clipdrift.analysis.usable import RUN_KEY, agree, numbers, same_run_groups
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 

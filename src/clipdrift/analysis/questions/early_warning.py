@@ -8,19 +8,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from clipdrift.analysis.frame import usable_records
-from clipdrift.analysis.questions.forecast_trial import (
-    LEVEL,
-    LIMITS,
-    SPLITS,
-    EarlyStopping,
-    EarlyWarning,
-    Held,
-    hold_out,
-    stopping,
-    validation,
-)
+from clipdrift.analysis.questions.early_stopping import LIMITS, EarlyStopping, stopping
+from clipdrift.analysis.questions.forecast_trial import LEVEL, EarlyWarning, validation
+from clipdrift.analysis.questions.held_out import SPLITS, Held, hold_out
 from clipdrift.analysis.questions.lessons import Lessons, lessons_of
+from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import RunRecord
 
