@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.records import StudyFolder
 from clipdrift.records.imported import import_csv
 from clipdrift.report import write_report

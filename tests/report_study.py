@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 
 
 def study_folder(path: Path, records: Iterable[RunRecord]) -> StudyFolder:

@@ -15,6 +15,7 @@ from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.drawn.landcover import render_land_cover
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel, build
+from clipdrift.spec.method_base import MethodBase
 from clipdrift.spec.methods import (
     BitFitSpec,
     FullFtSpec,
@@ -22,7 +23,6 @@ from clipdrift.spec.methods import (
     LinearProbeSpec,
     LoraSpec,
     LpFtSpec,
-    MethodBase,
 )
 from clipdrift.spec.parts import BackboneSpec
 

@@ -23,11 +23,12 @@ from pathlib import Path
 
 import results_tables as tables
 
-from clipdrift.analysis.summary import to_csv, write_analysis
+from clipdrift.analysis.files import to_csv, write_analysis
 from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
 from clipdrift.report.answer import answers
-from clipdrift.report.source import Study, read_study
+from clipdrift.report.read import read_study
+from clipdrift.report.source import Study
 
 NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?(?![\w.])")
 """Whole, so that names of runs and hashes are held letter by letter."""

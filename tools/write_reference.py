@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from clipdrift.analysis.summary import schema
+from clipdrift.analysis.files import schema
 from clipdrift.spec.datasets import (
     DatasetSpec,
     ProbeSpec,
@@ -27,16 +27,15 @@ from clipdrift.spec.datasets import (
     TargetSpec,
     TransferSpec,
 )
+from clipdrift.spec.method_base import LayersSpec, MethodBase
 from clipdrift.spec.methods import (
     AdapterSpec,
     BitFitSpec,
     FullFtSpec,
     LastBlocksSpec,
-    LayersSpec,
     LinearProbeSpec,
     LoraSpec,
     LpFtSpec,
-    MethodBase,
     PeftSpec,
     PluginSpec,
     VptSpec,
@@ -112,7 +111,7 @@ ANALYSIS_HEAD = """# analysis.json
 Written by `clipdrift analyze DIR`, together with one CSV file per list in `DIR/tables`. Each list
 holds flat rows; metric names are the fields of a record (`test_accuracy`,
 `transfer.cifar100.retention_pct`, `drift.cls_entropy_pct`). Undefined is null and `reason` says
-why. Backbones are never pooled. `clipdrift.analysis.summary.schema()` is the JSON Schema.
+why. Backbones are never pooled. `clipdrift.analysis.files.schema()` is the JSON Schema.
 """
 
 

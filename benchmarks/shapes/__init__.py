@@ -19,7 +19,8 @@ from clipdrift.machine.devices import available_cores
 from clipdrift.machine.provenance import provenance
 from clipdrift.methods import FAMILIES
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec, MethodBase
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec
 
 METHODS: dict[str, MethodBase] = {
     "full_ft": FullFtSpec(kind="full_ft", name="full_ft"),

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.questions import dose, mediation, predictors
-from clipdrift.analysis.questions.forecast_trial import LEVEL, hold_out, validation
+from clipdrift.analysis.questions.forecast_trial import LEVEL, validation
+from clipdrift.analysis.questions.held_out import hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons
 from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.analysis.statistics.forecast_fit import fit

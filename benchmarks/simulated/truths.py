@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from clipdrift.analysis.questions.mixed import design_of
-from clipdrift.analysis.questions.ranking import OWN_BEST
+from clipdrift.analysis.questions.standings import OWN_BEST
 from clipdrift.analysis.statistics.curves import Curve
 from clipdrift.analysis.statistics.method_curves import VIEWS, MethodCurves
 from simulated import KEPT, METHODS, TEST, VAL

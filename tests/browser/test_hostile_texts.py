@@ -11,7 +11,7 @@ import yaml
 from report_study import study_folder, write_page
 from small_study import TEXT
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec.load import with_checksum
 

@@ -10,7 +10,8 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from clipdrift.analysis.summary import row_keys, to_csv, to_json, write_analysis
+from clipdrift.analysis.files import to_csv, to_json, write_analysis
+from clipdrift.analysis.summary import row_keys
 from clipdrift.records import StudyFolder
 from clipdrift.records.imported import import_csv
 

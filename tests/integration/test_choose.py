@@ -13,8 +13,8 @@ from report_study import study_folder, write_page
 from synthetic_records import synthetic_records
 
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.files import schema
 from clipdrift.analysis.questions.budget import DEFAULT, Budget, budget
-from clipdrift.analysis.summary import schema
 from clipdrift.cli.choice_tables import answer
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder

@@ -13,7 +13,7 @@ from small_models import mini_clip, pixels
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.backbone import load_backbone
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.prompts import class_prompts

@@ -19,7 +19,7 @@ from tiny_study import tiny
 from typer.testing import CliRunner
 
 import clipdrift
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.cli.app import app
 from clipdrift.errors import RecordError
 from clipdrift.finished.evaluate import evaluate_run

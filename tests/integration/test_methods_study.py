@@ -15,8 +15,8 @@ from tiny_study import tiny
 from transformers import CLIPModel
 
 from clipdrift.analysis.choose import choose
+from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.questions.budget import budget
-from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import MethodError
 from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.finished.export import export_merged

@@ -13,7 +13,7 @@ from small_models import mini_clip
 from tiny_study import tiny
 from transformers import AutoTokenizer, CLIPModel
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.commands.measuring import check
 from clipdrift.data.drawn.scenes import render_scenes
 from clipdrift.data.images import Images
@@ -28,7 +28,7 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.transfer import RETRIEVAL_NUMBERS
 from clipdrift.report import audit_report
 from clipdrift.report.answer import answers
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 from clipdrift.spec import RunConfig
 from clipdrift.training.loop import epoch_captions
 

@@ -21,7 +21,8 @@ from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.peft_config import REFUSED, usable_types
-from clipdrift.spec.methods import LoraSpec, MethodBase, PeftSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import LoraSpec, PeftSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import autocast
 from clipdrift.step.fast import fast_kernels

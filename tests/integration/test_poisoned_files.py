@@ -18,8 +18,8 @@ from small_models import EMBEDDED, mini_clip
 from small_records import record
 from synthetic_records import synthetic_records
 
+from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.questions.probe_sensitivity import FILE_NAME
-from clipdrift.analysis.summary import write_analysis
 from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.cache import prepare

@@ -15,16 +15,16 @@ from report_study import study_folder, write_page
 from scipy import stats
 from synthetic_records import synthetic_records, with_images
 
+from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.questions.untouched import Untouched
-from clipdrift.analysis.summary import write_analysis
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import import_csv
 from clipdrift.records.transfer import TransferReading
 from clipdrift.report.answer import Answer, answers
-from clipdrift.report.metrics import NBSP
+from clipdrift.report.digits import NBSP
 from clipdrift.report.page_reader import read_page
 from clipdrift.report.printed import Sentence
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 from clipdrift.report.tables import listing
 
 RATES = (1e-6, 5e-6, 1e-5, 5e-5)

@@ -17,7 +17,7 @@ from clipdrift.report import write_report
 from clipdrift.report.attention import MAX_IMAGES, attention_images
 from clipdrift.report.latex import escape, latex, latex_tables
 from clipdrift.report.palette import DARK, LIGHT, SYMBOLS, looks
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 from clipdrift.report.static import slug
 from clipdrift.report.tables import Column, Table, word
 

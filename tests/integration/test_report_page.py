@@ -15,15 +15,15 @@ import pytest
 from report_study import study_folder, write_page
 from synthetic_records import RATES, synthetic_records
 
+from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.rows import rate_text
-from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.report import audit_report
 from clipdrift.report.figures.history import history_charts
 from clipdrift.report.page import render, script_json
 from clipdrift.report.page_reader import NUMBER_HERE, Page, read_page
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = f"{SCRIPT}\"'&"

@@ -16,7 +16,7 @@ from small_models import pixels
 from small_siglip import BLOCKS, WIDTH, write_random_siglip
 from transformers import AutoModel
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.checkpoint.measure import evaluate_checkpoint

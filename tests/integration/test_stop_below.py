@@ -13,7 +13,7 @@ from synthetic_records import synthetic_records
 from tiny_study import measured, tiny
 from typer.testing import CliRunner
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.cli.app import app
 from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ClipdriftError

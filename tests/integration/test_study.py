@@ -22,7 +22,7 @@ from report_study import write_page
 from tiny_study import tiny
 from worker_processes import workers_of
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.finished.export import export_merged

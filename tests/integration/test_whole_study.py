@@ -13,7 +13,7 @@ from report_study import write_page
 from synthetic_records import synthetic_records
 from typer.testing import CliRunner
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.cli.app import app
 from clipdrift.records import StudyFolder, atomic_write, imported
 from clipdrift.records.imported import import_csv

@@ -15,16 +15,11 @@ from scipy.optimize import lsq_linear
 from scipy.stats import spearmanr
 from synthetic_records import synthetic_records
 
+from clipdrift.analysis.forecasting import check_asked, forecast, signal_rows
 from clipdrift.analysis.questions import early_warning
-from clipdrift.analysis.questions.forecast_trial import (
-    check_asked,
-    forecast,
-    hold_out,
-    next_lower_rate,
-    signal_rows,
-    stopping,
-    validation,
-)
+from clipdrift.analysis.questions.early_stopping import stopping
+from clipdrift.analysis.questions.forecast_trial import next_lower_rate, validation
+from clipdrift.analysis.questions.held_out import hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons, lessons
 from clipdrift.analysis.statistics.forecast_fit import fit
 from clipdrift.early_warning.forecast import KEPT, SIGNALS, read_forecast, weighted_quantile

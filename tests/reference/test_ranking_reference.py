@@ -14,7 +14,7 @@ from scipy.optimize import isotonic_regression
 from synthetic_records import synthetic_records
 
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.questions import ranking
+from clipdrift.analysis.questions import ranking, ranking_agreement
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
@@ -223,14 +223,14 @@ def test_no_common_rate_and_one_seed() -> None:
 
 def test_two_methods_are_not_ranked() -> None:
     assert ranking.rows(made_up_runs(), underfit_fraction=0.9) == []
-    assert ranking.agreement([]) == []
+    assert ranking_agreement.agreement([]) == []
 
 
 def test_agreement_counts_concordant_pairs() -> None:
     found = ranking.rows(runs(), underfit_fraction=0.9)
     (row,) = [
         row
-        for row in ranking.agreement(found)
+        for row in ranking_agreement.agreement(found)
         if (row.view_a, row.view_b, row.metric) == ("equal_learning_rate", "own_best_rate", OUTCOME)
     ]
     a, b = (values(view(found, name)) for name in ("equal_learning_rate", "own_best_rate"))
@@ -245,10 +245,10 @@ def test_agreement_counts_concordant_pairs() -> None:
 def test_agreement_is_undefined_for_too_few_or_equal_values() -> None:
     frame = runs()
     frame[OUTCOME] = 50.0
-    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
+    rows = ranking_agreement.agreement(ranking.rows(frame, underfit_fraction=0.9))
     reasons = {row.reason for row in rows if row.metric == OUTCOME}
     assert "all methods have one value in a view" in reasons
     frame.loc[frame["method"] != "lora", MOVED] = np.nan
-    rows = ranking.agreement(ranking.rows(frame, underfit_fraction=0.9))
+    rows = ranking_agreement.agreement(ranking.rows(frame, underfit_fraction=0.9))
     few = [row for row in rows if "equal_weight_drift" in (row.view_a, row.view_b)]
     assert {row.reason for row in few} == {"1 methods have a rank in both views"}

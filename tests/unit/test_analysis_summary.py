@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipdrift.analysis.files import schema, to_csv, to_json, write_analysis
 from clipdrift.analysis.rows import Metric, OfTarget, list_schema, said, sure
 from clipdrift.analysis.statistics.pairs import compared_with
-from clipdrift.analysis.summary import analyze, row_keys, schema, to_csv, to_json, write_analysis
+from clipdrift.analysis.summary import analyze, row_keys
 from clipdrift.errors import RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.report.printed import field_text

@@ -20,7 +20,7 @@ from clipdrift.records import RunRecord, read_record
 from clipdrift.records.correct import Correct
 from clipdrift.records.transfer import TransferReading, wilson_low
 from clipdrift.report.answer import answers
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 from clipdrift.spec import content_hash
 
 WHY = "the untouched model is not told from chance: 1 of 100 right, chance 1 %"

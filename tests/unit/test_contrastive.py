@@ -30,7 +30,8 @@ from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import read_drift
 from clipdrift.reading.screening import Predictor
 from clipdrift.records.correct import Correct
-from clipdrift.spec.methods import MethodBase, MethodSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import BackboneSpec, ScheduleSpec
 from clipdrift.step.contrastive import AgainstTexts, contrastive_loss
 from clipdrift.training.loop import EpochDone, Stopped, epoch_prompts, train

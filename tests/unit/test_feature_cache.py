@@ -22,7 +22,8 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import as_model, merged
 from clipdrift.penalties.held import held_near
-from clipdrift.spec.methods import MethodBase, MethodSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import micro_batches
 from clipdrift.step.contrastive import AgainstTexts, contrastive_loss, sigmoid_loss

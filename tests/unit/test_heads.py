@@ -17,7 +17,8 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.run.head_first import probe_head
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
-from clipdrift.spec.methods import FullFtSpec, LoraSpec, LpFtSpec, MethodBase
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec, LoraSpec, LpFtSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import Stopped, train
 

@@ -38,7 +38,7 @@ from clipdrift.records.after import read_after
 from clipdrift.records.import_table import LARGEST, Cell, _parse
 from clipdrift.report import audit_report
 from clipdrift.report.attention import attention_images
-from clipdrift.report.source import read_study
+from clipdrift.report.read import read_study
 from clipdrift.run.progress import PROGRESS_FILE, read_progress
 from clipdrift.spec.datasets import DatasetSpec
 from clipdrift.spec.parts import BackboneSpec

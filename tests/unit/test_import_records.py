@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from small_study import study
 
+from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.frame import runs_frame
-from clipdrift.analysis.summary import write_analysis
 from clipdrift.errors import ClipdriftError, RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.imported import ImportSummary, import_csv

@@ -20,7 +20,8 @@ from clipdrift.penalties.held import held_near
 from clipdrift.probes.attention_maps import BlockAttention, attention_sink
 from clipdrift.reading.baseline import probe
 from clipdrift.reading.model import not_read, read_drift
-from clipdrift.spec.methods import AdapterSpec, MethodBase, VptSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import AdapterSpec, VptSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.interpolate import interpolated, of_path, starts
-from clipdrift.spec.methods import FullFtSpec, LoraSpec, MethodBase, PeftSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec, LoraSpec, PeftSpec
 
 SPECS: dict[str, MethodBase] = {
     **METHODS,

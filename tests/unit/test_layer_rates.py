@@ -20,7 +20,8 @@ from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
-from clipdrift.spec.methods import MethodBase, MethodSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -11,7 +11,8 @@ from small_models import adapted, mini_clip, perturb, pixels
 
 from clipdrift.methods.guard import assert_adapted, relative
 from clipdrift.methods.merged import as_model, merged, scaled, soup
-from clipdrift.spec.methods import MethodBase, MethodSpec
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import MethodSpec
 
 LORA = {"kind": "peft", "type": "lora"}
 PLAIN: list[dict[str, Any]] = [

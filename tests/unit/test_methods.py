@@ -15,14 +15,8 @@ from torch import Tensor
 from clipdrift.errors import MethodError, RecordError, StudyFolderError
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.weights_file import save_tensors
-from clipdrift.spec.methods import (
-    BitFitSpec,
-    FullFtSpec,
-    LastBlocksSpec,
-    LinearProbeSpec,
-    LoraSpec,
-    MethodBase,
-)
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import BitFitSpec, FullFtSpec, LastBlocksSpec, LinearProbeSpec, LoraSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -18,7 +18,7 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.reading.baseline import probe
 from clipdrift.reading.model import not_read, read_drift
 from clipdrift.reading.post_hoc import undefined_extra
-from clipdrift.spec.methods import MethodBase
+from clipdrift.spec.method_base import MethodBase
 
 
 class Bent(nn.Module):

@@ -19,7 +19,8 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
-from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LoraSpec, MethodBase
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec, LastBlocksSpec, LoraSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches

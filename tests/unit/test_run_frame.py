@@ -9,13 +9,8 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from clipdrift.analysis.frame import (
-    history_frame,
-    metric_columns,
-    per_block_frame,
-    runs_frame,
-    usable_records,
-)
+from clipdrift.analysis.frame import history_frame, metric_columns, per_block_frame, runs_frame
+from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord
 from clipdrift.records.transfer import TransferReading
 

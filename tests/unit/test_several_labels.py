@@ -16,7 +16,7 @@ from report_study import write_page
 from sklearn.metrics import average_precision_score
 from tiny_study import tiny
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError, SpecError
 from clipdrift.finished.evaluate import evaluate_run

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from clipdrift.analysis.frame import at_chance, runs_frame, usable_records
+from clipdrift.analysis.frame import at_chance, runs_frame
 from clipdrift.analysis.questions import choice
 from clipdrift.analysis.questions.budget import Budget
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import Fault, RecordError, SpecError, did_you_mean
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings

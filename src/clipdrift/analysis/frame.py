@@ -5,29 +5,34 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clipdrift.analysis.usable import SORT_KEY, numbers, or_nan, usable_records
 from clipdrift.paths import read_file
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
+from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
 from clipdrift.records.transfer import RETENTIONS
 
-RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
-"""What makes two records the same run."""
-CELL_KEY = ["backbone", "target", "role", "method", "learning_rate"]
-SORT_KEY = [*CELL_KEY, "seed", "run_id"]
 RUN_COLUMNS = ["run_id", "backbone", "target", "method", "role", "learning_rate", "seed"]
 CONDITIONS = ["selected_epoch", "leak"]
 PEAK_VAL_ACCURACY = "peak_val_accuracy"
 FINGERPRINT = "fingerprint_"
+
+
 EPOCH1 = "epoch1."
+
+
 ACCURACIES = ["val_accuracy", "test_accuracy"]
+
+
 BASELINE, BASELINE_RECALL, CHANCE = ".baseline_accuracy", ".baseline_mean_recall", ".chance"
+
+
 RETRIEVAL = "test_retrieval."
 SUITE = "suite."
 """Over all transfer datasets."""
@@ -131,7 +136,7 @@ def per_block_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     side; `value` is NaN where undefined.
     """
     rows = [
-        {**_run_keys(record), "signal": f"{kind}.{name}", "block": i, "value": _number(value)}
+        {**_run_keys(record), "signal": f"{kind}.{name}", "block": i, "value": or_nan(value)}
         for record in usable_records(records)
         for kind in ("drift", "levels")
         for name, values in sorted(getattr(record.result, f"{kind}_per_block").items())
@@ -150,8 +155,8 @@ def history_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     for record in usable_records(records):
         for entry in sorted(record.history, key=lambda entry: entry.epoch):
             heads.append({**_run_keys(record), "epoch": entry.epoch, "step": entry.step})
-            terms = {f"penalty.{name}": _number(v) for name, v in entry.penalties.items()}
-            rows.append({"train_loss": _number(entry.train_loss), **numbers(entry), **terms})
+            terms = {f"penalty.{name}": or_nan(v) for name, v in entry.penalties.items()}
+            rows.append({"train_loss": or_nan(entry.train_loss), **numbers(entry), **terms})
     head = pd.DataFrame(heads, columns=[*RUN_COLUMNS, "epoch", "step"])
     return pd.concat([head, _number_table(rows, ["train_loss", "val_accuracy"])], axis=1)
 
@@ -171,60 +176,8 @@ def whole_table(path: Path, sha256: str | None) -> pd.DataFrame:
     return pd.DataFrame()
 
 
-def usable_records(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """Finished runs in `SORT_KEY` order, each once.
-
-    Records of the same run (equal `RUN_KEY`) that agree on all numbers and fingerprints count
-    once, the first by run id. Where they disagree nothing says which is right, so none is used.
-    `warnings.rows` lists both cases, and diverged and failed runs.
-    """
-    return [group[0] for group in same_run_groups(records) if len(group) == 1 or agree(group)]
-
-
-def same_run_groups(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
-    """Finished records grouped by run, in `SORT_KEY` order."""
-    finished = sorted((r for r in records if r.status == "finished"), key=_sort_key)
-    by_run: dict[tuple[Any, ...], list[RunRecord]] = {}
-    for record in finished:
-        by_run.setdefault(tuple(getattr(record, key) for key in RUN_KEY), []).append(record)
-    yield from by_run.values()
-
-
-def agree(records: Sequence[RunRecord]) -> bool:
-    """Whether records hold the same numbers, final and per epoch, under the same conditions."""
-    # As text, because NaN does not equal itself.
-    texts = {
-        repr(
-            (
-                [numbers(reading) for reading in (record.result, *record.history)],
-                record.result.drift_per_block,
-                sorted(record.fingerprints.items()),
-            )
-        )
-        for record in records
-    }
-    return len(texts) == 1
-
-
-def numbers(reading: Reading) -> dict[str, float]:
-    """The scalar readings by dotted name; undefined (null, NaN, infinite) is NaN.
-
-    A score stands in the column that accuracies of other targets stand in.
-    """
-    return {_column(name): _number(value) for name, value in reading.numbers().items()}
-
-
-def _column(name: str) -> str:
-    """
-    >>> _column("extra.interpolation.0.5.test_score"), _column("val_accuracy")
-    ('extra.interpolation.0.5.test_accuracy', 'val_accuracy')
-    """
-    head, _, last = name.rpartition("_")
-    return f"{head}_accuracy" if last == "score" and head.endswith(("val", "test")) else name
-
-
 def _chances(result: Result) -> dict[str, float]:
-    return {f"transfer.{name}{CHANCE}": _number(r.guess) for name, r in result.transfer.items()}
+    return {f"transfer.{name}{CHANCE}": or_nan(r.guess) for name, r in result.transfer.items()}
 
 
 def _over_sets(result: Result) -> dict[str, float]:
@@ -246,11 +199,7 @@ def _target_zero_shot(result: Result) -> dict[str, float]:
     if read is None:
         return {}
     found = {".accuracy": read.score, BASELINE: read.baseline_score, CHANCE: read.guess}
-    return {f"{TARGET_ZERO_SHOT}{field}": _number(value) for field, value in found.items()}
-
-
-def _number(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else math.nan
+    return {f"{TARGET_ZERO_SHOT}{field}": or_nan(value) for field, value in found.items()}
 
 
 def _peak(record: RunRecord) -> float:
@@ -262,10 +211,6 @@ def _peak(record: RunRecord) -> float:
         if last is None or entry.epoch <= last
     ]
     return max((value for value in known if not math.isnan(value)), default=math.nan)
-
-
-def _sort_key(record: RunRecord) -> tuple[Any, ...]:
-    return tuple(getattr(record, key) for key in SORT_KEY)
 
 
 def _run_keys(record: RunRecord) -> dict[str, Any]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -21,6 +17,7 @@ from clipdrift.analysis.questions import (
     cell_metrics,
     choice,
     dose,
+    early_stopping,
     early_warning,
     equivalence,
     forecast_trial,
@@ -38,19 +35,20 @@ from clipdrift.analysis.questions import (
     probe_sensitivity,
     profiles,
     ranking,
+    ranking_agreement,
     reproduction,
     selection,
     untouched,
 )
 from clipdrift.analysis.questions.families import QUESTIONS
 from clipdrift.analysis.questions.supporting import with_supporting
-from clipdrift.analysis.rows import Row, list_schema, object_schema, row_schema, said
+from clipdrift.analysis.rows import Row
 from clipdrift.analysis.statistics.columns import matched_runs
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.pairs import compared_with, without_conflicts
 from clipdrift.errors import Fault, RecordError
-from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
@@ -67,7 +65,7 @@ LISTS: tuple[type[Row], ...] = (
     dose.DoseResponse,
     matched_views.MatchedView,
     ranking.Ranked,
-    ranking.RankingAgreement,
+    ranking_agreement.RankingAgreement,
     operating.AtBest,
     selection.Selection,
     predictors.Predictor,
@@ -77,7 +75,7 @@ LISTS: tuple[type[Row], ...] = (
     choice.Candidacy,
     after_training.AfterTraining,
     forecast_trial.EarlyWarning,
-    forecast_trial.EarlyStopping,
+    early_stopping.EarlyStopping,
     grid_adequacy.GridAdequacy,
     probe_sensitivity.ProbeSensitivity,
     power.Power,
@@ -120,10 +118,6 @@ class Settings(Row):
     preset: str | None
     compare_with: list[str] | None
     families: list[str]
-
-
-# A spreadsheet runs a cell that starts with one of these as a formula.
-FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def analyze(
@@ -190,7 +184,7 @@ def analyze(
             dose.rows(runs),
             matched_views.rows(agreeing, compare_with=compared, images=images),
             ranked,
-            ranking.agreement(ranked),
+            ranking_agreement.agreement(ranked),
             operating.rows(runs, images=images, underfit_fraction=underfit),
             selection.rows(runs),
             predictors.rows(runs),
@@ -230,20 +224,6 @@ def analyze(
     }
 
 
-def write_analysis(folder: StudyFolder) -> dict[str, Any]:
-    """Analyse a study folder; write `analysis.json` and `tables/<key>.csv`.
-
-    Raises:
-        RecordError: if no record can be used; the faults of the unusable ones are named.
-        StudyFolderError: if the folder does not exist or cannot be written.
-    """
-    result = analyze_folder(folder)
-    for key in row_keys():
-        atomic_write(folder.tables_path / f"{key}.csv", to_csv(key, result[key]))
-    atomic_write(folder.analysis_path, to_json(result))
-    return result
-
-
 def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict[str, Any]:
     """What `write_analysis` writes, computed from the records and not written.
 
@@ -274,66 +254,9 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
     )
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """The JSON Schema of an analysis.
-
-    >>> list(schema()["properties"])[:4]
-    ['schema_version', 'generated_from', 'settings', 'warnings']
-    """
-    heads = {row.table: row_schema(row) for row in (Origin, Settings)}
-    lists = {row.table: list_schema(row) for row in LISTS}
-    properties = {"schema_version": {"const": SCHEMA_VERSION}, **heads, **lists}
-    return object_schema(properties) | {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "clipdrift analysis",
-        "description": "Statistics of a study, one list of flat rows per question. Undefined is "
-        "null with a reason. Metric names are the fields of a run record. Accuracies are "
-        "fractions, retention is in percent.",
-    }
-
-
 def row_keys() -> list[str]:
     """Keys of an analysis that hold lists of rows."""
     return [row.table for row in LISTS]
-
-
-def to_json(result: Mapping[str, Any]) -> str:
-    """An analysis as JSON text, one row per line, so that two of them can be compared by `diff`."""
-    parts = []
-    for key, value in result.items():
-        text = json.dumps(value, allow_nan=False)
-        if isinstance(value, list) and value:
-            lines = ",\n  ".join(json.dumps(row, allow_nan=False) for row in value)
-            text = f"[\n  {lines}\n ]"
-        parts.append(f" {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of one key as CSV: lists joined by spaces, null empty, text never a formula.
-
-    >>> print(to_csv("probe_sensitivity", [{"run_id": "=1+1", "cv": -0.5}]).splitlines()[1])
-    '=1+1,,,,,,-0.5,,
-    """
-    columns = list(said(next(row for row in LISTS if row.table == key)))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
-    return out.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    if not isinstance(value, str):
-        return value
-    # Control characters break rows, and spreadsheets skip some of them before a formula.
-    if not value.isprintable():
-        value = "".join(char if char.isprintable() else " " for char in value)
-    text = value.strip()
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def _preset(records: Sequence[RunRecord], spec: StudySpec | None) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.text import Text
 
+from clipdrift.analysis.forecasting import EarlySignal
 from clipdrift.analysis.questions.early_warning import verdict
-from clipdrift.analysis.questions.forecast_trial import EarlySignal
 from clipdrift.analysis.rows import Row
 from clipdrift.cli.terminal import Sheet, line
 

@@ -83,7 +83,7 @@ def _forecast(sources: Sequence[Path], spec: StudySpec, folder: StudyFolder) -> 
 
 
 def _learned(folders: Sequence[StudyFolder], spec: StudySpec) -> tuple[Saved, str]:
-    from clipdrift.analysis.questions.forecast_trial import fitted
+    from clipdrift.analysis.forecasting import fitted
     from clipdrift.analysis.questions.lessons import lessons
 
     try:

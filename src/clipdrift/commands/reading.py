@@ -27,7 +27,7 @@ def analyze(folder: AnyFolder) -> dict[str, Any]:
         RecordError: if no record can be used; the faults of the unusable ones are named.
         StudyFolderError: if the folder does not exist or cannot be written.
     """
-    from clipdrift.analysis.summary import write_analysis
+    from clipdrift.analysis.files import write_analysis
 
     return write_analysis(StudyFolder.at(folder))
 
@@ -111,8 +111,9 @@ def forecast(
         SpecError: if an argument makes no sense.
         RecordError: if there is too little to learn from.
     """
-    from clipdrift.analysis.questions.forecast_trial import LIMITS, check_asked
-    from clipdrift.analysis.questions.forecast_trial import forecast as learn
+    from clipdrift.analysis.forecasting import check_asked
+    from clipdrift.analysis.forecasting import forecast as learn
+    from clipdrift.analysis.questions.early_stopping import LIMITS
     from clipdrift.analysis.questions.lessons import lessons
 
     limits = list(stop_below or LIMITS)

@@ -15,7 +15,8 @@ from clipdrift.methods.head import Head, TextHead, at_random, at_texts
 from clipdrift.methods.tower_weights import effective_state
 from clipdrift.methods.weights_file import assign, load_tensors, save_tensors
 from clipdrift.records.writing import writing_to
-from clipdrift.spec.methods import FullFtSpec, MethodBase
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec
 
 HEAD_FILE = "head.safetensors"
 HEAD = "head."

@@ -20,7 +20,8 @@ from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.methods.class_texts import Prompts, untouched_beside
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.methods.weights_file import assign
-from clipdrift.spec.methods import FullFtSpec, MethodBase
+from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.methods import FullFtSpec
 
 Tensors = Mapping[str, Tensor]
 TOWER = "tower."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from clipdrift.errors import Fault
-from clipdrift.spec.methods import LayersSpec
+from clipdrift.spec.method_base import LayersSpec
 
 BLOCKS = "encoder.layers"
 IN_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.(.+)")

@@ -14,7 +14,7 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties import Compared, penalty_of
 from clipdrift.penalties.seen import Seen, watch
 from clipdrift.probes.attention_maps import has_cls_token
-from clipdrift.spec.methods import MethodBase
+from clipdrift.spec.method_base import MethodBase
 from clipdrift.spec.penalties import PenaltySpec
 
 

@@ -14,8 +14,9 @@ from clipdrift.analysis.rows import rate_text
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
+from clipdrift.report.digits import NBSP
 from clipdrift.report.limits import limits, lower
-from clipdrift.report.metrics import NBSP, metric
+from clipdrift.report.metrics import metric
 from clipdrift.report.printed import COUNT, DERIVED, Printed, Sentence, of_cell, of_runs
 from clipdrift.report.scores import sentences_of, table_of
 from clipdrift.report.source import Place, Study, mark_of

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from clipdrift.analysis.questions.ranking import Ranked
 from clipdrift.analysis.statistics.fit import FITS
 from clipdrift.report.compared import EQUAL_ACCURACY, at_equal_accuracy, fit_by_rate, of_dataset
-from clipdrift.report.metrics import NBSP
+from clipdrift.report.digits import NBSP
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Place, Study
 

@@ -8,16 +8,9 @@ from clipdrift.analysis.questions.candidates import AS_TRAINED, INTERPOLATED
 from clipdrift.analysis.questions.choice import Candidacy
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.analysis.statistics.fit import REMARKS
-from clipdrift.report.metrics import NBSP, metric
-from clipdrift.report.printed import (
-    COUNT,
-    DERIVED,
-    MEAN,
-    MEAN_SD,
-    Printed,
-    Sentence,
-    mean_sd_text,
-)
+from clipdrift.report.digits import NBSP
+from clipdrift.report.metrics import metric
+from clipdrift.report.printed import COUNT, DERIVED, MEAN, MEAN_SD, Printed, Sentence, mean_sd_text
 from clipdrift.report.source import Place, Study, mark_of
 from clipdrift.report.tables import MAX_ROWS, Column, Table, word
 

@@ -9,7 +9,7 @@ from clipdrift.analysis.questions.matched_views import MatchedView
 from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.fit import DAMAGED, FITS, UNDERFITS
-from clipdrift.report.metrics import NBSP
+from clipdrift.report.digits import NBSP
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Place, R, Study
 

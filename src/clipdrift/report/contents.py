@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from clipdrift.analysis.frame import SUITE
-from clipdrift.analysis.questions.forecast_trial import EarlyStopping
+from clipdrift.analysis.questions.early_stopping import EarlyStopping
 from clipdrift.analysis.questions.lost_classes import LostClass
 from clipdrift.analysis.questions.matchedness import SharedFactor
 from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
-from clipdrift.analysis.questions.ranking import RankingAgreement
+from clipdrift.analysis.questions.ranking_agreement import RankingAgreement
 from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.statistics.extras import corruptions
 from clipdrift.report import listings
 from clipdrift.report.answer import answers
-from clipdrift.report.blocks import (
-    Aid,
-    Answers,
-    Block,
-    Charts,
-    Group,
-    Notices,
-    Pre,
-    Words,
-)
+from clipdrift.report.blocks import Aid, Answers, Block, Charts, Group, Notices, Pre, Words
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.dose import dose_chart
 from clipdrift.report.figures.history import history_charts, history_metrics
@@ -41,11 +32,7 @@ from clipdrift.report.figures.robustness import robustness_charts
 from clipdrift.report.forewarning import forewarning, stopped_table, validation_table
 from clipdrift.report.metrics import metric
 from clipdrift.report.notices import notices
-from clipdrift.report.origins import (
-    conditions_table,
-    design_table,
-    runs_table,
-)
+from clipdrift.report.origins import conditions_table, design_table, runs_table
 from clipdrift.report.ranking_tables import ranking_table
 from clipdrift.report.source import Place, Study
 from clipdrift.report.tables import Table, cell_table, listing

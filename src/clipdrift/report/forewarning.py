@@ -8,17 +8,10 @@ from clipdrift.analysis.questions.early_warning import verdict
 from clipdrift.analysis.questions.forecast_trial import EarlyWarning
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import fixed
+from clipdrift.report.digits import fixed
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Study
-from clipdrift.report.tables import (
-    MAX_ROWS,
-    Column,
-    Table,
-    listing,
-    run_words,
-    word,
-)
+from clipdrift.report.tables import MAX_ROWS, Column, Table, listing, run_words, word
 
 ONE_SEED = "One seed: how sure the errors of the forecast are, beside those of its rivals, is open."
 JUDGED = (

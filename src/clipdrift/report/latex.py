@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from clipdrift.analysis.statistics.fit import DAMAGED, UNDERFITS
 from clipdrift.report.answer import headline_table
+from clipdrift.report.digits import NBSP
 from clipdrift.report.listings import grid_table, main_metrics, paired_table, predictor_table
-from clipdrift.report.metrics import NBSP
 from clipdrift.report.source import Study
 from clipdrift.report.tables import Column, Table, cell_table, word
 

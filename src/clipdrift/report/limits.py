@@ -11,7 +11,8 @@ from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.questions.power import Power
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.crossed import SEEDS
-from clipdrift.report.metrics import NBSP, fixed, metric
+from clipdrift.report.digits import NBSP, fixed
+from clipdrift.report.metrics import metric
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Place, Study
 

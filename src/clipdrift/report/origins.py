@@ -9,7 +9,8 @@ from typing import Any
 
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import metric, significant
+from clipdrift.report.digits import significant
+from clipdrift.report.metrics import metric
 from clipdrift.report.printed import COUNT, DERIVED, VALUE, Printed
 from clipdrift.report.source import Study
 from clipdrift.report.tables import MAX_ROWS, Column, Table, run_words, word

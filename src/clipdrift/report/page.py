@@ -10,10 +10,11 @@ from typing import Any
 
 from clipdrift.analysis.rows import rate_text
 from clipdrift.report.blocks import Charts, built, inside, is_there
+from clipdrift.report.digits import unbroken
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.layers import scales
 from clipdrift.report.listed import listed
-from clipdrift.report.metrics import metric, unbroken
+from clipdrift.report.metrics import metric
 from clipdrift.report.palette import DARK, LIGHT, Theme, rate_colour
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.sections import SECTIONS

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from clipdrift.analysis.files import to_csv
 from clipdrift.analysis.questions.caveats import Caveat
 from clipdrift.analysis.rows import UNDEFINED
-from clipdrift.analysis.summary import analyze_folder, row_keys, to_csv
+from clipdrift.analysis.summary import analyze_folder, row_keys
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
 from clipdrift.records import StudyFolder

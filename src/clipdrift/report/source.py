@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,26 +10,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from clipdrift.analysis.frame import (
-    at_chance,
-    history_frame,
-    per_block_frame,
-    runs_frame,
-    usable_records,
-)
+from clipdrift.analysis.frame import at_chance, history_frame, per_block_frame, runs_frame
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.profiles import OfProfile
 from clipdrift.analysis.questions.selection import Selection
 from clipdrift.analysis.rows import UNDEFINED, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
-from clipdrift.analysis.summary import LISTS, SCHEMA_VERSION, row_keys
-from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import read_file
+from clipdrift.analysis.summary import LISTS
+from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report.metrics import metric
 from clipdrift.report.palette import Look, looks
 from clipdrift.report.printed import ROW, Printed, RunIndex, field_text
-from clipdrift.spec import StudySpec, content_hash
+from clipdrift.spec import StudySpec
 
 R = TypeVar("R", bound=Row)
 DEFAULT_SIGNALS = ("drift.cls_entropy_pct", "drift.cka_mean", "drift.weight_drift_rel")
@@ -307,39 +298,3 @@ class Study:
     @cached_property
     def _places(self) -> dict[type[Row], dict[tuple[Any, Any], list[Any]]]:
         return {}
-
-
-def read_study(folder: StudyFolder) -> Study:
-    """Records and analysis of a folder.
-
-    Raises:
-        RecordError: if the analysis is missing, damaged, of a newer schema or of other records.
-        StudyFolderError: if the folder does not exist.
-    """
-    records, _ = folder.records()
-    path = folder.analysis_path
-    step = f"Run: clipdrift analyze {shlex.quote(str(folder.path))}"
-    if not path.exists():
-        raise _unusable(path, "the study's analysis", "nothing there", step)
-    try:
-        analysis: Any = json.loads(read_file(path))
-        version = analysis["schema_version"]
-        found = analysis["generated_from"]["records_hash"]
-        missing = set(row_keys()) - set(analysis)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _unusable(path, "the study's analysis", "a damaged file", step) from None
-    if version != SCHEMA_VERSION or missing:
-        got = f"schema version {version}"
-        raise _unusable(path, f"an analysis of schema version {SCHEMA_VERSION}", got, step)
-    if found != content_hash(sorted(record.model_dump_json() for record in records)):
-        raise _unusable(path, "an analysis of the records in the folder", "one of others", step)
-    study = Study(folder, records, analysis, folder.read_spec())
-    try:
-        study.lists  # noqa: B018
-    except TypeError:
-        raise _unusable(path, "rows as this version writes them", "others", step) from None
-    return study
-
-
-def _unusable(path: Any, expected: str, got: str, step: str) -> RecordError:
-    return RecordError(Fault(str(path), expected, got, step))

@@ -9,15 +9,9 @@ from typing import ClassVar, TypeVar
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import TEXTS, UNDEFINED, Row, Said, rate_text, said
 from clipdrift.records import RunRecord
-from clipdrift.report.metrics import fixed, metric
-from clipdrift.report.printed import (
-    COUNT,
-    DERIVED,
-    Printed,
-    RunIndex,
-    field_text,
-    of_cell,
-)
+from clipdrift.report.digits import fixed
+from clipdrift.report.metrics import metric
+from clipdrift.report.printed import COUNT, DERIVED, Printed, RunIndex, field_text, of_cell
 from clipdrift.report.source import CellId, Place, Study
 
 MAX_ROWS = 400

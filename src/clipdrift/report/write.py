@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipdrift.analysis.summary import write_analysis
+from clipdrift.analysis.files import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
-from clipdrift.report.source import Study, read_study
+from clipdrift.report.read import read_study
+from clipdrift.report.source import Study
 from clipdrift.report.static import static_figures
 
 

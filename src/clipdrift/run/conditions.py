@@ -13,7 +13,7 @@ from clipdrift import plugins
 from clipdrift.data.builtin import plugin_of
 from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
-from clipdrift.spec.methods import NO_HEAD
+from clipdrift.spec.method_base import NO_HEAD
 from clipdrift.training.loop import order_fingerprint
 
 TYPICAL = 0.9

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from clipdrift.spec.datasets import Part, ProbeSpec, SplitSpec, TargetSpec, TransferSpec
-from clipdrift.spec.methods import MethodSpec, asked_of_method
+from clipdrift.spec.method_base import asked_of_method
+from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import (
     BackboneSpec,
     EvaluationSpec,

@@ -18,7 +18,8 @@ from clipdrift.spec.datasets import (
     added,
     broken_rule,
 )
-from clipdrift.spec.methods import LearningRate, LoraSpec, MethodBase, MethodSpec
+from clipdrift.spec.method_base import LearningRate, MethodBase
+from clipdrift.spec.methods import LoraSpec, MethodSpec
 
 
 class BackboneSpec(Part):
@@ -168,7 +169,7 @@ class StudySpec(Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        from clipdrift.spec.audit import spec_faults
+        from clipdrift.spec.study_faults import spec_faults
 
         faults = spec_faults(self)
         if faults:

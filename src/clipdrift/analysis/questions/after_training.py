@@ -10,10 +10,11 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import in_order, numbers
+from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.rows import Metric, OfCell, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, number, summarise
 from clipdrift.analysis.statistics.columns import column
+from clipdrift.analysis.usable import numbers
 from clipdrift.records.after import AfterReading
 
 DRIFTS = ("drift.weight_drift_rel", "drift.embedding_drift", "drift.cls_entropy_pct")
@@ -64,7 +65,6 @@ def rows(frame: pd.DataFrame, readings: Sequence[AfterReading]) -> list[AfterTra
     is over the runs as trained, of the same seeds, and `diff` the value less that mean.
 
     Args:
-        frame: one row per finished run.
         readings: as `records.after.readings` gives them.
 
     Returns:

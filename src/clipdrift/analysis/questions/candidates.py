@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import numbers
 from clipdrift.analysis.questions.after_training import grouped
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells
 from clipdrift.analysis.statistics.columns import Floats, column
 from clipdrift.analysis.statistics.extras import interpolations
+from clipdrift.analysis.usable import numbers
 from clipdrift.records.after import AfterReading
 
 ADAPTED = 1.0

@@ -10,10 +10,11 @@ from typing import Annotated, Any, ClassVar
 
 import pandas as pd
 
-from clipdrift.analysis.frame import RUN_KEY, agree, numbers, runs_frame, same_run_groups
+from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.rows import Row, RunIds, Said
 from clipdrift.analysis.statistics.columns import matched_runs, parts
 from clipdrift.analysis.statistics.pairs import matched_pairs, method_pairs
+from clipdrift.analysis.usable import RUN_KEY, agree, numbers, same_run_groups
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 
@@ -66,10 +67,7 @@ def rows(
     `one_seed`, `pairs_dropped`, `pairs_not_compared`, `other_score` (a target without classes).
 
     Args:
-        records: as read, in any order.
         faults: of records that could not be read.
-        varied: factors whose fingerprints may differ between matched runs.
-        compare_with: methods of which every compared pair holds one; default every pair.
         planned: run ids that there were to be, where that is known.
     """
     frame = runs_frame(records)

@@ -70,11 +70,6 @@ def rows(
     log odds (`of_share`). Both are over the runs in which the metric is defined. Diverged runs are
     not in the frame.
 
-    Args:
-        frame: one row per finished run.
-        images: which images each of these runs was right on.
-        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
-
     Returns:
         One row per cell and metric; `run_ids` are the runs in which the metric is defined.
     """

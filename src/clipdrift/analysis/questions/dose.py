@@ -52,9 +52,6 @@ def rows(frame: pd.DataFrame) -> list[DoseResponse]:
     seeds, of these images: they are not drawn. Where rho is the same in every seed, 1 or -1 nearly
     always, there is neither.
 
-    Args:
-        frame: one row per finished run.
-
     Returns:
         One row per backbone, target, method and metric.
 

@@ -8,19 +8,11 @@ from operator import attrgetter
 
 import numpy as np
 
-from clipdrift.analysis.frame import usable_records
-from clipdrift.analysis.questions.forecast_trial import (
-    LEVEL,
-    LIMITS,
-    SPLITS,
-    EarlyStopping,
-    EarlyWarning,
-    Held,
-    hold_out,
-    stopping,
-    validation,
-)
+from clipdrift.analysis.questions.early_stopping import LIMITS, EarlyStopping, stopping
+from clipdrift.analysis.questions.forecast_trial import LEVEL, EarlyWarning, validation
+from clipdrift.analysis.questions.held_out import SPLITS, Held, hold_out
 from clipdrift.analysis.questions.lessons import Lessons, lessons_of
+from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import RunRecord
 
@@ -33,9 +25,6 @@ def rows(records: Sequence[RunRecord]) -> tuple[list[EarlyWarning], list[EarlySt
 
     The forecast of `forecast.fitted`, made anew for every group that is left out: a cell, target or
     method at a time, each backbone for itself; and a whole backbone, forecast from all others.
-
-    Args:
-        records: of one study, in any order.
 
     Returns:
         One row per backbone and split; one per backbone, limit and split that could be judged.

@@ -71,12 +71,7 @@ def rows(
     scope that takes learning rates for replicates: t over seeds, images too where they are known.
 
     Args:
-        frame: one row per finished run.
         margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
-        varied: factors whose fingerprints may differ between matched runs.
-        compare_with: methods of which every pair holds one; default every pair.
-        images: which images each of these runs was right on.
-        underfit_fraction: share of the best cell's accuracy from which on a cell fits.
         alpha: level of each one-sided test.
 
     Returns:

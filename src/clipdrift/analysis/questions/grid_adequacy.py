@@ -56,10 +56,6 @@ def rows(
     Best by mean validation accuracy. At an edge the method may do better beyond it, so a
     comparison at its best rate is unfair to it.
 
-    Args:
-        frame: one row per finished run.
-        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
-
     Returns:
         One row per backbone, target and method.
     """

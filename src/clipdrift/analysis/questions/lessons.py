@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.analysis.choose import kept_transfers, unknown_names
-from clipdrift.analysis.frame import usable_records
 from clipdrift.analysis.statistics.columns import Floats
+from clipdrift.analysis.usable import usable_records
 from clipdrift.early_warning.forecast import KEPT, SIGNALS, early_values, movement
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder

@@ -9,12 +9,13 @@ from typing import Annotated, ClassVar
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import usable_records, whole_table
+from clipdrift.analysis.frame import whole_table
 from clipdrift.analysis.questions.families import holm
 from clipdrift.analysis.rows import Method, OfCell, Reason, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.cell_means import CellKey
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.crossed import WON_AND_LOST, Error, crossed
+from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder
 

@@ -93,11 +93,8 @@ def rows(
     drawing images adds to it widens them (`curve_images`); `interval_over` says so.
 
     Args:
-        frame: one row per finished run.
         metrics: columns to compare; default `default_metrics`. `log10_learning_rate` is the rate
             at which a method gets there.
-        compare_with: methods of which every pair holds one; default every pair.
-        images: which images each of these runs was right on.
 
     Returns:
         One row per backbone, target, view, pair, place and metric.

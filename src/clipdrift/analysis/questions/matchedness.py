@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from clipdrift.analysis.frame import usable_records
 from clipdrift.analysis.rows import OfBackbone, Said, key
+from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord
 
 Marks = dict[str, str]

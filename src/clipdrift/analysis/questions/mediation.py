@@ -84,10 +84,6 @@ def rows(
     unmeasured moves both. The indirect effect vanishes at rho = the correlation of drift and
     retention given M and log10 lr (`vanishing_rho`); near 0 it is fragile.
 
-    Args:
-        frame: one row per finished run.
-        compare_with: methods of which every pair holds one; default every pair.
-
     Returns:
         One row per backbone, target, pair of methods, mediator (`drift.*`) and outcome, effects in
         percentage points of retention.

@@ -111,7 +111,6 @@ def rows(frame: pd.DataFrame, *, metrics: list[str] | None = None) -> list[Mixed
     a replicate of how the methods differ.
 
     Args:
-        frame: one row per finished run.
         metrics: default retention on every transfer dataset and `SIGNALS`.
 
     Returns:

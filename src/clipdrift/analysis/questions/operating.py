@@ -49,11 +49,6 @@ def rows(
 
     The test part has no say in the choice. Equal means: the lower learning rate.
 
-    Args:
-        frame: one row per finished run.
-        images: which images each of these runs was right on.
-        underfit_fraction: share of the best cell's accuracy from which on a cell fits; see `fits`.
-
     Returns:
         One row per backbone, target, method and metric.
     """

@@ -115,11 +115,7 @@ def rows(
     Args:
         frame: one row per finished run; `matched_pairs` says which are paired.
         metrics: default `default_metrics`.
-        varied: factors whose fingerprints may differ between matched runs.
-        compare_with: methods of which every pair holds one; default every pair.
         questions: whose tests are corrected, of `QUESTIONS`; see `corrected`.
-        images: which images each of these runs was right on.
-        underfit_fraction: share of the best cell's accuracy from which on a cell fits.
 
     Returns:
         One row per backbone, target, pair of methods, metric and scope.

@@ -73,12 +73,8 @@ def rows(
     which few seeds estimate roughly. More seeds do not make up for few images.
 
     Args:
-        frame: one row per finished run.
         metrics: default test accuracy, retention and every `drift.*`.
         alpha: two-sided level.
-        varied: factors whose fingerprints may differ between matched runs.
-        compare_with: methods of which every pair holds one; default every pair.
-        images: single answers, where records have them.
 
     Returns:
         One row per backbone, target, metric, pair of methods and scope.

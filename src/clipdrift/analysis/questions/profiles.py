@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import CELL_KEY
 from clipdrift.analysis.rows import Count, Metric, OfCell, Reason, Said
 from clipdrift.analysis.statistics.cell_means import cells, number, summarise, why_incomplete
 from clipdrift.analysis.statistics.columns import DRIFT
+from clipdrift.analysis.usable import CELL_KEY
 
 AFTER_EPOCHS = ("val_accuracy", "train_loss")
 SHOWN_AFTER_EPOCHS = (DRIFT, "penalty.")

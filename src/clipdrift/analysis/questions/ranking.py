@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import combinations
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import rankdata
 
-from clipdrift.analysis.rows import Drawn, Method, Metric, OfTarget, Reason, Said, key, sure
-from clipdrift.analysis.statistics.columns import (
-    LOG_LR,
-    VAL_ACCURACY,
-    matched_runs,
-    outcome_columns,
-    parts,
+from clipdrift.analysis.questions.standings import (
+    EQUAL_LR,
+    MIN_METHODS,
+    TEST_ACCURACY,
+    Standing,
+    standings,
 )
+from clipdrift.analysis.rows import Drawn, Method, Metric, OfTarget, Reason, Said
+from clipdrift.analysis.statistics.columns import LOG_LR, matched_runs, outcome_columns, parts
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
 from clipdrift.analysis.statistics.curve_images import CurveImages, ImageSet, with_images
-from clipdrift.analysis.statistics.curves import Curve
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.intervals import LEVEL, jackknife
-from clipdrift.analysis.statistics.method_curves import VIEWS, MethodCurves, View
+from clipdrift.analysis.statistics.method_curves import VIEWS, MethodCurves
 from clipdrift.analysis.statistics.ranks import Floats
 
-EQUAL_LR, OWN_BEST = "equal_learning_rate", "own_best_rate"
-TEST_ACCURACY = "test_accuracy"
-# Two methods are compared whole by the paired tests and the matched views.
-MIN_METHODS = 3
 MIN_SEEDS = 2
 
 
@@ -72,49 +68,6 @@ class Ranked(OfTarget):
     reason: Reason = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class RankingAgreement(OfTarget):
-    """How far two ways of ranking order the same methods alike.
-
-    view_a: as `view` of `ranking`
-    view_b: as `view` of `ranking`
-    n_methods: ranked in both views
-    kendall_tau: Kendall's tau-b: 1 the same order, 0 none, -1 reversed
-    p: of no relation between the two orders
-    best_a: highest of these methods in view_a
-    best_b: highest of these methods in view_b
-    """
-
-    table: ClassVar = "ranking_agreement"
-
-    metric: Metric
-    view_a: Annotated[str, key("View", "view")]
-    view_b: Annotated[str, key("Other view", "view")]
-    n_methods: Annotated[int, Said("count", "Methods")]
-    kendall_tau: Annotated[float | None, Said("two", "τ")] = None
-    p: Annotated[float | None, sure("p", "p")] = None
-    best_a: Annotated[str | None, Said("name", "First in view")]
-    best_b: Annotated[str | None, Said("name", "First in other view")]
-    reason: Reason = None
-
-
-class Standing(NamedTuple):
-    """What each method comes to in a view: (n_methods, n_metrics, n_draws), NaN where nothing.
-
-    seeds (n_methods, n_metrics): behind the least covered of the cells that it is made of. images:
-    by metric, those behind the difference of two methods that have a value. rates: where each
-    method gets there, NaN where that is no rate.
-    """
-
-    view: str
-    at: float | None
-    values: Floats
-    seeds: NDArray[np.intp]
-    images: Callable[[tuple[str, str], list[str]], dict[str, list[ImageSet]]]
-    rates: list[float]
-    reasons: dict[str, str]
-
-
 def rows(
     frame: pd.DataFrame,
     *,
@@ -140,11 +93,6 @@ def rows(
     methods surely above to `rank_high` = n_ranked - methods surely below are the ranks left open:
     they hold the true one in at least 95 % of studies, in most of them in more (Bonferroni).
 
-    Args:
-        frame: one row per finished run.
-        underfit_fraction: share of the target's best accuracy under which a cell underfits.
-        images: which images each of these runs was right on.
-
     Returns:
         One row per backbone, target, view, metric and method.
 
@@ -154,59 +102,9 @@ def rows(
     out: list[Ranked] = []
     for place, metrics, methods in _targets(frame):
         known = CurveImages(methods, images or Images())
-        for standing in _standings(methods, known, metrics, underfit_fraction):
+        for standing in standings(methods, known, metrics, underfit_fraction):
             out += _ranked(place, standing, metrics, methods)
     return out
-
-
-def agreement(ranking: list[Ranked]) -> list[RankingAgreement]:
-    """How far every two views rank the same methods alike.
-
-    Args:
-        ranking: what `rows` returned.
-
-    Returns:
-        One row per backbone, target, metric and pair of views.
-    """
-    table: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
-    for row in ranking:
-        views = table.setdefault((row.backbone, row.target, row.metric), {})
-        views.setdefault(row.view, {})
-        if row.rank is not None and row.value is not None:
-            views[row.view][row.method] = row.value
-    return [
-        _alike(*place, view_a, view_b, views)
-        for place, views in table.items()
-        for view_a, view_b in combinations(views, 2)
-    ]
-
-
-def _alike(
-    backbone: str,
-    target: str,
-    metric: str,
-    view_a: str,
-    view_b: str,
-    views: dict[str, dict[str, float]],
-) -> RankingAgreement:
-    a, b = views[view_a], views[view_b]
-    both = sorted(set(a) & set(b))
-    found = RankingAgreement(
-        backbone=backbone,
-        target=target,
-        metric=metric,
-        view_a=view_a,
-        view_b=view_b,
-        n_methods=len(both),
-        best_a=max(both, key=a.__getitem__, default=None),
-        best_b=max(both, key=b.__getitem__, default=None),
-    )
-    if len(both) < MIN_METHODS:
-        return replace(found, reason=f"{len(both)} methods have a rank in both views")
-    result = kendalltau([a[name] for name in both], [b[name] for name in both])
-    if not np.isfinite(result.statistic):
-        return replace(found, reason="all methods have one value in a view")
-    return replace(found, kendall_tau=float(result.statistic), p=float(result.pvalue))
 
 
 def _targets(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], list[str], MethodCurves]]:
@@ -217,97 +115,6 @@ def _targets(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], list[str], 
         methods = MethodCurves(part, [*metrics, LOG_LR])
         if len(methods.values) >= MIN_METHODS:
             yield (backbone, target), metrics, methods
-
-
-def _standings(
-    methods: MethodCurves, images: CurveImages, metrics: list[str], underfit_fraction: float
-) -> Iterator[Standing]:
-    wanted = [methods.columns.index(name) for name in [*metrics, LOG_LR]]
-    least = {name: methods.least_seeds(name) for name in methods.values}
-    seeds = np.stack([least[name][wanted] for name in methods.values])
-    yield _at_equal_rates(methods, images, wanted, seeds)
-    best = _best_rates(methods)
-    if best is None:
-        return
-    own = [methods.cell_means[name][at] for name, at in best.items()]
-    there = [np.isfinite(methods.values[name][at]).sum(axis=0) for name, at in best.items()]
-    values, counts = (np.stack([one[wanted] for one in found]) for found in (own, there))
-    one = {name: np.eye(len(methods.rates[name]))[at] for name, at in best.items()}
-    rates = [methods.rates[name][at] for name, at in best.items()]
-    yield Standing(OWN_BEST, None, values, counts, partial(images.of_cells, one), rates, {})
-    for view in VIEWS:
-        if view.metric in methods.columns:
-            column = methods.columns.index(view.metric)
-            held = np.array([values[column, 0] for values in own])
-            behind = np.array([least[name][column] for name in methods.values])
-            if np.isfinite(held).any():
-                fewest = np.minimum(seeds, behind[:, None])
-                place = _place(view, held, underfit_fraction)
-                yield _along_curves(view, place, methods, images, wanted, fewest)
-
-
-def _at_equal_rates(
-    methods: MethodCurves, images: CurveImages, wanted: list[int], seeds: NDArray[np.intp]
-) -> Standing:
-    means = methods.cell_means
-    shared = set.intersection(*(set(rates) for rates in methods.rates.values()))
-    unknown = [np.nan] * len(means)
-    share = {
-        name: np.array([rate in shared for rate in rates]) / max(1, len(shared))
-        for name, rates in methods.rates.items()
-    }
-    known = partial(images.of_cells, share)
-    if not shared:
-        nothing = np.full((len(means), len(wanted), methods.counts.shape[1]), np.nan)
-        reasons = dict.fromkeys(means, "the methods share no learning rate")
-        return Standing(EQUAL_LR, None, nothing, seeds, known, unknown, reasons)
-    values = [means[name][share[name] > 0].mean(axis=0)[wanted] for name in means]
-    return Standing(EQUAL_LR, None, np.stack(values), seeds, known, unknown, {})
-
-
-def _best_rates(methods: MethodCurves) -> dict[str, int] | None:
-    """Method -> index of its rate with the best mean validation accuracy."""
-    if VAL_ACCURACY not in methods.columns:
-        return None
-    at = methods.columns.index(VAL_ACCURACY)
-    # NaN never wins; the first of equal rates is the lowest.
-    means = {name: own[:, at, 0] for name, own in methods.cell_means.items()}
-    return {
-        name: int(np.where(np.isfinite(own), own, -np.inf).argmax()) for name, own in means.items()
-    }
-
-
-def _place(view: View, held: Floats, underfit_fraction: float) -> float:
-    """What is held equal in a view, in its unit: held are the methods' at their own best rates."""
-    if view.in_log10:
-        return float(np.nanmedian(held))
-    return underfit_fraction * float(np.nanmax(held))
-
-
-def _along_curves(
-    view: View,
-    at: float,
-    methods: MethodCurves,
-    images: CurveImages,
-    wanted: list[int],
-    seeds: NDArray[np.intp],
-) -> Standing:
-    place = float(np.log10(at)) if view.in_log10 else at
-    curves: dict[str, Curve] = {name: methods.curve(view, name) for name in methods.values}
-    values = np.stack([curve.at(place)[wanted] for curve in curves.values()])
-    reasons = {name: _why_not_there(curve, place) for name, curve in curves.items()}
-    known = partial(images.behind, view, place)
-    rates = (10 ** values[:, -1, 0]).tolist()
-    return Standing(view.name, at, values, seeds, known, rates, reasons)
-
-
-def _why_not_there(curve: Curve, place: float) -> str:
-    span = curve.span(0)
-    if span is None:
-        return "its curve has fewer than two distinct values"
-    if span[1] < place:
-        return "its curve ends below: it nowhere reaches what is held equal"
-    return "its curve begins above: it is beyond what is held equal at its lowest rate"
 
 
 def _ranked(

@@ -80,7 +80,6 @@ def rows(frame: pd.DataFrame, *, bands_pp: tuple[float, ...] = BANDS_PP) -> list
     that tie are picked with equal chance: `retention_pct` is then their mean, and `run_id` is null.
 
     Args:
-        frame: one row per finished run.
         bands_pp: widths of the bands in percentage points of validation accuracy.
 
     Returns:

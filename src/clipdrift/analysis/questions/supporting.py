@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from clipdrift.analysis.frame import numbers
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
+from clipdrift.analysis.usable import numbers
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import Reading
 

@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 
-from clipdrift.analysis.frame import usable_records
 from clipdrift.analysis.rows import OfTarget, Reason, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.cell_means import number
 from clipdrift.analysis.statistics.crossed import binomial
 from clipdrift.analysis.statistics.influence import NOT_RECORDED
+from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord
 from clipdrift.records.schema import TARGET_ZERO_SHOT
 from clipdrift.records.transfer import TransferReading

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from clipdrift.analysis.frame import CELL_KEY
 from clipdrift.analysis.statistics.columns import Floats, column
 from clipdrift.analysis.statistics.intervals import LEVEL, ROUNDING
+from clipdrift.analysis.usable import CELL_KEY
 
 Positions = NDArray[np.intp]
 

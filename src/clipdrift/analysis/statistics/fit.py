@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from clipdrift.analysis.frame import CELL_KEY, PEAK_VAL_ACCURACY, in_order
+from clipdrift.analysis.frame import PEAK_VAL_ACCURACY, in_order
 from clipdrift.analysis.statistics.columns import VAL_ACCURACY, column
+from clipdrift.analysis.usable import CELL_KEY
 
 Fit = Literal["fits", "underfits", "damaged"]
 FITS, UNDERFITS, DAMAGED = "fits", "underfits", "damaged"

@@ -11,8 +11,9 @@ from clipdrift.analysis.questions.matched_views import MatchedView
 from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.method_curves import WEIGHT_DRIFT
+from clipdrift.report.digits import significant
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
-from clipdrift.report.metrics import metric, significant
+from clipdrift.report.metrics import metric
 from clipdrift.report.source import Place, Study
 
 HEIGHT = 280

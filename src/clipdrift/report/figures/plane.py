@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.analysis.rows import rate_text
+from clipdrift.report.digits import fixed
 from clipdrift.report.figures.chart import (
     Chart,
     Layout,
@@ -17,7 +18,7 @@ from clipdrift.report.figures.chart import (
     metric_axis,
     text,
 )
-from clipdrift.report.metrics import fixed, metric
+from clipdrift.report.metrics import metric
 from clipdrift.report.palette import Look
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study, as_shown

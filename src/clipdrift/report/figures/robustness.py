@@ -8,8 +8,9 @@ from typing import Any
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.extras import Corrupted, corruptions
+from clipdrift.report.digits import fixed
 from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
-from clipdrift.report.metrics import fixed, metric
+from clipdrift.report.metrics import metric
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study
 
