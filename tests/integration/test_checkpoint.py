@@ -39,6 +39,7 @@ from clipdrift.errors import ClipdriftError, RecordError
 from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.guard import relative
 from clipdrift.reading.baseline import probe
+from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import read_drift
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import StudySpec
@@ -721,10 +722,26 @@ def test_an_image_tower_alone_is_read_with_the_baselines_texts(kind: Any, tmp_pa
         "ok",
     )
     assert found["classifier"] == ("ok" if kind is CLIPForImageClassification else "note")
-    with pytest.raises(
-        ClipdriftError, match=f"got {kind.__name__}, an image tower without one. Pu"
-    ):
-        load_backbone(BackboneSpec(id=str(tmp_path / "tower")))
+    shutil.copy(EMBEDDED / "preprocessor_config.json", tmp_path / "tower")
+    images = [Image.fromarray(one) for one in land_cover(4).pixels]
+    gauge = Gauge(tmp_path / "tower", probe=images, cache_dir=tmp_path / "cache")
+    own = getattr(model, "vision_model", model).eval()
+    with torch.no_grad():
+        pooled = own(pixel_values=pixel_values()).pooler_output
+        assert_same_features(gauge.backbone.live_encoder()(pixels()), pooled)
+    there = dict(own.named_parameters())
+    pairs = [(p, there[n]) for n, p in plain_clip().vision_model.named_parameters()]
+    far, size = (
+        sum(float(one.detach().double().square().sum()) for one in each)
+        for each in ([a.detach() - b.detach() for a, b in pairs], there.values())
+    )
+    expected = (far / size) ** 0.5
+    assert gauge.read(plain_clip()).drift["weight_drift_rel"] == pytest.approx(expected, rel=1e-5)
+    assert gauge.baseline.undefined == {
+        "drift.projection_drift_rel": "the model has no visual projection"
+    }
+    with pytest.raises(ClipdriftError, match="transfers: expected a backbone that reads texts, g"):
+        Gauge(tmp_path / "tower", probe=images, transfers=["digits"])
 
 
 # Measured

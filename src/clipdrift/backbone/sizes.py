@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipdrift.backbone.content import PICKLED
 from clipdrift.errors import Fault
+from clipdrift.formats.source import PICKLED
 
 SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),

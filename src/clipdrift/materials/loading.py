@@ -71,6 +71,7 @@ def load_materials(
     faults: list[Fault] = []
     with _collecting(faults):
         backbone = load_backbone(spec.backbone, device=device)
+        backbone.require_texts("transfers")
         _require_its_filter(spec, backbone)
     if faults:  # without the image size nothing can be prepared
         raise ClipdriftError(faults)
