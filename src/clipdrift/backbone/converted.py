@@ -32,12 +32,8 @@ def converted(source: Source, where: str) -> Path:
     model_cfg = source.model_cfg if source.whole else source.described(where)[0]
     beside = [path for name in TOKENIZERS if (path := source.folder / name).is_file()]
     try:
-        if source.whole:
-            own = source.weights
-            hashes = [folder_hash(own) if own.is_dir() else file_hash(own)]
-            hashes.append(folder_hash(source.whole))
-        else:
-            hashes = [file_hash(path) for path in (source.weights, *beside)]
+        read = (source.weights, source.whole) if source.whole else (source.weights, *beside)
+        hashes = [folder_hash(one) if one.is_dir() else file_hash(one) for one in read]
         said = [VERSION, model_cfg, source.preprocess_cfg, hashes]
         entry = default_cache_dir() / content_hash({"converted": said})[:32]
         entry.parent.mkdir(parents=True, exist_ok=True)

@@ -92,6 +92,7 @@ class Backbone:
 
     def live_text_encoder(self) -> TextEncoder:
         """The text path of the model as it is, not a copy, in eval mode."""
+        self.require_texts("texts")
         projection = self.architecture.text_projection(self.model)
         return TextEncoder(self.model.text_model, projection, self._tokens).eval()
 

@@ -110,8 +110,7 @@ def _taken(
         BackboneError: if the image tower is not whole, or one of other sizes.
     """
     _require_sizes(state, config, path)
-    custom = any(name.startswith("text.") for name in state.tensors)
-    rows = rows_of(config, custom_text=custom)
+    rows = rows_of(config, state.tensors)
     left = {name: t for name, t in state.tensors.items() if not name.endswith("position_ids")}
     found: dict[str, Tensor] = {}
     parts: set[str] = set()

@@ -16,7 +16,7 @@ from clipdrift.formats.clip_lora import is_clip_lora
 from clipdrift.formats.onto import PROJECTION, configuration, put_onto
 from clipdrift.formats.rows import moved, rows_of
 from clipdrift.formats.source import CONFIG, WEIGHTS, WITH_WEIGHTS, Source, folder_tensors
-from clipdrift.formats.state import State, clip_state, read_content
+from clipdrift.formats.state import clip_state, read_content
 from clipdrift.formats.tokens import write_tokenizer
 
 OTHER = (
@@ -56,7 +56,10 @@ def write_transformers(source: Source, out: Path, where: str) -> tuple[str, ...]
     if is_clip_lora(content):
         raise BackboneError(Fault(where, "a model", "an adapter of CLIP-LoRA's", WITH_WEIGHTS))
     state = clip_state(content, str(source.weights))
-    tensors = named_by_transformers(state, made, str(source.weights))
+    tensors = state.tensors
+    if state.layout == "open_clip":
+        rows = rows_of(made, tensors)
+        tensors = moved(tensors, rows, "transformers", str(source.weights), OTHER)
     first = tensors["vision_model.embeddings.patch_embedding.weight"]  # norms may be more precise
     made["dtype"] = str(first.dtype).removeprefix("torch.")
     _write_json(out / "config.json", made)
@@ -88,19 +91,6 @@ def _aside(beside: Mapping[str, Tensor]) -> list[str]:
     """What is said of tensors that lie beside those of a model, such as a head."""
     names = sorted(beside)
     return [f"not read: {', '.join(names[:9])}{', ...' * (len(names) > 9)}"] if names else []
-
-
-def named_by_transformers(state: State, config: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The weights of a state under transformers' names; nothing is counted of those that have them.
-
-    Raises:
-        BackboneError: naming those that are missing or left over.
-    """
-    if state.layout == "transformers":
-        return state.tensors
-    custom = any(name.startswith("text.") for name in state.tensors)
-    rows = rows_of(config, custom_text=custom)
-    return moved(state.tensors, rows, "transformers", where, OTHER)
 
 
 def write_open_clip(
@@ -141,4 +131,4 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     )
 
 
-__all__ = ["COPIED", "named_by_transformers", "write_open_clip", "write_transformers"]
+__all__ = ["COPIED", "write_open_clip", "write_transformers"]
