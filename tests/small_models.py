@@ -55,6 +55,12 @@ def pixels(n: int = 6) -> Tensor:
     return torch.from_numpy(land_cover(n).pixels)
 
 
+def assert_same_features(found: Tensor, expected: Tensor) -> None:
+    """Embeddings to 1e-5 of their largest coordinate: what float32 gives on another way."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def adapted(method: str | MethodBase, *, seed: int = 7, classes: int = 10) -> AdaptedModel:
     """A fresh model of a family over the embedded backbone."""
     spec = METHODS[method] if isinstance(method, str) else method

@@ -92,6 +92,32 @@ def backbone_with(name: str) -> Feed:
     return feed
 
 
+@cache
+def _tower() -> dict[str, bytes]:
+    """The files of that CLIP's image tower alone."""
+    from transformers import CLIPVisionModel
+
+    with tempfile.TemporaryDirectory() as name:
+        CLIPVisionModel(_baseline().model.config.vision_config).save_pretrained(name)
+        return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+
+
+def feed_tower(data: bytes, folder: Path) -> None:
+    """By itself, and on the CLIP that it is of: both read images."""
+    whole, tower = folder / "whole", folder / "tower"
+    for place, files in ((whole, _clip()), (tower, {**_tower(), "config.json": data})):
+        place.mkdir()
+        _write(place, files)
+    alone = load_backbone(BackboneSpec(id=str(tower)))
+    alone.live_encoder()(alone.trial_images())
+    with patch.dict("os.environ", {"CLIPDRIFT_CACHE": str(folder / "cache")}):
+        _used(load_backbone(BackboneSpec(id=str(tower), model=str(whole))))
+
+
+def tower_seeds() -> list[bytes]:
+    return [_tower()["config.json"]]
+
+
 def adapter_with(name: str) -> Feed:
     """An adapter folder in which one file is the input."""
 
@@ -176,6 +202,8 @@ _TOKENIZER_CONFIG = weight_seeds(_clip, "tokenizer_config.json")
 TARGETS = [
     Target("backbone, config.json", backbone_with("config.json"), config_seeds,
            edited_seeds(config_seeds), examples=12, share=0.04),
+    Target("image tower, config.json", feed_tower, tower_seeds, edited_seeds(tower_seeds),
+           examples=8, share=0.04),
     Target("backbone, weights", backbone_with(WEIGHTS), _CLIP_WEIGHTS,
            edited_headers(_CLIP_WEIGHTS), examples=12, share=0.04),
     Target("backbone, tokenizer.json", backbone_with("tokenizer.json"), tokenizer_seeds,

@@ -15,7 +15,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_models import EMBEDDED, METHODS, land_cover, mini_clip, pixels, write_random_clip
+from small_models import (
+    EMBEDDED,
+    METHODS,
+    assert_same_features,
+    land_cover,
+    mini_clip,
+    pixels,
+    write_random_clip,
+)
 from small_siglip import write_random_siglip
 from torch import Tensor, nn
 from transformers import CLIPForImageClassification, CLIPModel, CLIPVisionModel
@@ -31,6 +39,7 @@ from clipdrift.errors import ClipdriftError, RecordError
 from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.guard import relative
 from clipdrift.reading.baseline import probe
+from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import read_drift
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import StudySpec
@@ -149,7 +158,7 @@ def test_an_adapter_of_pefts_reads_as_in_peft(name: str, tmp_path: Path) -> None
     folder, clip = made_by_peft(tmp_path / "adapter", **ADAPTERS[name])
     checkpoint = loaded(folder)
     expected = features(clip)
-    torch.testing.assert_close(embeddings(checkpoint), expected, rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), expected)
     assert not torch.allclose(expected, features(plain_clip()), rtol=1e-2)
     found = statuses(checkpoint)
     assert "wrong" not in found.values(), checkpoint.findings
@@ -166,7 +175,7 @@ def test_plain_weights_of_an_adapter_are_the_live_ones(name: str, tmp_path: Path
     plain.visual_projection.load_state_dict(checkpoint.projection_state())
     own = {n for n, _ in plain.vision_model.named_parameters()}
     assert own == checkpoint.vision_state().keys()
-    torch.testing.assert_close(features(plain), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(features(plain), features(clip))
 
 
 def test_an_adapter_that_an_older_peft_saved_reads_as_in_peft(tmp_path: Path) -> None:
@@ -182,7 +191,7 @@ def test_an_adapter_that_an_older_peft_saved_reads_as_in_peft(tmp_path: Path) ->
     config |= {"merge_weights": False, "modules_to_save": None, "task_type": None}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     checkpoint = loaded(folder)
-    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), features(clip))
     assert "wrong" not in statuses(checkpoint).values(), checkpoint.findings
 
 
@@ -243,10 +252,10 @@ def test_an_adapter_of_another_type_reads_as_in_peft(name: str, tmp_path: Path) 
     train_by_noise(wrapped)
     wrapped.eval().save_pretrained(tmp_path)
     checkpoint = loaded(tmp_path)
-    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), features(clip))
     with torch.no_grad():
         texts = checkpoint.live.live_text_encoder()(["<|spare|> !"])
-    torch.testing.assert_close(texts, text_features(clip, "<|spare|> !"), rtol=1e-4, atol=1e-5)
+    assert_same_features(texts, text_features(clip, "<|spare|> !"))
     assert "wrong" not in statuses(checkpoint).values(), checkpoint.findings
 
 
@@ -301,7 +310,7 @@ def test_an_adapter_that_does_nothing_is_told(tmp_path: Path) -> None:
 def test_a_start_that_moves_base_weights_is_no_movement(start: str, tmp_path: Path) -> None:
     options = {"target_modules": VISION, "init_lora_weights": start}
     folder, clip = made_by_peft(tmp_path / "adapter", size=0.0, **options)
-    torch.testing.assert_close(features(clip), features(plain_clip()), rtol=1e-4, atol=1e-5)
+    assert_same_features(features(clip), features(plain_clip()))
     assert statuses(loaded(folder))["adapters active"] == "wrong"
 
 
@@ -328,7 +337,7 @@ def test_an_adapter_of_texts_alone_is_read_as_in_peft(
     assert torch.equal(embeddings(checkpoint), mini_clip().encoder()(pixels()))
     assert checkpoint.own_text
     found = checkpoint.live.live_text_encoder()(["a red circle"])
-    torch.testing.assert_close(found, text_features(clip, "a red circle"), rtol=1e-4, atol=1e-5)
+    assert_same_features(found, text_features(clip, "a red circle"))
 
 
 def test_a_tower_that_only_fits_are_guessed_by_is_told(tmp_path: Path) -> None:
@@ -387,7 +396,7 @@ def test_names_in_other_modules_than_a_clips_are_its_head(tmp_path: Path) -> Non
     checkpoint = loaded(folder)
     assert "classifier.weight" in text_of(checkpoint, "classifier")
     assert "gate.bias" in text_of(checkpoint, "other modules")
-    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), features(clip))
 
 
 def test_an_adapter_that_reaches_the_text_tower_is_told_and_read_with_it(tmp_path: Path) -> None:
@@ -395,11 +404,11 @@ def test_an_adapter_that_reaches_the_text_tower_is_told_and_read_with_it(tmp_pat
     checkpoint = loaded(folder)
     assert statuses(checkpoint)["text tower"] == "note"
     assert checkpoint.own_text
-    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), features(clip))
     expected = text_features(clip, "a red circle")
     expected = expected / expected.norm(dim=-1, keepdim=True)
     found = checkpoint.live.text_features([["a red circle"]])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert_same_features(found, expected)
     untouched = mini_clip().text_features([["a red circle"]])
     assert not torch.allclose(found, untouched, rtol=1e-2)
     layers = [m for m in clip.text_model.modules() if hasattr(m, "get_delta_weight")]
@@ -537,7 +546,7 @@ def test_a_clip_reads_as_in_transformers_also_in_shards(tmp_path: Path, shard: s
     assert (len(list(folder.glob("*.safetensors"))) > 1) is (shard == "300KB")
     checkpoint = loaded(folder)
     expected = features(CLIPModel.from_pretrained(folder).eval())
-    torch.testing.assert_close(embeddings(checkpoint), expected, rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), expected)
     found = statuses(checkpoint)
     assert "wrong" not in found.values(), checkpoint.findings
     assert (found["vision weights"], found["text tower"]) == ("ok", "ok")
@@ -705,7 +714,7 @@ def test_an_image_tower_alone_is_read_with_the_baselines_texts(kind: Any, tmp_pa
     checkpoint = loaded(tmp_path / "tower")
     model = kind.from_pretrained(tmp_path / "tower")
     clip.vision_model.load_state_dict(getattr(model, "vision_model", model).state_dict())
-    torch.testing.assert_close(embeddings(checkpoint), features(clip), rtol=1e-4, atol=1e-5)
+    assert_same_features(embeddings(checkpoint), features(clip))
     found = statuses(checkpoint)
     assert (found["vision weights"], found["projection"], found["text tower"]) == (
         "ok",
@@ -713,10 +722,26 @@ def test_an_image_tower_alone_is_read_with_the_baselines_texts(kind: Any, tmp_pa
         "ok",
     )
     assert found["classifier"] == ("ok" if kind is CLIPForImageClassification else "note")
-    with pytest.raises(
-        ClipdriftError, match=f"got {kind.__name__}, an image tower without one. Pu"
-    ):
-        load_backbone(BackboneSpec(id=str(tmp_path / "tower")))
+    shutil.copy(EMBEDDED / "preprocessor_config.json", tmp_path / "tower")
+    images = [Image.fromarray(one) for one in land_cover(4).pixels]
+    gauge = Gauge(tmp_path / "tower", probe=images, cache_dir=tmp_path / "cache")
+    own = getattr(model, "vision_model", model).eval()
+    with torch.no_grad():
+        pooled = own(pixel_values=pixel_values()).pooler_output
+        assert_same_features(gauge.backbone.live_encoder()(pixels()), pooled)
+    there = dict(own.named_parameters())
+    pairs = [(p, there[n]) for n, p in plain_clip().vision_model.named_parameters()]
+    far, size = (
+        sum(float(one.detach().double().square().sum()) for one in each)
+        for each in ([a.detach() - b.detach() for a, b in pairs], there.values())
+    )
+    expected = (far / size) ** 0.5
+    assert gauge.read(plain_clip()).drift["weight_drift_rel"] == pytest.approx(expected, rel=1e-5)
+    assert gauge.baseline.undefined == {
+        "drift.projection_drift_rel": "the model has no visual projection"
+    }
+    with pytest.raises(ClipdriftError, match="transfers: expected a backbone that reads texts, g"):
+        Gauge(tmp_path / "tower", probe=images, transfers=["digits"])
 
 
 # Measured

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from small_models import EMBEDDED, land_cover, write_random_clip
+from small_models import EMBEDDED, assert_same_features, land_cover, write_random_clip
 from small_open_clip import TEXTS, allow_small_trunks, by_open_clip, pictures
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
@@ -106,9 +106,9 @@ def test_there_and_back_is_bit_for_bit_and_open_clip_reads_what_is_between(
         with torch.inference_mode():
             image = ours.live_encoder().encode(theirs["shown"])
             text = ours.live_text_encoder()(PLAIN)
-        torch.testing.assert_close(image, theirs["image"], rtol=1e-4, atol=1e-5)
+        assert_same_features(image, theirs["image"])
         plain = theirs["text"][[TEXTS.index(text) for text in PLAIN]]
-        torch.testing.assert_close(text, plain, rtol=1e-4, atol=1e-5)
+        assert_same_features(text, plain)
 
 
 def test_what_the_other_library_does_not_have_is_refused_with_nothing_written(
@@ -242,8 +242,10 @@ def test_another_architecture_than_the_baselines_is_said_in_words(
         path = shutil.copy(open_clip_models / name / "open_clip_model.safetensors", tmp_path)
         with pytest.raises(ClipdriftError) as refused:
             load_checkpoint(Path(path), base)
-        expected = "the baseline's architecture (2 blocks of width 128 on patches of 32, CLIP)"
-        assert f"expected {expected}, got {got}. Name its own --baseline" in str(refused.value)
+        expected = "the architecture of the model that it is put onto (2 blocks of width 128 on "
+        assert f"expected {expected}patches of 32, CLIP), got {got}. Name its own" in str(
+            refused.value
+        )
 
 
 def test_wise_ft_and_towers_alone_are_read_with_the_baselines_texts(
@@ -262,6 +264,7 @@ def test_wise_ft_and_towers_alone_are_read_with_the_baselines_texts(
     whole = {f"module.{k}": t for k, t in weights.items()}
     torch.save(whole, tmp_path / "whole.pt")
     assert torch.equal(after, embeddings(load_checkpoint(tmp_path / "whole.pt", base).live)[0])
+    assert_is_a_backbone(tmp_path / "wise.pt", found, open_clip_models / "b32")
 
     config = found.live.model.config.vision_config
     for kind in (CLIPVisionModelWithProjection, CLIPVisionModel):
@@ -273,6 +276,7 @@ def test_wise_ft_and_towers_alone_are_read_with_the_baselines_texts(
             tower.visual_projection.load_state_dict(own)
         tower.save_pretrained(folder)
         read = load_checkpoint(folder, base)
+        assert_is_a_backbone(folder, read, open_clip_models / "b32")
         assert read.text is None
         projected = kind is CLIPVisionModelWithProjection
         assert statuses(read)["projection"] == ("ok" if projected else "note")
@@ -282,6 +286,41 @@ def test_wise_ft_and_towers_alone_are_read_with_the_baselines_texts(
             read.live.model.vision_model.post_layernorm.weight,
             found.live.model.vision_model.post_layernorm.weight,
         )
+
+
+def assert_is_a_backbone(path: Path, onto: Checkpoint, whole: Path) -> None:
+    """With the model that it lacks parts of it is that model, here and in open_clip's layout."""
+    written = path.with_name(f"{path.name}-whole")
+    convert(path, written, to="open_clip", model=str(whole))
+    shown = backbone(whole).square()
+    for found in (backbone(path, model=str(whole)), backbone(written)):
+        for one, other in zip(embeddings(found), embeddings(onto.live), strict=True):
+            assert torch.equal(one, other)
+        assert found.square() == shown
+
+
+def test_what_lacks_a_part_and_the_model_that_has_it_is_refused_in_words(
+    open_clip_models: Path, base: Backbone, tmp_path: Path
+) -> None:
+    lora, adapter, folder = tmp_path / "lora.pt", tmp_path / "adapter", open_clip_models / "b32"
+    torch.save(clip_lora(base, 4, ("q_proj",)), lora)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    tower = tmp_path / "tower"
+    CLIPVisionModel(base.model.config.vision_config).save_pretrained(tower)
+    for path, model, words in (
+        (lora, None, "no weight holds heads and activation, got weights alone. Name the model"),
+        (lora, "ViT-B-32", "expected a model, got an adapter of CLIP-LoRA's. Name the weights th"),
+        (lora, str(tower), "tower: expected a whole model, got an image tower alone. Name the wei"),
+        (lora, str(tmp_path / "no" / "thing"), "expected a model's folder or file, got nothing"),
+        (adapter, None, "expected a whole model, got a peft adapter. Save what merge_and_unload()"),
+        (folder, "mini-clip", "said once, got 'mini-clip', and a configuration beside the weights"),
+    ):
+        with pytest.raises(BackboneError) as refused:
+            backbone(path, model=model)
+        assert words in str(refused.value)
+    with pytest.raises(BackboneError, match="a backbone that reads texts, got backbone tower, an"):
+        convert(tower, tmp_path / "out", to="open_clip")
 
 
 def clip_lora(base: Backbone, rank: int, names: tuple[str, ...]) -> dict[str, Any]:
@@ -302,7 +341,9 @@ def clip_lora(base: Backbone, rank: int, names: tuple[str, ...]) -> dict[str, An
     return {"weights": layers, "metadata": said}
 
 
-def test_an_adapter_of_clip_lora_acts_as_its_layers_would(base: Backbone, tmp_path: Path) -> None:
+def test_an_adapter_of_clip_lora_acts_as_its_layers_would(
+    open_clip_models: Path, base: Backbone, tmp_path: Path
+) -> None:
     """Against the same factors beside each layer, as that code runs them: x A' B' / sqrt(r)."""
     content = clip_lora(base, 4, ("q_proj", "v_proj", "proj"))
     torch.save(content, tmp_path / "lora.pt")
@@ -318,9 +359,10 @@ def test_an_adapter_of_clip_lora_acts_as_its_layers_would(base: Backbone, tmp_pa
             own = getattr(attention, "out_proj" if name == "proj" else name)
             own.register_forward_hook(beside(factors["w_lora_A"], factors["w_lora_B"]))
     for one, other in zip(embeddings(found.live), embeddings(live), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert_same_features(one, other)
     for one, other in zip(embeddings(found.live), embeddings(base), strict=True):
         assert (one - other).norm() > 0.1 * other.norm()
+    assert_is_a_backbone(tmp_path / "lora.pt", found, open_clip_models / "b32")
     content["metadata"] |= {"alpha": 10**400}
     torch.save(content, tmp_path / "lora.pt")
     with pytest.raises(ClipdriftError, match="expected a rank and an alpha, got r 4, alpha a numb"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clipdrift.backbone.loading import folder_hash
+from clipdrift.backbone.content import folder_hash
 from clipdrift.paths import leads_out, read_file, unfit_model_files
 
 

@@ -1,23 +1,17 @@
 """Backbones: reading a CLIP or SigLIP from a folder, its image encoder and its text encoder.
 
-`loading` finds the folder and accounts for every key, `converted` makes one of a model of
-another library's, `preprocessing` reads how images are shown,
+`finding` finds the folder, `converted` makes one of a model of another library's, `described` says
+what model it holds, `loading` accounts for every key, `preprocessing` reads how images are shown,
 `clip` and `siglip` hold what differs between the kinds, `model`, `encoder` and `text` what others
 use.
 """
 
 from clipdrift.backbone.class_texts import partly_read, same_texts
 from clipdrift.backbone.content import folder_hash
+from clipdrift.backbone.described import precision_on_disk
 from clipdrift.backbone.encoder import ImageEncoder, n_tokens, weights_of
-from clipdrift.backbone.loading import (
-    EMBEDDED,
-    backbone_folder,
-    backbone_source,
-    load_backbone,
-    load_model,
-    load_tokenizer,
-    precision_on_disk,
-)
+from clipdrift.backbone.finding import EMBEDDED, backbone_folder, backbone_source
+from clipdrift.backbone.loading import load_backbone, load_model, load_tokenizer
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import Preprocessing, preprocessing
 from clipdrift.backbone.text import Encoder, TextEncoder

@@ -106,6 +106,3 @@ def _share(some: Sequence[str], of: Sequence[str], what: str) -> str:
     if what == "prompts":
         return f"{len(some):,} {what}"
     return f"{len(some):,} of {len(of):,} {what} ({len(some) / len(of):.1%})"
-
-
-__all__ = ["partly_read", "same_texts"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from clipdrift.formats.source import PICKLED, is_pickled
 from clipdrift.paths import MODEL_FILES, file_hash
 
 HASHED = MODEL_FILES - {".jinja"}
 """Configuration, weights, tokenizer: what a model is read from."""
-PICKLED = "pytorch_model.bin"
-"""Weights as transformers wrote them of old, read where there are none in safetensors."""
 
 
 def folder_hash(folder: Path) -> str:
@@ -21,11 +20,3 @@ def folder_hash(folder: Path) -> str:
             digest.update(path.name.encode() + b"\0")
             digest.update(bytes.fromhex(file_hash(path)))
     return digest.hexdigest()
-
-
-def is_pickled(folder: Path) -> bool:
-    """Whether a transformers folder has its weights in a file of torch's alone."""
-    return (folder / PICKLED).is_file() and not any(folder.glob("*.safetensors"))
-
-
-__all__ = ["PICKLED", "folder_hash", "is_pickled"]

@@ -29,10 +29,11 @@ def converted(source: Source, where: str) -> Path:
     Raises:
         BackboneError: if it cannot be read, is no CLIP or SigLIP, or the cache cannot be written.
     """
-    model_cfg, _ = source.described(where)
+    model_cfg = source.model_cfg if source.whole else source.described(where)[0]
     beside = [path for name in TOKENIZERS if (path := source.folder / name).is_file()]
     try:
-        hashes = [file_hash(path) for path in (source.weights, *beside)]
+        read = (source.weights, source.whole) if source.whole else (source.weights, *beside)
+        hashes = [folder_hash(one) if one.is_dir() else file_hash(one) for one in read]
         said = [VERSION, model_cfg, source.preprocess_cfg, hashes]
         entry = default_cache_dir() / content_hash({"converted": said})[:32]
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -70,6 +71,3 @@ def _intact(entry: Path) -> bool:
         return bool(about["content"] == folder_hash(entry / "model"))
     except (OSError, ValueError, LookupError, TypeError):
         return False
-
-
-__all__ = ["converted"]

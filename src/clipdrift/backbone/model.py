@@ -16,6 +16,7 @@ from clipdrift.backbone.encoder import ImageEncoder, weights_of
 from clipdrift.backbone.text import TextEncoder, Tokens
 from clipdrift.data.decode import Interpolation, ResizeMode, Square
 from clipdrift.errors import BackboneError, Fault, is_failure
+from clipdrift.formats.source import WITH_WEIGHTS
 
 RESTORE = "Restore the tokenizer files of this model"
 TRIED_IMAGES = 4
@@ -51,6 +52,16 @@ class Backbone:
         """E, the width of an image or text embedding."""
         return self.architecture.width(self.model)
 
+    def require_texts(self, where: str) -> None:
+        """Refuse an image tower alone where classes or captions are read.
+
+        Args:
+            where: key of what needs texts.
+        """
+        if not hasattr(self.model, "text_model"):
+            got = f"backbone {self.name}, an image tower alone"
+            raise BackboneError(Fault(where, "a backbone that reads texts", got, WITH_WEIGHTS))
+
     @property
     def logit_scale(self) -> float:
         """What cosines are multiplied with to be logits, as the checkpoint learned it."""
@@ -81,6 +92,7 @@ class Backbone:
 
     def live_text_encoder(self) -> TextEncoder:
         """The text path of the model as it is, not a copy, in eval mode."""
+        self.require_texts("texts")
         projection = self.architecture.text_projection(self.model)
         return TextEncoder(self.model.text_model, projection, self._tokens).eval()
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipdrift.backbone.content import PICKLED
 from clipdrift.errors import Fault
+from clipdrift.formats.source import PICKLED
 
 SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -72,6 +72,3 @@ def _parameters(tower: Mapping[str, Any]) -> int:
     pixels = 3 * patch**2 + ((tower.get("image_size") or 1) // patch) ** 2 if patch else 0
     tokens = (tower.get("vocab_size") or 0) + (tower.get("max_position_embeddings") or 0)
     return int(blocks + width * (pixels + tokens + (tower.get("projection_dim") or 0)))
-
-
-__all__ = ["size_faults"]

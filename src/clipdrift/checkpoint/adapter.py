@@ -197,6 +197,3 @@ def _peft(where: Path) -> Iterator[None]:
                 OTHER_BASE,
             )
         ) from None
-
-
-__all__ = ["LoadedAdapter", "load_adapter", "trial"]

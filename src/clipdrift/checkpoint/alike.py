@@ -18,15 +18,9 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.checks import Finding
+from clipdrift.formats.onto import ACTING
 from clipdrift.methods.guard import ROUNDING, relative
 
-ACTING = {
-    "hidden_act": "activation",
-    "num_attention_heads": "heads",
-    "layer_norm_eps": "layer norm epsilon",
-    "eos_token_id": "end-of-text id",
-}
-"""Keys of a tower's configuration that act without any weight, in words."""
 SPELT = (*TRIAL, string.ascii_lowercase, "A Photo of TWO dogs, 123.", "caf\u00e9 & b\u00e4r #7")
 """Texts that tokenizers of one vocabulary may still split in several ways."""
 
@@ -96,6 +90,3 @@ def tokenizer_finding(found: Backbone, baseline: Backbone, *, own_text: bool) ->
 
 def _same(one: Any, other: Any) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-__all__ = ["configuration_findings", "tokenizer_finding"]

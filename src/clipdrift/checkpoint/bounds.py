@@ -118,6 +118,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _texts(part)
-
-
-__all__ = ["COMMAND", "pattern_fault", "size_fault"]

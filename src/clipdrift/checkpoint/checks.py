@@ -219,16 +219,3 @@ def _equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 def _numbers(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
-
-
-__all__ = [
-    "Finding",
-    "adapter_findings",
-    "beside_findings",
-    "movement_finding",
-    "preprocessing_findings",
-    "require_same_architecture",
-    "text_changed",
-    "text_finding",
-    "unread_findings",
-]

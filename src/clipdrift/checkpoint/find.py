@@ -11,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from clipdrift.backbone.content import PICKLED as CLIP_OLD
 from clipdrift.checkpoint.foreign import foreign_fault, is_of_training
 from clipdrift.errors import Fault, RecordError
 from clipdrift.formats.source import CONFIG as OPEN_CLIP_CONFIG
-from clipdrift.formats.source import find, is_transformers
-from clipdrift.formats.state import TENSORS, TORCH, flat_tensors
+from clipdrift.formats.source import INDEX as CLIP_INDEX
+from clipdrift.formats.source import PICKLED as CLIP_OLD
+from clipdrift.formats.source import find, is_transformers, weight_files
+from clipdrift.formats.state import TENSORS, flat_tensors
 from clipdrift.paths import read_file, unfit_model_files
 
 Kind = Literal["run", "adapter", "clip", "weights"]
@@ -27,7 +28,6 @@ ADAPTER_OLD = "adapter_model.bin"
 CLIP_CONFIG, CLIP_WEIGHTS = "config.json", "model.safetensors"
 ORIGIN_FILE = "clipdrift.json"
 """Beside weights that we exported: the run and the baseline's content they come from."""
-CLIP_INDEX = f"{CLIP_WEIGHTS}.index.json"
 MAX_JSON = 20_000_000
 TWINS = ("pytorch_model", "adapter_model.")
 """Beginnings of names under which the libraries save the same weights in another format."""
@@ -85,16 +85,6 @@ def adapter_weights(folder: Path) -> Path:
     return new if new.is_file() else folder / ADAPTER_OLD
 
 
-def is_tower(folder: Path) -> bool:
-    """Whether a transformers folder holds an image tower alone, or one under a classifier."""
-    config = read_json(folder / CLIP_CONFIG)
-    classes = config.get("architectures")
-    made = str(classes[0]) if isinstance(classes, list) and classes else ""
-    return str(config.get("model_type")).endswith("_vision_model") or made.endswith(
-        "ForImageClassification"
-    )
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
@@ -116,20 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ClipdriftError: if it is missing or damaged, or holds values that are not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    if path.suffix in TORCH:
-        require_finite(flat := flat_tensors(path), path)
-        return flat
-    try:
-        tensors: dict[str, Tensor] = load(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        got = " ".join(str(error).split())[:120]
-        raise RecordError(
-            Fault(str(path), "weights in safetensors format", got, "Restore the file")
-        ) from None
-    require_finite(tensors, path)
+    require_finite(tensors := flat_tensors(path), path)
     return tensors
 
 
@@ -166,14 +143,6 @@ def _require_weights(folder: Path, *names: str) -> None:
     raise RecordError(Fault(str(folder / names[0]), "weights", got, step))
 
 
-def clip_weights(folder: Path) -> list[str]:
-    """The files that hold the weights of a whole CLIP in transformers format."""
-    if not (folder / CLIP_INDEX).is_file():
-        return [CLIP_WEIGHTS]
-    shards = read_json(folder / CLIP_INDEX).get("weight_map")
-    return sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
-
-
 def unread_weights(folder: Path, read: Iterable[str]) -> list[str]:
     """Files that may hold tensors and are not among those that are read.
 
@@ -183,7 +152,7 @@ def unread_weights(folder: Path, read: Iterable[str]) -> list[str]:
 
 
 def _require_shards(folder: Path) -> None:
-    names = clip_weights(folder)
+    names = weight_files(folder)
     if not names:
         raise RecordError(
             Fault(str(folder / CLIP_INDEX), "a weight_map", "none", "Restore the file")
@@ -210,19 +179,3 @@ def _loose(folder: Path) -> list[str]:
     """Files that may hold weights; those that Trainer goes on from do not."""
     found = (path for path in folder.iterdir() if path.suffix in TENSORS)
     return sorted(path.name for path in found if not is_of_training(path))
-
-
-__all__ = [
-    "ADAPTER_CONFIG",
-    "ADAPTER_WEIGHTS",
-    "ORIGIN_FILE",
-    "Kind",
-    "adapter_weights",
-    "clip_weights",
-    "is_tower",
-    "kind_of",
-    "read_json",
-    "read_tensors",
-    "require_finite",
-    "unread_weights",
-]

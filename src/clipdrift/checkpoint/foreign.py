@@ -37,6 +37,3 @@ def _steps(folder: Path) -> list[int]:
         for path in folder.glob("checkpoint-*")
         if path.name.removeprefix("checkpoint-").isdecimal() and path.is_dir()
     ]
-
-
-__all__ = ["foreign_fault", "is_of_training"]

@@ -130,6 +130,3 @@ def _strange(keys: list[str], known: Iterable[str], where: Path) -> Fault:
         f"{len(keys)} named otherwise, first {shown}" if keys else "no tensors",
         f"Save it from the CLIP or tower itself, or give its tensors those names{like}",
     )
-
-
-__all__ = ["Host", "find_hosts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from clipdrift.backbone import (
     preprocessing,
 )
 from clipdrift.checkpoint.adapter import LoadedAdapter, load_adapter
-from clipdrift.checkpoint.alike import ACTING, configuration_findings, tokenizer_finding
+from clipdrift.checkpoint.alike import configuration_findings, tokenizer_finding
 from clipdrift.checkpoint.checks import (
     Finding,
     adapter_findings,
@@ -38,16 +39,14 @@ from clipdrift.checkpoint.find import (
     ADAPTER_WEIGHTS,
     ORIGIN_FILE,
     Kind,
-    clip_weights,
-    is_tower,
     kind_of,
     read_json,
     read_tensors,
     require_finite,
 )
-from clipdrift.checkpoint.weights import Loaded, load_tower, load_weights
 from clipdrift.errors import Fault, RecordError
-from clipdrift.formats.source import find
+from clipdrift.formats.onto import ACTING, PROJECTION, Put, put_onto
+from clipdrift.formats.source import find, is_tower, weight_files
 from clipdrift.formats.tokens import TOKENIZERS
 from clipdrift.formats.write import write_transformers
 from clipdrift.methods.adapted import HEAD_FILE
@@ -111,8 +110,7 @@ def load_checkpoint(folder: Path, baseline: Backbone) -> Checkpoint:
     elif kind == "weights":
         found, checkpoint = _foreign(folder, baseline)
     elif is_tower(folder):
-        loaded = load_tower(folder, baseline)
-        found, checkpoint = loaded.said[0], _onto(loaded, folder, baseline)
+        found, checkpoint = _onto(folder, baseline)
         others = configuration_findings(checkpoint.live, baseline)
         checkpoint = replace(checkpoint, findings=[*checkpoint.findings, *others])
     else:
@@ -126,40 +124,55 @@ def _foreign(path: Path, baseline: Backbone) -> tuple[str, Checkpoint]:
     source = find(path)
     assert source is not None  # seen to before
     if source.model_cfg is None:
-        loaded = load_weights(source.weights, baseline)
-        checkpoint = _onto(loaded, path, baseline)
+        found, checkpoint = _onto(source.weights, baseline)
         left = ", ".join(ACTING.values())
         said = f"none in the file: {left}, preprocessing and tokenizer are the baseline's"
         note = Finding("configuration", "note", said)
-        return loaded.said[0], replace(checkpoint, findings=[note, *checkpoint.findings])
+        return found, replace(checkpoint, findings=[note, *checkpoint.findings])
     with tempfile.TemporaryDirectory() as name:
-        state = write_transformers(source, Path(name), str(path))
+        found, *others = write_transformers(source, Path(name), str(path))
         checkpoint = _whole(Path(name), baseline, origin=source.folder)
-    others = [Finding("file", "note", said) for said in state.said[1:]]
+    notes = [Finding("file", "note", said) for said in others]
     live = replace(checkpoint.live, name=path.name)
-    return state.said[0], replace(checkpoint, live=live, findings=[*checkpoint.findings, *others])
+    return found, replace(checkpoint, live=live, findings=[*checkpoint.findings, *notes])
 
 
-def _onto(loaded: Loaded, path: Path, baseline: Backbone) -> Checkpoint:
-    """Weights in a copy of the baseline."""
-    digest = folder_hash(path) if path.is_dir() else file_hash(path)
-    precision = loaded.precision
+def _onto(path: Path, baseline: Backbone) -> tuple[str, Checkpoint]:
+    """What it is, and its weights in a copy of the baseline."""
+    put = put_onto(path, baseline.model.state_dict(), baseline.model.config.to_dict())
+    require_finite(put.tensors, path)
     live = replace(
-        baseline, name=path.name, model=loaded.model, sha256=digest, precision_on_disk=precision
+        baseline,
+        name=path.name,
+        model=_copy_with(put, baseline),
+        sha256=folder_hash(path) if path.is_dir() else file_hash(path),
+        precision_on_disk=put.precision,
     )
     changed = text_changed(live, baseline)
-    same = ("visual_projection.weight" not in loaded.taken) and bool(baseline.projection_state())
+    same = PROJECTION not in put.tensors and bool(baseline.projection_state())
     findings = [
         movement_finding(live, baseline),
-        *beside_findings(None if same else _none(live) or "in the file", loaded.beside),
+        *beside_findings(None if same else _none(live) or "in the file", put.beside),
         *preprocessing_findings(live, baseline, own_channels=False),
         text_finding(changed)
-        if loaded.own_text
+        if put.own_text
         else Finding("text tower", "ok", "none that is whole: the baseline's reads texts"),
-        *(Finding("file", "note", said) for said in loaded.said[1:]),
+        *(Finding("file", "note", said) for said in put.said[1:]),
         _base_finding(path if path.is_dir() else path.parent, baseline, {}),
     ]
-    return Checkpoint("weights", live, dict(live.model.named_parameters()), changed, findings)
+    made = Checkpoint("weights", live, dict(live.model.named_parameters()), changed, findings)
+    return put.said[0], made
+
+
+def _copy_with(put: Put, baseline: Backbone) -> Any:
+    """A copy of the baseline's model, with weights and what their configuration says in it."""
+    model = copy.deepcopy(baseline.model)
+    if put.acting:
+        for key, value in put.acting.items():
+            setattr(model.config.vision_config, key, value)
+        model = type(model)(model.config).eval()
+    model.load_state_dict({**baseline.model.state_dict(), **put.tensors})
+    return model.to(baseline.model.device).requires_grad_(False)
 
 
 def _whole(folder: Path, baseline: Backbone, *, origin: Path | None = None) -> Checkpoint:
@@ -180,7 +193,7 @@ def _whole(folder: Path, baseline: Backbone, *, origin: Path | None = None) -> C
         text_finding(changed),
         tokenizer_finding(live, baseline, own_text=changed),
         _base_finding(origin or folder, baseline, {}),
-        *unread_findings(folder, (*clip_weights(folder), HEAD_FILE)),
+        *unread_findings(folder, (*weight_files(folder), HEAD_FILE)),
     ]
     return Checkpoint("clip", live, dict(model.named_parameters()), changed, findings)
 
@@ -278,6 +291,3 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in state.items()
         if name.startswith(prefix)
     }
-
-
-__all__ = ["Checkpoint", "load_checkpoint"]

@@ -121,6 +121,3 @@ def _evaluation(
         transfers=one.zero_shot(checkpoint, whole=True).readings,
         drift={name: gauge.drift(checkpoint)[0] for name, gauge in gauges.items()},
     )
-
-
-__all__ = ["Evaluation", "evaluate_checkpoint", "evaluate_on_images"]

@@ -125,7 +125,10 @@ def convert(
     to: Annotated[Library, typer.Option(help="the library that is to load it")],
     model: Annotated[
         str | None,
-        typer.Option(help="open_clip's name of the model, for weights that cannot say it"),
+        typer.Option(
+            help="open_clip's name of the model, for weights that cannot say it; its weights "
+            "(MODEL/TAG, hub id, folder) for an image tower alone or a CLIP-LoRA"
+        ),
     ] = None,
 ) -> None:
     """Write a CLIP or SigLIP of open_clip's for transformers, or the other way round.
@@ -135,8 +138,9 @@ def convert(
     from clipdrift.machine.devices import limit_threads
 
     limit_threads()
-    for line in clipdrift.convert(source, out, to=to.value, model=model):
-        say(f"Read: {line}.")
+    what, *more = clipdrift.convert(source, out, to=to.value, model=model)
+    for line in (f"Read: {what}", *more):
+        say(f"{line[:1].upper()}{line[1:]}.")
     load = {
         "transformers": f"AutoModel.from_pretrained({str(out)!r})",
         "open_clip": f"open_clip.create_model_and_transforms({f'local-dir:{out}'!r})",
@@ -186,7 +190,7 @@ def export_model(
         say("Classifier and projection, which lie outside the adapter: head.safetensors")
     if to is Library.transformers:
         say(f"Classify with it: the lines in {out / 'README.md'}; classes are in clipdrift.json")
-    words = ["evaluate", str(out), "--baseline", str(base.id), "--spec", str(study)]
+    words = ["evaluate", str(out), "--spec", str(study)]  # whose backbone is the baseline
     say(f"Next: clipdrift {shlex.join(words)}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -14,23 +13,14 @@ import torch
 from torch import Tensor
 
 from clipdrift.backbone import Backbone, backbone_source, load_backbone
-from clipdrift.backbone.content import PICKLED, is_pickled
-from clipdrift.checkpoint.find import read_tensors
 from clipdrift.errors import BackboneError, Fault, RecordError
 from clipdrift.finished.folders import new_folder
 from clipdrift.formats import model_cfg
 from clipdrift.formats.rows import Layout, moved, rows_of
-from clipdrift.formats.source import Source
+from clipdrift.formats.source import Source, folder_tensors
 from clipdrift.formats.tokens import is_openai
-from clipdrift.formats.write import OTHER, write_open_clip, write_transformers
+from clipdrift.formats.write import COPIED, OTHER, write_open_clip, write_transformers
 from clipdrift.spec.parts import BackboneSpec
-
-COPIED = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model"),
-    *("preprocessor_config.json", "processor_config.json"),
-)
-"""Tokenizer and preprocessing of a model, and nothing else that may lie in its folder."""
 
 
 def convert(
@@ -69,9 +59,9 @@ def convert(
 
 
 def _as_transformers(source: Source, folder: Path, where: str) -> tuple[str, ...]:
-    state = write_transformers(source, folder, where)
+    said = write_transformers(source, folder, where)
     load_backbone(BackboneSpec(id=str(folder)))  # every name and shape is the model's
-    return state.said
+    return said
 
 
 def as_open_clip(source: Path, out: Path, where: str, *, name: str = "tokenizer") -> None:
@@ -87,10 +77,11 @@ def as_open_clip(source: Path, out: Path, where: str, *, name: str = "tokenizer"
         BackboneError: if open_clip has no such model.
     """
     backbone = load_backbone(BackboneSpec(id=str(source)))
+    backbone.require_texts(where)
     config = backbone.model.config
     cfg = model_cfg.to_open_clip(config, where)
     cfg["text_cfg"] |= _tokenizer(backbone, name)
-    tensors = {k: t for k, t in _weights(source).items() if not k.endswith("position_ids")}
+    tensors = {k: t for k, t in folder_tensors(source).items() if not k.endswith("position_ids")}
     made = write_open_clip(tensors, config.to_dict(), cfg, _shown(backbone, where), out, where)
     _require_same(
         moved(made, rows_of(config.to_dict()), "transformers", where, OTHER), tensors, out
@@ -98,18 +89,6 @@ def as_open_clip(source: Path, out: Path, where: str, *, name: str = "tokenizer"
     for path in (source / file for file in COPIED):
         if path.is_file() and "processor" not in path.name:
             shutil.copyfile(path, out / path.name)
-
-
-def _weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's weights, in one file or in shards."""
-    index = folder / "model.safetensors.index.json"
-    names = {PICKLED if is_pickled(folder) else "model.safetensors"}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    found: dict[str, Tensor] = {}
-    for name in sorted(names):
-        found |= read_tensors(folder / Path(name).name)
-    return found
 
 
 def _shown(backbone: Backbone, where: str) -> dict[str, Any]:

@@ -29,10 +29,11 @@ from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPL
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError
-from clipdrift.finished.convert import COPIED, as_open_clip
+from clipdrift.finished.convert import as_open_clip
 from clipdrift.finished.evaluate import finished_run
 from clipdrift.finished.folders import new_folder
 from clipdrift.finished.model_card import card
+from clipdrift.formats.write import COPIED
 from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
 from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
 from clipdrift.methods.merged import merged

@@ -304,6 +304,3 @@ def _of(kind: type[T], value: Any) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{type(value).__name__} in the place of {kind.__name__}")
     return value
-
-
-__all__ = ["PLAIN", "Unreadable", "read_archive"]

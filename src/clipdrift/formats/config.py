@@ -265,6 +265,3 @@ def _texts(text: Mapping[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": text["context_length"],
         "vocab_size": text["vocab_size"],
     }
-
-
-__all__ = ["BPE_END", "BPE_SIZE", "TRUNK", "TRUNKS", "to_transformers", "trunk_act"]

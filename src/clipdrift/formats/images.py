@@ -72,6 +72,3 @@ def _three(value: Any) -> list[float] | None:
         return None
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and abs(v) < 1e6]
     return numbers if len(numbers) == 3 else None
-
-
-__all__ = ["RESAMPLE", "to_transformers"]

@@ -51,6 +51,11 @@ def model(name: str, where: str = "--model") -> Known:
     return Known(models[name], alike[0] if same else {})
 
 
+def is_model(name: str) -> bool:
+    """Whether open_clip has a model of this name; MODEL/TAG names weights."""
+    return name.replace("/", "-") in _names()["models"]
+
+
 def is_tagged(name: str) -> bool:
     """Whether an id names weights of open_clip's: by the prefix, or as a known MODEL/TAG."""
     known, _, tag = name.partition("/")
@@ -79,6 +84,3 @@ def tagged(name: str) -> Known:
         raise BackboneError(Fault(where, "weights trained with QuickGELU", "others", step))
     cfg = {**found.model_cfg, **({"quick_gelu": True} if quick else {})}
     return Known(cfg, tags[tag]["preprocess"], tags[tag]["hub"])
-
-
-__all__ = ["PREFIX", "Known", "is_tagged", "model", "tagged"]

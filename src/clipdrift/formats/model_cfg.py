@@ -118,6 +118,3 @@ def _of_tower(part: Any) -> dict[str, Any]:
     if part.layer_norm_eps != EPS:
         found["norm_kwargs"] = {"eps": part.layer_norm_eps}
     return found
-
-
-__all__ = ["to_open_clip"]

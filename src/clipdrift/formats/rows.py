@@ -109,20 +109,21 @@ class Rows:
         yield from (*self.image, *self.text, *self.scale)
 
 
-def rows_of(config: Mapping[str, Any], *, custom_text: bool = False) -> Rows:
+def rows_of(config: Mapping[str, Any], names: Iterable[str] = ()) -> Rows:
     """The rows of a model.
 
     Args:
         config: the content of transformers' config.json, with the number of blocks of each tower.
-        custom_text: whether open_clip keeps the text tower under `text.`; it does so for every
-            SigLIP, and may for a CLIP.
+        names: of the tensors to be moved. open_clip keeps the text tower of every SigLIP under
+            `text.`, and may that of a CLIP.
     """
     blocks = [int(config[f"{part}_config"]["num_hidden_layers"]) for part in ("vision", "text")]
     if config["model_type"] == "siglip":
         scale = _scale("logit_scale", "logit_bias", axes=1)
         return Rows(_siglip_image(blocks[0]), _siglip_text(blocks[1]), scale)
     scale = _scale("logit_scale", axes=0)
-    return Rows(_clip_image(blocks[0]), _clip_text(blocks[1], "text." * custom_text), scale)
+    under = "text." * any(name.startswith("text.") for name in names)
+    return Rows(_clip_image(blocks[0]), _clip_text(blocks[1], under), scale)
 
 
 def _clip_image(blocks: int) -> tuple[Row, ...]:
@@ -240,6 +241,3 @@ def moved(
         expected = "the weights of the model that its configuration describes, name by name"
         raise BackboneError(Fault(where, expected, f"{said}, first {first[:200]}", next_step))
     return made
-
-
-__all__ = ["Layout", "Row", "Rows", "moved", "rows_of"]

@@ -1,4 +1,4 @@
-"""What lies at a path that a model of another library's may be read from."""
+"""What lies at a path that a model may be read from, and which files of it hold the weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from clipdrift.errors import BackboneError, Fault
 from clipdrift.formats import known
-from clipdrift.formats.state import TENSORS
+from clipdrift.formats.state import TENSORS, flat_tensors
 from clipdrift.paths import links_out, read_file
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
@@ -18,10 +20,17 @@ FILES = (WEIGHTS, "open_clip_pytorch_model.bin")
 """Weights in a folder of open_clip's, the ones to be preferred first."""
 ALONE = ("model.safetensors", "pytorch_model.bin")
 """Weights beside an open_clip_config.json, or without any configuration."""
+INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
+"""In a folder of transformers': what names its shards; weights as they were written of old, read
+where there are none in safetensors."""
 MAX_JSON = 1_000_000
 NAME_IT = (
     "Name the model with --model, in a study file backbone.model, as open_clip calls it "
     "(ViT-B-32, ViT-B-32-quickgelu for OpenAI's weights, ...)"
+)
+WITH_WEIGHTS = (
+    "Name the weights that it was made from, in a study file as backbone.model, to convert it as "
+    "--model (ViT-B-32/openai, a hub id or a folder): what it lacks is taken from them"
 )
 
 
@@ -29,13 +38,15 @@ NAME_IT = (
 class Source:
     """A file of weights, and what says which model they are of; None where nothing does.
 
-    folder: where its configuration and tokenizer lie, or would.
+    folder: where its configuration and tokenizer lie, or would. whole: a folder in transformers
+    format with the model that the weights are put onto, which has what they lack.
     """
 
     weights: Path
     folder: Path
-    model_cfg: Mapping[str, Any] | None
-    preprocess_cfg: Any
+    model_cfg: Mapping[str, Any] | None = None
+    preprocess_cfg: Any = None
+    whole: Path | None = None
 
     def described(self, where: str) -> tuple[Mapping[str, Any], str]:
         """The model_cfg, and what faults of it name.
@@ -100,10 +111,44 @@ def is_transformers(folder: Path) -> bool:
     return isinstance((_json(folder / "config.json") or {}).get("model_type"), str)
 
 
+def is_tower(folder: Path) -> bool:
+    """Whether a transformers folder holds an image tower alone, or one under a classifier."""
+    config = _json(folder / "config.json") or {}
+    classes = config.get("architectures")
+    made = str(classes[0]) if isinstance(classes, list) and classes else ""
+    tower = str(config.get("model_type")).endswith("_vision_model")
+    return tower or made.endswith("ForImageClassification")
+
+
+def is_pickled(folder: Path) -> bool:
+    """Whether a transformers folder has its weights in a file of torch's alone."""
+    return (folder / PICKLED).is_file() and not any(folder.glob("*.safetensors"))
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The files that hold the weights of a transformers folder: one, or shards."""
+    if not (folder / INDEX).is_file():
+        return [PICKLED if is_pickled(folder) else ALONE[0]]
+    shards = (_json(folder / INDEX) or {}).get("weight_map")
+    return sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
+
+
+def folder_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a transformers folder.
+
+    Raises:
+        BackboneError: if a file of them cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    for name in weight_files(folder):
+        found |= flat_tensors(folder / Path(name).name)
+    return found
+
+
 def _beside(weights: Path, folder: Path) -> Source:
     path = folder / CONFIG
     if not path.is_file():
-        return Source(weights, folder, None, None)
+        return Source(weights, folder)
     found = _json(path)
     model_cfg = (found or {}).get("model_cfg")
     if not isinstance(model_cfg, dict):
@@ -118,6 +163,3 @@ def _json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-__all__ = ["CONFIG", "NAME_IT", "WEIGHTS", "Source", "find", "is_transformers"]

@@ -32,10 +32,8 @@ AVERAGED = ("ema", "teacher", "averaged")
 UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 """In files of OpenAI's and old ones of open_clip's: sizes, and what a tower can compute."""
 MAX_DEPTH, MAX_ENTRIES = 16, 100_000
-TORCH = {".pt", ".pth", ".bin", ".ckpt"}
-TENSORS = {".safetensors", *TORCH}
+TENSORS = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 """Endings of files that may hold tensors."""
-"""How files are called that torch writes."""
 ANEW = (
     "Where you trust the file, load it with torch.load(weights_only=False) and save its state_dict "
     "with safetensors.torch.save_file or torch.save"
@@ -174,6 +172,3 @@ def _unclear(leaves: Mapping[str, _Leaf], taken: list[str], where: str) -> Fault
     got = f"{len(names)} tensors, none of them an image tower's first" if names else "no tensors"
     got += f" (first {names[0][:80]!r})" if names else ""
     return Fault(where, expected, got, "Name the file that holds the model itself")
-
-
-__all__ = ["ANEW", "TENSORS", "TORCH", "State", "clip_state", "flat_tensors", "read_content"]

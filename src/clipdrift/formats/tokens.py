@@ -120,6 +120,3 @@ def _cleaning(tokenizer: Any, clean: str) -> Any:
         if isinstance(value, str)
     }
     return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
-
-
-__all__ = ["TOKENIZERS", "is_openai", "write_tokenizer"]

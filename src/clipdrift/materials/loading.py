@@ -72,6 +72,7 @@ def load_materials(
     backbone: Backbone | None = None  # without one, sources, labels and splits are looked at
     with _collecting(faults):
         backbone = load_backbone(spec.backbone, device=device)
+        backbone.require_texts("transfers")
         _require_its_filter(spec, backbone)
     found: dict[str, _Found] = {}
     for target in spec.targets:

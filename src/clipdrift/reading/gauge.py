@@ -54,7 +54,9 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.correct import Correct
 from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading
 from clipdrift.records.transfer import TransferReading
+from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig, StudySpec
+from clipdrift.spec.load import parse_part
 from clipdrift.spec.parts import BackboneSpec, EvaluationSpec
 
 GUARD_IMAGES = 8
@@ -84,7 +86,7 @@ class Gauge:
 
     def __init__(
         self,
-        backbone: str | Path = "mini-clip",
+        backbone: str | Path | Mapping[str, Any] = "mini-clip",
         *,
         probe: Probe,
         transfers: Transfers = (),
@@ -95,7 +97,8 @@ class Gauge:
         """Load the backbone, prepare the images, read the backbone on them; all is cached.
 
         Args:
-            backbone: name or folder, as `backbone.id` of a study file.
+            backbone: name or folder, as `backbone.id` of a study file, or all of `backbone`. Of an
+                image tower alone drift is read, and no transfers.
             probe: a folder of class sub-folders, a dataset as a study file describes one, or PIL
                 images. Of more than 200 images a class-balanced part is taken.
             transfers: names that `clipdrift datasets` lists and folders; or name -> dataset as a
@@ -109,7 +112,9 @@ class Gauge:
             ClipdriftError: with the faults of all parts together.
         """
         cache = Path(cache_dir) if cache_dir else default_cache_dir()
-        self.backbone = load_backbone(BackboneSpec(id=str(backbone)), device=choose_device(device))
+        said = backbone if isinstance(backbone, Mapping) else {"id": str(backbone)}
+        spec = parse_part(BackboneSpec, said, "backbone")
+        self.backbone = load_backbone(spec, device=choose_device(device))
         self.probe = open_probe(probe, self.backbone, cache)
         self.transfers = open_transfers(transfers, self.backbone, cache)
         self.predict, self.probes = Predictor(EvaluationSpec().batch_size), ()
@@ -194,6 +199,8 @@ class Gauge:
         self.probe, self.predict = self._target.probe, predict
 
     def _measured(self, name: str, cache: Path) -> Baselines:
+        with writing_to(cache):  # of pictures in memory nothing was prepared there
+            cache.mkdir(parents=True, exist_ok=True)
         place, batch = cache / "baselines", self.predict.batch_size
         files = BaselineFiles(place, self.backbone, batch, self.in_full)
         target = self._target.zero_shot if self._target else None

@@ -222,7 +222,7 @@ def _require_same(
 def _text(inner: Any, backbone: Backbone) -> tuple[TextEncoder | None, dict[str, Tensor] | None]:
     """The model's own text path, if it has one that is not the baseline's."""
     names = backbone.architecture.text_path
-    if not hasattr(inner, names[0]):
+    if not (hasattr(inner, names[0]) and hasattr(backbone.model, names[0])):
         return None, None
     untouched = backbone.live_text_encoder()
     tower, projection = _path(inner, names, inner)

@@ -41,8 +41,7 @@ def twin(model: Any, plain: Mapping[str, Tensor] | None, backbone: Backbone, pix
         expected, step = "adapters that peft can merge", "Read a model with LoRA, or a merged copy"
         raise BackboneError(Fault(WHERE, expected, "others, in a model of open_clip's", step))
     made = copy.deepcopy(backbone.model)
-    custom = any(name.startswith("text.") for name in plain)
-    rows = rows_of(made.config.to_dict(), custom_text=custom)
+    rows = rows_of(made.config.to_dict(), plain)
     scale = {name for row in rows.scale for name in row.open_clip}
     # A bias that a CLIP was given for a sigmoid loss changes no embedding.
     own = {n: t for n, t in plain.items() if n != "logit_bias" or n in scale}

@@ -56,6 +56,8 @@ def open_transfers(
     if not isinstance(transfers, Mapping):
         each = [member for one in transfers for member in SUITES.get(str(one), (one,))]
         transfers = {_name_of(one): one for one in each}
+    if transfers:
+        backbone.require_texts("transfers")
     found, faults = {}, []
     for name, named in transfers.items():
         try:

@@ -178,24 +178,25 @@ def _absolute(value: dict[str, Any], folder: Path) -> dict[str, Any]:
     for part in ("targets", "transfers"):
         if isinstance(out.get(part), list):
             out[part] = [_absolute_dataset(item, fix) for item in out[part]]
-    named = _backbone_id(value)
-    if named.startswith(PATHS) or (named and os.path.exists(folder / named)):
-        backbone = out["backbone"]
-        out["backbone"] = fix({"id": backbone} if isinstance(backbone, str) else backbone, "id")
+    for key in ("id", "model"):
+        named = _backbone_text(out, key)
+        if named.startswith(PATHS) or (named and os.path.exists(folder / named)):
+            backbone = out["backbone"]
+            out["backbone"] = fix({"id": backbone} if isinstance(backbone, str) else backbone, key)
     return out
 
 
-def _backbone_id(value: dict[str, Any]) -> str:
+def _backbone_text(value: dict[str, Any], key: str) -> str:
     """A hub id or a path, as it is written; "" where it is neither."""
     backbone = value.get("backbone")
-    named = backbone.get("id") if isinstance(backbone, dict) else backbone
+    named = backbone.get(key) if isinstance(backbone, dict) else backbone if key == "id" else None
     own = BackboneSpec().id
     return named if isinstance(named, str) and "\0" not in named and named != own else ""
 
 
 def _found_elsewhere(value: dict[str, Any], folder: Path) -> Fault | None:
     """A model in the working folder that a study file elsewhere may or may not mean."""
-    named = _backbone_id(value)
+    named = _backbone_text(value, "id")
     plain = named and not named.startswith(PATHS)
     if not plain or os.path.exists(folder / named) or not os.path.exists(named):
         return None

@@ -30,7 +30,10 @@ class BackboneSpec(Part):
     id: str = Field("mini-clip", min_length=1)
     revision: str | None = None
     model: str | None = added(
-        None, "open_clip's name of the model, for a file of weights that cannot say which it is of"
+        None,
+        "what a file of weights is of, where it cannot say so: open_clip's name of the model; or "
+        "MODEL/TAG, a hub id or folder, whose weights are also what an image tower or CLIP-LoRA's "
+        "adapter lacks",
     )
 
     @model_validator(mode="before")

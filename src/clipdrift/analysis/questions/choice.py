@@ -403,6 +403,3 @@ def _best_test(candidates: Sequence[Candidate], selected_on: str) -> float:
     if any(values.size for values in tested):
         return max(float(values.mean()) for values in tested if values.size)
     return max(float(one.chosen_by.mean()) for one in own)
-
-
-__all__ = ["Candidacy", "Verdict", "rows", "verdict"]

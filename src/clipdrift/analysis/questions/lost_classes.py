@@ -186,6 +186,3 @@ def read_tables(
             expected = "the recorded table of transfer images"
             faults.append(Fault(str(path), expected, "a damaged or different file", step))
     return tables, faults
-
-
-__all__ = ["COLUMNS", "FILE_NAME", "LostClass", "of_folder", "read_tables", "rows"]

@@ -176,6 +176,3 @@ def _defined(x: Floats, y: Floats, groups: Groups) -> list[float]:
 
 def _mean(values: Floats) -> float | None:
     return float(values.mean()) if values.size else None
-
-
-__all__ = ["Predictor", "rows"]
