@@ -139,3 +139,6 @@ def export_model(
     whole = export_open_clip if to == "open_clip" else export_merged
     (export_adapter if adapter else whole)(Path(run_dir), Path(out))
     return Path(out)
+
+
+__all__ = ["after", "convert", "evaluate", "export_model"]

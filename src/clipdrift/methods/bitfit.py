@@ -11,6 +11,8 @@ from clipdrift.spec.methods import BitFitSpec
 
 FILE = "biases.safetensors"
 
+__all__ = ["FILE", "adapt", "effective_state"]
+
 
 def adapt(encoder: Encoder, spec: BitFitSpec, seed: int) -> None:
     """Let every bias of the tower train, those of a pooling head too."""

@@ -16,6 +16,8 @@ FILE = "vision.safetensors"
 BEFORE = ("embeddings", "pre_layrnorm")
 """What a tower reads before its blocks; the second is transformers' own spelling."""
 
+__all__ = ["FILE", "adapt", "effective_state", "rate_factors"]
+
 
 def adapt(encoder: Encoder, spec: FullFtSpec, seed: int) -> None:
     """Let the whole tower train, or the blocks that `layers` names.

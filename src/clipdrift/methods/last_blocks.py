@@ -11,6 +11,8 @@ from clipdrift.spec.methods import LastBlocksSpec
 
 FILE = "last_blocks.safetensors"
 
+__all__ = ["FILE", "adapt", "effective_state"]
+
 
 def adapt(encoder: ImageEncoder, spec: LastBlocksSpec, seed: int) -> None:
     """Let the last `spec.blocks` blocks and the post layer norm train, and no pooling head.

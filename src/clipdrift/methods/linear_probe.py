@@ -8,6 +8,8 @@ from clipdrift.backbone import ImageEncoder
 from clipdrift.methods.tower_weights import effective_state
 from clipdrift.spec.methods import LinearProbeSpec
 
+__all__ = ["adapt", "effective_state", "restore", "save"]
+
 
 def adapt(encoder: ImageEncoder, spec: LinearProbeSpec, seed: int) -> None:
     """Nothing of the tower trains."""

@@ -10,6 +10,8 @@ from clipdrift.backbone import Encoder
 from clipdrift.methods.full_ft import FILE, effective_state
 from clipdrift.spec.methods import LpFtSpec
 
+__all__ = ["FILE", "adapt", "effective_state"]
+
 
 def adapt(encoder: Encoder, spec: LpFtSpec, seed: int) -> None:
     """Let the whole tower train."""
