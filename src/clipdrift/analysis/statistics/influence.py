@@ -57,6 +57,11 @@ class Images:
         self._results = {record.run_id: record.result for record in records}
         self._results |= {one.identity: one.result for one in made}
 
+    @property
+    def known(self) -> bool:
+        """Whether of any run it is known which images it was right on."""
+        return any(result.correct for result in self._results.values())
+
     def count(self, run_ids: Sequence[str], metric: str) -> int | None:
         """Images that a metric is read on; None where runs differ, or it is not known."""
         counts = {_count(self._results.get(run_id), metric) for run_id in run_ids}
