@@ -15,7 +15,7 @@ import pandas as pd
 from clipdrift.analysis.usable import SORT_KEY, numbers, or_nan, usable_records
 from clipdrift.paths import read_file
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.records.readings import TARGET_ZERO_SHOT, Result
 from clipdrift.records.transfer import RETENTIONS
 
 RUN_COLUMNS = ["run_id", "backbone", "target", "method", "role", "learning_rate", "seed"]

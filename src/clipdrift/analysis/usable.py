@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading
+from clipdrift.records.readings import Reading
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""

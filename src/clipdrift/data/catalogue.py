@@ -21,7 +21,8 @@ from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts
 from clipdrift.data.prompts import DEFAULT_TEMPLATES
 from clipdrift.errors import DataError, Fault, UnavailableError
-from clipdrift.spec.datasets import DatasetSpec, Part, SplitFiles
+from clipdrift.spec.datasets import DatasetSpec, SplitFiles
+from clipdrift.spec.part import Part
 
 
 class Entry(Part):

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.backbone import Backbone, load_backbone, partly_read, same_texts
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.captions import Captions
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
 from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.prompts import class_prompts
 from clipdrift.data.sources import open_dataset
 from clipdrift.data.splits import balanced_subset

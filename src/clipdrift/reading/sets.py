@@ -13,9 +13,10 @@ from PIL.Image import Image as Picture
 
 from clipdrift.backbone import Backbone
 from clipdrift.data.builtin import known_names
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.decode import UnreadableImageError, to_square
 from clipdrift.data.images import Images
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.splits import balanced_subset
 from clipdrift.errors import ClipdriftError, DataError, Fault
 from clipdrift.materials import TransferMaterial, transfer_material

@@ -18,7 +18,8 @@ from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.ranges import beyond
-from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
+from clipdrift.records.readings import Result
+from clipdrift.records.schema import MAX_BYTES, RunRecord
 from clipdrift.records.transfer import Number
 from clipdrift.records.writing import ours
 from clipdrift.spec import content_hash

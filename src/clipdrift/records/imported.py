@@ -17,7 +17,8 @@ from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
 from clipdrift.records.ranges import ABOVE
-from clipdrift.records.schema import EpochReading, Result, RunRecord, read_record
+from clipdrift.records.readings import EpochReading, Result
+from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash

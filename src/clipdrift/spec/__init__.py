@@ -5,7 +5,8 @@ fault with its line, `grid` expands a study to run configurations with their ide
 checks matchedness.
 """
 
-from clipdrift.spec.datasets import DatasetSpec, ProbeSpec, SplitSpec, TargetSpec, TransferSpec
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 from clipdrift.spec.grid import PROTOCOL_VERSION, RunConfig, canonical_json, content_hash, expand
 from clipdrift.spec.load import AnyStudy, as_spec, dump_spec, load_spec, parse_spec
 from clipdrift.spec.methods import MethodSpec

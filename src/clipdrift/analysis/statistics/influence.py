@@ -18,7 +18,7 @@ from clipdrift.analysis.statistics.crossed import RIGHT_AND_WRONG, WON_AND_LOST,
 from clipdrift.analysis.statistics.extras import interpolated
 from clipdrift.records import RunRecord
 from clipdrift.records.after import AfterReading
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 
 NOT_RECORDED = "single images are not recorded: no error from images"
 RETENTION, CORRECTED, DELTA = "retention_pct", "chance_corrected_retention_pct", "delta_accuracy_pp"
