@@ -21,9 +21,9 @@ import numpy as np
 from clipdrift.data.decode import Square, formats
 from clipdrift.data.decoding import Written, write_pixels
 from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
-from clipdrift.data.prepared import PreparedPart, told_bad, require_few_bad
+from clipdrift.data.prepared import PreparedPart, require_few_bad, told_bad
 from clipdrift.data.sources import open_dataset
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, collecting
 from clipdrift.paths import read_file
 from clipdrift.spec import content_hash
 from clipdrift.spec.datasets import DatasetSpec
@@ -81,10 +81,8 @@ def prepare(
     faults: list[Fault] = []
     for name, part in opened.parts.items():
         where = f"{spec.name} ({name})"
-        try:
+        with collecting(faults):
             prepared[name] = _prepared(part, square, cache_dir, spec.max_bad_images, where, tell)
-        except DataError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     return prepared

@@ -54,11 +54,24 @@ class EarlyStop(BaseModel):
         )
 
 
-class RunRecord(BaseModel):
-    """One run: identity, conditions, history, result, provenance."""
+class Sealed(BaseModel):
+    """What is written with a checksum over everything else in it."""
 
     # NaN in a field of type Any would otherwise be written as null, without a reason.
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    def to_json(self) -> str:
+        """As JSON text with its checksum filled in.
+
+        Raises:
+            ValueError: if a number is NaN or infinite; undefined must be null.
+        """
+        body = self.model_dump(mode="json", exclude={"checksum"})
+        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
+
+
+class RunRecord(Sealed):
+    """One run: identity, conditions, history, result, provenance."""
 
     schema_version: int = SCHEMA_VERSION
     run_id: str
@@ -117,15 +130,6 @@ class RunRecord(BaseModel):
             seed=config.seed,
             config=config.model_dump(mode="json"),
         )
-
-    def to_json(self) -> str:
-        """The record as JSON text with its checksum filled in.
-
-        Raises:
-            ValueError: if a number is NaN or infinite; undefined must be null.
-        """
-        body = self.model_dump(mode="json", exclude={"checksum"})
-        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
 
 
 def read_record(path: Path) -> RunRecord:

@@ -5,12 +5,7 @@ from __future__ import annotations
 from clipdrift.analysis.questions.after_training import AfterTraining
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.report.metrics import metric
-from clipdrift.report.printed import (
-    DERIVED,
-    MEAN_SD,
-    Printed,
-    mean_sd_text,
-)
+from clipdrift.report.printed import DERIVED, MEAN_SD, Printed, mean_sd_text
 from clipdrift.report.source import Study
 from clipdrift.report.tables import MAX_ROWS, Column, Table, word
 

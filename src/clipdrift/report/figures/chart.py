@@ -53,6 +53,11 @@ def meta(stat: str, metric: str, *, axis: str = "y", **more: Any) -> dict[str, A
     return {"stat": stat, "metric": metric, "axis": axis, **more}
 
 
+def hovering(points: Sequence[Any]) -> dict[str, Any]:
+    """What a click and the hover tell of each point: its runs, and its text."""
+    return {"customdata": points, "hovertemplate": "%{customdata[1]}<extra></extra>"}
+
+
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
     """A quiet axis: light grid, thin line, no zero line."""
     return {

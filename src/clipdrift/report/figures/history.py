@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from clipdrift.analysis.questions.profiles import EpochMean
 from clipdrift.analysis.rows import rate_text
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, meta, text
+from clipdrift.report.figures.chart import (
+    Chart,
+    Trace,
+    axis,
+    hovering,
+    layout,
+    level_line,
+    meta,
+    text,
+)
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric
 from clipdrift.report.palette import rate_colour
@@ -93,8 +102,7 @@ def _line(study: Study, rows: list[EpochMean], shown: Metric, rate: float, colou
         "y": [as_shown(row) for row in rows],
         "line": {"color": colour, "width": 2},
         "marker": {"color": colour, "size": 5},
-        "customdata": hover,
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering(hover),
         "meta": meta("epoch_mean", shown.name),
     }
 

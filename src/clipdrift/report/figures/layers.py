@@ -13,6 +13,7 @@ from clipdrift.report.figures.chart import (
     Layout,
     Trace,
     axis,
+    hovering,
     layout,
     level_line,
     meta,
@@ -147,8 +148,7 @@ def _heat(study: Study, means: list[BlockMean], scale: Scale) -> Version:
         "showscale": False,
         "xgap": 2,
         "ygap": 2,
-        "customdata": [[_hover(study, row, shown) for row in line] for line in grid],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[_hover(study, row, shown) for row in line] for line in grid]),
         "hoverongaps": False,
         "meta": meta("block_mean", scale.signal, axis="z"),
     }
@@ -178,8 +178,7 @@ def _profile(study: Study, means: list[BlockMean], scale: Scale) -> Version:
                 "y": [_value(row) for row in rows],
                 "line": {"color": colour, "width": 2},
                 "marker": {"color": colour, "size": 5},
-                "customdata": [_hover(study, row, shown) for row in rows],
-                "hovertemplate": "%{customdata[1]}<extra></extra>",
+                **hovering([_hover(study, row, shown) for row in rows]),
                 "meta": meta("block_mean", scale.signal),
             }
         )

@@ -9,7 +9,7 @@ from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.extras import Corrupted, corruptions
 from clipdrift.report.digits import fixed
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
+from clipdrift.report.figures.chart import Chart, Trace, axis, hovering, layout, meta, text
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study
@@ -67,8 +67,7 @@ def _chart(
         ],
         "texttemplate": "%{text}",
         "textfont": {"size": 10},
-        "customdata": [[_hover(study, item, kind) for item in cells] for kind in kinds],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[_hover(study, item, kind) for item in cells] for kind in kinds]),
         "hoverongaps": False,
         "meta": meta("change", study.accuracy, axis="z", method=method),
     }
