@@ -25,8 +25,8 @@ from clipdrift.data.parquet import (
     schema_names,
     texts_of,
 )
-from clipdrift.data.parts import DatasetParts, file_stamp, identity_of
-from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
+from clipdrift.data.parts import file_stamp, identity_of
+from clipdrift.data.rows import Rows, asked_columns, content_of
 from clipdrift.data.shards import labels_of, shard_rows
 from clipdrift.errors import DataError, Fault, brief, collecting
 from clipdrift.paths import read_file
@@ -36,15 +36,6 @@ MAX_CSV_BYTES = 200_000_000
 """About ten times as much in memory once it is rows."""
 
 _READ_TEXT = (".csv", ".jsonl", ".ndjson")
-
-
-def open_tables(spec: DatasetSpec) -> DatasetParts:
-    """The parts that `spec.files` names, as `table_rows` reads them, with their classes.
-
-    Raises:
-        DataError: what `table_rows` raises; bad labels.
-    """
-    return labelled_parts(table_rows(spec), spec)
 
 
 def table_rows(spec: DatasetSpec) -> dict[str, Rows]:
