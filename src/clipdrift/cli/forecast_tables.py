@@ -8,17 +8,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.text import Text
 
-from clipdrift.analysis.forecasting import EarlySignal
 from clipdrift.analysis.questions.early_warning import verdict
 from clipdrift.analysis.rows import Row
 from clipdrift.cli.terminal import Sheet, line
 
 Shown = Sequence[tuple[str, str]]
-SIGNALS: Shown = (
-    ("signal", "signal"),
-    ("spearman", "rho pooled"),
-    ("spearman_within", "in method"),
-)
 VALIDATION: Shown = (
     ("split", "left out"),
     ("n", "runs"),
@@ -70,7 +64,6 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
         f"epoch {told['after_epoch']} against final retention on {on}, where it is least; "
         f"{told['n_left_out']} runs left out"
     )
-    yield _table("Each signal alone", SIGNALS, told["signals"])
     judged = [row for row in told["validation"] if row.n]
     level = f"{told['level']:.0%} interval"
     yield _table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
@@ -85,10 +78,10 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
     yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def _table(title: str, shown: Shown, rows: Sequence[Row | EarlySignal]) -> Sheet:
+def _table(title: str, shown: Shown, rows: Sequence[Row]) -> Sheet:
     table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for key, label in shown:
-        left = key in ("signal", "split") or key.startswith("against")
+        left = key == "split" or key.startswith("against")
         table.column(label, right=not left)
     for row in rows:
         table.row(*(_cell(key, getattr(row, key)) for key, _ in shown))
