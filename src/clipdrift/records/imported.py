@@ -34,7 +34,6 @@ class ImportSummary:
     folder: Path
     n_rows: int
     n_records: int
-    n_undefined: int
     extra_signals: tuple[str, ...]
     ignored_columns: tuple[str, ...]
     constant_columns: tuple[str, ...]
@@ -77,7 +76,6 @@ def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> Impo
         folder=out,
         n_rows=len(rows),
         n_records=len(records),
-        n_undefined=sum(len(record.undefined) for record in records),
         extra_signals=tuple(extras),
         ignored_columns=tuple(name for name in left if name not in constant),
         constant_columns=constant,

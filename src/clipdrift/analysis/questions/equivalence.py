@@ -18,6 +18,7 @@ from clipdrift.analysis.statistics.pairs import matched_pairs
 ACCURACY_MARGIN = 0.01
 RETENTION_MARGIN_PCT = 2.0
 ALPHA = 0.05
+Result = Literal["equivalent", "different", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,7 @@ class Equivalence(OfPair):
     ci_high: float | None = None
     interval_over: Drawn
     p_tost: Annotated[float | None, sure("p (TOST)", "p")] = None
-    result: Annotated[
-        Literal["equivalent", "different", "inconclusive"] | None, Said("name", "Result")
-    ] = None
+    result: Annotated[Result | None, Said("name", "Result")] = None
     run_ids: RunIds
     reason: Reason
 
@@ -117,7 +116,7 @@ def _tost(row: Equivalence, gaps: Gaps) -> Equivalence:
     p = max(error.p_above(mean + margin), error.p_above(margin - mean))
     half = error.half(2 * ALPHA)
     low, high = mean - half, mean + half
-    result: Literal["equivalent", "different", "inconclusive"] = "inconclusive"
+    result: Result = "inconclusive"
     if p < ALPHA:
         result = "equivalent"
     elif low > margin or high < -margin:
