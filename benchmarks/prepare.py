@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.decode import Square
 from clipdrift.data.drawn.landcover import render_land_cover
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.machine.devices import available_cores
 from clipdrift.spec.datasets import DatasetSpec
 

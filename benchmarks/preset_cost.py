@@ -28,9 +28,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from clipdrift.data.cache import PreparedPart
 from clipdrift.data.catalogue import catalogue
 from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.machine.devices import available_cores
 from clipdrift.machine.signals import StopRequest
 from clipdrift.reading.baseline import score

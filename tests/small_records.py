@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.records import EpochReading, RunRecord
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import content_hash
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipdrift.records import EpochReading, RunRecord
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import content_hash
 

@@ -19,14 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from clipdrift.analysis.files import schema
-from clipdrift.spec.datasets import (
-    DatasetSpec,
-    ProbeSpec,
-    SplitFiles,
-    SplitSpec,
-    TargetSpec,
-    TransferSpec,
-)
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TargetSpec, TransferSpec
 from clipdrift.spec.method_base import LayersSpec, MethodBase
 from clipdrift.spec.methods import (
     AdapterSpec,

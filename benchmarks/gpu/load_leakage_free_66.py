@@ -34,7 +34,7 @@ from preset_cost import (
     write_backbone,
 )
 
-from clipdrift.data.cache import PreparedPart
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.errors import ExecutorError, Fault
 from clipdrift.records import RunRecord, StudyFolder, read_record
 from clipdrift.spec import StudySpec, load_spec

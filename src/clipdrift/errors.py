@@ -23,7 +23,8 @@ from __future__ import annotations
 import difflib
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -172,6 +173,15 @@ class ClipdriftError(Exception):
         found = [faults] if isinstance(faults, Fault) else faults
         self.faults: list[Fault] = list(dict.fromkeys(found))
         super().__init__("\n".join(told(self.faults)))
+
+
+@contextmanager
+def collecting(faults: list[Fault]) -> Iterator[None]:
+    """Keep the faults of one part and go on to the next, so that all are told at once."""
+    try:
+        yield
+    except ClipdriftError as error:
+        faults += error.faults
 
 
 class SpecError(ClipdriftError):

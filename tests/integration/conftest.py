@@ -34,6 +34,7 @@ def small_spec() -> StudySpec:
         {
             **spec.model_dump(),
             "seeds": [7],
+            "transfers": [{"name": "world", "builtin": "world", "n_images": 100}],
             "methods": [
                 "full_ft",
                 "lora",

@@ -181,8 +181,8 @@ def test_kills_at_random_moments_lose_nothing(desk: Desk) -> None:
     study = {**kill_study.STUDY, "learning_rates": [1e-3]}
     told: list[str] = []
     killing = kill_study.kill(
-        desk.folder, kills=5, seed=3, cache=desk.cache, study=study, tell=told.append
+        desk.folder, kills=3, seed=3, cache=desk.cache, study=study, tell=told.append
     )
-    assert len(killing.kills) == len(told) == 5
+    assert len(killing.kills) == len(told) == 3
     assert len(killing.expected) == 2
     assert killing.ended >= 1

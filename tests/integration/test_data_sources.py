@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from clipdrift.data import builtin, hub
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.decode import Square, UnreadableImageError
 from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
 from clipdrift.data.drawn.world import WORLD_CLASSES, render_world
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec

@@ -17,7 +17,7 @@ from clipdrift.analysis.replay import replay
 from clipdrift.errors import RecordError, SpecError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.imported import import_csv
-from clipdrift.records.schema import EpochReading, Result
+from clipdrift.records.readings import EpochReading, Result
 from clipdrift.records.transfer import TransferReading
 
 CELLS = published()["paper-80"]["cells"]

@@ -17,7 +17,7 @@ from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.intervals import t_ci
 from clipdrift.records import RunRecord
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading
 
 

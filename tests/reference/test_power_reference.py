@@ -93,7 +93,7 @@ def test_a_difference_is_found_in_four_of_five_studies_that_draw_images_too(
 ) -> None:
     """By the rule of `crossed`: both half-widths, squared and added, against the mean."""
     rng, n_images, n_studies = np.random.default_rng(0), 300, 20_000
-    delta = power.detectable_difference(n_seeds, 1.0, 0.05, shared_se, n_images)
+    delta = power.detectable_difference(n_seeds, 1.0, shared_se, n_images)
     of_images = shared_se * rng.normal(size=(n_studies, 1))
     gaps = delta + of_images + rng.normal(size=(n_studies, n_seeds))
     seeds = stats.t.isf(0.025, n_seeds - 1) * gaps.std(axis=1, ddof=1) / n_seeds**0.5
@@ -102,16 +102,16 @@ def test_a_difference_is_found_in_four_of_five_studies_that_draw_images_too(
 
 
 def test_no_number_of_seeds_makes_up_for_few_images() -> None:
-    hidden = power.from_images(0.05, 1.0, 300)
-    assert power.seeds_needed(0.99 * hidden, 1.0, 0.05, 1.0, 300) is None
-    assert power.seeds_needed(1.01 * hidden, 1.0, 0.05, 1.0, 300) is not None
+    hidden = power.from_images(1.0, 300)
+    assert power.seeds_needed(0.99 * hidden, 1.0, 1.0, 300) is None
+    assert power.seeds_needed(1.01 * hidden, 1.0, 1.0, 300) is not None
     records = [with_images(record, 90) for record in synthetic_records(targets=("digits",))]
     frame = runs_frame(records)
     both = power.rows(frame, metrics=["test_accuracy"], images=Images(records))
     told = 0
     for row, alone in zip(both, power.rows(frame, metrics=["test_accuracy"]), strict=True):
         if row.shared_se:
-            hidden = power.from_images(0.05, row.shared_se, 90)
+            hidden = power.from_images(row.shared_se, 90)
             expected = np.hypot(alone.detectable_diff, hidden)
             assert row.detectable_diff == pytest.approx(expected, rel=1e-12)
             unseen = "no number of seeds makes up for 90 images"

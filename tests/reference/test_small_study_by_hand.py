@@ -11,7 +11,7 @@ import pytest
 
 from clipdrift.analysis.summary import analyze
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading
 
 LOW, HIGH = 1e-5, 1e-4

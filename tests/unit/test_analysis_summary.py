@@ -367,7 +367,7 @@ def test_text_cells_are_never_formulas(start: str) -> None:
 
 @pytest.mark.slow
 def test_runs_under_other_conditions_enter_no_comparison(make_records: Any) -> None:
-    records = make_records()
+    records = make_records(rates=(1e-5, 3e-5, 1e-4), blocks=1, epochs=1)
     odd = next(r for r in records if r.method == "lora" and r.role == "matched")
     place = (odd.backbone, odd.target, odd.learning_rate, odd.seed)
     changed = [
@@ -416,7 +416,7 @@ def test_many_methods_are_compared_with_one_of_them(
 
 @pytest.mark.slow
 def test_what_is_compared_is_said_and_the_rest_keeps_its_numbers(make_records: MakeRecords) -> None:
-    records = small(make_records, methods=SEVEN)
+    records = small(make_records, methods=SEVEN, blocks=1, epochs=1)
     result = check(analyze(records))
     alone = analyze([record for record in records if record.method in ("full_ft", "lora")])
     assert result["settings"]["compare_with"] == ["full_ft"]

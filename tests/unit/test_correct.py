@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import Reading, Result
+from clipdrift.records.readings import Reading, Result
 from clipdrift.records.transfer import TransferReading
 
 

@@ -18,9 +18,10 @@ from PIL import Image
 
 from clipdrift.cli.caching import cache as show
 from clipdrift.data import cache, decoding
-from clipdrift.data.cache import PreparedPart, default_cache_dir, prepare
+from clipdrift.data.cache import default_cache_dir, prepare
 from clipdrift.data.cached import cached
 from clipdrift.data.decode import Square, to_square
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.errors import DataError
 from clipdrift.spec.datasets import DatasetSpec, TransferSpec
 

@@ -25,7 +25,8 @@ from clipdrift.data.images import Images
 from clipdrift.data.parts import ImagePart
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import DataError
-from clipdrift.spec.datasets import ProbeSpec, SplitSpec, TargetSpec, TransferSpec
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import TargetSpec, TransferSpec
 
 TOLD = [["a red dog", "it runs"], ["a blue cat"], ["one tree", "a tree", "green leaves"], ["rain"]]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clipdrift.data.splits import balanced_subset, carve
 from clipdrift.errors import DataError
-from clipdrift.spec.datasets import ProbeSpec, SplitSpec
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
 
 
 def labels_of(*counts: int) -> np.ndarray:

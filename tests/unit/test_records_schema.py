@@ -15,7 +15,7 @@ from small_records import record, write_body
 
 from clipdrift.errors import RecordError
 from clipdrift.records import SCHEMA_VERSION, EpochReading, read_record, schema
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 
 Place = tuple[str | int, ...]
 

@@ -40,7 +40,7 @@ from clipdrift.probes.zero_shot import cosines, largest
 from clipdrift.reading.baseline import load_reading, save_reading
 from clipdrift.reading.model import not_read, read_drift
 from clipdrift.reading.pictures import save_attention_pictures
-from clipdrift.records.schema import EpochReading
+from clipdrift.records.readings import EpochReading
 from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec.methods import LoraSpec
 from clipdrift.spec.parts import BackboneSpec

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from clipdrift.analysis.questions.early_stopping import LIMITS, stopping
-from clipdrift.analysis.questions.forecast_trial import LEVEL, spearman_within, validation
+from clipdrift.analysis.questions.forecast_trial import LEVEL, validation
 from clipdrift.analysis.questions.held_out import SPLITS, hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons
-from clipdrift.analysis.statistics.columns import Floats, size_of
 from clipdrift.analysis.statistics.forecast_fit import fit
-from clipdrift.analysis.statistics.ranks import spearman
-from clipdrift.early_warning.forecast import KEPT, Saved
+from clipdrift.early_warning.forecast import Saved
 from clipdrift.errors import Fault, SpecError
 
 
@@ -43,45 +38,14 @@ def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None
         raise SpecError(faults)
 
 
-@dataclass(frozen=True)
-class EarlySignal:
-    """How an early signal goes with final retention: pooled, and within target x method."""
-
-    signal: str
-    spearman: float | None
-    spearman_within: float | None
-
-
-def signal_rows(data: Lessons) -> list[EarlySignal]:
-    """Spearman correlation of each early signal with final retention, pooled and within.
-
-    A drift by its value with sign and by its size, which is what the forecast reads.
-    """
-    forms: list[tuple[str, Floats]] = []
-    for i, name in enumerate(data.signals):
-        if name == KEPT:
-            forms.append((name, data.values[:, i]))
-        else:
-            drift = f"drift.{name}"
-            forms += [(drift, data.values[:, i]), (size_of(drift), data.moved[:, i])]
-    everyone = np.ones(len(data.kept), dtype=bool)
-    out = []
-    for name, values in forms:
-        within = spearman_within(data, values, everyone)
-        pooled = spearman(values, data.kept).rho
-        mean = float(np.mean(within)) if within else None
-        out.append(EarlySignal(name, pooled, mean))
-    return out
-
-
 def forecast(
     data: Lessons, *, after_epoch: int, level: float = LEVEL, limits: Sequence[float] = LIMITS
 ) -> tuple[dict[str, Any], Saved]:
     """Validate a forecast on the runs it is made from, price the stopping, and fit it to all.
 
     Returns:
-        `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, and the rows of
-        `signals`, `validation` and `stopping`; and the model for runs to come.
+        `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, the rows of
+        `validation` and `stopping`; and the model for runs to come.
     """
     held = [hold_out(data, split, level) for split in SPLITS]
     n_cells = len(set(data.cells))
@@ -92,7 +56,6 @@ def forecast(
         "after_epoch": after_epoch,
         "level": level,
         "transfers": data.transfers,
-        "signals": signal_rows(data),
         "validation": [validation(data, one) for one in held],
         "stopping": [stopping(data, one, limit) for one in held if one.bounded for limit in limits],
     }

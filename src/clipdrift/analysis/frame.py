@@ -15,7 +15,7 @@ import pandas as pd
 from clipdrift.analysis.usable import SORT_KEY, numbers, or_nan, usable_records
 from clipdrift.paths import read_file
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.records.readings import TARGET_ZERO_SHOT, Result
 from clipdrift.records.transfer import RETENTIONS
 
 RUN_COLUMNS = ["run_id", "backbone", "target", "method", "role", "learning_rate", "seed"]
@@ -66,7 +66,8 @@ def runs_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
         first = next((entry for entry in record.history if entry.epoch == 1), None)
         early = {} if first is None else {EPOCH1 + k: v for k, v in numbers(first).items()}
         result = record.result
-        beside = {**_chances(result), **_target_zero_shot(result), **_over_sets(result)}
+        chances = {f"transfer.{k}{CHANCE}": or_nan(v.guess) for k, v in result.transfer.items()}
+        beside = {**chances, **_target_zero_shot(result), **_over_sets(result)}
         rows.append({**numbers(result), **beside, **early})
     marks = sorted({factor for record in kept for factor in record.fingerprints})
     keys = [
@@ -174,10 +175,6 @@ def whole_table(path: Path, sha256: str | None) -> pd.DataFrame:
     except (OSError, ValueError):  # pyarrow's errors are ValueErrors
         pass
     return pd.DataFrame()
-
-
-def _chances(result: Result) -> dict[str, float]:
-    return {f"transfer.{name}{CHANCE}": or_nan(r.guess) for name, r in result.transfer.items()}
 
 
 def _over_sets(result: Result) -> dict[str, float]:

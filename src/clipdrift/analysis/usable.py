@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading
+from clipdrift.records.readings import Reading
 
 RUN_KEY = ["backbone", "target", "method", "learning_rate", "seed"]
 """What makes two records the same run."""
@@ -27,10 +28,10 @@ def usable_records(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 def same_run_groups(records: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
     """Finished records grouped by run, in `SORT_KEY` order."""
-    finished = sorted((r for r in records if r.status == "finished"), key=_sort_key)
+    finished = sorted((r for r in records if r.status == "finished"), key=attrgetter(*SORT_KEY))
     by_run: dict[tuple[Any, ...], list[RunRecord]] = {}
     for record in finished:
-        by_run.setdefault(tuple(getattr(record, key) for key in RUN_KEY), []).append(record)
+        by_run.setdefault(attrgetter(*RUN_KEY)(record), []).append(record)
     yield from by_run.values()
 
 
@@ -69,7 +70,3 @@ def _column(name: str) -> str:
 
 def or_nan(value: float | None) -> float:
     return value if value is not None and math.isfinite(value) else math.nan
-
-
-def _sort_key(record: RunRecord) -> tuple[Any, ...]:
-    return tuple(getattr(record, key) for key in SORT_KEY)

@@ -12,7 +12,7 @@ from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.machine.devices import strict_float32
 from clipdrift.reading.gauge import Gauge
-from clipdrift.records.schema import OF_SETS, Reading
+from clipdrift.records.readings import OF_SETS, Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
 from clipdrift.spec.parts import BackboneSpec

@@ -10,7 +10,7 @@ from clipdrift.cli.terminal import Sheet, line
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
     from clipdrift.records import RunRecord
-    from clipdrift.records.schema import Reading
+    from clipdrift.records.readings import Reading
     from clipdrift.records.transfer import TransferReading
 
 STYLES = {"ok": "", "note": "yellow", "wrong": "bold red"}

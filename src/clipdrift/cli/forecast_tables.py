@@ -8,58 +8,22 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.text import Text
 
-from clipdrift.analysis.forecasting import EarlySignal
 from clipdrift.analysis.questions.early_warning import verdict
-from clipdrift.analysis.rows import Row
+from clipdrift.analysis.rows import TEXTS, Row, said
 from clipdrift.cli.terminal import Sheet, line
+from clipdrift.report.printed import field_text
 
-Shown = Sequence[tuple[str, str]]
-SIGNALS: Shown = (
-    ("signal", "signal"),
-    ("spearman", "rho pooled"),
-    ("spearman_within", "in method"),
+VALIDATION = (
+    *("split", "n", "mae", "mae_mean", "against_mean", "spearman", "spearman_within"),
+    *("coverage", "median_width"),
 )
-VALIDATION: Shown = (
-    ("split", "left out"),
-    ("n", "runs"),
-    ("mae", "error pp"),
-    ("mae_mean", "of mean"),
-    ("against_mean", "forecast is"),
-    ("spearman", "rho"),
-    ("spearman_within", "in method"),
-    ("coverage", "covered"),
-    ("median_width", "width pp"),
-)
-EPOCH_RETENTION: Shown = (
-    ("split", "left out"),
-    ("n", "runs"),
-    ("mae", "error pp"),
-    ("mae_epoch_retention", "of retention then"),
-    ("against_epoch_retention", "forecast is"),
-)
-LOWER_RATE: Shown = (
-    ("split", "left out"),
-    ("n_lower_rate", "runs"),
-    ("mae_there", "error pp"),
-    ("mae_lower_rate", "of next lower rate"),
-    ("against_lower_rate", "forecast is"),
-)
-STOPPING: Shown = (
-    ("split", "left out"),
-    ("limit_pct", "limit %"),
-    ("n", "runs"),
-    ("n_below", "below it"),
-    ("n_stopped", "stopped"),
-    ("n_right", "rightly"),
-    ("n_wrong", "wrongly"),
-    ("seconds_saved", "saved s"),
-    ("seconds_saved_pct", "saved %"),
+EPOCH_RETENTION = ("split", "n", "mae", "mae_epoch_retention", "against_epoch_retention")
+LOWER_RATE = ("split", "n_lower_rate", "mae_there", "mae_lower_rate", "against_lower_rate")
+STOPPING = (
+    *("split", "limit_pct", "n", "n_below", "n_stopped", "n_right", "n_wrong"),
+    *("seconds_saved", "seconds_saved_pct"),
 )
 STOPPING_TITLE = "Had runs ended whose upper bound is below a limit; saved: training time"
-DECIMALS = {
-    **dict.fromkeys(("spearman", "spearman_within", "coverage"), 2),
-    "limit_pct": 0,
-}
 
 
 def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
@@ -70,7 +34,6 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
         f"epoch {told['after_epoch']} against final retention on {on}, where it is least; "
         f"{told['n_left_out']} runs left out"
     )
-    yield _table("Each signal alone", SIGNALS, told["signals"])
     judged = [row for row in told["validation"] if row.n]
     level = f"{told['level']:.0%} interval"
     yield _table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
@@ -85,17 +48,13 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
     yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def _table(title: str, shown: Shown, rows: Sequence[Row | EarlySignal]) -> Sheet:
+def _table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Sheet:
+    """Some fields of rows under their own headings; a count that has none is of runs."""
     table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for key, label in shown:
-        left = key in ("signal", "split") or key.startswith("against")
-        table.column(label, right=not left)
+    about = said(type(rows[0])) if rows else {}
+    for name in names if rows else ():
+        one = about[name][0]
+        table.column(one.head or "Runs", right=one.form not in TEXTS)
     for row in rows:
-        table.row(*(_cell(key, getattr(row, key)) for key, _ in shown))
+        table.row(*(field_text(row, name) for name in names))
     return table
-
-
-def _cell(key: str, value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.{DECIMALS.get(key, 1)}f}" if isinstance(value, float) else str(value)

@@ -12,63 +12,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipdrift.data.decode import Square, formats
 from clipdrift.data.decoding import Written, write_pixels
-from clipdrift.data.fingerprints import Prints
-from clipdrift.data.parts import SEVERAL, DatasetParts, ImagePart, identity_of
+from clipdrift.data.parts import DatasetParts, ImagePart, identity_of
+from clipdrift.data.prepared import PreparedPart, require_few_bad, told_bad
 from clipdrift.data.sources import open_dataset
-from clipdrift.errors import DataError, Fault
+from clipdrift.errors import DataError, Fault, collecting
 from clipdrift.paths import read_file
 from clipdrift.spec import content_hash
 from clipdrift.spec.datasets import DatasetSpec
 
 CACHE_VERSION = 2
 """To be raised when the same source is decoded to other pixels than before."""
-
 ENTRY = "entry.json"
 """In an entry, what it holds; the time of its last change is that of the last use."""
-
-_SHOWN = 3
-"""Reasons why images cannot be read that are told, and images named for each."""
-
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class PreparedPart:
-    """Images ready for a backbone.
-
-    pixels: uint8 [N, S, S, 3], memory-mapped, read-only. labels: int64 [N] in 0..C-1.
-    class_names: C. sha256: hex, over pixels, labels, class names and captions; the same wherever
-    the data lies. bad_images: "name: reason" of those left out. names: N, for messages. prints:
-    [N, 3], see `fingerprints`. captions, several: as of an `ImagePart`.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    class_names: tuple[str, ...]
-    sha256: str
-    bad_images: tuple[str, ...]
-    names: Sequence[str]
-    prints: Prints
-    captions: Sequence[tuple[str, ...]] | None = None
-    several: NDArray[np.bool_] | None = None
-
-    @property
-    def strata(self) -> tuple[str, ...]:
-        """As of an `ImagePart`."""
-        return (SEVERAL,) if self.several is not None else self.class_names
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def default_cache_dir() -> Path:
@@ -117,10 +81,8 @@ def prepare(
     faults: list[Fault] = []
     for name, part in opened.parts.items():
         where = f"{spec.name} ({name})"
-        try:
+        with collecting(faults):
             prepared[name] = _prepared(part, square, cache_dir, spec.max_bad_images, where, tell)
-        except DataError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     return prepared
@@ -146,7 +108,7 @@ def _prepared(
             written = _read_entry(entry, key, len(part), size)
             if written is None or not _intact(entry, written):
                 written = _write_entry(entry, key, part, square, max_bad, where, tell)
-    _require_few_bad(part, written.bad, max_bad, where)
+    require_few_bad(part, written.bad, max_bad, where)
     mark_used(entry)
     return _mapped(entry, part, written)
 
@@ -178,7 +140,7 @@ def _write_entry(
             square=square,
             progress=lambda count: tell(f"{where}: {count:,} / {total} images"),
         )
-        _require_few_bad(part, written.bad, max_bad, where)
+        require_few_bad(part, written.bad, max_bad, where)
         content = {"key": key, "count": written.count, "pixels_sha256": written.pixels_sha256}
         bad = {str(position): reason for position, reason in written.bad.items()}
         prints = np.ascontiguousarray(written.prints, dtype="<u8").tobytes().hex()
@@ -254,41 +216,12 @@ def _mapped(entry: Path, part: ImagePart, written: Written) -> PreparedPart:
         labels=labels,
         class_names=part.class_names,
         sha256=digest.hexdigest(),
-        bad_images=_bad_images(part, written.bad),
+        bad_images=told_bad(part, written.bad),
         names=[part.names[place] for place in places],
         prints=written.prints,
         captions=captions,
         several=several,
     )
-
-
-def _bad_images(part: ImagePart, bad: dict[int, str]) -> tuple[str, ...]:
-    return tuple(f"{part.names[position]}: {reason}" for position, reason in sorted(bad.items()))
-
-
-def _require_few_bad(part: ImagePart, bad: dict[int, str], max_bad: int, where: str) -> None:
-    if len(bad) <= max_bad and len(bad) < len(part):
-        return
-    reasons: dict[str, list[str]] = {}
-    for position, reason in sorted(bad.items()):
-        reasons.setdefault(reason, []).append(part.names[position])
-    told = "; ".join(f"{_few(names)}: {reason}" for reason, names in [*reasons.items()][:_SHOWN])
-    step = f"Repair or remove them, or set max_bad_images: {len(bad)} to leave them out"
-    if len(bad) == len(part):
-        step = "Mend that, or check the path and the image column; not one image can be read"
-    raise DataError(
-        Fault(
-            where,
-            f"at most {max_bad} unreadable images",
-            f"{len(bad)} of {len(part)}: {told}{'; ...' if len(reasons) > _SHOWN else ''}",
-            step,
-        )
-    )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _require_room(cache_dir: Path, n_bytes: int, where: str) -> None:

@@ -16,12 +16,14 @@ import yaml
 from pydantic import Field, model_validator
 
 from clipdrift.data.folder import TRAIN_AND_TEST, open_folder
-from clipdrift.data.hub import open_hub
+from clipdrift.data.hub import hub_rows
 from clipdrift.data.naming import renamed
 from clipdrift.data.parts import DatasetParts
 from clipdrift.data.prompts import DEFAULT_TEMPLATES
+from clipdrift.data.rows import labelled_parts
 from clipdrift.errors import DataError, Fault, UnavailableError
-from clipdrift.spec.datasets import DatasetSpec, Part, SplitFiles
+from clipdrift.spec.datasets import DatasetSpec, SplitFiles
+from clipdrift.spec.part import Part
 
 
 class Entry(Part):
@@ -130,7 +132,7 @@ def open_entry(spec: DatasetSpec) -> DatasetParts:
     class names where the study gives none and does not ask for the data's own.
 
     Raises:
-        DataError: what `open_hub` or `open_folder` raises; another number of classes than the
+        DataError: what `hub_rows` or `open_folder` raises; another number of classes than the
             catalogue knows, or other class folders.
     """
     entry = catalogue()[str(spec.builtin)]
@@ -141,7 +143,8 @@ def open_entry(spec: DatasetSpec) -> DatasetParts:
         names = list(renamed(names, entry.class_names, spec.name))
     if copied and entry.folder_names is not None:
         return _open_copy(spec, entry, entry.folder_names, names or entry.folder_names)
-    opened = open_hub(on_hub(spec).model_copy(update={"class_names": names}))
+    own = on_hub(spec).model_copy(update={"class_names": names})
+    opened = labelled_parts(hub_rows(own), own)
     _require_count(spec, entry, len(next(iter(opened.parts.values())).class_names))
     return opened
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.data.cache import PreparedPart
 from clipdrift.data.fingerprints import place_of, same_pictures
 from clipdrift.data.parts import ImagePart
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.sources import carved_test
 from clipdrift.data.splits import Positions, Splits, carve, splits_of
-from clipdrift.spec.datasets import ProbeSpec, SplitSpec, TargetSpec
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import TargetSpec
 
 
 def carve_target(

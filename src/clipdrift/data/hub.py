@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clipdrift.data.cells import image_source, require_columns
 from clipdrift.data.decode import UnreadableImageError, open_image
 from clipdrift.data.naming import whole_number
-from clipdrift.data.parts import DatasetParts, identity_of
-from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
+from clipdrift.data.parts import identity_of
+from clipdrift.data.rows import Rows, asked_columns, content_of
 from clipdrift.data.shards import MAX_TEXT, shard_rows
 from clipdrift.errors import DataError, Fault, UnavailableError
 from clipdrift.hub import Unfit, answers, watched
@@ -106,15 +106,6 @@ def _text(path: Path, where: str) -> str:
     except OSError as error:
         got, step = f"{path.name}: {error.strerror}", "Try another copy of the data"
         raise DataError(Fault(where, "small texts beside shards", got, step)) from None
-
-
-def open_hub(spec: DatasetSpec) -> DatasetParts:
-    """The parts of `spec.hub`, as `hub_rows`, with the classes of their images.
-
-    Raises:
-        DataError: what `hub_rows` raises; bad labels.
-    """
-    return labelled_parts(hub_rows(spec), spec)
 
 
 def _rows(table: Dataset, spec: DatasetSpec, split: str) -> Rows:

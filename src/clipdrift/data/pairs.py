@@ -18,7 +18,7 @@ from clipdrift.data.hub import hub_rows
 from clipdrift.data.parts import PAIRS, DatasetParts, ImagePart, identity_of
 from clipdrift.data.rows import Rows
 from clipdrift.data.tables import table_rows
-from clipdrift.errors import ClipdriftError, DataError, Fault, brief
+from clipdrift.errors import DataError, Fault, brief, collecting
 from clipdrift.spec.datasets import PAIRED, DatasetSpec
 
 SHOWN = 5
@@ -52,10 +52,8 @@ def open_pairs(spec: DatasetSpec) -> DatasetParts:
     faults: list[Fault] = []
     parts = {}
     for name, rows in _ROWS[source](spec).items():
-        try:
+        with collecting(faults):
             parts[name] = _images(rows, f"{spec.name} ({name})")
-        except ClipdriftError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     return DatasetParts(parts)

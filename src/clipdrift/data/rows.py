@@ -12,7 +12,7 @@ from clipdrift.data.cells import written_labels
 from clipdrift.data.decode import UnreadableImageError
 from clipdrift.data.labels import number_labels
 from clipdrift.data.parts import DatasetParts, ImagePart, Loaded
-from clipdrift.errors import DataError
+from clipdrift.errors import DataError, Fault, collecting
 from clipdrift.spec.datasets import DatasetSpec
 
 
@@ -65,13 +65,11 @@ def labelled_parts(parts: Mapping[str, Rows], spec: DatasetSpec) -> DatasetParts
     Raises:
         DataError: bad labels.
     """
-    written, faults = {}, []
+    written, faults = {}, list[Fault]()
     for part, rows in parts.items():
         where = f"{rows.where}, column {spec.label_column}"
-        try:
+        with collecting(faults):
             written[part] = written_labels(rows.cells[0], rows.class_names, where=where)
-        except DataError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     labels, names = number_labels(written, spec.class_names, where=spec.name)

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from clipdrift.data.builtin import open_builtin
 from clipdrift.data.folder import open_folder
-from clipdrift.data.hub import open_hub
+from clipdrift.data.hub import hub_rows
 from clipdrift.data.naming import composed
 from clipdrift.data.pairs import open_pairs
 from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.rows import labelled_parts
 from clipdrift.data.several import open_several
-from clipdrift.data.tables import open_tables
+from clipdrift.data.tables import table_rows
 from clipdrift.errors import DataError, Fault
 from clipdrift.spec.datasets import DatasetSpec, TargetSpec, TransferSpec
 
@@ -26,8 +27,8 @@ _CARVE_SEED = 20_260_416
 _OPENERS = {
     "builtin": open_builtin,
     "folder": open_folder,
-    "files": open_tables,
-    "hub": open_hub,
+    "files": lambda spec: labelled_parts(table_rows(spec), spec),
+    "hub": lambda spec: labelled_parts(hub_rows(spec), spec),
 }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clipdrift.data.drawn.in_turn import SETS, InTurn, draw_in_turn
 from clipdrift.errors import DataError, Fault
-from clipdrift.spec.datasets import Draw, ProbeSpec, SplitSpec
+from clipdrift.spec.carving import Draw, ProbeSpec, SplitSpec
 
 Positions = NDArray[np.int64]
 

@@ -13,11 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from clipdrift.data.cells import (
-    image_source,
-    require_columns,
-    require_inside,
-)
+from clipdrift.data.cells import image_source, require_columns, require_inside
 from clipdrift.data.decode import open_image
 from clipdrift.data.parquet import (
     BytesColumn,
@@ -29,10 +25,10 @@ from clipdrift.data.parquet import (
     schema_names,
     texts_of,
 )
-from clipdrift.data.parts import DatasetParts, file_stamp, identity_of
-from clipdrift.data.rows import Rows, asked_columns, content_of, labelled_parts
+from clipdrift.data.parts import file_stamp, identity_of
+from clipdrift.data.rows import Rows, asked_columns, content_of
 from clipdrift.data.shards import labels_of, shard_rows
-from clipdrift.errors import ClipdriftError, DataError, Fault, brief
+from clipdrift.errors import DataError, Fault, brief, collecting
 from clipdrift.paths import read_file
 from clipdrift.spec.datasets import DatasetSpec
 
@@ -40,15 +36,6 @@ MAX_CSV_BYTES = 200_000_000
 """About ten times as much in memory once it is rows."""
 
 _READ_TEXT = (".csv", ".jsonl", ".ndjson")
-
-
-def open_tables(spec: DatasetSpec) -> DatasetParts:
-    """The parts that `spec.files` names, as `table_rows` reads them, with their classes.
-
-    Raises:
-        DataError: what `table_rows` raises; bad labels.
-    """
-    return labelled_parts(table_rows(spec), spec)
 
 
 def table_rows(spec: DatasetSpec) -> dict[str, Rows]:
@@ -63,10 +50,8 @@ def table_rows(spec: DatasetSpec) -> dict[str, Rows]:
     for part, name in (spec.files.model_dump() if spec.files else {}).items():
         if name is None:
             continue
-        try:
+        with collecting(faults):
             tables[part] = _read(Path(name).expanduser(), spec, f"{spec.name}.files.{part}")
-        except ClipdriftError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     return tables

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
-from clipdrift.records.schema import EpochReading
+from clipdrift.records.readings import EpochReading
 from clipdrift.spec import content_hash
 
 Floats = NDArray[np.float64]

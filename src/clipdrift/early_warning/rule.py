@@ -15,7 +15,8 @@ from clipdrift.early_warning.forecast import KEPT, MAX_BYTES, Refused, Saved, fo
 from clipdrift.errors import Fault, RecordError, did_you_mean
 from clipdrift.paths import read_file
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.records.schema import EarlyStop, EpochReading
+from clipdrift.records.readings import EpochReading
+from clipdrift.records.schema import EarlyStop
 from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig, StudySpec, content_hash, expand
 

@@ -27,7 +27,7 @@ from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, Kind, after_path, read_after
 from clipdrift.records.claims import claim
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 
 Say = Callable[[str], None]

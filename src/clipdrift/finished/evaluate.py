@@ -18,7 +18,7 @@ from clipdrift.reading.post_hoc import read_post_hoc
 from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_result
 from clipdrift.records import RunRecord, StudyFolder, read_record
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Result
+from clipdrift.records.readings import TARGET_ZERO_SHOT, Result
 from clipdrift.records.transfer import RETRIEVAL_NUMBERS
 from clipdrift.run.conditions import plugins_of
 from clipdrift.run.files import file_hashes, require_own_files

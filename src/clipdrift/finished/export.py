@@ -18,13 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import (
-    EMBEDDED,
-    Backbone,
-    backbone_folder,
-    backbone_source,
-    load_backbone,
-)
+from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, backbone_source, load_backbone
 from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json

@@ -7,7 +7,7 @@ patches, so a folder named to its pipeline alone is read with another classifier
 from __future__ import annotations
 
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 from clipdrift.spec import RunConfig
 
 CARD = """\

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.backbone import Backbone, load_backbone, partly_read, same_texts
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.captions import Captions
 from clipdrift.data.catalogue import templates_of
 from clipdrift.data.grouped import carve_target
 from clipdrift.data.images import Images
 from clipdrift.data.parts import DatasetParts, ImagePart
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.prompts import class_prompts
 from clipdrift.data.sources import open_dataset
 from clipdrift.data.splits import balanced_subset
-from clipdrift.errors import ClipdriftError, DataError, Fault, SpecError
+from clipdrift.errors import ClipdriftError, DataError, Fault, SpecError, collecting
 from clipdrift.materials.kinds import Materials, TargetMaterial, TransferMaterial
 from clipdrift.spec import StudySpec, TargetSpec, TransferSpec, content_hash
 from clipdrift.spec.datasets import DatasetSpec
@@ -70,16 +70,17 @@ def load_materials(
     """
     faults: list[Fault] = []
     backbone: Backbone | None = None  # without one, sources, labels and splits are looked at
-    with _collecting(faults):
-        backbone = load_backbone(spec.backbone, device=device)
-        backbone.require_texts("transfers")
-        _require_its_filter(spec, backbone)
+    with collecting(faults):
+        loaded = load_backbone(spec.backbone, device=device)
+        loaded.require_texts("transfers")
+        _require_its_filter(spec, loaded)
+        backbone = loaded
     found: dict[str, _Found] = {}
     for target in spec.targets:
-        with _collecting(faults):
+        with collecting(faults):
             found[f"target {target.name}"] = _look_at_target(spec, target, backbone, faults)
     for transfer in spec.transfers:
-        with _collecting(faults):
+        with collecting(faults):
             found[f"transfer {transfer.name}"] = _look_at_transfer(transfer, backbone, faults)
     if faults or backbone is None:
         raise ClipdriftError(faults)
@@ -92,7 +93,7 @@ def load_materials(
     transfers: dict[str, TransferMaterial] = {}
     for target in spec.targets:
         seen = found[f"target {target.name}"]
-        with _collecting(faults):
+        with collecting(faults):
             prepared = parts(target, seen.opened)
             damaged = {
                 one.name: parts(one, seen.damaged[one.name])["test"] for one in target.corrupted
@@ -100,7 +101,7 @@ def load_materials(
             targets[target.name] = _target(spec, target, prepared, damaged, seen.texts)
     for transfer in spec.transfers:
         seen = found[f"transfer {transfer.name}"]
-        with _collecting(faults):
+        with collecting(faults):
             part = parts(transfer, seen.opened)["test"]
             n_epoch = spec.evaluation.epoch_transfer_images
             transfers[transfer.name] = _transfer(transfer, part, seen.texts, n_epoch)
@@ -116,11 +117,11 @@ def _look_at_target(
     carved = (rule.val_fraction, rule.val_per_class) != (None, None)
     opened = open_dataset(target, carve=rule.group_by is None, validation=not carved)
     if rule.group_by is None:  # else pixels decide
-        with _collecting(faults):
+        with collecting(faults):
             carve_target(target, opened.parts, rule, probe)
     damaged: dict[str, DatasetParts] = {}
     for one in target.corrupted:
-        with _collecting(faults):
+        with collecting(faults):
             found = damaged[one.name] = open_dataset(one)
             _chosen(one, found.parts["test"])
             _require_same_classes(target.name, opened.parts["train"], one.name, found.parts["test"])
@@ -136,7 +137,7 @@ def _look_at_target(
 
 def _look_at_transfer(spec: TransferSpec, backbone: Backbone | None, faults: list[Fault]) -> _Found:
     opened = open_dataset(spec)
-    with _collecting(faults):
+    with collecting(faults):
         _chosen(spec, opened.parts["test"])
     return _Found(opened, _texts(spec, opened.parts["test"], backbone, asked=True), {})
 
@@ -251,12 +252,3 @@ def _view(part: PreparedPart, positions: NDArray[np.int64]) -> Images:
     return Images(
         part.pixels, positions, labels, part.names, part.prints, part.captions, part.several
     )
-
-
-@contextmanager
-def _collecting(faults: list[Fault]) -> Iterator[None]:
-    """Keep the faults of one part and go on to the next, so that all are told at once."""
-    try:
-        yield
-    except ClipdriftError as error:
-        faults += error.faults

@@ -13,7 +13,7 @@ from clipdrift.reading.model_reading import ModelReading
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.folder import OUTSIDE, safe_name
 from clipdrift.records.ranges import COUNT, FRACTION, ORDINAL, RATE, SEED, Range
-from clipdrift.records.schema import Reading, Result
+from clipdrift.records.readings import Reading, Result
 from clipdrift.spec import content_hash
 
 NOT_OF_READING = {"val_accuracy", "undefined"}

@@ -80,4 +80,4 @@ def penalty_of(spec: PenaltySpec, where: str) -> Penalty:
     return found
 
 
-__all__ = ["PENALTIES", "Compared", "Penalty", "penalty_of"]
+__all__ = ["Compared", "Penalty", "penalty_of"]

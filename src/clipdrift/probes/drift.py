@@ -8,11 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.probes.representation import (
-    embedding_drift,
-    embedding_drift_per_image,
-    linear_cka,
-)
+from clipdrift.probes.representation import embedding_drift, embedding_drift_per_image, linear_cka
 
 Value = float | None | list[float | None]
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from clipdrift import plugins
-from clipdrift.errors import PluginError
+from clipdrift.errors import Fault, PluginError, collecting
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value, mean
 
@@ -46,12 +46,10 @@ def require_probes(names: Sequence[str]) -> None:
     Raises:
         PluginError: with the faults of all that are not there or no functions.
     """
-    faults = []
+    faults: list[Fault] = []
     for name in names:
-        try:
+        with collecting(faults):
             _function(name)
-        except PluginError as error:
-            faults += error.faults
     if faults:
         raise PluginError(faults)
 

@@ -52,7 +52,7 @@ from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading
+from clipdrift.records.readings import TARGET_ZERO_SHOT, Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import writing_to
 from clipdrift.spec import RunConfig, StudySpec

@@ -27,7 +27,7 @@ from clipdrift.probes.zero_shot import (
 from clipdrift.reading.baseline import Scored, probe
 from clipdrift.reading.in_full import InFull, why_undefined
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import TARGET_ZERO_SHOT, Reading, Result
+from clipdrift.records.readings import TARGET_ZERO_SHOT, Reading, Result
 from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
 
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"

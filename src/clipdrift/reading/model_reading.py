@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clipdrift.records.schema import Reading
+from clipdrift.records.readings import Reading
 
 if TYPE_CHECKING:
     import pandas as pd

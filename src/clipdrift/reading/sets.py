@@ -13,11 +13,12 @@ from PIL.Image import Image as Picture
 
 from clipdrift.backbone import Backbone
 from clipdrift.data.builtin import known_names
-from clipdrift.data.cache import PreparedPart, prepare
+from clipdrift.data.cache import prepare
 from clipdrift.data.decode import UnreadableImageError, to_square
 from clipdrift.data.images import Images
+from clipdrift.data.prepared import PreparedPart
 from clipdrift.data.splits import balanced_subset
-from clipdrift.errors import ClipdriftError, DataError, Fault
+from clipdrift.errors import DataError, Fault, collecting
 from clipdrift.materials import TransferMaterial, transfer_material
 from clipdrift.spec.datasets import TransferSpec
 from clipdrift.spec.load import parse_part
@@ -58,16 +59,14 @@ def open_transfers(
         transfers = {_name_of(one): one for one in each}
     if transfers:
         backbone.require_texts("transfers")
-    found, faults = {}, []
+    found, faults = {}, list[Fault]()
     for name, named in transfers.items():
-        try:
+        with collecting(faults):
             spec = _spec(name, named)
             part = _prepared(spec, backbone, cache_dir)
             found[name] = transfer_material(spec, part, backbone, epoch_images=0)
             for text in found[name].text_remarks:
                 warnings.warn(text, stacklevel=3)
-        except ClipdriftError as error:
-            faults += error.faults
     if faults:
         raise DataError(faults)
     return found

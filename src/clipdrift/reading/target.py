@@ -15,7 +15,7 @@ from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.in_full import head_in_full
 from clipdrift.reading.model import chance
 from clipdrift.records.correct import Correct
-from clipdrift.records.schema import OF_SETS, Result
+from clipdrift.records.readings import OF_SETS, Result
 from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
 from clipdrift.training.loop import in_batches
 

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
 from clipdrift.records.folder import StudyFolder
 from clipdrift.records.ranges import beyond
-from clipdrift.records.schema import MAX_BYTES, Result, RunRecord
+from clipdrift.records.readings import Result
+from clipdrift.records.schema import MAX_BYTES, RunRecord, Sealed
 from clipdrift.records.transfer import Number
 from clipdrift.records.writing import ours
 from clipdrift.spec import content_hash
@@ -28,15 +29,13 @@ VERSION = 1
 Kind = Literal["soup", "scaled"]
 
 
-class AfterReading(BaseModel):
+class AfterReading(Sealed):
     """One reading of merged weights.
 
     kind: `soup`, the mean over the seeds of a cell, then mixed with the untouched weights by
     `alpha`; or `scaled`, one run with the movement of its vision tower times `scale`.
     head_inits: how many different heads the runs began with.
     """
-
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     version: int = VERSION
     name: str
@@ -76,15 +75,6 @@ class AfterReading(BaseModel):
         if self.kind == "scaled":
             return f"update times {self.scale:g}"
         return "soup" if self.alpha == 1 else f"soup at alpha {self.alpha:g}"
-
-    def to_json(self) -> str:
-        """As JSON text with its checksum filled in.
-
-        Raises:
-            ValueError: if a number is NaN or infinite; undefined must be null.
-        """
-        body = self.model_dump(mode="json", exclude={"checksum"})
-        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
 
 
 def after_path(folder: StudyFolder, name: str, identity: str) -> Path:

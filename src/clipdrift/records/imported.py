@@ -17,7 +17,8 @@ from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
 from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
 from clipdrift.records.ranges import ABOVE
-from clipdrift.records.schema import EpochReading, Result, RunRecord, read_record
+from clipdrift.records.readings import EpochReading, Result
+from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.records.transfer import TransferReading
 from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash
@@ -33,7 +34,6 @@ class ImportSummary:
     folder: Path
     n_rows: int
     n_records: int
-    n_undefined: int
     extra_signals: tuple[str, ...]
     ignored_columns: tuple[str, ...]
     constant_columns: tuple[str, ...]
@@ -76,7 +76,6 @@ def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> Impo
         folder=out,
         n_rows=len(rows),
         n_records=len(records),
-        n_undefined=sum(len(record.undefined) for record in records),
         extra_signals=tuple(extras),
         ignored_columns=tuple(name for name in left if name not in constant),
         constant_columns=constant,

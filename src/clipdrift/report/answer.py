@@ -11,7 +11,7 @@ from clipdrift.analysis.questions.frontier import Unbeaten
 from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.rows import rate_text
-from clipdrift.records.schema import TARGET_ZERO_SHOT
+from clipdrift.records.readings import TARGET_ZERO_SHOT
 from clipdrift.report.best_kept import best_kept
 from clipdrift.report.compared import compared
 from clipdrift.report.digits import NBSP

@@ -12,7 +12,7 @@ from clipdrift.report.digits import NBSP
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import COUNT, DERIVED, MEAN, MEAN_SD, Printed, Sentence, mean_sd_text
 from clipdrift.report.source import Place, Study, mark_of
-from clipdrift.report.tables import MAX_ROWS, Column, Table, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, text_columns, word
 
 
 def choices(study: Study) -> list[Sentence]:
@@ -120,7 +120,7 @@ def choice_table(study: Study) -> Table | None:
         return None
     texts = ("Target", "Budget", "Standing", "Method")
     columns = [
-        *(Column(name, numeric=False) for name in texts),
+        *text_columns(*texts),
         Column("LR"),
         Column("α", "1: the weights as adapted; below: mixed with the untouched ones"),
         Column("Weights", "as adapted, interpolated, or made after training", numeric=False),
@@ -136,10 +136,17 @@ def choice_table(study: Study) -> Table | None:
     rows = [_line(study, row) for row in found[:MAX_ROWS]]
     marks = [mark_of(row.fit) for row in found[:MAX_ROWS]]
     note: Sentence = ["At most five candidates for each budget, the best first."]
-    omitted = max(0, len(found) - MAX_ROWS)
     file = f"tables/{Candidacy.table}.csv"
     return Table(
-        Candidacy.table, "Candidates for the choice", columns, rows, 4, marks, note, omitted, file
+        Candidacy.table,
+        "Candidates for the choice",
+        columns,
+        rows,
+        4,
+        marks,
+        note,
+        len(found),
+        file,
     )
 
 

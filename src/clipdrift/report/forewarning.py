@@ -11,7 +11,7 @@ from clipdrift.records import RunRecord
 from clipdrift.report.digits import fixed
 from clipdrift.report.printed import DERIVED, Printed, Sentence
 from clipdrift.report.source import Study
-from clipdrift.report.tables import MAX_ROWS, Column, Table, listing, run_words, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, listing, run_words, text_columns, word
 
 ONE_SEED = "One seed: how sure the errors of the forecast are, beside those of its rivals, is open."
 JUDGED = (
@@ -54,7 +54,7 @@ def stopped_table(study: Study) -> Table | None:
         return None
     texts = ("Run", "Target", "Method")
     columns = [
-        *(Column(name, numeric=False) for name in texts),
+        *text_columns(*texts),
         Column("LR"),
         Column("Seed"),
         Column("After epoch", "the last one that was trained"),
@@ -65,10 +65,9 @@ def stopped_table(study: Study) -> Table | None:
     ]
     rows = [_line(study, record) for record in stopped[:MAX_ROWS]]
     note: Sentence = ["In no mean and no test: what is left of their cells is flattered."]
-    omitted = max(0, len(stopped) - MAX_ROWS)
     file = "runs/*/record.json"
     return Table(
-        "stopped", "Runs that were stopped early", columns, rows, 1, (), note, omitted, file
+        "stopped", "Runs that were stopped early", columns, rows, 1, (), note, len(stopped), file
     )
 
 

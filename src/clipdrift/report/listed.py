@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from clipdrift.records.schema import TARGET_ZERO_SHOT
+from clipdrift.records.readings import TARGET_ZERO_SHOT
 from clipdrift.report.figures.history import history_metrics
 from clipdrift.report.figures.layers import layer_signals
 from clipdrift.report.metrics import metric

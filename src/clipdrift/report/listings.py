@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from clipdrift.analysis.questions.dose import DoseResponse
 from clipdrift.analysis.questions.equivalence import Equivalence
 from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
@@ -13,7 +15,7 @@ from clipdrift.analysis.questions.power import Power
 from clipdrift.analysis.questions.predictors import Predictor
 from clipdrift.analysis.questions.selection import Selection
 from clipdrift.report.metrics import metric
-from clipdrift.report.source import Study
+from clipdrift.report.source import R, Study
 from clipdrift.report.tables import Table, listing
 
 OVER = {
@@ -58,32 +60,31 @@ def equivalence_table(study: Study) -> Table | None:
     return listing(study, Equivalence, "Equivalence: is the difference inside the margin?")
 
 
+def _rows_of_main(study: Study, kind: type[R], *more: str) -> list[R]:
+    wanted = [*main_metrics(study), *more]
+    rows: list[Any] = list(study.rows(kind))
+    return [row for row in rows if row.metric in wanted]
+
+
 def mixed_table(study: Study) -> Table | None:
     """The terms with method in them; the interaction with log LR is what the study asks."""
-    wanted = main_metrics(study)
-    rows = [row for row in study.rows(Mixed) if row.metric in wanted]
-    rows = [row for row in rows if row.term is None or "method" in row.term]
+    rows = [r for r in _rows_of_main(study, Mixed) if r.term is None or "method" in r.term]
     note = "Method × log₁₀ learning rate × target; every term may differ by seed."
     return listing(study, Mixed, "Model of the whole grid", rows, note=note)
 
 
 def dose_table(study: Study) -> Table | None:
-    wanted = [*main_metrics(study), "val_accuracy"]
-    rows = [row for row in study.rows(DoseResponse) if row.metric in wanted]
+    rows = _rows_of_main(study, DoseResponse, "val_accuracy")
     caption = "Does the metric rise or fall with the learning rate?"
     return listing(study, DoseResponse, caption, rows)
 
 
 def matched_table(study: Study) -> Table | None:
-    wanted = main_metrics(study)
-    rows = [row for row in study.rows(MatchedView) if row.metric in wanted]
-    return listing(study, MatchedView, "Matched views", rows)
+    return listing(study, MatchedView, "Matched views", _rows_of_main(study, MatchedView))
 
 
 def power_table(study: Study) -> Table | None:
-    wanted = main_metrics(study)
-    rows = [row for row in study.rows(Power) if row.metric in wanted]
-    return listing(study, Power, "What this design can detect", rows)
+    return listing(study, Power, "What this design can detect", _rows_of_main(study, Power))
 
 
 def grid_table(study: Study) -> Table | None:

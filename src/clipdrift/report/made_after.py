@@ -5,14 +5,9 @@ from __future__ import annotations
 from clipdrift.analysis.questions.after_training import AfterTraining
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.report.metrics import metric
-from clipdrift.report.printed import (
-    DERIVED,
-    MEAN_SD,
-    Printed,
-    mean_sd_text,
-)
+from clipdrift.report.printed import DERIVED, MEAN_SD, Printed, mean_sd_text
 from clipdrift.report.source import Study
-from clipdrift.report.tables import MAX_ROWS, Column, Table, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, text_columns, word
 
 
 def after_table(study: Study) -> Table | None:
@@ -27,7 +22,7 @@ def after_table(study: Study) -> Table | None:
     shown = [name for name in shown if any(name in line for line in lines.values())]
     several = len(study.backbones) > 1
     texts = ["Backbone"] * several + ["Target", "Method"]
-    columns = [*(Column(name, numeric=False) for name in texts), Column("LR")]
+    columns = [*text_columns(*texts), Column("LR")]
     columns += [Column("Weights", "soup: mean of the seeds' weights", numeric=False)]
     columns += [Column("Runs", "runs that the weights come from")]
     for name in shown:
@@ -41,11 +36,10 @@ def after_table(study: Study) -> Table | None:
         "that began with different random heads have encoders that were trained for different "
         "heads: their soup reaches less, and head_init: text avoids it."
     )
-    omitted = max(0, len(rows) - MAX_ROWS)
     file = f"tables/{AfterTraining.table}.csv"
     caption = "Weights made after training, beside the runs that they come from"
     return Table(
-        AfterTraining.table, caption, columns, rows[:MAX_ROWS], n_keys, (), [note], omitted, file
+        AfterTraining.table, caption, columns, rows[:MAX_ROWS], n_keys, (), [note], len(rows), file
     )
 
 

@@ -13,7 +13,7 @@ from clipdrift.report.digits import significant
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import COUNT, DERIVED, VALUE, Printed
 from clipdrift.report.source import Study
-from clipdrift.report.tables import MAX_ROWS, Column, Table, run_words, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, run_words, text_columns, word
 from clipdrift.spec.audit import audit
 
 MAX_TEXT = 120
@@ -25,7 +25,7 @@ def design_table(study: Study) -> Table | None:
     if study.spec is None:
         return None
     rows = [[word(r.factor), word(r.value), word(r.status)] for r in audit(study.spec)]
-    columns = [Column(name, numeric=False) for name in ("Factor", "Value", "Status")]
+    columns = text_columns("Factor", "Value", "Status")
     return Table("design", "The design as written", columns, rows, 1)
 
 
@@ -46,11 +46,7 @@ def conditions_table(study: Study) -> Table | None:
             rows.append(
                 [word(key), word(f"… and {len(found) - MAX_VALUES} other values"), word("")]
             )
-    columns = [
-        Column("What", numeric=False),
-        Column("Value", numeric=False),
-        Column("Runs"),
-    ]
+    columns = [*text_columns("What", "Value"), Column("Runs")]
     table = Table("conditions", "Software, hardware and data of the runs", columns, rows, 1)
     return table if rows else None
 
@@ -71,7 +67,7 @@ def runs_table(study: Study) -> Table:
         names.insert(0, "val_accuracy")
     texts = ("Run", "Target", "Method")
     columns = [
-        *(Column(name, numeric=False) for name in texts),
+        *text_columns(*texts),
         Column("LR"),
         Column("Seed"),
         Column("Status", numeric=False),
@@ -87,9 +83,15 @@ def runs_table(study: Study) -> Table:
         numbers = [_value(study, values, record, name, usable=usable) for name in names]
         rows.append([*_head(study, record, usable=usable), *numbers, _seconds(study, record)])
         marks.append("" if usable else "broken")
-    omitted = max(0, len(study.listed) - MAX_ROWS)
     return Table(
-        "runs", "All runs", columns, rows, 1, marks, omitted=omitted, file="runs/*/record.json"
+        "runs",
+        "All runs",
+        columns,
+        rows,
+        1,
+        marks,
+        n_all=len(study.listed),
+        file="runs/*/record.json",
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import IN_UNIT, UNDEFINED, Form, Row, Said, rate_text, said
 from clipdrift.analysis.statistics.cell_means import matrix, number, summarise
-from clipdrift.records.schema import TARGET_ZERO_SHOT
+from clipdrift.records.readings import TARGET_ZERO_SHOT
 from clipdrift.report.digits import NBSP, decimals_of, fixed, p_text, significant
 from clipdrift.report.metrics import Metric, metric
 

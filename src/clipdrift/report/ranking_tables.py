@@ -9,7 +9,7 @@ from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import VIEWS, Printed, field_text
 from clipdrift.report.source import Study
-from clipdrift.report.tables import MAX_ROWS, Column, Table, word
+from clipdrift.report.tables import MAX_ROWS, Column, Table, text_columns, word
 
 TITLES = {
     "equal_learning_rate": "mean over the learning rates that all methods share",
@@ -35,16 +35,15 @@ def ranking_table(study: Study) -> Table | None:
         return None
     several = len(study.backbones) > 1
     texts = ["Backbone"] * several + ["Target", "Metric", "Method"]
-    columns = [Column(name, numeric=False) for name in texts]
+    columns = text_columns(*texts)
     for view, title in TITLES.items():
         label = VIEWS[view]
         columns += [Column(f"Rank, {label}", title), Column(f"Value, {label}", title)]
     rows = [_line(study, key[not several :], line) for key, line in lines.items()]
-    omitted = max(0, len(rows) - MAX_ROWS)
     file = f"tables/{Ranked.table}.csv"
     caption = "Methods ranked, by what is held equal between them"
     shown = rows[:MAX_ROWS]
-    return Table(Ranked.table, caption, columns, shown, len(texts), (), [NOTE], omitted, file)
+    return Table(Ranked.table, caption, columns, shown, len(texts), (), [NOTE], len(rows), file)
 
 
 def _line(study: Study, names: tuple[str, ...], line: Line) -> list[Printed]:

@@ -31,6 +31,7 @@ class Table:
     """A sortable table; its first `n_keys` columns name the row.
 
     marks: one class per row for rows that need care, such as "underfits".
+    n_all: rows that there are, where not all of them are shown.
     """
 
     kind: ClassVar = "table"
@@ -41,12 +42,21 @@ class Table:
     n_keys: int = 1
     marks: Sequence[str] = ()
     note: Sequence[str | Printed] = ()
-    omitted: int = 0
+    n_all: int = 0
     file: str = ""
+
+    @property
+    def omitted(self) -> int:
+        """Rows that there are beyond those that are shown."""
+        return max(0, self.n_all - len(self.rows))
 
     @property
     def searchable(self) -> bool:
         return len(self.rows) > 12
+
+
+def text_columns(*labels: str) -> list[Column]:
+    return [Column(label, numeric=False) for label in labels]
 
 
 def word(text: str, sort: float | str | None = None, title: str = "") -> Printed:
@@ -107,7 +117,7 @@ def listing(
         lines,
         sum(about.key for about in shown.values()),
         note=[note] if note else [],
-        omitted=max(0, len(found) - MAX_ROWS),
+        n_all=len(found),
         file=f"tables/{kind.table}.csv",
     )
 
@@ -131,9 +141,8 @@ def cell_table(
     place: Place | None = None,
 ) -> Table:
     """Mean ± SD of some metrics of every cell, or those of a place; what does not fit is marked."""
-    heads = [Column("Target", numeric=False), Column("Method", numeric=False)]
-    if len(study.backbones) > 1:
-        heads.insert(0, Column("Backbone", numeric=False))
+    several = ["Backbone"] if len(study.backbones) > 1 else []
+    heads = text_columns(*several, "Target", "Method")
     heads += [Column("LR", "learning rate"), Column("n", "runs in the cell")]
     order = list(study.looks)
     cells = sorted(
@@ -148,11 +157,10 @@ def cell_table(
     columns = [*heads, *metric_columns(study, metrics, known)]
     rows = [_cell_row(study, cell, metrics, known) for cell in cells[:MAX_ROWS]]
     marks = [study.mark(cell) for cell in cells[:MAX_ROWS]]
-    omitted = max(0, len(cells) - MAX_ROWS)
     n_keys = len(heads) - 1
     notes = [note] if note else []
     file = "tables/cells.csv"
-    return Table(table_id, caption, columns, rows, n_keys, marks, notes, omitted, file)
+    return Table(table_id, caption, columns, rows, n_keys, marks, notes, len(cells), file)
 
 
 def read_on_images(metrics: Sequence[str], found: Sequence[ByMetric]) -> frozenset[str]:

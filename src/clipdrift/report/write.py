@@ -10,7 +10,6 @@ from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
 from clipdrift.report.page import render
 from clipdrift.report.read import read_study
-from clipdrift.report.source import Study
 from clipdrift.report.static import static_figures
 
 
@@ -27,7 +26,11 @@ def write_report(folder: AnyFolder) -> Path:
         StudyFolderError: if the folder does not exist or cannot be written.
     """
     folder = StudyFolder.at(folder)
-    study = _analysed(folder)
+    try:
+        study = read_study(folder)
+    except RecordError:
+        write_analysis(folder)
+        study = read_study(folder)
     for name, text in latex_tables(study).items():
         atomic_write(folder.tables_path / name, text)
     for name, data in static_figures(study):
@@ -35,11 +38,3 @@ def write_report(folder: AnyFolder) -> Path:
     # The page comes last: where it exists, everything beside it does.
     atomic_write(folder.report_path, render(study))
     return folder.report_path
-
-
-def _analysed(folder: StudyFolder) -> Study:
-    try:
-        return read_study(folder)
-    except RecordError:
-        write_analysis(folder)
-        return read_study(folder)

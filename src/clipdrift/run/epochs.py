@@ -18,7 +18,8 @@ from clipdrift.probes.capture import ProbeReading
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.target import on_part, read_val, score_of
 from clipdrift.records import EpochReading
-from clipdrift.records.schema import OF_SETS, EarlyStop
+from clipdrift.records.readings import OF_SETS
+from clipdrift.records.schema import EarlyStop
 from clipdrift.run.head_first import probe_head
 from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec import RunConfig

@@ -24,7 +24,8 @@ from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
-from clipdrift.records.schema import EarlyStop, Result
+from clipdrift.records.readings import Result
+from clipdrift.records.schema import EarlyStop
 from clipdrift.run.conditions import copied_images, data_warnings, fingerprints, leaks, plugins_of
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.run.files import (

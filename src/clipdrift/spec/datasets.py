@@ -3,58 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
 from clipdrift.errors import brief
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""Letters, digits, dot, underscore, hyphen; starts with a letter or digit: safe as a file name."""
-
-Draw = Literal["by_class", "in_turn"]
-"""Each class from a generator of its own, or one generator for all of them, in label order."""
+from clipdrift.spec.carving import Draw, ProbeSpec, SplitSpec
+from clipdrift.spec.part import Name, Part, added, broken_rule
 
 SOURCES = ("builtin", "folder", "files", "hub")
 PUBLISHED = ("single", "ensemble")
 """Names for the prompts that were published with CLIP for a dataset: the first of them, or all."""
-
-
-def broken_rule(expected: str, got: object, next_step: str) -> PydanticCustomError:
-    """A validation error that carries the parts of a `Fault` through pydantic."""
-    return PydanticCustomError(
-        "broken_rule", "{expected}", {"expected": expected, "got": str(got), "next_step": next_step}
-    )
-
-
-def added(default: Any, description: str) -> Any:
-    """A field that came when records had been made without it.
-
-    At its default it is left out of what is written, so that a run has the identity it had and an
-    old record is still that of its run.
-    """
-    return Field(default, description=description, exclude_if=lambda value: value == default)
-
-
-class Part(BaseModel):
-    """Base of every part of a study: unknown keys refused, values never coerced in place."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-PluginOption = StrictBool | StrictInt | StrictFloat | StrictStr
-"""What a study may say to a plugin."""
 
 
 class SplitFiles(Part):
@@ -238,50 +197,6 @@ def _as_read(value: Any) -> str:
         return brief(value)
     words = "yes, on or true" if value else "no, off or false"
     return f"{value}, as YAML reads an unquoted {words}"
-
-
-class SplitSpec(Part):
-    """How train and validation images are carved from the training part of a target."""
-
-    train_per_class: int | None = Field(None, ge=1, description="default: all that remain")
-    val_per_class: int | None = Field(
-        None, ge=1, description="or val_fraction; either, and a val/ of the data is not read"
-    )
-    val_fraction: float | None = Field(
-        None, ge=0, lt=1, description="default 0.15; 0 only with paper_test_selected or last"
-    )
-    test_per_class: int | None = Field(None, ge=1, description="default: the whole test part")
-    seed: int = Field(0, ge=0, description="independent of the training seeds")
-    draw: Draw = added(
-        "by_class",
-        "in_turn: validation, probe and training images from one numpy RandomState(seed)",
-    )
-    group_by: Literal["duplicates"] | None = added(
-        None,
-        "duplicates: copies of a picture go where its first image goes, and sizes count pictures; "
-        "of a test part of its own, copies leave the training part",
-    )
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.val_per_class is not None and self.val_fraction is not None:
-            raise broken_rule("val_per_class or val_fraction", "both", "Keep one of the two")
-        return self
-
-
-class ProbeSpec(Part):
-    """The fixed, unlabelled images on which drift is read."""
-
-    per_class: int | None = Field(None, ge=1)
-    n_images: int | None = Field(None, ge=2, description="class-balanced total; default 200")
-    source: Literal["train", "test"] = Field("train", description="test only to redo the paper")
-    seed: int = Field(42, ge=0)
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if self.per_class is not None and self.n_images is not None:
-            raise broken_rule("per_class or n_images", "both", "Keep one of the two")
-        return self
 
 
 class TransferSpec(DatasetSpec):

@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from clipdrift.spec.datasets import Part, ProbeSpec, SplitSpec, TargetSpec, TransferSpec
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import TargetSpec, TransferSpec
 from clipdrift.spec.method_base import asked_of_method
 from clipdrift.spec.methods import MethodSpec
+from clipdrift.spec.part import Part
 from clipdrift.spec.parts import (
     BackboneSpec,
     EvaluationSpec,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clipdrift.spec.datasets import Name, Part, broken_rule
+from clipdrift.spec.part import Name, Part, broken_rule
 from clipdrift.spec.penalties import PenaltySpec
 
 LearningRate = Annotated[float, Field(gt=0, le=10)]

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from clipdrift.spec.datasets import Name, PluginOption, broken_rule
 from clipdrift.spec.method_base import LayersSpec, LearningRate, MethodBase
+from clipdrift.spec.part import Name, PluginOption, broken_rule
 
 
 def _lower(name: str) -> str:

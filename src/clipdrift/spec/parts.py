@@ -8,18 +8,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from clipdrift.spec.datasets import (
-    Name,
-    Part,
-    ProbeSpec,
-    SplitSpec,
-    TargetSpec,
-    TransferSpec,
-    added,
-    broken_rule,
-)
+from clipdrift.spec.carving import ProbeSpec, SplitSpec
+from clipdrift.spec.datasets import TargetSpec, TransferSpec
 from clipdrift.spec.method_base import LearningRate, MethodBase
 from clipdrift.spec.methods import LoraSpec, MethodSpec
+from clipdrift.spec.part import Name, Part, added, broken_rule
 
 
 class BackboneSpec(Part):

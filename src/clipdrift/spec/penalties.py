@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clipdrift.spec.datasets import Name, Part, PluginOption
+from clipdrift.spec.part import Name, Part, PluginOption
 
 
 class PenaltyBase(Part):

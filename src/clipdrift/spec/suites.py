@@ -8,7 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from clipdrift.errors import did_you_mean
-from clipdrift.spec.datasets import PAIRED, Draw, Part, broken_rule
+from clipdrift.spec.carving import Draw
+from clipdrift.spec.datasets import PAIRED
+from clipdrift.spec.part import Part, broken_rule
 
 SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("world", "land-cover", "digits", "scenes"),

@@ -18,6 +18,7 @@ from clipdrift.analysis.statistics.pairs import matched_pairs
 ACCURACY_MARGIN = 0.01
 RETENTION_MARGIN_PCT = 2.0
 ALPHA = 0.05
+Result = Literal["equivalent", "different", "inconclusive"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,7 @@ class Equivalence(OfPair):
     ci_high: float | None = None
     interval_over: Drawn
     p_tost: Annotated[float | None, sure("p (TOST)", "p")] = None
-    result: Annotated[
-        Literal["equivalent", "different", "inconclusive"] | None, Said("name", "Result")
-    ] = None
+    result: Annotated[Result | None, Said("name", "Result")] = None
     run_ids: RunIds
     reason: Reason
 
@@ -60,19 +59,17 @@ def rows(
     compare_with: Collection[str] | None = None,
     images: Images | None = None,
     underfit_fraction: float = UNDERFIT_FRACTION,
-    alpha: float = ALPHA,
 ) -> list[Equivalence]:
     """Two one-sided paired tests (TOST) against a stated margin.
 
     p_lower tests mean(d) <= -margin, p_upper tests mean(d) >= margin, d = method_a - method_b;
-    p_tost is the larger. Equivalent at level alpha where p_tost < alpha, which is where the
+    p_tost is the larger. Equivalent where p_tost < alpha = 0.05, which is where the
     1 - 2 alpha interval lies within the margins. Different where that interval lies wholly outside
     them. Otherwise the data leave it open. Error and scopes are those of `paired.rows`, less the
     scope that takes learning rates for replicates: t over seeds, images too where they are known.
 
     Args:
         margins: metric -> margin in the metric's unit, above 0; default `default_margins`.
-        alpha: level of each one-sided test.
 
     Returns:
         One row per backbone, target, pair of methods, metric and scope.
@@ -99,7 +96,7 @@ def rows(
                         run_ids=gaps.run_ids,
                         reason=gaps.untestable or gaps.unread,
                     )
-                    out.append(row if gaps.untestable else _tost(row, gaps, alpha))
+                    out.append(row if gaps.untestable else _tost(row, gaps))
     return out
 
 
@@ -114,13 +111,13 @@ def default_margins(frame: pd.DataFrame) -> dict[str, float]:
     return out
 
 
-def _tost(row: Equivalence, gaps: Gaps, alpha: float) -> Equivalence:
+def _tost(row: Equivalence, gaps: Gaps) -> Equivalence:
     error, mean, margin = gaps.error, float(gaps.values.mean()), row.margin
     p = max(error.p_above(mean + margin), error.p_above(margin - mean))
-    half = error.half(2 * alpha)
+    half = error.half(2 * ALPHA)
     low, high = mean - half, mean + half
-    result: Literal["equivalent", "different", "inconclusive"] = "inconclusive"
-    if p < alpha:
+    result: Result = "inconclusive"
+    if p < ALPHA:
         result = "equivalent"
     elif low > margin or high < -margin:
         result = "different"

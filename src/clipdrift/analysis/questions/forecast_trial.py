@@ -91,7 +91,7 @@ def validation(data: Lessons, held: Held) -> EarlyWarning:
     error = np.abs(held.forecast.kept - data.kept)
     lower = next_lower_rate(data)
     both = there & np.isfinite(lower)
-    within = spearman_within(data, held.forecast.kept, there)
+    within = _spearman_within(data, held.forecast.kept, there)
     early = data.early_kept
     read = np.zeros_like(there) if early is None else there
     of_mean, of_epoch, of_lower = (
@@ -174,7 +174,7 @@ def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> Against | 
     return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
 
 
-def spearman_within(data: Lessons, values: Floats, used: NDArray[np.bool_]) -> list[float]:
+def _spearman_within(data: Lessons, values: Floats, used: NDArray[np.bool_]) -> list[float]:
     """Rank correlation with final retention within target x method, where it is defined."""
     labels = data.labels("folder", "backbone", "target", "method")
     groups = (np.flatnonzero((labels == name) & used) for name in np.unique(labels))

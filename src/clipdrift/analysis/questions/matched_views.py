@@ -113,19 +113,15 @@ def rows(
     return out
 
 
+@dataclass(frozen=True)
 class _Comparison:
     """Pairs of the methods of one target, held against each other in both views."""
 
-    def __init__(
-        self,
-        backbone: str,
-        target: str,
-        methods: MethodCurves,
-        images: CurveImages,
-        metrics: list[str],
-    ) -> None:
-        self.backbone, self.target = backbone, target
-        self.methods, self.images, self.metrics = methods, images, metrics
+    backbone: str
+    target: str
+    methods: MethodCurves
+    images: CurveImages
+    metrics: list[str]
 
     def rows(self, pairs: list[Pair]) -> Iterator[MatchedView]:
         curves = {

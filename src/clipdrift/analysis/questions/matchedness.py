@@ -30,7 +30,7 @@ class SharedFactor(OfBackbone):
     factor: Annotated[str, key("Factor", "words")]
     n_agree: Annotated[int, Said("count", "Groups that agree")]
     n_groups: Annotated[int, Said("count", "Groups")]
-    verdict: Annotated[Literal["shared", "varied on purpose", "differs"], Said("words", "Verdict")]
+    verdict: Annotated[Verdict, Said("words", "Verdict")]
 
 
 def rows(records: Sequence[RunRecord], varied: Collection[str] = ()) -> list[SharedFactor]:

@@ -59,7 +59,6 @@ def rows(
     frame: pd.DataFrame,
     *,
     metrics: list[str] | None = None,
-    alpha: float = ALPHA,
     varied: Collection[str] = (),
     compare_with: Collection[str] | None = None,
     images: Images | None = None,
@@ -74,7 +73,6 @@ def rows(
 
     Args:
         metrics: default test accuracy, retention and every `drift.*`.
-        alpha: two-sided level.
 
     Returns:
         One row per backbone, target, metric, pair of methods and scope.
@@ -97,27 +95,27 @@ def rows(
                         metric=metric,
                         wilcoxon_floor=2.0 ** (1 - n) if n > 1 else None,
                     )
-                    out.append(_detectable(row, gaps, alpha))
+                    out.append(_detectable(row, gaps))
     return out
 
 
-def _detectable(row: Power, gaps: Gaps, alpha: float) -> Power:
+def _detectable(row: Power, gaps: Gaps) -> Power:
     if gaps.untestable:
         return replace(row, sd_diff=0.0 if row.n_seeds > 1 else None, reason=gaps.untestable)
     sd = float(gaps.values.std(ddof=1))
     error = gaps.error
     shared = (error.shared_se, error.n_images)
-    detectable = detectable_difference(row.n_seeds, sd, alpha, *shared)
+    detectable = detectable_difference(row.n_seeds, sd, *shared)
     known = error.shared_se if gaps.images else None
     row = replace(row, sd_diff=sd, shared_se=known, detectable_diff=detectable)
     point = point_size(row.metric)
     if point is None:
         return row
-    one, two, five = (seeds_needed(points * point, sd, alpha, *shared) for points in POINTS)
+    one, two, five = (seeds_needed(points * point, sd, *shared) for points in POINTS)
     beyond = None
     if None in (one, two, five):
         beyond = f"more than {MAX_SEEDS} seeds needed"
-        if from_images(alpha, *shared) > POINTS[0] * point:
+        if from_images(*shared) > POINTS[0] * point:
             beyond = f"no number of seeds makes up for {error.n_images} images"
     return replace(row, seeds_for_1pp=one, seeds_for_2pp=two, seeds_for_5pp=five, reason=beyond)
 
@@ -133,13 +131,13 @@ def point_size(metric: str) -> float | None:
     return 1.0 if metric.endswith(("_pct", "_pp")) else None
 
 
-def power_of_t(noncentrality: float, df: int, alpha: float = ALPHA) -> float:
+def power_of_t(noncentrality: float, df: int) -> float:
     """P(|T| > t_{1 - alpha/2, df}) for T noncentral t: power of the two-sided t test.
 
     >>> round(power_of_t(0.0, 4), 12)
     0.05
     """
-    critical = stdtrit(df, 1 - alpha / 2)
+    critical = stdtrit(df, 1 - ALPHA / 2)
     tails = nctdtr(df, noncentrality, [critical, -critical])
     # scipy returns NaN for some probabilities below 1e-15; they are nothing beside the power.
     below_upper, below_lower = np.nan_to_num(tails, nan=0.0)
@@ -147,7 +145,7 @@ def power_of_t(noncentrality: float, df: int, alpha: float = ALPHA) -> float:
 
 
 @lru_cache(maxsize=4096)
-def needed_noncentrality(df: int, alpha: float = ALPHA, power: float = POWER) -> float:
+def needed_noncentrality(df: int) -> float:
     """The noncentrality (difference / standard error) at which the power is reached.
 
     With many degrees of freedom it tends to z_{1 - alpha/2} + z_power = 2.80.
@@ -155,16 +153,16 @@ def needed_noncentrality(df: int, alpha: float = ALPHA, power: float = POWER) ->
     >>> round(needed_noncentrality(10_000), 2)
     2.8
     """
-    return float(brentq(lambda nc: power_of_t(nc, df, alpha) - power, 0.0, 200.0, xtol=1e-12))
+    return float(brentq(lambda nc: power_of_t(nc, df) - POWER, 0.0, 200.0, xtol=1e-12))
 
 
-def from_images(alpha: float, shared_se: float, n_images: int) -> float:
+def from_images(shared_se: float, n_images: int) -> float:
     """What images alone hide, whatever the number of seeds."""
-    return needed_noncentrality(n_images - 1, alpha) * shared_se if shared_se else 0.0
+    return needed_noncentrality(n_images - 1) * shared_se if shared_se else 0.0
 
 
 def detectable_difference(
-    n_seeds: int, sd: float, alpha: float = ALPHA, shared_se: float = 0.0, n_images: int = 2
+    n_seeds: int, sd: float, shared_se: float = 0.0, n_images: int = 2
 ) -> float:
     """Smallest true difference found with 80 % power, in the unit of the SD of differences.
 
@@ -172,12 +170,12 @@ def detectable_difference(
         sd: of the paired differences over seeds.
         shared_se: what of the mean's error comes from the images, as `crossed` gives it.
     """
-    seeds = needed_noncentrality(n_seeds - 1, alpha) * sd / float(n_seeds**0.5)
-    return float(np.hypot(seeds, from_images(alpha, shared_se, n_images)))
+    seeds = needed_noncentrality(n_seeds - 1) * sd / float(n_seeds**0.5)
+    return float(np.hypot(seeds, from_images(shared_se, n_images)))
 
 
 def seeds_needed(
-    difference: float, sd: float, alpha: float = ALPHA, shared_se: float = 0.0, n_images: int = 2
+    difference: float, sd: float, shared_se: float = 0.0, n_images: int = 2
 ) -> int | None:
     """Fewest seeds that detect a difference with 80 % power.
 
@@ -194,7 +192,7 @@ def seeds_needed(
     """
 
     def enough(seeds: int) -> bool:
-        return detectable_difference(seeds, sd, alpha, shared_se, n_images) <= difference
+        return detectable_difference(seeds, sd, shared_se, n_images) <= difference
 
     if not enough(MAX_SEEDS):
         return None

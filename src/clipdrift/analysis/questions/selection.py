@@ -151,12 +151,13 @@ def _pick(row: Selection, candidates: pd.DataFrame, cost: Floats) -> Selection:
     row = replace(row, retention_pct=kept, regret_pp=oracle - kept)
     if len(tied) > 1:
         return replace(row, reason=f"{len(tied)} runs tie: their mean")
-    run = candidates.iloc[int(tied[0])]
+    names = ["run_id", "method", "learning_rate", "seed", VAL_ACCURACY]
+    run_id, method, rate, seed, accuracy = (candidates[name].iloc[tied[0]] for name in names)
     return replace(
         row,
-        run_id=str(run["run_id"]),
-        method=str(run["method"]),
-        learning_rate=float(run["learning_rate"]),
-        seed=int(run["seed"]),
-        val_accuracy=float(run[VAL_ACCURACY]),
+        run_id=str(run_id),
+        method=str(method),
+        learning_rate=float(rate),
+        seed=int(seed),
+        val_accuracy=float(accuracy),
     )

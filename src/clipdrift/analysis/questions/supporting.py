@@ -9,7 +9,7 @@ import pandas as pd
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
 from clipdrift.analysis.usable import numbers
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import Reading
+from clipdrift.records.readings import Reading
 
 UNTOUCHED, LAST_EPOCH, PROBE_CV = "untouched.", "last_epoch.", "probe_cv."
 LEVELS, DRIFT = "levels.", "drift."

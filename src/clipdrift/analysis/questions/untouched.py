@@ -14,7 +14,7 @@ from clipdrift.analysis.statistics.crossed import binomial
 from clipdrift.analysis.statistics.influence import NOT_RECORDED
 from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord
-from clipdrift.records.schema import TARGET_ZERO_SHOT
+from clipdrift.records.readings import TARGET_ZERO_SHOT
 from clipdrift.records.transfer import TransferReading
 
 ABOVE = "more than chance"

@@ -47,6 +47,8 @@ class CurveImages:
         self, view: View, place: float, pair: tuple[str, str], metrics: list[str]
     ) -> dict[str, list[ImageSet]]:
         """Metric -> image sets behind its difference at a place; left out where one is unknown."""
+        if not self.images.known:
+            return {}
         slopes = [self.slopes(view, place, name) for name in pair]
         out = {}
         for metric in metrics:

@@ -18,7 +18,7 @@ from clipdrift.analysis.statistics.crossed import RIGHT_AND_WRONG, WON_AND_LOST,
 from clipdrift.analysis.statistics.extras import interpolated
 from clipdrift.records import RunRecord
 from clipdrift.records.after import AfterReading
-from clipdrift.records.schema import Result
+from clipdrift.records.readings import Result
 
 NOT_RECORDED = "single images are not recorded: no error from images"
 RETENTION, CORRECTED, DELTA = "retention_pct", "chance_corrected_retention_pct", "delta_accuracy_pp"
@@ -56,6 +56,11 @@ class Images:
     ) -> None:
         self._results = {record.run_id: record.result for record in records}
         self._results |= {one.identity: one.result for one in made}
+
+    @property
+    def known(self) -> bool:
+        """Whether of any run it is known which images it was right on."""
+        return any(result.correct for result in self._results.values())
 
     def count(self, run_ids: Sequence[str], metric: str) -> int | None:
         """Images that a metric is read on; None where runs differ, or it is not known."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from clipdrift.spec.datasets import ProbeSpec
+from clipdrift.spec.carving import ProbeSpec
 
 SETS = ("val", "probe", "train")
 

@@ -53,6 +53,51 @@ def meta(stat: str, metric: str, *, axis: str = "y", **more: Any) -> dict[str, A
     return {"stat": stat, "metric": metric, "axis": axis, **more}
 
 
+def hovering(points: Sequence[Any]) -> dict[str, Any]:
+    """What a click and the hover tell of each point: its runs, and its text."""
+    return {"customdata": points, "hovertemplate": "%{customdata[1]}<extra></extra>"}
+
+
+def rate_line(
+    rate: float, colour: str, x: Sequence[Any], y: Sequence[Any], points: Sequence[Any]
+) -> Trace:
+    """A line with markers, one of several learning rates."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": rate_text(rate),
+        "x": x,
+        "y": y,
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 5},
+        **hovering(points),
+    }
+
+
+def heatmap(
+    x: Sequence[Any], y: Sequence[Any], z: Sequence[Sequence[Any]], low: float, high: float
+) -> Trace:
+    """Cells with gaps between, coloured from one end of a scale to the other."""
+    return {
+        "type": "heatmap",
+        "x": x,
+        "y": y,
+        "z": z,
+        "zmin": low,
+        "zmax": high,
+        "colorscale": "@diverging",
+        "showscale": False,
+        "xgap": 2,
+        "ygap": 2,
+    }
+
+
+def with_room(low: float, high: float) -> list[float]:
+    """The range of an axis on which these are the ends of what is drawn."""
+    room = 0.06 * ((high - low) or 1.0)
+    return [low - room, high + room]
+
+
 def axis(title: str = "", **more: Any) -> dict[str, Any]:
     """A quiet axis: light grid, thin line, no zero line."""
     return {

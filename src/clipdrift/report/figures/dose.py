@@ -15,6 +15,7 @@ from clipdrift.report.figures.chart import (
     Chart,
     Layout,
     Trace,
+    hovering,
     layout,
     level_line,
     meta,
@@ -172,8 +173,7 @@ def _line(means: pd.DataFrame, shown: Metric, look: Look, marks: Marks, index: R
             "size": 9,
             "line": {"width": 1.5, "color": look.colour},
         },
-        "customdata": _cell_hover(means, shown, look, words, index),
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering(_cell_hover(means, shown, look, words, index)),
         "meta": meta("mean", shown.name, method=look.method),
     }
 
@@ -208,8 +208,7 @@ def _level(
         "y": [float(means["mean"].iloc[0]) * shown.scale] * 2,
         "line": {"color": look.colour, "width": 1.5, "dash": "dash"},
         "marker": {"color": look.colour, "symbol": look.symbol, "size": 6},
-        "customdata": [hover, hover],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([hover, hover]),
         "meta": meta("mean", shown.name, method=look.method),
     }
 

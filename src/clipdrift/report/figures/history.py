@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from clipdrift.analysis.questions.profiles import EpochMean
 from clipdrift.analysis.rows import rate_text
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, meta, text
+from clipdrift.report.figures.chart import (
+    Chart,
+    Trace,
+    axis,
+    layout,
+    level_line,
+    meta,
+    rate_line,
+    text,
+    with_room,
+)
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric
 from clipdrift.report.palette import rate_colour
@@ -85,18 +95,8 @@ def _line(study: Study, rows: list[EpochMean], shown: Metric, rate: float, colou
         value = mean_sd_text(shown.name, row.mean, row.sd)
         label = f"{rate_text(rate)}, epoch {row.epoch}<br>{value} {text(shown.unit)}"
         hover.append([study.runs_of(row), label, [part_of(shown.name, "epoch", row.epoch)]])
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": rate_text(rate),
-        "x": [row.epoch for row in rows],
-        "y": [as_shown(row) for row in rows],
-        "line": {"color": colour, "width": 2},
-        "marker": {"color": colour, "size": 5},
-        "customdata": hover,
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
-        "meta": meta("epoch_mean", shown.name),
-    }
+    line = rate_line(rate, colour, [row.epoch for row in rows], [*map(as_shown, rows)], hover)
+    return {**line, "meta": meta("epoch_mean", shown.name)}
 
 
 def _range(found: list[Lines], name: str) -> dict[str, object]:
@@ -106,6 +106,4 @@ def _range(found: list[Lines], name: str) -> dict[str, object]:
         return {}
     rest = resting(metric(name))
     means += [] if rest is None else [rest]
-    low, high = min(means), max(means)
-    room = 0.06 * ((high - low) or 1.0)
-    return {"range": [low - room, high + room]}
+    return {"range": with_room(min(means), max(means))}

@@ -12,6 +12,7 @@ from clipdrift.analysis.statistics.extras import PATHS, interpolations
 from clipdrift.report.figures.chart import (
     Chart,
     Trace,
+    hovering,
     layout,
     level_line,
     meta,
@@ -115,7 +116,6 @@ def _line(study: Study, cell: CellId, outcome: str, stops: Sequence[Stop], path:
             "symbol": look.symbol,
             "size": [10 if alpha == 1 else 5 for alpha, *_ in stops],
         },
-        "customdata": hover,
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering(hover),
         "meta": meta("interpolated", outcome, method=cell.method),
     }

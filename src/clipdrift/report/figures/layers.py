@@ -13,10 +13,14 @@ from clipdrift.report.figures.chart import (
     Layout,
     Trace,
     axis,
+    heatmap,
+    hovering,
     layout,
     level_line,
     meta,
+    rate_line,
     text,
+    with_room,
 )
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.metrics import Metric, metric
@@ -137,18 +141,8 @@ def _heat(study: Study, means: list[BlockMean], scale: Scale) -> Version:
     grid = [[at.get((rate, block)) for rate in rates] for block in blocks]
     values = [[_value(row) for row in line] for line in grid]
     trace: Trace = {
-        "type": "heatmap",
-        "x": [rate_text(rate) for rate in rates],
-        "y": blocks,
-        "z": values,
-        "zmin": scale.low,
-        "zmax": scale.high,
-        "colorscale": "@diverging",
-        "showscale": False,
-        "xgap": 2,
-        "ygap": 2,
-        "customdata": [[_hover(study, row, shown) for row in line] for line in grid],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **heatmap([*map(rate_text, rates)], blocks, values, scale.low, scale.high),
+        **hovering([[_hover(study, row, shown) for row in line] for line in grid]),
         "hoverongaps": False,
         "meta": meta("block_mean", scale.signal, axis="z"),
     }
@@ -169,33 +163,16 @@ def _profile(study: Study, means: list[BlockMean], scale: Scale) -> Version:
     for rank, rate in enumerate(rates):
         rows = [row for row in means if row.learning_rate == rate]
         colour = rate_colour(rank, len(rates))
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": rate_text(rate),
-                "x": [row.block for row in rows],
-                "y": [_value(row) for row in rows],
-                "line": {"color": colour, "width": 2},
-                "marker": {"color": colour, "size": 5},
-                "customdata": [_hover(study, row, shown) for row in rows],
-                "hovertemplate": "%{customdata[1]}<extra></extra>",
-                "meta": meta("block_mean", scale.signal),
-            }
-        )
-    low, high = _span(scale)
+        hover = [_hover(study, row, shown) for row in rows]
+        line = rate_line(rate, colour, [row.block for row in rows], [*map(_value, rows)], hover)
+        traces.append({**line, "meta": meta("block_mean", scale.signal)})
+    # One y range for every panel of a signal.
+    ends = with_room(min(scale.lowest, scale.middle), max(scale.highest, scale.middle))
     shape, note = level_line(scale.middle, "untouched model")
     step = -(-max((row.block for row in means), default=1) // MAX_TICKS)
     x = axis("Block (1 = image side)", tick0=1, dtick=step)
-    y = axis(shown.axis, range=[low, high])
+    y = axis(shown.axis, range=ends)
     return traces, layout(x, y, shapes=[shape], annotations=[note])
-
-
-def _span(scale: Scale) -> tuple[float, float]:
-    """One y range for every panel of a signal."""
-    low, high = min(scale.lowest, scale.middle), max(scale.highest, scale.middle)
-    room = 0.06 * ((high - low) or 1.0)
-    return low - room, high + room
 
 
 def _value(row: BlockMean | None) -> float | None:

@@ -12,7 +12,16 @@ from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.method_curves import WEIGHT_DRIFT
 from clipdrift.report.digits import significant
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, level_line, rate_axis, text
+from clipdrift.report.figures.chart import (
+    Chart,
+    Trace,
+    axis,
+    hovering,
+    layout,
+    level_line,
+    rate_axis,
+    text,
+)
 from clipdrift.report.metrics import metric
 from clipdrift.report.source import Place, Study
 
@@ -130,8 +139,7 @@ def _line(rows: list[Point], runs: str) -> Trace:
         "y": [row.diff * scale for row in rows],
         "line": {"color": "@m3", "width": 2},
         "marker": {"color": "@m3", "size": 7},
-        "customdata": [[runs, _hover(row)] for row in rows],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[runs, _hover(row)] for row in rows]),
         "meta": {"part": "matched_view"},
     }
 

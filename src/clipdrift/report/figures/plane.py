@@ -12,6 +12,7 @@ from clipdrift.report.figures.chart import (
     Chart,
     Layout,
     Trace,
+    hovering,
     layout,
     level_line,
     meta,
@@ -134,15 +135,16 @@ def _method(
             "size": [13 if flag else 9 for flag in on_front],
             "line": {"width": [2 if flag else 1 for flag in on_front], "color": "@ink"},
         },
-        "customdata": [
+        **hovering(
             [
-                study.index.encode(set(x.run_ids) & set(y.run_ids)),
-                _hover(study, cell, x, y),
-                [x_shown.name, y_shown.name],
+                [
+                    study.index.encode(set(x.run_ids) & set(y.run_ids)),
+                    _hover(study, cell, x, y),
+                    [x_shown.name, y_shown.name],
+                ]
+                for cell, x, y in ordered
             ]
-            for cell, x, y in ordered
-        ],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        ),
         "meta": meta("mean", y_shown.name, method=look.method, x_metric=x_shown.name),
     }
 

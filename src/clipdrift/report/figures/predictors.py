@@ -7,7 +7,7 @@ import math
 from clipdrift.analysis.questions.predictors import Predictor
 from clipdrift.analysis.rows import UNDEFINED
 from clipdrift.analysis.statistics.columns import is_size
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, text
+from clipdrift.report.figures.chart import Chart, Trace, axis, hovering, layout, text
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import field_text
 from clipdrift.report.source import Study
@@ -98,8 +98,7 @@ def _moment(
             "color": f"{colour}/0.7",
         },
         "marker": {"color": colour, "symbol": symbol, "size": size},
-        "customdata": [[runs, _hover(row)] for row in own],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[runs, _hover(row)] for row in own]),
         "meta": {"part": when},
     }
 

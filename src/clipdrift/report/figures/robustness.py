@@ -9,7 +9,7 @@ from clipdrift.analysis.questions.cell_metrics import CellMetric
 from clipdrift.analysis.rows import rate_text
 from clipdrift.analysis.statistics.extras import Corrupted, corruptions
 from clipdrift.report.digits import fixed
-from clipdrift.report.figures.chart import Chart, Trace, axis, layout, meta, text
+from clipdrift.report.figures.chart import Chart, Trace, axis, heatmap, hovering, layout, meta, text
 from clipdrift.report.metrics import metric
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study
@@ -50,25 +50,17 @@ def _chart(
     reach: float,
     chart_id: str,
 ) -> Chart:
+    rates = [rate_text(cell.learning_rate) for cell, _ in cells]
+    changes = [[_change(study, cell, kind) for cell, _ in cells] for kind in kinds]
     trace: Trace = {
-        "type": "heatmap",
-        "x": [rate_text(cell.learning_rate) for cell, _ in cells],
-        "y": [text(kind.label) for kind in kinds],
-        "z": [[_change(study, cell, kind) for cell, _ in cells] for kind in kinds],
-        "zmin": -reach,
-        "zmax": reach,
-        "colorscale": "@diverging",
-        "showscale": False,
-        "xgap": 2,
-        "ygap": 2,
+        **heatmap(rates, [text(kind.label) for kind in kinds], changes, -reach, reach),
         "text": [
             [metric(kind.name).number(_mean(study, cell, kind.name)) for cell, _ in cells]
             for kind in kinds
         ],
         "texttemplate": "%{text}",
         "textfont": {"size": 10},
-        "customdata": [[_hover(study, item, kind) for item in cells] for kind in kinds],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[_hover(study, item, kind) for item in cells] for kind in kinds]),
         "hoverongaps": False,
         "meta": meta("change", study.accuracy, axis="z", method=method),
     }
