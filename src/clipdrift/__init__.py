@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
     from clipdrift.commands.measuring import check, plan
-    from clipdrift.commands.models import after, convert, evaluate, export_model
+    from clipdrift.commands.models import (
+        after,
+        convert,
+        evaluate,
+        export_model,
+        load,
+        predict,
+    )
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
     from clipdrift.early_warning.rule import StopRule
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
     from clipdrift.executors.ray import RayExecutor
     from clipdrift.executors.slurm import SlurmExecutor
+    from clipdrift.finished.classifier import Classifier
+    from clipdrift.finished.predict import Prediction
     from clipdrift.own_loop.callback import DriftCallback
     from clipdrift.own_loop.record import record
     from clipdrift.reading.gauge import Gauge
@@ -35,6 +44,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Classifier": "clipdrift.finished.classifier",
+    "Prediction": "clipdrift.finished.predict",
+    "load": "clipdrift.commands.models",
+    "predict": "clipdrift.commands.models",
     "ClipdriftError": "clipdrift.errors",
     "DriftCallback": "clipdrift.own_loop.callback",
     "Gauge": "clipdrift.reading.gauge",
@@ -72,12 +85,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Classifier",
     "ClipdriftError",
     "DriftCallback",
     "Gauge",
     "LocalExecutor",
     "ModelReading",
     "Outcome",
+    "Prediction",
     "RayExecutor",
     "RunRecord",
     "SlurmExecutor",
@@ -95,10 +110,12 @@ __all__ = [
     "export_model",
     "forecast",
     "import_csv",
+    "load",
     "load_spec",
     "lost",
     "parse_spec",
     "plan",
+    "predict",
     "read_frames",
     "read_record",
     "record",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +22,7 @@ from small_models import EMBEDDED, METHODS, assert_same_features, mini_clip, pix
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
+import clipdrift
 from clipdrift.cli import main
 from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
 from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, StudyFolderError
@@ -130,6 +134,61 @@ def test_the_readme_of_an_export_classifies_as_the_run(
         assert [one["label"] for one in found] == [classes["classes"][i] for i in order]
         scores = [one["score"] for one in found]
         assert scores == pytest.approx(row[order].tolist(), abs=1e-4)
+    for number, image in enumerate(seen):
+        Image.fromarray(image).save(f"{number}.png")
+    for given in (run, tmp_path / "out"):
+        told = list(clipdrift.predict(given, ["[0-3].png"], top=10, device="cpu"))
+        assert [one.file for one in told] == [f"{number}.png" for number in range(4)]
+        for one, row in zip(told, expected, strict=True):
+            assert (one.label, one.score) == one.top[0]
+            assert [name for name, _ in one.top] == [
+                classes["classes"][i] for i in row.argsort(descending=True).tolist()
+            ]
+            assert dict(one.top) == pytest.approx(
+                dict(zip(classes["classes"], row.tolist(), strict=True)), abs=1e-5
+            )
+
+
+def test_images_that_nobody_labelled_get_names(
+    finished_study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, seen = run_of(finished_study, "lora"), pixels(3).numpy()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "=deep").mkdir(parents=True)
+    Image.fromarray(seen[0]).save("photos/a.png")
+    Image.fromarray(seen[1]).save("photos/=deep/b.png")
+    (tmp_path / "photos" / "c.png").write_bytes(b"x")
+    Image.fromarray(seen[2]).save("d.png")
+    rows = [{"bytes": (tmp_path / "d.png").read_bytes(), "path": "d.png"}]
+    pq.write_table(pa.table({"image": rows}), "rows.parquet")
+
+    def command(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["clipdrift", "predict", str(run), *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(str(ended.value.code))
+
+    assert command("photos", "rows.parquet", "--csv", "out.csv", "--top", "2") == 1
+    assert "1 of 4 images cannot be read" in capsys.readouterr().err
+    told = list(csv.DictReader((tmp_path / "out.csv").open()))
+    with torch.no_grad():
+        model = reload(mini_clip(), METHODS["lora"], 10, run)
+        expected = model(torch.from_numpy(seen)).softmax(dim=1)
+    files = ["photos/a.png", "photos/c.png", "photos/=deep/b.png", "rows.parquet row 0 d.png"]
+    assert [row["file"] for row in told] == files
+    assert told[1]["label"] == ""
+    assert told[1]["reason"] == "not an image of a known format"
+    for row, scores in zip([told[0], *told[2:]], expected, strict=True):
+        best, at = scores.topk(2)
+        assert [row["label"], row["label_2"]] == [LAND_COVER_CLASSES[i] for i in at.tolist()]
+        assert [float(row["score"]), float(row["score_2"])] == pytest.approx(best.tolist())
+    assert command("photos/a.png", "--csv", "out.csv") == 2
+    assert command("gone", "x*.png", "photos/a.png") == 2
+    said = capsys.readouterr().err
+    assert all(f"{name}: expected images: " in said for name in ("gone", "x*.png"))
 
 
 def test_an_edited_adapter_is_told_by_its_hash(finished_study: Path, tmp_path: Path) -> None:

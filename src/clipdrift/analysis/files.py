@@ -79,11 +79,12 @@ def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_csv_cell(row.get(name)) for name in columns] for row in rows)
+    writer.writerows([csv_cell(row.get(name)) for name in columns] for row in rows)
     return out.getvalue()
 
 
-def _csv_cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """What stands in a cell of a CSV file: lists joined by spaces, text never a formula."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
     if not isinstance(value, str):

@@ -16,6 +16,7 @@ from clipdrift.cli import (
     choosing,
     losing,
     measuring,
+    predicting,
     reading,
     replaying,
 )
@@ -110,4 +111,9 @@ _models(
 _models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
 _models(
     checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"
+)
+_models(
+    predicting.predict,
+    "predict models/pets photos/ --csv classes.csv",
+    "predict results/runs/RUN 'photos/**/*.jpg' --top 1",
 )

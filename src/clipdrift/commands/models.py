@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from clipdrift.checkpoint.find import kind_of
@@ -14,10 +14,13 @@ from clipdrift.checkpoint.measure import (
     evaluate_on_images,
 )
 from clipdrift.errors import Fault, SpecError
+from clipdrift.finished import predict as predicting
 from clipdrift.finished.after import Asked, Done, read_after_training
+from clipdrift.finished.classifier import Classifier, load
 from clipdrift.finished.convert import convert
 from clipdrift.finished.evaluate import Compared, evaluate_run
 from clipdrift.finished.export import export_adapter, export_merged, export_open_clip
+from clipdrift.finished.predict import Prediction
 from clipdrift.formats.rows import Layout
 from clipdrift.records import AnyFolder, StudyFolder
 from clipdrift.spec import AnyStudy, as_spec
@@ -141,4 +144,29 @@ def export_model(
     return Path(out)
 
 
-__all__ = ["after", "convert", "evaluate", "export_model"]
+def predict(
+    model: str | Path | Classifier,
+    images: Sequence[str | Path],
+    *,
+    top: int = 3,
+    image_column: str = "image",
+    device: str = "auto",
+) -> Iterator[Prediction]:
+    """Classify images with a run, or with a folder that `export_model` wrote.
+
+    Args:
+        model: or what `load` gives.
+        images: files, folders, patterns such as "photos/**/*.jpg", and Parquet files.
+        top: classes that are told of each.
+        image_column: of a Parquet file.
+
+    Raises:
+        ClipdriftError: if the model cannot be used, or what is not there is named; of one image
+            that cannot be read its prediction has the reason.
+    """
+    if not isinstance(model, Classifier):
+        model = load(model, device=device)
+    return predicting.predict(model, images, top=top, image_column=image_column)
+
+
+__all__ = ["after", "convert", "evaluate", "export_model", "load", "predict"]

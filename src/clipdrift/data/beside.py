@@ -43,7 +43,7 @@ def beside_rows(spec: DatasetSpec) -> dict[str, Rows]:
 
 
 def _rows(folder: Path, root: Path, spec: DatasetSpec, where: str) -> Rows:
-    images = [path for path in _below(folder) if path.suffix.lower() in suffixes()]
+    images = [path for path in below(folder) if path.suffix.lower() in suffixes()]
     endings = [f".{column.removeprefix('.')}" for column in spec.caption_columns]
     beside = [[image.with_suffix(ending) for image in images] for ending in endings]
     out = [path for own in (images, *beside) for path in own if leads_out(path, root)]
@@ -71,7 +71,8 @@ def _captions(path: Path, where: str) -> list[str] | None:
         raise DataError(Fault(where, expected, got, "Check it")) from error
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def below(folder: Path) -> Iterator[Path]:
+    """Files of a folder at any depth, in a fixed order; none whose name begins with a dot."""
     for at, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         yield from (Path(at, name) for name in sorted(files) if not name.startswith("."))

@@ -59,7 +59,7 @@ def write_pixels(
     prints = np.empty((len(part), 3), dtype=np.uint64)
     with path.open("wb") as file:
         start = _write_header(file, len(part), square.size)
-        for position, result in enumerate(_decoded(part, square)):
+        for position, result in enumerate(decoded(part, square)):
             if isinstance(result, str):
                 bad[position] = result
             else:
@@ -85,7 +85,7 @@ def _write_header(file: Any, count: int, size: int) -> int:
     return int(file.tell())
 
 
-def _decoded(part: ImagePart, square: Square) -> Iterator[_Image | str]:
+def decoded(part: ImagePart, square: Square) -> Iterator[_Image | str]:
     """Images or the reason why there are none, in order; Pillow lets go of the lock, so threads."""
 
     alone = Lock()

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,23 +180,37 @@ def _text_of(path: Path, where: str) -> str:
 
 
 def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
+    asked = asked_columns(spec)
+    return parquet_rows(path, spec.image_column, asked, where=where, name=spec.name)
+
+
+def parquet_rows(
+    path: Path, image_column: str, asked: Sequence[tuple[str, str]], *, where: str, name: str
+) -> Rows:
+    """The rows of a Parquet file.
+
+    Args:
+        asked: of each column beside the image, what it is for and its name. name: of the dataset.
+
+    Raises:
+        DataError: a damaged file, a missing column, an image path that leaves the folder.
+    """
     import pyarrow.parquet as pq
 
     require_footer(path, where)
     with parquet_faults(where):
         file = pq.ParquetFile(path)
         schema = file.schema_arrow
-        asked = asked_columns(spec)
-        require_columns(schema.names, spec.image_column, asked, where=spec.name)
-        columns = [name for _, name in asked]
-        require_bounded(file, path.stat().st_size, (spec.image_column, *columns), where)
-        cells = [cells_of(file, name, where) for name in columns]
-        paths = texts_of(file, spec.image_column, where)
+        require_columns(schema.names, image_column, asked, where=name)
+        columns = [column for _, column in asked]
+        require_bounded(file, path.stat().st_size, (image_column, *columns), where)
+        cells = [cells_of(file, column, where) for column in columns]
+        paths = texts_of(file, image_column, where)
         # Beside bytes, a path is a name: where every row has bytes, no path is followed.
-        followed = [None] * len(paths) if has_all_bytes(file, spec.image_column) else paths
-    root, read = path.parent, [name for name in followed if name]
+        followed = [None] * len(paths) if has_all_bytes(file, image_column) else paths
+    root, read = path.parent, [text for text in followed if text]
     require_inside(read, root, where=where)
-    images = BytesColumn(file, spec.image_column, where)
+    images = BytesColumn(file, image_column, where)
 
     def source(row: int) -> bytes | Path:
         return image_source(images.bytes_of(row), followed[row], root)
@@ -203,13 +218,13 @@ def _read_parquet(path: Path, spec: DatasetSpec, where: str) -> Rows:
     return Rows(
         where=where,
         cells=cells,
-        names=[f"{path.name} row {row} {name or ''}".rstrip() for row, name in enumerate(paths)],
+        names=[f"{path.name} row {row} {text or ''}".rstrip() for row, text in enumerate(paths)],
         load=lambda row: open_image(source(row)),
         content=lambda row: content_of(source, row),
         identity=identity_of(
             "parquet",
-            [file_stamp(path), spec.image_column, *columns],
-            [file_stamp(root / name) for name in read],
+            [file_stamp(path), image_column, *columns],
+            [file_stamp(root / text) for text in read],
         ),
-        class_names=schema_names(schema, columns[0]),
+        class_names=schema_names(schema, columns[0]) if columns else None,
     )

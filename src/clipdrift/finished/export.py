@@ -41,7 +41,7 @@ from clipdrift.spec.parts import BackboneSpec
 
 
 @dataclass(frozen=True)
-class _Saved:
+class Saved:
     """A run reloaded from its files."""
 
     run_dir: Path
@@ -61,7 +61,7 @@ def export_merged(run_dir: Path, out: Path) -> None:
         MethodError: if no plain weights amount to what the method makes of the vision tower.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
-    saved = _reloaded(run_dir)
+    saved = reloaded(run_dir)
     model = _merged_model(saved)
     with new_folder(out) as folder:
         model.save_pretrained(folder)
@@ -115,7 +115,7 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         expected = "a run whose adapter lies on the vision tower, for --adapter"
         got = f"tower: {config.method.tower}"
         raise MethodError(Fault(str(run_dir), expected, got, "Use --merged"))
-    saved = _reloaded(run_dir)
+    saved = reloaded(run_dir)
     with new_folder(out) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
@@ -134,7 +134,13 @@ def export_adapter(run_dir: Path, out: Path) -> None:
             _require_equal(read_back(images), saved.model.encoder(images), out)
 
 
-def _reloaded(run_dir: Path) -> _Saved:
+def reloaded(run_dir: Path) -> Saved:
+    """A finished run from its files, proven to be the one that was measured.
+
+    Raises:
+        RecordError: if files or backbone are not those of the run.
+        AdapterInactiveError: if what was reloaded is not adapted.
+    """
     record, config = finished_run(run_dir)
     backbone = load_backbone(config.backbone)
     was = record.provenance.get("data", {}).get("backbone")
@@ -150,10 +156,10 @@ def _reloaded(run_dir: Path) -> _Saved:
     n_classes = len(load_tensors(run_dir / HEAD_FILE)["head.weight"])
     model = reload(backbone, config.method, n_classes, run_dir)
     assert_adapted(model, backbone, backbone.trial_images())
-    return _Saved(run_dir, record, config, backbone, model)
+    return Saved(run_dir, record, config, backbone, model)
 
 
-def _merged_model(saved: _Saved) -> Any:
+def _merged_model(saved: Saved) -> Any:
     """A copy of the backbone's model that holds the adapted weights."""
     import copy
 
@@ -216,25 +222,32 @@ def _require_equal(read_back: Tensor, live: Tensor, out: Path) -> None:
         )
 
 
-def _write_origin(saved: _Saved, folder: Path, *, base: str | None) -> None:
+def _write_origin(saved: Saved, folder: Path, *, base: str | None) -> None:
     """What it comes from, its classes, and a README; `base` is what an adapter is put onto."""
-    origin = {
-        "run_id": saved.record.run_id,
-        "identity": saved.record.identity,
-        "backbone": saved.config.backbone.model_dump(mode="json"),
-        "backbone_sha256": saved.backbone.sha256,
-        "target": saved.config.target.name,
-        "method": saved.config.method.model_dump(mode="json"),
-        **_classes(saved),
-    }
-    atomic_write(folder / ORIGIN_FILE, json.dumps(origin, indent=1, ensure_ascii=False))
+    origin = json.dumps(origin_of(saved), indent=1, ensure_ascii=False)
+    atomic_write(folder / ORIGIN_FILE, origin)
     model_class = saved.backbone.architecture.model_class
     resample = RESAMPLE[saved.config.interpolation]
     text = card(saved.record, saved.config, model_class=model_class, resample=resample, base=base)
     atomic_write(folder / "README.md", text)
 
 
-def _classes(saved: _Saved) -> dict[str, Any]:
+def origin_of(saved: Saved) -> dict[str, Any]:
+    """What a model comes from, what its outputs are called, and how images are shown to it."""
+    return {
+        "run_id": saved.record.run_id,
+        "identity": saved.record.identity,
+        "backbone": saved.config.backbone.model_dump(mode="json"),
+        "backbone_sha256": saved.backbone.sha256,
+        "target": saved.config.target.name,
+        "method": saved.config.method.model_dump(mode="json"),
+        "interpolation": saved.config.interpolation,
+        "several_labels": saved.config.target.several,
+        **_classes(saved),
+    }
+
+
+def _classes(saved: Saved) -> dict[str, Any]:
     """Names and templates; numbers where an earlier version kept no names."""
     path = saved.run_dir / CLASSES_FILE
     if path.is_file():
