@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import clipdrift
-from clipdrift.analysis.files import csv_cell
 from clipdrift.cli.options import Device, Json
 from clipdrift.cli.terminal import note, say, say_json
 from clipdrift.errors import Fault, SpecError
 from clipdrift.records import atomic_write
 
 if TYPE_CHECKING:
-    from clipdrift import Prediction
+    from clipdrift.finished.predict import Prediction
 
 NOTE_EVERY = 1000
 
@@ -68,6 +67,8 @@ def predict(
 
 def _as_csv(found: list[Prediction], top: int) -> str:
     """A row an image: file, label, score, the classes after the first, and why there are none."""
+    from clipdrift.analysis.files import csv_cell
+
     most = min(top, max((len(one.top) for one in found), default=1))
     names = ["file", "label", "score"]
     names += [f"{what}_{i}" for i in range(2, most + 1) for what in ("label", "score")]
