@@ -13,7 +13,6 @@ import clipdrift
 from clipdrift.cli.options import Device, Json
 from clipdrift.cli.terminal import note, say, say_json
 from clipdrift.errors import Fault, SpecError
-from clipdrift.records import atomic_write
 
 if TYPE_CHECKING:
     from clipdrift.finished.predict import Prediction
@@ -58,6 +57,8 @@ def predict(
     if json_:
         say_json(found)
     if csv_ is not None:
+        from clipdrift.records import atomic_write
+
         atomic_write(csv_, _as_csv(found, top))
         note(f"{len(found):,} images in {csv_}")
     if unread := sum(one.reason is not None for one in found):
