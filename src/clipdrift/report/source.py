@@ -20,9 +20,10 @@ from clipdrift.analysis.frame import (
     usable_records,
 )
 from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.profiles import OfProfile
 from clipdrift.analysis.questions.selection import Selection
-from clipdrift.analysis.rows import UNDEFINED, Row
+from clipdrift.analysis.rows import UNDEFINED, OfCell, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
 from clipdrift.analysis.summary import LISTS, SCHEMA_VERSION, row_keys
 from clipdrift.errors import Fault, RecordError
@@ -75,6 +76,8 @@ class Study:
     records: Sequence[RunRecord]
     analysis: dict[str, Any]
     spec: StudySpec | None
+    pictures: bool = False
+    """Whether images are shown that their licence does not let anyone pass on."""
 
     @cached_property
     def lists(self) -> dict[type[Row], list[Any]]:
@@ -214,6 +217,27 @@ class Study:
     def cells_of(self, place: Place) -> list[CellId]:
         return [cell for cell in self.cells if cell.place == place]
 
+    @cached_property
+    def _best(self) -> dict[Place, dict[str, CellId]]:
+        out: dict[Place, dict[str, CellId]] = {}
+        for row in sorted(self.rows(AtBest), key=lambda row: list(self.looks).index(row.method)):
+            place = Place(row.backbone, row.target)
+            cell = CellId(place, row.role, row.method, row.learning_rate)
+            out.setdefault(place, {})[row.method] = cell
+        return out
+
+    def best_methods(self, place: Place) -> dict[str, CellId]:
+        """Method -> its cell at its best rate, in the order of the legend.
+
+        Of none where no run has a validation accuracy.
+        """
+        return self._best.get(place, {})
+
+    def at_best(self, row: OfCell) -> bool:
+        """Whether a row is about a method at its best rate."""
+        best = self.best_methods(Place(row.backbone, row.target)).get(row.method)
+        return best is not None and best.learning_rate == row.learning_rate
+
     def known(self, cell: CellId, metric: str) -> CellMetric | None:
         """The row of a cell and metric, if it has a mean."""
         row = self.cells[cell].get(metric)
@@ -309,8 +333,11 @@ class Study:
         return {}
 
 
-def read_study(folder: StudyFolder) -> Study:
+def read_study(folder: StudyFolder, *, pictures: bool = False) -> Study:
     """Records and analysis of a folder.
+
+    Args:
+        pictures: as of a `Study`.
 
     Raises:
         RecordError: if the analysis is missing, damaged, of a newer schema or of other records.
@@ -333,7 +360,7 @@ def read_study(folder: StudyFolder) -> Study:
         raise _unusable(path, f"an analysis of schema version {SCHEMA_VERSION}", got, step)
     if found != content_hash(sorted(record.model_dump_json() for record in records)):
         raise _unusable(path, "an analysis of the records in the folder", "one of others", step)
-    study = Study(folder, records, analysis, folder.read_spec())
+    study = Study(folder, records, analysis, folder.read_spec(), pictures)
     try:
         study.lists  # noqa: B018
     except TypeError:
