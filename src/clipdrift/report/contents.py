@@ -193,7 +193,8 @@ def training(study: Study) -> Sequence[Block]:
 
 
 def predictors(study: Study) -> Sequence[Block]:
-    pairs = [(backbone, outcome) for backbone in study.backbones for outcome in study.outcomes]
+    gone = [f"transfer.{name}.gone_pp" for name in read_in_full(study)[:MAX_DOSE_TRANSFERS]]
+    pairs = [(b, outcome) for b in study.backbones for outcome in [*study.outcomes, *gone]]
     drawn = (predictor_chart(study, *pair, f"predictor-{i}") for i, pair in enumerate(pairs))
     between = [listings.mediation_table(study)]
     return [

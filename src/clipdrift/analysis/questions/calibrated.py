@@ -84,6 +84,8 @@ def _row(cell: dict[str, str | float], runs: pd.DataFrame, name: str) -> Calibra
         return None
     now, before, *rest = map(number, found.mean)
     refit_now, refit_before = rest or (None, None)
+    why = [why_incomplete(int(found.n[0]), len(runs), float(found.sd[0]))]
+    why += [] if refit else ["no temperature is refitted for it"]
     low, high = number(found.ci_low[0]), number(found.ci_high[0])
     ids = runs["run_id"].to_numpy(dtype=object)[np.isfinite(values[:, 0])].tolist()
     return Calibrated(
@@ -97,7 +99,7 @@ def _row(cell: dict[str, str | float], runs: pd.DataFrame, name: str) -> Calibra
         refit_before=refit_before,
         refit_now=refit_now,
         run_ids=ids,
-        reason=why_incomplete(int(found.n[0]), len(runs), float(found.sd[0])),
+        reason="; ".join(filter(None, why)) or None,
     )
 
 
