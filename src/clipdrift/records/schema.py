@@ -30,7 +30,9 @@ from clipdrift.records.transfer import (
 )
 from clipdrift.spec import RunConfig, content_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: a record of sets that were read in full. All others are written as 1, which versions that know
+nothing of `in_full` read."""
 MAX_BYTES = 64_000_000
 RESTORE = "Restore the file or redo the run"
 TARGET_ZERO_SHOT = "target_zero_shot"
@@ -224,7 +226,7 @@ class RunRecord(BaseModel):
     # NaN in a field of type Any would otherwise be written as null, without a reason.
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     run_id: str
     identity: str
     status: Status
@@ -289,6 +291,9 @@ class RunRecord(BaseModel):
             ValueError: if a number is NaN or infinite; undefined must be null.
         """
         body = self.model_dump(mode="json", exclude={"checksum"})
+        read = (*self.result.transfer.values(), self.result.target_zero_shot)
+        if any(one is not None and one.in_full for one in read):
+            body["schema_version"] = SCHEMA_VERSION
         return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from clipdrift.analysis.frame import in_order
 from clipdrift.analysis.rows import Count, Method, Metric, OfCell, Reason, RunIds, Said, key, sure
@@ -18,6 +19,7 @@ from clipdrift.analysis.statistics.cell_means import (
     summarise,
     why_incomplete,
 )
+from clipdrift.analysis.statistics.columns import Floats
 
 READ = {"ece": "ece_refit", "nll": "nll_refit", "brier": None}
 """What is read -> the same with the temperature that is best on the other half."""
@@ -65,29 +67,36 @@ def rows(frame: pd.DataFrame) -> list[Calibrated]:
         for name in map(str, runs.columns)
         if name.startswith("transfer.") and name.rpartition(".")[2] in READ
     ]
+    read = {name: _values(runs, name) for name in names}
+    ids = runs["run_id"].to_numpy(dtype=object)
     return [
         row
         for cell, at in cells(runs).items()
-        for name in names
-        if (row := _row(cell._asdict(), runs.iloc[at], name)) is not None
+        for name, values in read.items()
+        if (row := _row(cell._asdict(), name, values[at], ids[at])) is not None
     ]
 
 
-def _row(cell: dict[str, str | float], runs: pd.DataFrame, name: str) -> Calibrated | None:
+def _values(runs: pd.DataFrame, name: str) -> Floats:
+    """Now and before, and both with the temperature refitted where that is read: columns."""
     place, _, field = name.rpartition(".")
-    refit = READ[field]
-    columns = [name, f"{place}.baseline_{field}"]
-    columns += [f"{place}.{refit}", f"{place}.baseline_{refit}"] if refit else []
-    values = matrix(runs.reindex(columns=columns), columns)
+    fields = [field, *filter(None, [READ[field]])]
+    columns = [f"{place}.{when}{one}" for one in fields for when in ("", "baseline_")]
+    return matrix(runs.reindex(columns=columns), columns)
+
+
+def _row(
+    cell: dict[str, str | float], name: str, values: Floats, ids: NDArray[np.object_]
+) -> Calibrated | None:
+    field = name.rpartition(".")[2]
     found = summarise(values)
-    if not found.n[:2].any():
+    if not found.n[0]:
         return None
     now, before, *rest = map(number, found.mean)
     refit_now, refit_before = rest or (None, None)
-    why = [why_incomplete(int(found.n[0]), len(runs), float(found.sd[0]))]
-    why += [] if refit else ["no temperature is refitted for it"]
     low, high = number(found.ci_low[0]), number(found.ci_high[0])
-    ids = runs["run_id"].to_numpy(dtype=object)[np.isfinite(values[:, 0])].tolist()
+    why = [why_incomplete(int(found.n[0]), len(ids), float(found.sd[0]))]
+    why += [] if READ[field] else ["no temperature is refitted for it"]
     return Calibrated(
         **cell,  # type: ignore[arg-type]
         metric=name,
@@ -98,7 +107,7 @@ def _row(cell: dict[str, str | float], runs: pd.DataFrame, name: str) -> Calibra
         ci_high=None if high is None else min(MOST[field], high),
         refit_before=refit_before,
         refit_now=refit_now,
-        run_ids=ids,
+        run_ids=ids[np.isfinite(values[:, 0])].tolist(),
         reason="; ".join(filter(None, why)) or None,
     )
 

@@ -104,12 +104,13 @@ def _of_set(
     label = parts[0]["label"].to_numpy(dtype=str)
     before = parts[0]["baseline_predicted"].to_numpy(dtype=str) == label
     predicted = np.array([part["predicted"].to_numpy(dtype=str) for part in parts])
+    near, similarity = (parts[0][name].to_numpy() for name in ("nearest_target", "similarity"))
     found = []
     for class_name in sorted(set(label)):
         at = label == class_name
         lost = predicted[:, at][before[at] & (predicted[:, at] != class_name)]
         into, count = _commonest(lost)
-        near = parts[0].loc[at].iloc[0]
+        first = int(at.argmax())
         row = LostClass(
             **cell._asdict(),
             transfer=name,
@@ -123,8 +124,8 @@ def _of_set(
             p_holm=None,
             fell_into=into,
             fell_into_share=count / lost.size if into else None,
-            nearest_target=near["nearest_target"],
-            similarity=float(near["similarity"]),
+            nearest_target=near[first],
+            similarity=float(similarity[first]),
             run_ids=run_ids,
             reason=None,
         )

@@ -26,6 +26,7 @@ from clipdrift.analysis.statistics.columns import (
 from clipdrift.analysis.statistics.ranks import Floats
 
 BANDS_PP = (1.0, 2.0, 3.0, 5.0)
+KEPT = ["run_id", "method", "learning_rate", "seed", VAL_ACCURACY]
 RANDOM = "random"
 # Validation accuracies are ratios of counts; this only keeps a run on the edge of a band inside it.
 EDGE = 1e-9
@@ -152,7 +153,7 @@ def _pick(row: Selection, candidates: pd.DataFrame, cost: Floats) -> Selection:
     row = replace(row, retention_pct=kept, regret_pp=oracle - kept)
     if len(tied) > 1:
         return replace(row, reason=f"{len(tied)} runs tie: their mean")
-    run = candidates.iloc[int(tied[0])]
+    run = candidates[KEPT].iloc[int(tied[0])]  # a whole row of a wide frame takes long
     return replace(
         row,
         run_id=str(run["run_id"]),
