@@ -63,7 +63,13 @@ def test_a_retention_of_few_right_images_says_so() -> None:
     told = [row for row in caveats.rows(records) if row.kind == "few_right_images"]
     assert [row.detail.split(":")[0] for row in told] == ["cifar10", "shapes100"]
     assert told[0].run_ids == sorted(record.run_id for record in records)
-    assert Answers(records).few_right(records[0].run_id, "cifar10") in told[0].detail
+    right, ids = Answers(records), [records[0].run_id]
+    assert str(right.few_right(ids[0], "cifar10")) in told[0].detail
+    names = ("lost_pp", "delta_accuracy_pp")
+    lost, change = (right.influence(ids, f"transfer.cifar10.{name}") for name in names)
+    assert lost is not None
+    assert change is not None
+    assert (lost.values == -change.values).all()
 
 
 def test_the_error_of_one_retention_is_that_of_a_paired_bootstrap() -> None:

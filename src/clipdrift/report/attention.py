@@ -48,14 +48,15 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     usable.sort(key=lambda item: (position[item[0].run_id], item[1].name))
     there = sum(len(ours(path / "attention", "*.png")) for path in folders.values())
     images = [
-        AttentionImage(
-            _caption(study, record, path),
-            f"data:image/png;base64,{base64.b64encode(png).decode()}",
-            study.index.encode([record.run_id]),
-        )
+        shown(study, _caption(study, record, path), png, record.run_id)
         for record, path, png in usable
     ]
     return images, there - len(images)
+
+
+def shown(study: Study, caption: str, png: bytes, run_id: str) -> AttentionImage:
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return AttentionImage(caption, uri, study.index.encode([run_id]))
 
 
 def _in_turn(study: Study) -> Iterator[RunRecord]:
@@ -85,4 +86,4 @@ def small_png(path: Path, study_folder: Path) -> bytes | None:
     return data if data.startswith(PNG) else None
 
 
-__all__ = ["AttentionImage", "attention_images", "small_png"]
+__all__ = ["AttentionImage", "attention_images", "shown", "small_png"]
