@@ -1,7 +1,7 @@
 """What reading costs: drift probes against a plain forward pass, evaluation against the usual way.
 
     python benchmarks/reading_cost.py               # about four minutes on two cores
-    python benchmarks/reading_cost.py evaluation    # or probes, memory, precision: one part
+    python benchmarks/reading_cost.py evaluation    # or probes, memory, precision, full: one part
     python benchmarks/reading_cost.py --quick       # smaller samples, to see that it works
 
 Random weights, rendered images: time and memory are real, accuracies mean nothing. Ratios are of
@@ -15,8 +15,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from clipdrift.backbone import ImageEncoder
+from clipdrift.backbone import ImageEncoder, load_backbone
 from clipdrift.data.drawn.world import render_world
 from clipdrift.data.images import Images
 from clipdrift.machine.devices import available_cores
 from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
-from clipdrift.reading.baseline import PROBE_BATCH, probe, score
+from clipdrift.reading.baseline import PROBE_BATCH, probe, score, score_in_full
+from clipdrift.reading.pictures import save_pictures
 from clipdrift.reading.screening import Predictor
+from clipdrift.records.lost_images import MOST
+from clipdrift.spec.parts import BackboneSpec
 
 B32 = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12,
        "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}  # fmt: skip
@@ -220,6 +225,37 @@ def precisions() -> None:
         )
 
 
+def full() -> None:
+    """What `evaluation.in_full` adds to plain passes over many sets of a small model.
+
+    Of 30 sets of 1,000 images one is read and its time taken 30 times: they are alike.
+    """
+    backbone = load_backbone(BackboneSpec(id="mini-clip"))
+    encoder, images = backbone.encoder(), rendered(1000, 28)
+    text = torch.randn(CLASSES, 64)
+
+    def pictures() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / f"{i}.png" for i in range(MOST)]
+            save_pictures(encoder, backbone, images.take(slice(0, MOST)), paths)
+
+    def whole() -> None:
+        score_in_full(encoder, images, text, 100.0, 250)
+        pictures()
+
+    passes, scored, drawn, read = medians(
+        lambda: plain(encoder, images),
+        lambda: score(encoder, images, text, Predictor(250)),
+        pictures,
+        whole,
+    )
+    print("\n## Reading in full, mini-clip, 30 sets of 1,000 images of 100 classes\n")
+    print("| plain passes, s | zero-shot | in full, pictures and all | of it pictures | ratio |")
+    print("|---|---|---|---|---|")
+    seconds = " | ".join(f"{30 * one:.1f}" for one in (passes, scored, read, drawn))
+    print(f"| {seconds} | {read / passes:.2f} |", flush=True)
+
+
 def main() -> None:
     if "--peak" in sys.argv:
         peak(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
@@ -231,6 +267,7 @@ def main() -> None:
         "memory": probe_memory,
         "evaluation": evaluation,
         "precision": precisions,
+        "full": full,
     }
     for name in [name for name in parts if name in sys.argv] or parts:
         parts[name]()

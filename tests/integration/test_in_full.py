@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.materials import load_materials
 from clipdrift.probes.readout import RIDGE
 from clipdrift.reading.gauge import Gauge
-from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.report import audit_report
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.report import audit_report, write_report
 from clipdrift.report.page_reader import read_page
 from clipdrift.spec import StudySpec
 
@@ -162,6 +163,34 @@ def test_the_page_says_what_is_hidden_and_what_is_gone(study: StudyFolder) -> No
     assert audit_report(study) == []
 
 
+def test_pictures_are_those_of_the_listed_images_where_they_may_be_shown(
+    study: StudyFolder, tmp_path: Path
+) -> None:
+    analysis = write_analysis(study)
+    rows = analysis["lost_images"]
+    kept = study.run_path(by_method(study)["full_ft"].run_id) / "lost_images"
+    assert {row["file"] for row in rows} == {path.name for path in kept.glob("*.png")} != set()
+    assert {(row["licence"], row["reason"]) for row in rows} == {("Apache-2.0", None)}
+    assert len({row["class_name"] for row in rows}) == len(rows) <= 4
+    for row in rows:
+        assert row["margin_before"] > 0 > row["margin_now"]
+    page = write_page(study).read_text(encoding="utf-8")
+    section = page[page.index('<section id="in-full">') : page.index('<section id="dose">')]
+    assert section.count("data:image/png;base64,") == len(rows)
+
+    silent = StudyFolder(tmp_path / "silent")
+    shutil.copytree(study.path, silent.path)
+    for record in silent.records()[0]:
+        record.provenance.pop("licences")
+        atomic_write(silent.record_path(record.run_id), record.to_json())
+    for pictures in (False, True):
+        page = write_report(silent, pictures=pictures).read_text(encoding="utf-8")
+        section = page[page.index('<section id="in-full">') : page.index('<section id="dose">')]
+        assert section.count("data:image/png;base64,") == (len(rows) if pictures else 0)
+        assert ("no licence is recorded" in section) != pictures
+        assert audit_report(silent) == []
+
+
 def test_a_gauge_of_ones_own_reads_in_full(cache_dir: Path) -> None:
     gauge = Gauge(
         probe={"builtin": "digits", "n_images": 20},
@@ -178,6 +207,11 @@ def test_records_without_it_are_as_they_were(study: StudyFolder) -> None:
     plain = tiny()
     assert "in_full" not in plain.evaluation.model_dump()
     record = by_method(study)["linear_probe"]
-    record.result.transfer["world"].in_full = {}
+    assert record.schema_version == 2
+    for read in (record.result.transfer["world"], record.result.target_zero_shot):
+        assert read is not None
+        read.in_full = {}
+    record.schema_version = 1
     again = RunRecord.model_validate_json(record.to_json()).model_dump(mode="json")
     assert "in_full" not in again["result"]["transfer"]["world"]
+    assert again["schema_version"] == 1

@@ -191,6 +191,14 @@ def test_what_would_change_the_answer_is_said() -> None:
         assert words in best.would_change
 
 
+def test_what_a_candidate_lost_is_split_where_it_was_read_in_full() -> None:
+    place = "transfer.cifar"
+    split = {f"{place}.lost_pp": (9, 12, 9), f"{place}.gone_pp": (3, 3, 6)}
+    rows = choice.rows(frame([{**CELLS[0], "more": split}, CELLS[1]]), [Budget(within_pp=5.0)])
+    found = {name(row): (row.lost_pp, row.gone_pp, row.misaligned_pp) for row in rows}
+    assert found == {("full_ft", 1e-4): (10.0, 4.0, None), ("full_ft", 1e-5): (None, None, None)}
+
+
 def test_one_seed_has_no_probability_and_equal_candidates_keep_their_order() -> None:
     cells = [{**cell, "val": (0.9,), "kept": (90.0,), "seeds": (7,)} for cell in CELLS]
     rows = choice.rows(frame(cells), [Budget(within_pp=1.0)], top=None)

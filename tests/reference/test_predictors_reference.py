@@ -85,6 +85,18 @@ def test_every_drift_stands_in_both_forms_and_nothing_else_does() -> None:
     assert size == pytest.approx(-cka, rel=1e-12)
 
 
+def test_what_is_gone_is_an_outcome_that_its_own_retention_is_no_signal_of() -> None:
+    frame = made_up_runs()
+    gone = "transfer.cifar100.gone_pp"
+    frame[gone] = np.random.default_rng(0).normal(size=len(frame)) - frame[OUTCOME]
+    rows = predictors.rows(frame)
+    found = pick(rows, "drift.cka_mean", outcome=gone).spearman_overall
+    assert found == pytest.approx(stats.spearmanr(frame["drift.cka_mean"], frame[gone]).statistic)
+    signals = {row.signal for row in rows if row.outcome == gone and row.when == "final"}
+    assert OUTCOME not in signals
+    assert "transfer.cifar10.retention_pct" in signals
+
+
 def two_groups(x: list[float], y: list[float]) -> pd.DataFrame:
     half = len(x) // 2
     return pd.DataFrame(

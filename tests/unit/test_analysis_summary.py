@@ -188,6 +188,7 @@ def nulls_are_explained(result: dict[str, Any]) -> None:
         *("seeds_for_1pp", "seeds_for_2pp", "seeds_for_5pp", "at", "val_accuracy", "kind"),
         *("min_accuracy", "within_pp", "min_retention_pct", "would_change"),
         *("lead_pp", "lead_ci_low", "lead_ci_high", "image_se", "shared_se"),
+        *("lost_pp", "gone_pp", "misaligned_pp"),  # of studies that read in full
     }
     for key in row_keys():
         for row in result[key]:

@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from report_study import study_folder
 from scipy import stats
-from synthetic_records import synthetic_records
+from synthetic_records import synthetic_records, with_images
 
 from clipdrift.analysis.frame import metric_columns, runs_frame
+from clipdrift.analysis.questions import caveats
+from clipdrift.analysis.statistics.influence import Images as Answers
+from clipdrift.analysis.statistics.influence import retention_error
 from clipdrift.analysis.summary import analyze
 from clipdrift.data.images import Images
 from clipdrift.reading.model import transfer_reading
@@ -47,6 +50,36 @@ def test_a_baseline_at_chance_has_an_accuracy_and_no_retention() -> None:
     assert (reading.retention_pct, reading.chance_corrected_retention_pct) == (None, None)
     assert reading.at_chance == WHY
     assert (read(9, 100).retention_pct, read(9, 100).at_chance) == (100.0, None)
+
+
+def test_a_retention_of_few_right_images_says_so() -> None:
+    few, enough = read(30, 100), read(400, 500)
+    assert few.few_right is not None
+    assert "30 of 100 images" in few.few_right
+    assert "18 points" in few.few_right  # two standard errors of 15 of 30: 200 * sqrt(.25 / 30)
+    assert enough.few_right is None
+    assert read(1, 100).few_right is None  # there is no retention
+    records = [with_images(one, 60) for one in synthetic_records(targets=("digits",))[:2]]
+    told = [row for row in caveats.rows(records) if row.kind == "few_right_images"]
+    assert [row.detail.split(":")[0] for row in told] == ["cifar10", "shapes100"]
+    assert told[0].run_ids == sorted(record.run_id for record in records)
+    right, ids = Answers(records), [records[0].run_id]
+    assert str(right.few_right(ids[0], "cifar10")) in told[0].detail
+    names = ("lost_pp", "delta_accuracy_pp")
+    lost, change = (right.influence(ids, f"transfer.cifar10.{name}") for name in names)
+    assert lost is not None
+    assert change is not None
+    assert (lost.values == -change.values).all()
+
+
+def test_the_error_of_one_retention_is_that_of_a_paired_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    before = rng.random(300) < 0.7
+    now = np.where(rng.random(300) < 0.2, rng.random(300) < 0.4, before)
+    drawn = rng.integers(0, 300, (4000, 300))
+    kept = 100 * now[drawn].mean(axis=1) / before[drawn].mean(axis=1)
+    error = retention_error(Correct.of(now), Correct.of(before))
+    assert error == pytest.approx(kept.std(), rel=0.06)
 
 
 def test_chance_is_that_of_the_commonest_class() -> None:

@@ -195,7 +195,9 @@ Method = Annotated[str, key("Method")]
 MethodA = Annotated[str, key("Difference", "pair", "which method is subtracted from which")]
 LearningRate = Annotated[float, Said("rate", words="learning rate")]
 Over = Annotated[float | None, key("LR", "scope", "learning rate; null over rates: see scope")]
-Outcome = Annotated[str, key("Outcome", "metric", "final retention on a transfer dataset")]
+Outcome = Annotated[
+    str, key("Outcome", "metric", "final retention on a transfer dataset, or what is gone")
+]
 Count = Annotated[int, Said("count", "Runs", "runs with a value")]
 Seeds = Annotated[int, Said("count", words="seeds: the sample")]
 Drawn = Annotated[Literal["seeds and images", "seeds"] | None, Said(words="what is drawn")]

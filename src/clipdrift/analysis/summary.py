@@ -13,6 +13,7 @@ from clipdrift.analysis.choose import unfinished_cells
 from clipdrift.analysis.frame import at_chance, history_frame, per_block_frame, runs_frame
 from clipdrift.analysis.questions import (
     after_training,
+    calibrated,
     caveats,
     cell_metrics,
     choice,
@@ -24,6 +25,7 @@ from clipdrift.analysis.questions import (
     frontier,
     grid_adequacy,
     lost_classes,
+    lost_images,
     matched_views,
     matchedness,
     mediation,
@@ -52,7 +54,7 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.spec import StudySpec, content_hash
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 LISTS: tuple[type[Row], ...] = (
     caveats.Caveat,
     untouched.Untouched,
@@ -72,6 +74,9 @@ LISTS: tuple[type[Row], ...] = (
     mediation.Mediation,
     frontier.Unbeaten,
     lost_classes.LostClass,
+    lost_images.LostFlow,
+    lost_images.LostImage,
+    calibrated.Calibrated,
     choice.Candidacy,
     after_training.AfterTraining,
     forecast_trial.EarlyWarning,
@@ -140,7 +145,8 @@ def analyze(
         spec: the study, for its `underfit_fraction` and the factors it varies on purpose.
         published: preset whose published figures to hold against; default the one of this name.
         probe_tables: run id -> per-image readings of the probe set, for `probe_sensitivity`.
-        transfer_tables: run id -> per-image readings of transfer sets, for `lost_classes`.
+        transfer_tables: run id -> per-image readings of transfer sets, for `lost_classes` and
+            `lost_images`.
         made: readings of weights made after training, of these records.
         faults: of records that could not be read; they become warnings.
         planned: run ids that the study was to have, where that is known; those without a record
@@ -164,6 +170,7 @@ def analyze(
         compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
         foretold, stopped = early_warning.rows(records)
+        flows, examples = lost_images.rows(records, transfer_tables or {})
         ranked = ranking.rows(agreeing, underfit_fraction=underfit, images=images)
         supported = with_supporting(runs, records, sensitivity)
         pairing: dict[str, Any] = {
@@ -191,6 +198,9 @@ def analyze(
             mediation.rows(agreeing, compare_with=compared),
             frontier.rows(runs, underfit_fraction=underfit),
             lost_classes.rows(records, transfer_tables or {}),
+            flows,
+            examples,
+            calibrated.rows(runs),
             choice.rows(
                 runs,
                 made=made,

@@ -12,6 +12,7 @@ from clipdrift.checkpoint.find import kind_of
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.machine.devices import strict_float32
 from clipdrift.reading.gauge import Gauge
+from clipdrift.records.correct import Correct
 from clipdrift.records.readings import OF_SETS, Reading
 from clipdrift.records.transfer import TransferReading
 from clipdrift.spec import StudySpec
@@ -25,6 +26,7 @@ class Evaluation:
     """What a checkpoint is, keeps and moved. Drift is read on the probe set of every target.
 
     targets: the test part of every target of a study by class texts, without any head.
+    correct: which images of the transfer sets were right, by dotted name, now and before.
     """
 
     baseline: str
@@ -32,6 +34,7 @@ class Evaluation:
     targets: dict[str, TransferReading]
     transfers: dict[str, TransferReading]
     drift: dict[str, Reading]
+    correct: dict[str, Correct]
 
     @property
     def sound(self) -> bool:
@@ -114,10 +117,12 @@ def _evaluation(
 ) -> Evaluation:
     """Gauges differ in their probe sets alone."""
     one = next(iter(gauges.values()))
+    read = one.zero_shot(checkpoint, whole=True)
     return Evaluation(
         baseline=one.backbone.name,
         findings=checkpoint.findings,
         targets=targets,
-        transfers=one.zero_shot(checkpoint, whole=True).readings,
+        transfers=read.readings,
         drift={name: gauge.drift(checkpoint)[0] for name, gauge in gauges.items()},
+        correct=read.correct,
     )

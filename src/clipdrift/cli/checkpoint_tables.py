@@ -10,6 +10,7 @@ from clipdrift.cli.terminal import Sheet, line
 if TYPE_CHECKING:
     from clipdrift.checkpoint.checks import Finding
     from clipdrift.records import RunRecord
+    from clipdrift.records.correct import Correct
     from clipdrift.records.readings import Reading
     from clipdrift.records.transfer import TransferReading
 
@@ -27,10 +28,17 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Sheet:
     return table
 
 
-def transfer_table(transfers: Mapping[str, TransferReading], title: str) -> Sheet:
-    """Zero-shot accuracy before and now, in percent, with why there is no retention."""
+def transfer_table(
+    transfers: Mapping[str, TransferReading], title: str, correct: Mapping[str, Correct]
+) -> Sheet:
+    """Zero-shot accuracy before and now, in percent, with why there is no retention.
+
+    Args:
+        correct: which images were right; of sets that are not in it no error from images is told.
+    """
     table = Sheet(title)
-    for name in ("set", "images", "chance %", "baseline %", "now %", "kept %", "change pp"):
+    names = ("set", "images", "chance %", "baseline %", "now %", "kept %", "change pp")
+    for name in names:
         table.column(name, right=name != "set")
     for name, reading in transfers.items():
         table.row(
@@ -39,13 +47,28 @@ def transfer_table(transfers: Mapping[str, TransferReading], title: str) -> Shee
             _number(reading.guess, 100),
             _number(reading.baseline_accuracy, 100),
             _number(reading.accuracy, 100),
-            _number(reading.retention_pct),
+            _kept(name, reading, correct),
             _number(reading.delta_accuracy_pp, signed=True),
         )
-    reasons = {name: why for name, reading in transfers.items() if (why := reading.at_chance)}
-    if reasons:
-        table.caption = line("; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    reasons = [
+        f"{name}: {why}"
+        for name, reading in transfers.items()
+        if (why := reading.at_chance or reading.few_right)
+    ]
+    table.caption = line("; ".join(["± is the standard error from drawing images", *reasons]))
     return table
+
+
+def _kept(name: str, reading: TransferReading, correct: Mapping[str, Correct]) -> str:
+    """Retention with its error from images, paired with the baseline's."""
+    from clipdrift.analysis.statistics.influence import retention_error
+
+    kinds = ("accuracy", "baseline_accuracy")
+    now, before = (correct.get(f"transfer.{name}.{kind}") for kind in kinds)
+    kept = _number(reading.retention_pct)
+    if reading.retention_pct is None or now is None or before is None:
+        return kept
+    return f"{kept} ± {retention_error(now, before):.1f}"
 
 
 def drift_table(drift: Mapping[str, Reading]) -> Sheet:

@@ -106,8 +106,8 @@ def _print_evaluation(found: Evaluation) -> None:
     console = Terminal()
     if found.targets:
         title = "Zero-shot on the targets' test parts, no head: was fine-tuning needed?"
-        console.print(transfer_table(found.targets, title))
-    console.print(transfer_table(found.transfers, "Zero-shot transfer"))
+        console.print(transfer_table(found.targets, title, {}))
+    console.print(transfer_table(found.transfers, "Zero-shot transfer", found.correct))
     console.print(drift_table(found.drift))
     for name, reading in found.drift.items():
         console.print(block_table(reading, name))

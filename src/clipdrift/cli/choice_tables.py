@@ -74,6 +74,9 @@ def candidate_table(rows: Sequence[Candidacy]) -> Sheet:
     }
     if len(first.transfers) > 1:
         columns["least on"] = lambda row: str(row.least_on)
+    if any(row.gone_pp is not None for row in rows):
+        columns["lost"] = lambda row: _number(row.lost_pp)
+        columns["gone"] = lambda row: _number(row.gone_pp)
     if any(row.shortfall_pp for row in rows):
         columns["short"] = lambda row: _number(row.shortfall_pp)
     columns |= {
@@ -87,13 +90,15 @@ def candidate_table(rows: Sequence[Candidacy]) -> Sheet:
     for row in rows:
         style = "bold" if row.standing == "chosen" else ""
         table.row(*(cell(row) for cell in columns.values()), style=style)
-    shown = f"{len(rows)} of {first.n_candidates} candidates, mean ± SD over seeds"
+    lost = "lost, gone: pp of zero-shot accuracy; the rest a ridge read-out still finds; "
+    lost = lost if "gone" in columns else ""
+    shown = f"{lost}{len(rows)} of {first.n_candidates} candidates, mean ± SD over seeds"
     table.caption = line(f"{shown}; {FIT_KEY}; what underfits barely trained")
     return table
 
 
 def _number(value: float | None, scale: float = 1) -> str:
-    return "-" if value is None else f"{scale * value:.1f}"
+    return "-" if value is None else f"{round(scale * value, 1) + 0.0:.1f}"
 
 
 def _mean_sd(mean: float | None, sd: float | None, scale: float = 1) -> str:

@@ -30,10 +30,20 @@ def runs_used(analysis: Mapping[str, Any]) -> str:
     return used + left if origin["n_to_do"] else used
 
 
-def report(folder: StudyDir) -> None:
+def report(
+    folder: StudyDir,
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="show images that were lost whatever the licence of their set; without it, of "
+            "sets whose licence lets anyone pass them on",
+        ),
+    ] = False,
+) -> None:
     """Analyse a study and write report.html, figures and tables for papers."""
     say(runs_used(clipdrift.analyze(folder)))
-    say(str(clipdrift.write_report(folder)))
+    say(str(clipdrift.write_report(folder, pictures=pictures)))
 
 
 def audit(

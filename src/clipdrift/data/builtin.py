@@ -88,6 +88,13 @@ def known_names() -> tuple[str, ...]:
     return (*_BUILTIN, *catalogue())
 
 
+def licence(name: str) -> str | None:
+    """Of the images of a set known by name; what code of ours draws is under that code's."""
+    if name in _BUILTIN:
+        return "CC BY 4.0" if name == "digits" else "Apache-2.0"
+    return catalogue()[name].licence if name in catalogue() else None
+
+
 def _unknown(name: str, where: str) -> Fault:
     otherwise = "Use folder, files or hub for other data"
     return Fault(

@@ -1,9 +1,10 @@
-"""Small pictures of where CLS attends, baseline and adapted, for a handful of probe images."""
+"""Small pictures of a handful of images and of where CLS attends in them, baseline and adapted."""
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,25 +34,40 @@ def save_attention_pictures(
 ) -> None:
     """Write `probe_image_<n>.png` for the first images of the first classes of the probe set.
 
-    Each shows the image, the last block's CLS attention over the patches (mean of heads), and the
-    rollout's, before and after. Before and after share one scale. A tower without a CLS token has
-    neither, and nothing is written.
+    A tower without a CLS token has no attention to show, and nothing is written.
     """
     if not has_cls_token(encoder.tower):
         return
     chosen = np.sort(np.unique(probe.labels, return_index=True)[1][:N_IMAGES])
-    images = probe.take(chosen)
-    pixels = torch.from_numpy(images).to(encoder.mean.device)
-    before, after = _maps(backbone.live_encoder(), pixels), _maps(encoder, pixels)
-    for row, position in enumerate(chosen):
-        pairs = zip(before, after, strict=True)
+    names = [f"probe_image_{position}.png" for position in chosen]
+    save_pictures(encoder, backbone, probe.take(chosen), [folder / name for name in names])
+
+
+def save_pictures(
+    encoder: ImageEncoder,
+    backbone: Backbone,
+    images: NDArray[np.uint8],
+    paths: Sequence[Path],
+) -> None:
+    """Write a picture of each image: [N, H, W, 3].
+
+    Each shows the image, the last block's CLS attention over the patches (mean of heads), and the
+    rollout's, before and after. Before and after share one scale. Of a tower without a CLS token
+    it is the image alone.
+    """
+    maps: list[tuple[Tensor, Tensor]] = []
+    if has_cls_token(encoder.tower):
+        pixels = torch.from_numpy(images).to(encoder.mean.device)
+        before, after = _maps(backbone.live_encoder(), pixels), _maps(encoder, pixels)
+        maps = list(zip(before, after, strict=True))
+    for row, path in enumerate(paths):
         tiles = [
             np.asarray(Image.fromarray(images[row]).resize((TILE, TILE), Image.Resampling.BICUBIC))
         ]
-        for was, now in pairs:
+        for was, now in maps:
             top = float(max(was[row].max(), now[row].max()))
             tiles += [_heat(was[row], top), _heat(now[row], top)]
-        atomic_write(folder / f"probe_image_{position}.png", _png(tiles))
+        atomic_write(path, _png(tiles))
 
 
 @torch.inference_mode()
@@ -83,7 +99,7 @@ def _png(tiles: list[NDArray[np.uint8]]) -> bytes:
     width = len(tiles) * TILE + (len(tiles) - 1) * GAP
     sheet = Image.new("RGB", (width, TILE + CAPTION), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (tile, caption) in enumerate(zip(tiles, CAPTIONS, strict=True)):
+    for number, (tile, caption) in enumerate(zip(tiles, CAPTIONS, strict=False)):
         left = number * (TILE + GAP)
         draw.text((left + 2, 2), caption, fill="black")
         sheet.paste(Image.fromarray(tile), (left, CAPTION))

@@ -19,7 +19,9 @@ from clipdrift.records.ranges import LONGEST_TEXT, beyond, too_long
 from clipdrift.records.readings import EpochReading, Result
 from clipdrift.spec import RunConfig, content_hash
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: a record of sets that were read in full. All others are written as 1, which versions that know
+nothing of `in_full` read."""
 MAX_BYTES = 64_000_000
 RESTORE = "Restore the file or redo the run"
 Status = Literal["finished", "diverged", "stopped", "failed"]
@@ -66,14 +68,18 @@ class Sealed(BaseModel):
         Raises:
             ValueError: if a number is NaN or infinite; undefined must be null.
         """
-        body = self.model_dump(mode="json", exclude={"checksum"})
+        body = self.body()
         return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
+
+    def body(self) -> dict[str, Any]:
+        """All that the checksum is of."""
+        return self.model_dump(mode="json", exclude={"checksum"})
 
 
 class RunRecord(Sealed):
     """One run: identity, conditions, history, result, provenance."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     run_id: str
     identity: str
     status: Status
@@ -130,6 +136,14 @@ class RunRecord(Sealed):
             seed=config.seed,
             config=config.model_dump(mode="json"),
         )
+
+    def body(self) -> dict[str, Any]:
+        """All that the checksum is of, in the oldest version that can hold it."""
+        body = super().body()
+        read = (*self.result.transfer.values(), self.result.target_zero_shot)
+        if any(one is not None and one.in_full for one in read):
+            body["schema_version"] = SCHEMA_VERSION
+        return body
 
 
 def read_record(path: Path) -> RunRecord:

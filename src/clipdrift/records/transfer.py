@@ -16,6 +16,8 @@ ScoreName = Literal["accuracy", "mean_recall", "map"]
 """What a set is scored by: of classes, of pairs, of images with several labels."""
 Z = 1.959963984540054
 """Of a two-sided interval of 95 %."""
+FEW_RIGHT = 400
+"""Below so many right images two standard errors of a retention of 50 % are over 5 points."""
 
 
 def is_none(value: object) -> bool:
@@ -142,6 +144,24 @@ class TransferReading(Retrieval):
         if self.mean_recall is not None:
             read = f"mean recall {100 * p:.3g} % of {n:,} images"
         return f"the untouched model is not told from chance: {read}, chance {100 * guess:.3g} %"
+
+    @property
+    def few_right(self) -> str | None:
+        """What a retention that rests on few right images cannot tell, else None.
+
+        With b of them a retention of 50 % has a standard error of 50 / sqrt(b) points from the
+        images that were lost alone.
+        """
+        right = self.baseline_accuracy, self.n_images
+        if self.retention_pct is None or right[0] is None or not right[1]:
+            return None
+        n = round(right[0] * right[1])
+        if n >= FEW_RIGHT:
+            return None
+        return (
+            f"retention is of the {n:,} of {right[1]:,} images that the untouched model was right "
+            f"on: near 50 % two standard errors from these alone are {100 / n**0.5:.0f} points"
+        )
 
 
 def wilson_low(p: float, n: int) -> float:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.rows import rate_text
 from clipdrift.paths import leads_out, read_file
 from clipdrift.records import RunRecord
 from clipdrift.records.writing import ours
-from clipdrift.report.source import Study
+from clipdrift.report.source import Place, Study
 
 MAX_IMAGES = 12
 MAX_BYTES = 150_000
@@ -43,31 +42,33 @@ def attention_images(study: Study) -> tuple[list[AttentionImage], int]:
     most = max((len(paths) for _, paths in found), default=0)
     ordered = [(record, paths[i]) for i in range(most) for record, paths in found if i < len(paths)]
     home = study.folder.path
-    read = ((r, path, png) for r, path in ordered if (png := _small_png(path, home)))
+    read = ((r, path, png) for r, path in ordered if (png := small_png(path, home)))
     usable = list(islice(read, MAX_IMAGES))
     position = {record.run_id: i for i, (record, _) in enumerate(found)}
     usable.sort(key=lambda item: (position[item[0].run_id], item[1].name))
     there = sum(len(ours(path / "attention", "*.png")) for path in folders.values())
     images = [
-        AttentionImage(
-            _caption(study, record, path),
-            f"data:image/png;base64,{base64.b64encode(png).decode()}",
-            study.index.encode([record.run_id]),
-        )
+        shown(study, _caption(study, record, path), png, record.run_id)
         for record, path, png in usable
     ]
     return images, there - len(images)
 
 
+def shown(study: Study, caption: str, png: bytes, run_id: str) -> AttentionImage:
+    uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return AttentionImage(caption, uri, study.index.encode([run_id]))
+
+
 def _in_turn(study: Study) -> Iterator[RunRecord]:
     """One run of every target and method: the first seed at the best rate, where one is known."""
-    best = {(row.backbone, row.target, row.method): row.learning_rate for row in study.rows(AtBest)}
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in study.usable:
         key = (record.backbone, record.target, record.method)
         groups.setdefault(key, []).append(record)
-    for key, records in groups.items():
-        yield min(records, key=lambda r: (r.learning_rate != best.get(key), r.learning_rate))
+    for (*place, method), records in groups.items():
+        best = study.best_methods(Place(*place)).get(method)
+        rate = None if best is None else best.learning_rate
+        yield min(records, key=lambda r: (r.learning_rate != rate, r.learning_rate))
 
 
 def _caption(study: Study, record: RunRecord, path: Path) -> str:
@@ -76,7 +77,7 @@ def _caption(study: Study, record: RunRecord, path: Path) -> str:
     return f"{where}, seed {record.seed} · {path.stem.replace('_', ' ')}"
 
 
-def _small_png(path: Path, study_folder: Path) -> bytes | None:
+def small_png(path: Path, study_folder: Path) -> bytes | None:
     """The file, if it is one of the study itself."""
     try:
         data = b"" if leads_out(path, study_folder) else read_file(path, MAX_BYTES)

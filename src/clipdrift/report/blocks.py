@@ -51,7 +51,8 @@ class Pictures:
     kind: ClassVar = "pictures"
     found: Sequence[AttentionImage]
     omitted: int
-    otherwise: str
+    otherwise: str = ""
+    where: str = "runs/*/attention"
 
 
 @dataclass(frozen=True)

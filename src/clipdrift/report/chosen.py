@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from clipdrift.analysis.questions.candidates import AS_TRAINED, INTERPOLATED
 from clipdrift.analysis.questions.choice import Candidacy
@@ -13,6 +13,13 @@ from clipdrift.report.metrics import metric
 from clipdrift.report.printed import COUNT, DERIVED, MEAN, MEAN_SD, Printed, Sentence, mean_sd_text
 from clipdrift.report.source import Place, Study, mark_of
 from clipdrift.report.tables import MAX_ROWS, Column, Table, text_columns, word
+
+SPLIT = {
+    "lost_pp": ("Lost (pp)", "zero-shot accuracy lost there"),
+    "gone_pp": ("Gone (pp)", "the part of it that a ridge read-out lost too"),
+    "misaligned_pp": ("Misaligned (pp)", "the rest, which it still finds"),
+}
+"""Field -> heading and what it is, where sets were read in full."""
 
 
 def choices(study: Study) -> list[Sentence]:
@@ -118,6 +125,7 @@ def choice_table(study: Study) -> Table | None:
     found = [row for row in study.rows(Candidacy) if row.method is not None]
     if not found:
         return None
+    split = SPLIT if any(row.gone_pp is not None for row in found) else {}
     texts = ("Target", "Budget", "Standing", "Method")
     columns = [
         *text_columns(*texts),
@@ -129,11 +137,12 @@ def choice_table(study: Study) -> Table | None:
         Column("Test accuracy (%)", study.averaged),
         Column("Retention (%)", f"{study.averaged}: where it keeps least"),
         Column("Least on", numeric=False),
+        *(Column(head, words) for head, words in split.values()),
         Column("Short (pp)", "the larger of what is missing to the budget"),
         Column("Meets", "share of draws in which it meets the budget"),
         Column("Chosen", "share of draws in which it is the one chosen"),
     ]
-    rows = [_line(study, row) for row in found[:MAX_ROWS]]
+    rows = [_line(study, row, split) for row in found[:MAX_ROWS]]
     marks = [mark_of(row.fit) for row in found[:MAX_ROWS]]
     note: Sentence = ["At most five candidates for each budget, the best first."]
     file = f"tables/{Candidacy.table}.csv"
@@ -150,7 +159,7 @@ def choice_table(study: Study) -> Table | None:
     )
 
 
-def _line(study: Study, row: Candidacy) -> list[Printed]:
+def _line(study: Study, row: Candidacy, split: Iterable[str]) -> list[Printed]:
     runs = study.runs_of(row)
 
     def number(key: str) -> Printed:
@@ -181,6 +190,7 @@ def _line(study: Study, row: Candidacy) -> list[Printed]:
         _test(study, row, unit=False),
         _kept(study, row, unit=False),
         said("least_on"),
+        *map(number, split),
         number("shortfall_pp"),
         number("p_meets"),
         number("p_chosen"),

@@ -7,15 +7,26 @@ from collections.abc import Callable, Iterator, Sequence
 from clipdrift.analysis.frame import SUITE
 from clipdrift.analysis.questions.early_stopping import EarlyStopping
 from clipdrift.analysis.questions.lost_classes import LostClass
+from clipdrift.analysis.questions.lost_images import LostFlow, LostImage
 from clipdrift.analysis.questions.matchedness import SharedFactor
-from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.probe_sensitivity import ProbeSensitivity
 from clipdrift.analysis.questions.ranking_agreement import RankingAgreement
 from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.analysis.statistics.extras import corruptions
+from clipdrift.records.lost_images import PICTURES
 from clipdrift.report import listings
 from clipdrift.report.answer import answers
-from clipdrift.report.blocks import Aid, Answers, Block, Charts, Group, Notices, Pre, Words
+from clipdrift.report.blocks import (
+    Aid,
+    Answers,
+    Block,
+    Charts,
+    Group,
+    Notices,
+    Pictures,
+    Pre,
+    Words,
+)
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.figures.dose import dose_chart
 from clipdrift.report.figures.history import history_charts, history_metrics
@@ -26,10 +37,12 @@ from clipdrift.report.figures.layers import (
     profile_chart,
     scales,
 )
+from clipdrift.report.figures.lost import lost_charts, of_set, read_in_full
 from clipdrift.report.figures.matched import VIEWS, matched_chart, matched_pairs_of
 from clipdrift.report.figures.predictors import predictor_chart
 from clipdrift.report.figures.robustness import robustness_charts
 from clipdrift.report.forewarning import forewarning, stopped_table, validation_table
+from clipdrift.report.lost_pictures import lost_pictures
 from clipdrift.report.metrics import metric
 from clipdrift.report.notices import notices
 from clipdrift.report.origins import conditions_table, design_table, runs_table
@@ -85,6 +98,7 @@ def answer(study: Study) -> Sequence[Block]:
 
 def in_full(study: Study) -> Iterator[Block]:
     """Each transfer set by what its embeddings tell, where records hold it."""
+    yield from _lost_figures(study)
     for i, dataset in enumerate(study.transfers):
         for title, fields in IN_FULL.items():
             names = [f"transfer.{dataset}.{field}" for field in fields]
@@ -93,13 +107,40 @@ def in_full(study: Study) -> Iterator[Block]:
                 caption, place = f"{title}, {dataset}", f"{title.split()[0].lower()}-{i}"
                 table = cell_table(study, names, table_id=place, caption=caption)
                 yield table if title == HIDDEN else Group(caption, [table], folded=True)
-    best = {(row.method, row.learning_rate) for row in study.rows(AtBest)}
-    fell = [
-        row
-        for row in study.rows(LostClass)
-        if (row.method, row.learning_rate) in best and row.change_pp < 0
-    ]
+    fell = [row for row in study.rows(LostClass) if row.change_pp < 0 and study.at_best(row)]
     yield listing(study, LostClass, "Classes that fell, at each method's best rate", fell)
+    flows = [row for row in study.rows(LostFlow) if study.at_best(row)]
+    into = listing(study, LostFlow, "Into which classes, at each method's best rate", flows)
+    yield Group("Into which classes the lost images fell", [into], folded=True)
+    yield from _lost_images(study)
+
+
+def _lost_figures(study: Study) -> Iterator[Block]:
+    drawn = {place: list(lost_charts(study, place, i)) for i, place in enumerate(study.places)}
+    if any(drawn.values()):
+        names = [of_set(name) for name in read_in_full(study)]
+        yield Aid("selector", ("lost", names, "Transfer set"))
+    for place, charts in drawn.items():
+        yield Group(study.title(place), [Charts(charts, "two", group="lost")])
+
+
+def _lost_images(study: Study) -> Iterator[Block]:
+    """Images that stand for the lost ones, as pictures where they may be shown."""
+    rows = [row for row in study.rows(LostImage) if study.at_best(row)]
+    shown, more = lost_pictures(study, rows)
+    hidden = {row.reason for row in rows if row.reason is not None and not study.pictures}
+    note = f"Pictures that are not shown: {'; '.join(sorted(hidden))}. " if hidden else ""
+    note += "<code>clipdrift report --pictures</code> shows all that were kept." if hidden else ""
+    lead = (
+        "Of the first seed at each method's best rate: right before, wrong now, by how far their "
+        "margin fell, no two of one class. Each picture: the image, where the CLS token looks in "
+        "the last block, and its rollout, before and after; of a tower without a CLS token the "
+        "image alone. "
+    )
+    pictures = Pictures(shown, more, where=f"runs/*/{PICTURES}")
+    table = listing(study, LostImage, "Images that were lost", rows)
+    listed = Group("All of them by number", [table], folded=True)
+    yield Group("Images right before and wrong after", [pictures, listed], lead + note)
 
 
 def dose(study: Study) -> Sequence[Block]:
@@ -148,7 +189,8 @@ def training(study: Study) -> Sequence[Block]:
 
 
 def predictors(study: Study) -> Sequence[Block]:
-    pairs = [(backbone, outcome) for backbone in study.backbones for outcome in study.outcomes]
+    gone = [f"transfer.{name}.gone_pp" for name in read_in_full(study)[:MAX_DOSE_TRANSFERS]]
+    pairs = [(b, outcome) for b in study.backbones for outcome in [*study.outcomes, *gone]]
     drawn = (predictor_chart(study, *pair, f"predictor-{i}") for i, pair in enumerate(pairs))
     between = [listings.mediation_table(study)]
     return [

@@ -24,6 +24,7 @@ WARNING_WORDS = {
     "one_learning_rate": "One learning rate",
     "one_seed": "One seed",
     "other_score": "Scored otherwise than by accuracy",
+    "few_right_images": "Retention of few images",
     "run_warning": "Remark of a run",
     "trained_elsewhere": "Trained elsewhere, recorded beside the study",
 }

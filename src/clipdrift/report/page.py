@@ -129,6 +129,7 @@ def _payload(study: Study, charts: Sequence[Chart]) -> dict[str, Any]:
         ],
         "values": shown.values,
         "labels": shown.labels,
+        "pictures": study.pictures,
     }
 
 

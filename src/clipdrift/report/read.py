@@ -14,8 +14,11 @@ from clipdrift.report.source import Study
 from clipdrift.spec import content_hash
 
 
-def read_study(folder: StudyFolder) -> Study:
+def read_study(folder: StudyFolder, *, pictures: bool = False) -> Study:
     """Records and analysis of a folder.
+
+    Args:
+        pictures: as of a `Study`.
 
     Raises:
         RecordError: if the analysis is missing, damaged, of a newer schema or of other records.
@@ -38,7 +41,7 @@ def read_study(folder: StudyFolder) -> Study:
         raise _unusable(path, f"an analysis of schema version {SCHEMA_VERSION}", got, step)
     if found != content_hash(sorted(record.model_dump_json() for record in records)):
         raise _unusable(path, "an analysis of the records in the folder", "one of others", step)
-    study = Study(folder, records, analysis, folder.read_spec())
+    study = Study(folder, records, analysis, folder.read_spec(), pictures)
     try:
         study.lists  # noqa: B018
     except TypeError:

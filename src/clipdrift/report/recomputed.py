@@ -79,8 +79,9 @@ def audit_report(folder: StudyFolder) -> list[Difference]:
     preset = settings.get("preset") if isinstance(settings, dict) else None
     analysis = analyze_folder(folder, published=preset)
     records, faults = folder.records()
-    study = Study(folder, records, analysis, folder.read_spec())
     theirs = read_page(page)
+    pictures = isinstance(theirs.data, dict) and theirs.data.get("pictures") is True
+    study = Study(folder, records, analysis, folder.read_spec(), pictures)
     found = [
         *_incomplete(study, faults),
         *_from_records(study, theirs),

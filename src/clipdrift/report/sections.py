@@ -114,7 +114,8 @@ SECTIONS = (
         "What foretells retention",
         contents.predictors,
         by_seeds(
-            "Rank correlation of each signal with final retention over matched runs",
+            "Rank correlation over matched runs of each signal with final retention, and with "
+            "what is gone of sets that were read in full",
             "; bars are 95\u00a0% intervals over seeds, one left out at a time",
             ". Dark circles: read at the end; light diamonds: after epoch\u00a01. |Drift| is the "
             "size of a drift, either way; where it ranks the runs as the drift itself does, only "

@@ -12,9 +12,10 @@ import pandas as pd
 
 from clipdrift.analysis.frame import at_chance, history_frame, per_block_frame, runs_frame
 from clipdrift.analysis.questions.cell_metrics import CellMetric
+from clipdrift.analysis.questions.operating import AtBest
 from clipdrift.analysis.questions.profiles import OfProfile
 from clipdrift.analysis.questions.selection import Selection
-from clipdrift.analysis.rows import UNDEFINED, Row
+from clipdrift.analysis.rows import UNDEFINED, OfCell, Row
 from clipdrift.analysis.statistics.fit import FITS, Fit
 from clipdrift.analysis.summary import LISTS
 from clipdrift.analysis.usable import usable_records
@@ -66,6 +67,8 @@ class Study:
     records: Sequence[RunRecord]
     analysis: dict[str, Any]
     spec: StudySpec | None
+    pictures: bool = False
+    """Whether images are shown that their licence does not let anyone pass on."""
 
     @cached_property
     def lists(self) -> dict[type[Row], list[Any]]:
@@ -204,6 +207,27 @@ class Study:
 
     def cells_of(self, place: Place) -> list[CellId]:
         return [cell for cell in self.cells if cell.place == place]
+
+    @cached_property
+    def _best(self) -> dict[Place, dict[str, CellId]]:
+        out: dict[Place, dict[str, CellId]] = {}
+        for row in sorted(self.rows(AtBest), key=lambda row: list(self.looks).index(row.method)):
+            place = Place(row.backbone, row.target)
+            cell = CellId(place, row.role, row.method, row.learning_rate)
+            out.setdefault(place, {})[row.method] = cell
+        return out
+
+    def best_methods(self, place: Place) -> dict[str, CellId]:
+        """Method -> its cell at its best rate, in the order of the legend.
+
+        Of none where no run has a validation accuracy.
+        """
+        return self._best.get(place, {})
+
+    def at_best(self, row: OfCell) -> bool:
+        """Whether a row is about a method at its best rate."""
+        best = self.best_methods(Place(row.backbone, row.target)).get(row.method)
+        return best is not None and best.learning_rate == row.learning_rate
 
     def known(self, cell: CellId, metric: str) -> CellMetric | None:
         """The row of a cell and metric, if it has a mean."""

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from clipdrift import plugins
-from clipdrift.data.builtin import plugin_of
+from clipdrift.data.builtin import licence, plugin_of
 from clipdrift.materials import Materials
 from clipdrift.spec import RunConfig, content_hash
 from clipdrift.spec.method_base import NO_HEAD
@@ -75,6 +75,12 @@ def plugins_of(config: RunConfig) -> dict[str, str]:
         if (plugin := plugin_of(dataset)) is not None:
             used.append(plugin)
     return {f"{plugin.kind}.{plugin.name}": plugin.origin for plugin in used}
+
+
+def licences(config: RunConfig) -> dict[str, str]:
+    """Transfer set -> licence of its images, of the sets of which one is known."""
+    known = {one.name: licence(str(one.builtin)) for one in config.transfers if one.builtin}
+    return {name: text for name, text in known.items() if text is not None}
 
 
 def leaks(config: RunConfig) -> list[str]:

@@ -7,20 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipdrift.data.images import Images
 from clipdrift.errors import StudyFolderError
+from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.paths import file_hash, links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.in_full import InFull
-from clipdrift.records import atomic_write
+from clipdrift.reading.pictures import save_pictures
+from clipdrift.records import atomic_write, lost_images
 from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
 from clipdrift.run.progress import PROGRESS_FILE, STATE_FILE
 
 PROBE_FILE = "probe_images.parquet"
-TRANSFER_FILE = "transfer_images.parquet"
 NO_CLASS = ""
 """Of an image whose embedding is no number; -1 in readings."""
 CLASSES_FILE = "classes.json"
@@ -70,9 +73,9 @@ def write_transfer_table(folder: Path, gauge: Gauge, read: Mapping[str, InFull])
 
     tables = [pa.table(_image_by_image(gauge, name, now)) for name, now in read.items()]
     if tables:
-        with writing_to(folder / TRANSFER_FILE):
+        with writing_to(folder / lost_images.TABLE):
             whole = pa.concat_tables(tables)
-            pq.write_table(whole, folder / TRANSFER_FILE, compression="zstd")
+            pq.write_table(whole, folder / lost_images.TABLE, compression="zstd")
 
 
 def _image_by_image(gauge: Gauge, name: str, now: InFull) -> dict[str, Any]:
@@ -94,6 +97,28 @@ def _image_by_image(gauge: Gauge, name: str, now: InFull) -> dict[str, Any]:
         "nearest_target": [targets[c] for c in labels.tolist()],
         "similarity": near.values.float().numpy()[labels],
     }
+
+
+def write_lost_pictures(
+    folder: Path, gauge: Gauge, model: AdaptedModel, read: Mapping[str, InFull]
+) -> None:
+    """A picture of each image that stands for those that were lost, of every set read in full.
+
+    At most four a set, 20 kB each.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    for name, now in read.items():
+        images, before = gauge.transfers[name].images, gauge.baselines.transfers[name].in_full
+        assert before is not None
+        fall = (before.margins - now.margins).numpy()
+        chosen = lost_images.picked(images.labels, now.classes, before.classes, fall)
+        names = [lost_images.file_name(name, at) for at in images.index[chosen].tolist()]
+        paths = [folder / lost_images.PICTURES / one for one in names]
+        if paths:
+            pixels = images.take(np.array(chosen))
+            save_pictures(model.encoder, gauge.backbone, pixels, paths)
 
 
 def require_own_files(folder: Path) -> None:

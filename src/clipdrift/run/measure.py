@@ -26,13 +26,21 @@ from clipdrift.reading.target import read_test
 from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
 from clipdrift.records.readings import Result
 from clipdrift.records.schema import EarlyStop
-from clipdrift.run.conditions import copied_images, data_warnings, fingerprints, leaks, plugins_of
+from clipdrift.run.conditions import (
+    copied_images,
+    data_warnings,
+    fingerprints,
+    leaks,
+    licences,
+    plugins_of,
+)
 from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
 from clipdrift.run.files import (
     clear_state,
     clear_unfinished,
     file_hashes,
     write_classes,
+    write_lost_pictures,
     write_probe_table,
     write_transfer_table,
 )
@@ -125,6 +133,7 @@ class Run:
             "data": self.materials.content(self.config.target.name),
             "prompts": self.materials.prompt_hashes(self.config.target.name),
             **({"plugins": added} if (added := plugins_of(self.config)) else {}),
+            **({"licences": licences(self.config)} if self.gauge.in_full else {}),
         }
         atomic_write(self.record_path, record.to_json())
         clear_state(self.path)
@@ -150,7 +159,9 @@ class Run:
         extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         own = test.pop("extra", {})
-        write_transfer_table(self.path, self.gauge, test.pop("image_by_image"))
+        read = test.pop("image_by_image")
+        write_transfer_table(self.path, self.gauge, read)
+        write_lost_pictures(self.path, self.gauge, model, read)
         return Result(
             **kept.reading.model_dump(exclude=NOT_OF_RESULT),
             **test,

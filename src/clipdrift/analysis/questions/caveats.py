@@ -14,7 +14,13 @@ from clipdrift.analysis.frame import runs_frame
 from clipdrift.analysis.rows import Row, RunIds, Said
 from clipdrift.analysis.statistics.columns import matched_runs, parts
 from clipdrift.analysis.statistics.pairs import matched_pairs, method_pairs
-from clipdrift.analysis.usable import RUN_KEY, agree, numbers, same_run_groups
+from clipdrift.analysis.usable import (
+    RUN_KEY,
+    agree,
+    numbers,
+    same_run_groups,
+    usable_records,
+)
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
 
@@ -64,7 +70,8 @@ def rows(
     `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `trained_elsewhere` (by no
     run of clipdrift's), `leak` (the test part was read before the end, or sets share images),
     `undefined_value`, `several_backbones` (never pooled), `one_method`, `one_learning_rate`,
-    `one_seed`, `pairs_dropped`, `pairs_not_compared`, `other_score` (a target without classes).
+    `one_seed`, `few_right_images` (a retention of few images), `pairs_dropped`,
+    `pairs_not_compared`, `other_score` (a target without classes).
 
     Args:
         faults: of records that could not be read.
@@ -77,6 +84,7 @@ def rows(
         *_unfinished(records),
         *_duplicates(records),
         *_other_scores(records),
+        *_few_right(records),
         *_remarks(records),
         *_trained_elsewhere(records),
         *_undefined(records),
@@ -155,6 +163,18 @@ def _other_scores(records: Sequence[RunRecord]) -> Caveats:
     for (target, name), ids in sorted(found.items()):
         detail = f"what tables call accuracy on {target} is {SCORES[name]}"
         yield Caveat(kind="other_score", target=target, detail=detail, run_ids=sorted(ids))
+
+
+def _few_right(records: Sequence[RunRecord]) -> Caveats:
+    """Transfer datasets on which images alone leave retention open by more than 5 points."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in usable_records(records):
+        for name, reading in record.result.transfer.items():
+            if (why := reading.few_right) is not None:
+                found[record.backbone, f"{name}: {why}"].append(record.run_id)
+    for (backbone, detail), ids in sorted(found.items()):
+        kind = "few_right_images"
+        yield Caveat(kind=kind, backbone=backbone, detail=detail, run_ids=sorted(ids))
 
 
 def _trained_elsewhere(records: Sequence[RunRecord]) -> Caveats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,14 @@ from clipdrift.analysis.questions.candidates import (
 from clipdrift.analysis.questions.choice_evidence import Evidence, Lead, evidence, lead
 from clipdrift.analysis.questions.draws import Means, observed, resampled
 from clipdrift.analysis.rows import Drawn, Fits, OfTarget, Reason, RunIds, Said
-from clipdrift.analysis.statistics.cell_means import number, summarise
+from clipdrift.analysis.statistics.cell_means import matrix, number, summarise
 from clipdrift.analysis.statistics.columns import Floats, outcome_columns
 from clipdrift.analysis.statistics.crossed import SEEDS, SEEDS_AND_IMAGES
 from clipdrift.analysis.statistics.fit import DAMAGED, UNDERFIT_FRACTION, Cell, Fit, fits
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.records.after import AfterReading
 
+SPLIT = ("lost_pp", "gone_pp", "misaligned_pp")
 N_RESAMPLES = 2000
 SEED = 0
 # Means of ratios of counts; this only keeps a mean that equals its floor from missing it.
@@ -64,6 +65,9 @@ class Candidacy(OfTarget):
     retention_pct: mean over seeds on least_on
     sd_retention_pct: over seeds, ddof 1
     least_on: the transfer dataset on which the candidate keeps least
+    lost_pp: zero-shot accuracy lost on least_on, mean over seeds, where that was read in full
+    gone_pp: the part of it that a ridge read-out lost too
+    misaligned_pp: the rest, which it still finds
     shortfall_pp: the larger of what is missing to the floors; 0 meets
     p_meets: share of draws (draws_of) in which it meets the budget
     p_chosen: share in which it is the one chosen
@@ -98,6 +102,9 @@ class Candidacy(OfTarget):
     retention_pct: Annotated[float | None, Said("one")] = None
     sd_retention_pct: Annotated[float | None, Said("one")] = None
     least_on: str | None = None
+    lost_pp: Annotated[float | None, Said("one")] = None
+    gone_pp: Annotated[float | None, Said("one")] = None
+    misaligned_pp: Annotated[float | None, Said("one")] = None
     fit: Fits = None
     shortfall_pp: float | None = None
     p_meets: Annotated[float | None, Said("share")] = None
@@ -121,6 +128,9 @@ class Candidacy(OfTarget):
 class Verdict(NamedTuple):
     """How candidates stand against a budget, (n_candidates, n_draws), and which is chosen.
 
+    lost_pp: zero-shot accuracy lost on least_on, mean over seeds, where that was read in full
+    gone_pp: the part of it that a ridge read-out lost too
+    misaligned_pp: the rest, which it still finds
     shortfall_pp: the larger of what is missing to the floors, in percentage points; 0 meets.
     pick: index of the chosen one per draw, -1 where none meets.
     """
@@ -339,6 +349,7 @@ class _Judged:
             retention_pct=float(self.means.kept[index, 0]),
             sd_retention_pct=number(found.sd[2]),
             least_on=self.field.transfers[worst],
+            **self._split(one, self.field.transfers[worst]),
             fit=self._fit(found.mean[1], index),
             shortfall_pp=float(self.now.shortfall_pp[index, 0]),
             p_meets=float(self.p_meets[index]) if several else None,
@@ -350,6 +361,14 @@ class _Judged:
             reason="; ".join(reasons) or None,
         )
         return self._with_lead(row, lost) if place == 0 else row
+
+    def _split(self, one: Candidate, transfer: str) -> dict[str, Any]:
+        """What of the loss is hidden and what gone; nothing of weights that no run trained."""
+        if one.weights != AS_TRAINED:
+            return {}
+        columns = [f"transfer.{transfer}.{field}" for field in SPLIT]
+        values = matrix(self.runs.iloc[one.runs].reindex(columns=columns), columns)
+        return dict(zip(SPLIT, map(number, summarise(values).mean), strict=True))
 
     def _fit(self, test: float, index: int) -> Fit | None:
         """Against the floor; what lies below it of a damaged cell is damaged."""
@@ -368,7 +387,9 @@ class _Judged:
         gap = lead(best, other, self.budget.decides, self.images)
         n = self.images.count(best.ids, best.names[0])
         trade = self._trade(first)
-        told = Evidence(self.field, self.budget, best, met, lost, gap, trade, n)
+        few = self.images.few_right(best.ids[0], str(row.least_on))
+        few = few and f"on {row.least_on} {few}"
+        told = Evidence(self.field, self.budget, best, met, lost, gap, trade, n, few)
         return replace(
             row,
             lead_pp=gap.pp,

@@ -54,7 +54,7 @@ class Evidence(NamedTuple):
 
     lead: over the runner-up, in what decides. trade: a candidate that keeps or reaches more, and
     the lead over it in accuracy, which does not tell the two apart. n_images: that the choice
-    reads accuracy on.
+    reads accuracy on. few_right: what its retention cannot tell, of few images.
     """
 
     field: Field
@@ -65,6 +65,7 @@ class Evidence(NamedTuple):
     lead: Lead
     trade: tuple[Candidate, Lead] | None = None
     n_images: int | None = None
+    few_right: str | None = None
 
 
 def lead(best: Candidate, other: Candidate | None, decides: str, images: Images) -> Lead:
@@ -131,6 +132,8 @@ def evidence(told: Evidence) -> Iterator[str]:
         yield f"{told.n_unfinished} {runs} of this cell did not finish: its means are of the rest"
     if len(best.runs) < best.n_runs:
         yield f"{best.n_runs - len(best.runs)} of {best.n_runs} runs lack a number asked for"
+    if told.few_right is not None:
+        yield told.few_right
     for name, why in told.field.at_chance.items():
         yield f"retention on {name} cannot be judged: {why}"
     if told.field.unjudged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,8 @@ from clipdrift.analysis.statistics.crossed import WON_AND_LOST, Error, crossed
 from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.records.lost_images import TABLE
 
-FILE_NAME = "transfer_images.parquet"
 COLUMNS = ("set", "label", "predicted", "baseline_predicted", "nearest_target", "similarity")
 ONE_SEED = "one seed: no interval and no test"
 STILL = "the same at every seed: no interval and no test"
@@ -72,22 +72,31 @@ def rows(records: Sequence[RunRecord], tables: Mapping[str, pd.DataFrame]) -> li
     Args:
         tables: run id -> one row per transfer image, as `read_tables` reads them.
     """
+    return [row for read in by_set(records, tables) for row in _of_set(*read)]
+
+
+class ReadSet(NamedTuple):
+    """What the runs of a cell, in order of their seeds, made of each image of a transfer set."""
+
+    cell: CellKey
+    transfer: str
+    run_ids: list[str]
+    parts: list[pd.DataFrame]
+
+
+def by_set(records: Sequence[RunRecord], tables: Mapping[str, pd.DataFrame]) -> Iterator[ReadSet]:
+    """Every cell and transfer set of which all runs hold the same images."""
     cells: dict[CellKey, list[str]] = {}
     for r in usable_records(records):
         if r.run_id in tables:
             cell = CellKey(r.backbone, r.target, r.role, r.method, r.learning_rate)
             cells.setdefault(cell, []).append(r.run_id)
-    return [row for cell, ids in cells.items() for row in _of_cell(cell, ids, tables)]
-
-
-def _of_cell(
-    cell: CellKey, run_ids: list[str], tables: Mapping[str, pd.DataFrame]
-) -> Iterator[LostClass]:
-    runs = [dict(iter(tables[run_id].groupby("set", sort=True))) for run_id in run_ids]
-    for name, first in runs[0].items():
-        parts = [run[name] for run in runs if name in run and len(run[name]) == len(first)]
-        if len(parts) == len(runs):
-            yield from _of_set(cell, str(name), run_ids, parts)
+    for cell, ids in cells.items():
+        runs = [dict(iter(tables[run_id].groupby("set", sort=True))) for run_id in ids]
+        for name, first in runs[0].items():
+            parts = [run[name] for run in runs if name in run and len(run[name]) == len(first)]
+            if len(parts) == len(runs):
+                yield ReadSet(cell, str(name), ids, parts)
 
 
 def _of_set(
@@ -96,12 +105,13 @@ def _of_set(
     label = parts[0]["label"].to_numpy(dtype=str)
     before = parts[0]["baseline_predicted"].to_numpy(dtype=str) == label
     predicted = np.array([part["predicted"].to_numpy(dtype=str) for part in parts])
+    near, similarity = (parts[0][name].to_numpy() for name in ("nearest_target", "similarity"))
     found = []
     for class_name in sorted(set(label)):
         at = label == class_name
         lost = predicted[:, at][before[at] & (predicted[:, at] != class_name)]
         into, count = _commonest(lost)
-        near = parts[0].loc[at].iloc[0]
+        first = int(at.argmax())
         row = LostClass(
             **cell._asdict(),
             transfer=name,
@@ -115,8 +125,8 @@ def _of_set(
             p_holm=None,
             fell_into=into,
             fell_into_share=count / lost.size if into else None,
-            nearest_target=near["nearest_target"],
-            similarity=float(near["similarity"]),
+            nearest_target=near[first],
+            similarity=float(similarity[first]),
             run_ids=run_ids,
             reason=None,
         )
@@ -175,10 +185,10 @@ def read_tables(
     tables: dict[str, pd.DataFrame] = {}
     faults = []
     for record in records:
-        if FILE_NAME not in record.files:
+        if TABLE not in record.files:
             continue
-        path = folder.run_path(record.run_id) / FILE_NAME
-        table = whole_table(path, record.files[FILE_NAME])
+        path = folder.run_path(record.run_id) / TABLE
+        table = whole_table(path, record.files[TABLE])
         if set(COLUMNS) <= set(table):
             tables[record.run_id] = table
         else:

@@ -27,7 +27,7 @@ Groups = list[NDArray[np.intp]]
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor(OfBackbone):
-    """Every signal, final and after epoch 1, against final retention.
+    """Every signal, final and after epoch 1, against final retention, and against what is gone.
 
     p and intervals draw seeds; the images are these.
 
@@ -73,6 +73,8 @@ class Predictor(OfBackbone):
 
 def rows(frame: pd.DataFrame, *, reference: str | None = None) -> list[Predictor]:
     """Spearman correlation of every signal with every final retention, per backbone.
+
+    And with what is gone (`gone_pp`) of each transfer dataset, where runs were read in full.
 
     A drift counts twice: `drift.x` ranks runs by the value with its sign, `|drift.x|` by how far
     it is from rest. Where training may move a signal either way, the first can be near 0 while

@@ -26,6 +26,7 @@ from clipdrift.analysis.statistics.columns import (
 from clipdrift.analysis.statistics.ranks import Floats
 
 BANDS_PP = (1.0, 2.0, 3.0, 5.0)
+KEPT = ["run_id", "method", "learning_rate", "seed", VAL_ACCURACY]
 RANDOM = "random"
 # Validation accuracies are ratios of counts; this only keeps a run on the edge of a band inside it.
 EDGE = 1e-9

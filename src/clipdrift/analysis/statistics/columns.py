@@ -117,12 +117,16 @@ def signal_columns(frame: pd.DataFrame) -> list[Signal]:
 
 
 def pairs_of_interest(frame: pd.DataFrame) -> list[tuple[Signal, str]]:
-    """All (signal, outcome), less each outcome with itself."""
+    """All (signal, outcome): final retention, and what is gone, of every transfer dataset.
+
+    Less final retention on the dataset that the outcome is of.
+    """
+    gone = sorted(name for name in map(str, frame.columns) if name.endswith(".gone_pp"))
     return [
         (signal, outcome)
-        for outcome in outcome_columns(frame)
+        for outcome in [*outcome_columns(frame), *gone]
         for signal in signal_columns(frame)
-        if signal.column != outcome
+        if signal.column != f"{outcome.rpartition('.')[0]}.retention_pct"
     ]
 
 

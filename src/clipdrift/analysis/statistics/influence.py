@@ -18,10 +18,12 @@ from clipdrift.analysis.statistics.crossed import RIGHT_AND_WRONG, WON_AND_LOST,
 from clipdrift.analysis.statistics.extras import interpolated
 from clipdrift.records import RunRecord
 from clipdrift.records.after import AfterReading
+from clipdrift.records.correct import Correct
 from clipdrift.records.readings import Result
 
 NOT_RECORDED = "single images are not recorded: no error from images"
-RETENTION, CORRECTED, DELTA = "retention_pct", "chance_corrected_retention_pct", "delta_accuracy_pp"
+RETENTION, CORRECTED = "retention_pct", "chance_corrected_retention_pct"
+DELTA, LOST = "delta_accuracy_pp", "lost_pp"
 
 
 class Influence(NamedTuple):
@@ -74,6 +76,12 @@ class Images:
         results = [self._results.get(run_id) for run_id in run_ids]
         return all(one is None or one.score_name == "accuracy" for one in results)
 
+    def few_right(self, run_id: str, transfer: str) -> str | None:
+        """What a retention of one run on few images cannot tell."""
+        result = self._results.get(run_id)
+        reading = None if result is None else result.transfer.get(transfer)
+        return None if reading is None else reading.few_right
+
     def influence(self, run_ids: Sequence[str], metric: str) -> Influence | None:
         """Of an accuracy, a retention or a change of accuracy in runs that were read alike.
 
@@ -87,15 +95,16 @@ class Images:
         if metric.startswith(f"{SUITE}mean_"):
             return self._over_sets(run_ids, metric.removeprefix(f"{SUITE}mean_"))
         place, _, kind = metric.rpartition(".")
-        if kind not in (RETENTION, CORRECTED, DELTA):
+        if kind not in (RETENTION, CORRECTED, DELTA, LOST):
             values = self._hits(run_ids, metric)
             return None if values is None else Influence(values, np.array(RIGHT_AND_WRONG), 1.0)
         now = self._hits(run_ids, f"{place}.accuracy")
         before = self._hits(run_ids, f"{_set_of(place)}.baseline_accuracy")
         if now is None or before is None or now.shape != before.shape:
             return None
-        if kind == DELTA:
-            return Influence(100 * (now - before), 100 * np.array(WON_AND_LOST), 100.0)
+        if kind in (DELTA, LOST):
+            change = now - before if kind == DELTA else before - now
+            return Influence(100 * change, 100 * np.array(WON_AND_LOST), 100.0)
         reference = self._reference(run_ids[0], place) if kind == CORRECTED else 0.0
         return None if reference is None else _ratio(now, before, reference)
 
@@ -136,6 +145,12 @@ class Images:
         name = _set_of(place).removeprefix("transfer.")
         reading = self._results[run_id].transfer.get(name)
         return 1 / reading.n_classes if reading is not None and reading.n_classes else None
+
+
+def retention_error(now: Correct, before: Correct) -> float:
+    """Standard error of one model's retention from drawing images, in percentage points."""
+    a, b = (np.array([one.hits], dtype=np.float64) for one in (now, before))
+    return _ratio(a, b, 0.0).crossed().image_se
 
 
 def _set_of(place: str) -> str:

@@ -34,7 +34,8 @@ def predictor_chart(study: Study, backbone: str, outcome: str, chart_id: str) ->
         range=[len(order) - 0.4, -0.6],
         ticklen=0,
     )
-    x = axis("|Spearman ρ| with final retention", range=[-0.02, 1.04], dtick=0.25)
+    what = "what is gone" if outcome.endswith("gone_pp") else "final retention"
+    x = axis(f"|Spearman ρ| with {what}", range=[-0.02, 1.04], dtick=0.25)
     shape = layout(x, y, margin={"l": 150, "r": 14, "t": 10, "b": 46})
     title = metric(outcome).label + (f" · {backbone}" if len(study.backbones) > 1 else "")
     intervals = ", 95 % intervals" if any(row.ci_low is not None for row in rows) else ""
