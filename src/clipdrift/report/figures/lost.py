@@ -185,7 +185,7 @@ def _calibration(study: Study, place: Place, name: str) -> tuple[int, Version] |
                 for m, row, value in known
             ],
             "hovertemplate": "%{customdata[1]}<extra></extra>",
-            "meta": meta("mean" if field == "now" else "", wanted),
+            "meta": meta("mean", wanted) if field == "now" else meta("", ""),
         }
         if field == "now":
             trace["error_y"] = _errors([(row.now, row.ci_low, row.ci_high) for _, row, _ in known])
