@@ -246,6 +246,79 @@ def stopped(analysis: Row) -> str:
     return table([*head, "steps saved %", "training time saved %"], lines)
 
 
+def lost(analysis: Row, target: str) -> str:
+    """Lost, gone and misaligned points of every cell and transfer dataset."""
+    found: dict[tuple[str, str, float], dict[str, Row]] = {}
+    for row in pick(analysis["cells"], target=target):
+        place, _, field = row["metric"].rpartition(".")
+        if field in ("lost_pp", "gone_pp", "misaligned_pp"):
+            name = place.removeprefix("transfer.")
+            key = (name, row["method"], row["learning_rate"])
+            found.setdefault(key, {"": row})[field] = row
+    lines = []
+    for (name, method, rate), fields in sorted(found.items()):
+        texts = [spread(fields.get(f"{what}_pp")) for what in ("lost", "gone", "misaligned")]
+        if texts[0] != "–":
+            fit = FIT_SIGNS.get(fields[""].get("fit"), "")
+            cut = [text.rstrip(" *") for text in texts]
+            lines.append([name, f"{method}{fit}", f"{rate:g}", *cut])
+    return table(["set", "method", "LR", "lost, pp", "gone, pp", "misaligned, pp"], lines)
+
+
+def lost_at_equal(analysis: Row, target: str, first: str, second: str) -> str:
+    """What two methods lose, and what of it is gone, where they are equally accurate."""
+    where = {"target": target, "method_a": first, "method_b": second}
+    lines = []
+    for row in pick(analysis["matched_views"], view="equal_val_accuracy", **where):
+        place, _, field = row["metric"].rpartition(".")
+        if field in ("lost_pp", "gone_pp") and row["at"] is not None:
+            each = [number(row[f"value_{which}"]) for which in "ab"]
+            at = f"{100 * row['at']:.1f} %"
+            name = place.removeprefix("transfer.")
+            lines.append([name, field.removesuffix("_pp"), at, *each, *interval(row, "diff")])
+    lines.sort(key=lambda line: (line[0], line[1] != "lost"))
+    head = ["set", "points", "validation accuracy", first, second, "difference", "95 % interval"]
+    return table(head, lines)
+
+
+def calibration(analysis: Row, target: str, metric: str = "ece") -> str:
+    """Calibration before and after, and with a temperature refit."""
+    lines = []
+    for row in pick(analysis["calibrated"], target=target):
+        place, _, field = row["metric"].rpartition(".")
+        if field == metric:
+            values = [row[key] for key in ("before", "refit_before", "now", "refit_now")]
+            texts = [number(value, "{:.3f}") for value in values]
+            ends = [number(row[end], "{:.3f}") for end in ("ci_low", "ci_high")]
+            texts[2] += f" ({ends[0]} to {ends[1]})"
+            name = place.removeprefix("transfer.")
+            lines.append([name, row["method"], f"{row['learning_rate']:g}", *texts])
+    head = ["set", "method", "LR", "untouched", "refit", "adapted (95 % CI)", "refit"]
+    return table(head, sorted(lines, key=lambda line: (line[0], line[1], float(line[2]))))
+
+
+def fell(analysis: Row, target: str, method: str, rate: str, transfer: str, most: str = "6") -> str:
+    """The classes of a transfer dataset that fell most in one cell."""
+    where = {"target": target, "method": method, "transfer": transfer}
+    rows = [r for r in pick(analysis["lost_classes"], **where) if r["learning_rate"] == float(rate)]
+    rows.sort(key=lambda row: row["change_pp"])
+    lines = [
+        [
+            row["class_name"],
+            str(row["n_images"]),
+            f"{100 * row['accuracy_before']:.0f} %",
+            f"{100 * row['accuracy_now']:.0f} %",
+            *interval(row, "change_pp"),
+            number(row["p_holm"], "{:.2g}"),
+            f"{row['fell_into']} ({100 * row['fell_into_share']:.0f} %)",
+            f"{row['nearest_target']} ({row['similarity']:+.2f})",
+        ]
+        for row in rows[: int(most)]
+    ]
+    head = ["class", "images", "before", "now", "change, pp", "95 % interval", "Holm p"]
+    return table([*head, "fell into", "nearest target class"], lines)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "cells": cells,
     "compared": compared,
@@ -256,5 +329,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "predictors": predictors,
     "forecast": forewarned,
     "stopping": stopped,
+    "lost": lost,
+    "lost_at_equal": lost_at_equal,
+    "calibration": calibration,
+    "fell": fell,
 }
 """What a page asks for by name; the arguments after the analysis are words of the page."""

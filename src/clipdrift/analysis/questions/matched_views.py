@@ -33,10 +33,12 @@ Pair = tuple[str, str]
 
 
 def default_metrics(frame: pd.DataFrame) -> list[str]:
-    """Accuracies, retention, learning rate and every drift signal of the frame."""
+    """Accuracies, retention, what is lost and gone, learning rate, every drift signal."""
+    names = sorted(map(str, frame.columns))
     accuracies = [name for name in ("test_accuracy", VAL_ACCURACY) if name in frame]
-    drifts = sorted(name for name in frame.columns if name.startswith("drift."))
-    return [*accuracies, *outcome_columns(frame), LOG_LR, *drifts]
+    lost = [name for name in names if name.endswith((".lost_pp", ".gone_pp"))]
+    drifts = [name for name in names if name.startswith("drift.")]
+    return [*accuracies, *outcome_columns(frame), *lost, LOG_LR, *drifts]
 
 
 @dataclass(frozen=True, kw_only=True)
