@@ -22,13 +22,13 @@ def as_part(folder: Path, model_type: str) -> dict[str, Any]:
     Raises:
         BackboneError: if they cannot be read.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING
 
     own, tensors = tower_of(folder)
     sizes = {"vision_config": own.to_dict(), "text_config": LEAST}
     if hasattr(own, "projection_dim"):
         sizes["projection_dim"] = own.projection_dim
-    config = AutoConfig.for_model(model_type, **sizes)
+    config = CONFIG_MAPPING[model_type](**sizes)
     tensors = {name: t for name, t in tensors.items() if not name.startswith(CLASSIFIER)}
     return {"pretrained_model_name_or_path": None, "config": config, "state_dict": tensors}
 
