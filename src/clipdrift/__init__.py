@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
+    from clipdrift.commands.locating import locate
     from clipdrift.commands.measuring import check, plan
     from clipdrift.commands.models import after, convert, evaluate, export_model
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
@@ -59,6 +60,7 @@ _HOMES = {
     "forecast": "clipdrift.commands.reading",
     "import_csv": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
+    "locate": "clipdrift.commands.locating",
     "lost": "clipdrift.commands.reading",
     "parse_spec": "clipdrift.spec",
     "plan": "clipdrift.commands.measuring",
@@ -96,6 +98,7 @@ __all__ = [
     "forecast",
     "import_csv",
     "load_spec",
+    "locate",
     "lost",
     "parse_spec",
     "plan",
