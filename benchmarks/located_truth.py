@@ -61,7 +61,9 @@ def main(trials: int, moved: int) -> None:
         blank = told.kind is None or (told.block == part.block and told.kind == "block")
         outcome = "right" if right else "cannot tell" if blank else "wrong"
         counts[rest, outcome] += 1
-        lost = next(row for row in found.rows if row.edit == "graft" and row.kind == "all")
+        lost = next(
+            row for row in found.edits["model"] if row.edit == "graft" and row.kind == "all"
+        )
         if not right:
             print(
                 f"trial {trial}: block {part.block}, {part.kind}, size {size:g}, "

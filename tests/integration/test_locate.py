@@ -201,13 +201,13 @@ def test_a_damaged_file_is_read_again_and_runs_without_weights_are_told(
         if record.method != "lora":
             shutil.rmtree(copied.run_path(record.run_id))
     asked = {"draws": 1, "n_images": 20, "cache_dir": cache_dir, "device": "cpu"}
-    found = clipdrift.locate(copied, **asked)  # type: ignore[call-overload]
+    found = clipdrift.locate(copied, **asked)  # type: ignore[arg-type]
     assert (found.read, found.kept, list(found.left_out)) == (1, 0, [runs[1]])
     assert "expected a file as it was saved" in found.left_out[runs[1]]
     assert json.loads(path.read_text())["rows"] == whole["rows"]
     next(copied.run_path(runs[0]).glob("**/*.safetensors")).unlink()
     with pytest.raises(RecordError) as none:
-        clipdrift.locate(copied, **asked)  # type: ignore[call-overload]
+        clipdrift.locate(copied, **asked)  # type: ignore[arg-type]
     assert len(none.value.faults) == 2
     empty = StudyFolder(tmp_path / "empty")
     empty.create()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from clipdrift.analysis.questions.carriers import Carrier, carrier
 from clipdrift.errors import Fault, SpecError
@@ -20,59 +20,36 @@ from clipdrift.records.located import EditRow, located
 if TYPE_CHECKING:
     import pandas as pd
 
+LIVE = "model"
+
 
 @dataclass(frozen=True)
 class Location:
-    """Edits of one model. carriers: transfer set -> the part that carries its loss."""
+    """Edits of models. edits: of each run by its id; of a live model under `LIVE`.
 
-    rows: list[EditRow]
-    carriers: dict[str, Carrier]
+    carriers: of a live model, transfer set -> the part that carries its loss; of runs that is told
+    over seeds, by the analysis. read, kept: runs. left_out: run -> why it could not be edited.
+    """
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row per edit and set, with the fields of `EditRow`: `edit`, `of`, `block`, `kind`,
-        `dataset`, `change_pp`, `control_pp`, `retention_pct` and more."""
-        return _frame([({}, row) for row in self.rows])
-
-
-@dataclass(frozen=True)
-class LocatedStudy:
-    """Edits of the finished runs of a study. left_out: run -> why its edits could not be read."""
-
-    rows: list[tuple[str, EditRow]]
-    read: int
-    kept: int
+    edits: dict[str, list[EditRow]]
+    carriers: dict[str, Carrier] = field(default_factory=dict)
+    read: int = 0
+    kept: int = 0
     left_out: dict[str, str] = field(default_factory=dict)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per run, edit and set: `run_id` and the fields of `EditRow`."""
-        return _frame([({"run_id": run_id}, row) for run_id, row in self.rows])
+        """One row per model, edit and set: `run_id` and the fields of `EditRow`, such as `edit`,
+        `of`, `block`, `kind`, `dataset`, `change_pp`, `control_pp` and `retention_pct`."""
+        import pandas as pd
 
-
-@overload
-def locate(
-    what_of: Gauge,
-    model: Any,
-    *,
-    what: Sequence[What] = WHAT,
-    draws: int = 2,
-    n_images: int = 200,
-    seed: int = 0,
-) -> Location: ...
-
-
-@overload
-def locate(
-    what_of: AnyFolder,
-    model: None = None,
-    *,
-    what: Sequence[What] = WHAT,
-    draws: int = 2,
-    n_images: int = 200,
-    seed: int = 0,
-    cache_dir: Path | None = None,
-    device: str = "auto",
-    say: Callable[[str], None] = lambda text: None,
-) -> LocatedStudy: ...
+        rows = [
+            {"run_id": run_id, **row.model_dump()}
+            for run_id, edits in self.edits.items()
+            for row in edits
+        ]
+        frame = pd.DataFrame(rows, columns=["run_id", *EditRow.model_fields])
+        frame["block"] = frame["block"].astype("Int64")
+        return frame
 
 
 def locate(
@@ -86,7 +63,7 @@ def locate(
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
-) -> Location | LocatedStudy:
+) -> Location:
     """Find the part of an image encoder that carries a loss of zero-shot transfer, by editing it.
 
     Each block, each kind of module in it, embeddings and projection are put back to the untouched
@@ -121,8 +98,8 @@ def locate(
     folder = StudyFolder.at(what_of)
     done = locate_runs(folder, asked, cache_dir=cache_dir, device=device, say=say)
     runs, _ = located(folder, folder.records()[0])
-    rows = [(run_id, row) for run_id, run in sorted(runs.items()) for row in run.rows]
-    return LocatedStudy(rows, done.read, done.kept, done.left_out)
+    edits = {run_id: run.rows for run_id, run in sorted(runs.items())}
+    return Location(edits, {}, done.read, done.kept, done.left_out)
 
 
 def _live(gauge: Gauge, model: Any, asked: Asked) -> Location:
@@ -136,16 +113,7 @@ def _live(gauge: Gauge, model: Any, asked: Asked) -> Location:
         name: carrier(one.lost, one.parts, one.above, floor=100 / len(one.lost) ** 0.5)
         for name, one in found.carried.items()
     }
-    return Location(found.rows, carriers)
+    return Location({LIVE: found.rows}, carriers)
 
 
-def _frame(rows: Sequence[tuple[dict[str, str], EditRow]]) -> pd.DataFrame:
-    import pandas as pd
-
-    names = [*(rows[0][0] if rows else {}), *EditRow.model_fields]
-    frame = pd.DataFrame([{**own, **row.model_dump()} for own, row in rows], columns=names)
-    frame["block"] = frame["block"].astype("Int64")
-    return frame
-
-
-__all__ = ["WHAT", "LocatedStudy", "Location", "locate"]
+__all__ = ["LIVE", "WHAT", "Location", "locate"]

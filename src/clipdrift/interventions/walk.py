@@ -22,6 +22,8 @@ from clipdrift.training.loop import in_batches
 
 Stages = list[dict[str, Tensor]]
 """Weights by the stage in which they act, under the names that they have in its modules."""
+GPU_TOKENS = 8 * CPU_TOKENS
+"""Tokens at a time on a GPU: their states before all blocks of a ViT-L, twice, take 2.5 GB."""
 Marks = tuple[frozenset[int], ...]
 """By stage, which objects the weights are: equal marks are equal weights."""
 
@@ -90,11 +92,12 @@ class Walk:
         out: Tensor = functional_call(module, own, (value,))  # type: ignore[arg-type]
         return out
 
-    def batches(self, images: Images, at_once: int = CPU_TOKENS) -> Iterator[Tensor]:
+    def batches(self, images: Images) -> Iterator[Tensor]:
         """uint8 [B, S, S, 3] of a few images, on the encoder's device."""
-        size = max(2, at_once // n_tokens(self.encoder.tower))
-        for pixels in in_batches(images, size):
-            yield pixels.to(self.encoder.mean.device)
+        device = self.encoder.mean.device
+        at_once = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
+        for pixels in in_batches(images, max(2, at_once // n_tokens(self.encoder.tower))):
+            yield pixels.to(device)
 
 
 def passes(edits: Sequence[Weights], ends: Sequence[Weights], n_blocks: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +48,8 @@ EDITS: dict[EditName, str] = {
     "attention_uniform": "run with equal attention to all tokens",
 }
 """What was done to the model."""
+Points = Annotated[float, Field(ge=-100, le=100)]
+"""A difference of scores, percentage points."""
 
 
 class EditRow(BaseModel):
@@ -70,18 +72,18 @@ class EditRow(BaseModel):
 
     edit: EditName
     of: Edited
-    block: int | None
+    block: Annotated[int | None, Field(ge=1)]
     kind: PartKind
     dataset: str
     on_target: bool = False
-    score: float
-    change_pp: float
-    control_pp: Number = None
-    elsewhere_pp: Number = None
-    retention_pct: Number = None
-    gone_pp: Number = None
-    misaligned_pp: Number = None
-    moved_rel: Number = None
+    score: Annotated[float, Field(ge=0, le=1)]
+    change_pp: Points
+    control_pp: Points | None = None
+    elsewhere_pp: Points | None = None
+    retention_pct: Annotated[Number, Field(ge=0)] = None
+    gone_pp: Points | None = None
+    misaligned_pp: Annotated[Number, Field(ge=-200, le=200)] = None
+    moved_rel: Annotated[Number, Field(ge=0)] = None
 
 
 class LocatedRun(BaseModel):

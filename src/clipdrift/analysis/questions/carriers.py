@@ -89,6 +89,8 @@ def carrier(
 
 def _first(parts: Mapping[Place, Floats], floor: float) -> tuple[Place | None, float]:
     """The part that carries most, and the largest corrected p of its lead over the others."""
+    if not parts:
+        return None, 1.0
     best = max(parts, key=lambda place: float(parts[place].mean()))
     others = [parts[best] - values for place, values in parts.items() if place != best]
     tests = [_tested(lead, floor) for lead in others]

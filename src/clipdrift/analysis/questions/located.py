@@ -129,14 +129,15 @@ def rows(
     effects: list[EditEffect] = []
     places: list[LossPlace] = []
     for cell, runs in _cells(records, located).items():
-        own = [_by_edit(run) for run in runs]
+        every = [_by_edit(run) for run in runs]
+        shared = [on for on in every[0] if all(on in one for one in every)]
+        own = [{on: one[on] for on in shared} for one in every]
         ids = [run.run_id for run in runs]
-        effects += _corrected(
-            [_effect(cell, on, [one[on] for one in own], runs) for on in own[0] if _in_all(on, own)]
-        )
-        for name in dict.fromkeys(on[-1] for on, row in own[0].items() if not row.on_target):
-            if ("graft", "untouched", None, "all", name) in own[0]:
-                places.append(_place(cell, name, own, ids))
+        effects += _corrected([_effect(cell, on, [one[on] for one in own], runs) for on in shared])
+        for name in dict.fromkeys(on[-1] for on in shared if not own[0][on].on_target):
+            at = list(_places(own[0], name))
+            if ("graft", "untouched", None, "all", name) in own[0] and at:
+                places.append(_place(cell, name, own, ids, at))
     return effects, places
 
 
@@ -160,10 +161,6 @@ def _alike(run: LocatedRun) -> tuple[int, int]:
 
 def _by_edit(run: LocatedRun) -> dict[EditOn, EditRow]:
     return {(row.edit, row.of, row.block, row.kind, row.dataset): row for row in run.rows}
-
-
-def _in_all(on: EditOn, own: Sequence[Mapping[EditOn, EditRow]]) -> bool:
-    return all(on in one for one in own)
 
 
 def _effect(
@@ -218,12 +215,16 @@ def _corrected(found: list[EditEffect]) -> list[EditEffect]:
 
 
 def _place(
-    cell: CellKey, name: str, own: Sequence[Mapping[EditOn, EditRow]], ids: list[str]
+    cell: CellKey,
+    name: str,
+    own: Sequence[Mapping[EditOn, EditRow]],
+    ids: list[str],
+    places: Sequence[Place],
 ) -> LossPlace:
     lost = -np.array([one["graft", "untouched", None, "all", name].change_pp for one in own])
     parts: dict[Place, Floats] = {}
     above: dict[Place, float | None] = {}
-    for at in _places(own[0], name):
+    for at in places:
         back = [one["revert", "adapted", *at, name] for one in own]
         alone = [one["graft", "untouched", *at, name] for one in own]
         changes = np.array([row.change_pp for row in back])
@@ -247,8 +248,10 @@ def _place(
 
 
 def _places(own: Mapping[EditOn, EditRow], name: str) -> Iterator[Place]:
-    for edit, _, block, kind, dataset in own:
-        if edit == "revert" and kind != "all" and dataset == name:
+    """Parts that were put back and moved alone."""
+    for edit, of, block, kind, dataset in own:
+        alone = ("graft", "untouched", block, kind, name) in own
+        if (edit, of, dataset) == ("revert", "adapted", name) and kind != "all" and alone:
             yield block, kind
 
 
