@@ -102,7 +102,12 @@ def test_rows_of_the_analysis_are_paired_over_seeds(make_records) -> None:  # ty
                 found.append(row(edit, of, block, "block", change, control_pp=-1.0, moved_rel=0.1))
                 changes.setdefault((edit, block), []).append(change)
         runs[record.run_id] = LocatedRun(
-            run_id=record.run_id, run=record.identity, identity="", draws=1, n_images=9, rows=found
+            run_id=record.run_id,
+            run=record.identity,
+            identity="",
+            draws=1,
+            n_images=200,
+            rows=found,
         )
     effects, places = rows(records, runs)
     p = {b: stats.ttest_1samp(changes["revert", b], 0).pvalue for b in (1, 2, 3)}

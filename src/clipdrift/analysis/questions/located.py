@@ -137,7 +137,8 @@ def rows(
         for name in dict.fromkeys(on[-1] for on in shared if not own[0][on].on_target):
             at = list(_places(own[0], name))
             if ("graft", "untouched", None, "all", name) in own[0] and at:
-                places.append(_place(cell, name, own, ids, at))
+                step = 100 / runs[0].n_images
+                places.append(_place(cell, name, own, ids, at, step))
     return effects, places
 
 
@@ -220,7 +221,9 @@ def _place(
     own: Sequence[Mapping[EditOn, EditRow]],
     ids: list[str],
     places: Sequence[Place],
+    step: float,
 ) -> LossPlace:
+    """step: percentage points of one image: seeds that agree do so only up to that."""
     lost = -np.array([one["graft", "untouched", None, "all", name].change_pp for one in own])
     parts: dict[Place, Floats] = {}
     above: dict[Place, float | None] = {}
@@ -231,7 +234,7 @@ def _place(
         parts[at] = (changes - [row.change_pp for row in alone]) / 2
         control = _mean([row.control_pp for row in back])
         above[at] = None if control is None else float(changes.mean()) - control
-    found: Carrier = carrier(lost, parts, above)
+    found: Carrier = carrier(lost, parts, above, floor=step)
     return LossPlace(
         **cell._asdict(),
         transfer=name,
