@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
+    from clipdrift.commands.locating import locate
     from clipdrift.commands.measuring import check, plan
     from clipdrift.commands.models import (
         after,
@@ -72,6 +73,7 @@ _HOMES = {
     "forecast": "clipdrift.commands.reading",
     "import_csv": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
+    "locate": "clipdrift.commands.locating",
     "lost": "clipdrift.commands.reading",
     "parse_spec": "clipdrift.spec",
     "plan": "clipdrift.commands.measuring",
@@ -112,6 +114,7 @@ __all__ = [
     "import_csv",
     "load",
     "load_spec",
+    "locate",
     "lost",
     "parse_spec",
     "plan",

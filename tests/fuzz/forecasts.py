@@ -1,4 +1,4 @@
-"""Forecasts, the rule that stops runs by one, and readings of weights made after training."""
+"""Forecasts, the rule that stops runs by one, and readings of finished runs that were changed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from hypothesis.strategies import SearchStrategy
 from small_records import record
 from stop_rule import SAVED, SPEC
 
+from clipdrift.analysis.questions.located import rows as edited_rows
 from clipdrift.early_warning.forecast import SIGNALS, read_forecast
 from clipdrift.early_warning.rule import StopRule, read_rule, write_rule
 from clipdrift.records import EpochReading, StudyFolder
 from clipdrift.records.after import AfterReading, readings
+from clipdrift.records.located import EditRow, LocatedRun, located, located_path
 from clipdrift.spec import content_hash, expand
 
 HISTORY = [
@@ -49,6 +51,29 @@ def feed_reading(data: bytes, folder: Path) -> None:
     for one in readings(StudyFolder(folder), [record()])[0]:
         assert one.to_json()
         assert one.weights
+
+
+def feed_edits(data: bytes, folder: Path) -> None:
+    """Edits of a run that are taken are told by the analysis."""
+    run = record()
+    path = located_path(StudyFolder(folder), run.run_id)
+    path.parent.mkdir()
+    path.write_bytes(data)
+    found, _ = located(StudyFolder(folder), [run])
+    effects, places = edited_rows([run], found)
+    assert json.dumps([vars(row) for row in (*effects, *places)], allow_nan=False)
+
+
+def edit_seeds() -> list[bytes]:
+    run = record()
+    more = {"dataset": "digits", "score": 0.5, "control_pp": -1.0, "moved_rel": 0.1}
+    edits = [
+        EditRow.model_validate({"edit": e, "of": of, "block": b, "kind": k, "change_pp": c, **more})
+        for e, of, c in (("revert", "adapted", 9.0), ("graft", "untouched", -9.0))
+        for b, k in ((None, "all"), (1, "block"), (1, "mlp"), (2, "block"))
+    ]
+    known = {"run_id": run.run_id, "run": run.identity, "identity": "i"}
+    return [LocatedRun(**known, draws=1, n_images=9, rows=edits).to_json().encode()]
 
 
 def forecast_seeds() -> list[bytes]:
@@ -107,4 +132,5 @@ TARGETS = [
         reading_seeds,
         lambda: _shaped(reading_seeds, "checksum"),
     ),
+    Target("edits of a run", feed_edits, edit_seeds, lambda: _shaped(edit_seeds, "checksum")),
 ]

@@ -44,17 +44,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": BACKBONE | {"methods", "penalties", "step"},
     "materials": BACKBONE,
     "reading": MEASURED,
+    "interventions": MEASURED | {"reading"},
     "own_loop": BASE | {"machine", "reading"},
     "run": ONE_RUN - {"run"},
     "executors": BASE | {"machine"},
     "study": ONE_RUN | {"executors"},
     "checkpoint": WHOLE_STUDY,
-    "finished": WHOLE_STUDY | {"checkpoint"},
+    "finished": WHOLE_STUDY | {"checkpoint", "interventions"},
     # reading side
     "analysis": BASE | {"early_warning"},
     "report": BASE | {"analysis"},
     # both
-    "commands": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "report"},
+    "commands": WHOLE_STUDY | {"checkpoint", "interventions", "finished", "analysis", "report"},
     "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "report", "commands"},
     "__main__": {"cli"},
 }

@@ -36,6 +36,7 @@ from clipdrift.reading.sealed import load_sealed
 from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.after import read_after
 from clipdrift.records.import_table import LARGEST, Cell, _parse
+from clipdrift.records.located import read_located
 from clipdrift.report import audit_report
 from clipdrift.report.attention import attention_images
 from clipdrift.report.read import read_study
@@ -115,6 +116,7 @@ def test_pipes_among_the_files_of_a_study_are_not_waited_for(tmp_path: Path) -> 
         tmp_path / "record.json": lambda: read_record(tmp_path / "record.json"),
         tmp_path / "forecast.json": lambda: read_forecast(tmp_path / "forecast.json"),
         tmp_path / "after.json": lambda: read_after(tmp_path / "after.json"),
+        tmp_path / "edits.json": lambda: read_located(tmp_path / "edits.json"),
         folder.analysis_path: lambda: read_study(folder),
         folder.report_path: lambda: audit_report(folder),
         tmp_path / "head.safetensors": lambda: load_tensors(tmp_path / "head.safetensors"),

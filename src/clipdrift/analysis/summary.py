@@ -24,6 +24,7 @@ from clipdrift.analysis.questions import (
     forecast_trial,
     frontier,
     grid_adequacy,
+    located,
     lost_classes,
     lost_images,
     matched_views,
@@ -52,6 +53,8 @@ from clipdrift.analysis.statistics.pairs import compared_with, without_conflicts
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, readings
+from clipdrift.records.located import LocatedRun
+from clipdrift.records.located import located as read_edits
 from clipdrift.spec import StudySpec, content_hash
 
 SCHEMA_VERSION = 5
@@ -77,6 +80,8 @@ LISTS: tuple[type[Row], ...] = (
     lost_images.LostFlow,
     lost_images.LostImage,
     calibrated.Calibrated,
+    located.EditEffect,
+    located.LossPlace,
     choice.Candidacy,
     after_training.AfterTraining,
     forecast_trial.EarlyWarning,
@@ -133,6 +138,7 @@ def analyze(
     probe_tables: Mapping[str, pd.DataFrame] | None = None,
     transfer_tables: Mapping[str, pd.DataFrame] | None = None,
     made: Sequence[AfterReading] = (),
+    edits: Mapping[str, LocatedRun] | None = None,
     faults: Sequence[Fault] = (),
     planned: Collection[str] | None = None,
 ) -> dict[str, Any]:
@@ -148,6 +154,7 @@ def analyze(
         transfer_tables: run id -> per-image readings of transfer sets, for `lost_classes` and
             `lost_images`.
         made: readings of weights made after training, of these records.
+        edits: run id -> how the edits of the run were read.
         faults: of records that could not be read; they become warnings.
         planned: run ids that the study was to have, where that is known; those without a record
             are told.
@@ -171,6 +178,7 @@ def analyze(
         sensitivity = probe_sensitivity.rows(probe_tables or {})
         foretold, stopped = early_warning.rows(records)
         flows, examples = lost_images.rows(records, transfer_tables or {})
+        effects, places = located.rows(records, edits or {})
         ranked = ranking.rows(agreeing, underfit_fraction=underfit, images=images)
         supported = with_supporting(runs, records, sensitivity)
         pairing: dict[str, Any] = {
@@ -201,6 +209,8 @@ def analyze(
             flows,
             examples,
             calibrated.rows(runs),
+            effects,
+            places,
             choice.rows(
                 runs,
                 made=made,
@@ -252,6 +262,7 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
     tables, table_faults = probe_sensitivity.read_tables(folder, records)
     images, image_faults = lost_classes.read_tables(folder, records)
     made, made_faults = readings(folder, records)
+    edits, edit_faults = read_edits(folder, records)
     return analyze(
         records,
         spec=folder.read_spec(),
@@ -259,7 +270,8 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         probe_tables=tables,
         transfer_tables=images,
         made=made,
-        faults=[*faults, *table_faults, *image_faults, *made_faults],
+        edits=edits,
+        faults=[*faults, *table_faults, *image_faults, *made_faults, *edit_faults],
         planned=folder.planned(),
     )
 

@@ -14,6 +14,7 @@ from clipdrift.cli import (
     caching,
     checkpoints,
     choosing,
+    locating,
     losing,
     measuring,
     predicting,
@@ -108,6 +109,7 @@ _models(
     "convert epoch_5.pt models/mine --to transformers --model ViT-B-32",
     "convert openai/clip-vit-base-patch32 models/b32 --to open_clip",
 )
+_models(locating.locate, "locate results/ --images 100", "locate results/ --what attention")
 _models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
 _models(
     checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"

@@ -101,8 +101,12 @@ def import_(
         say(f"left out, the same in all rows: {', '.join(summary.constant_columns)}")
 
 
-def close_study(study: StudyFolder) -> None:
-    """What ends a run of a study: analysis, report, the table of cells, where to look."""
+def close_study(study: StudyFolder) -> dict[str, Any]:
+    """What ends a run of a study: analysis, report, the table of cells, where to look.
+
+    Returns:
+        The analysis.
+    """
     from clipdrift.cli.tables import cell_table
 
     note("analysing and writing the report ...")
@@ -112,3 +116,4 @@ def close_study(study: StudyFolder) -> None:
     if analysis["generated_from"]["n_to_do"]:
         say(runs_used(analysis))
     say(f"Report: {path}")
+    return analysis

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.errors import Fault, RecordError, SpecError
-from clipdrift.finished.evaluate import finished_run, require_same_content
+from clipdrift.finished.reloaded import reloaded, runs_with_weights, study_with_runs
 from clipdrift.machine.devices import choose_device, strict_float32
 from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials, load_materials
-from clipdrift.methods.adapted import AdaptedModel, reload
+from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
 from clipdrift.reading.baseline_files import ensure_baselines
@@ -82,12 +82,8 @@ def read_after_training(
     if faults:
         raise SpecError(faults)
     device = choose_device(device)
-    spec = folder.read_spec()
+    spec = study_with_runs(folder)
     cells = _cells(folder)
-    if spec is None or not cells:
-        got = "none" if spec else "imported records, which have no weights"
-        step = "Run a study there first"
-        raise RecordError(Fault(str(folder.path), "finished runs with weights", got, step))
     strict_float32()
     materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
     ensure_baselines(spec, materials, folder, say)
@@ -100,10 +96,9 @@ def read_after_training(
 
 def _cells(folder: StudyFolder) -> list[Cell]:
     cells: dict[tuple[str, str, float], Cell] = {}
-    for record in folder.records()[0]:
-        if record.status == "finished" and record.config is not None:
-            key = (record.target, record.method, record.learning_rate)
-            cells.setdefault(key, []).append(record)
+    for record in runs_with_weights(folder):
+        key = (record.target, record.method, record.learning_rate)
+        cells.setdefault(key, []).append(record)
     return [sorted(cells[key], key=lambda record: record.seed) for key in sorted(cells)]
 
 
@@ -186,13 +181,7 @@ class _Cell:
     def _of(self, record: RunRecord) -> Merged | None:
         """The weights of a run, as its files hold them and its guard proves them."""
         if record.run_id not in self._weights:
-            run_dir = self.folder.run_path(record.run_id)
-            _, config = finished_run(run_dir)
-            require_same_content(record, self.materials)
-            backbone, prompts = self.gauge.backbone, self.gauge.target.prompts
-            model = reload(backbone, config.method, len(prompts), run_dir, prompts=prompts)
-            model = model.to(self.device)
-            self.gauge.require_adapted(model)
+            model = reloaded(record, self.folder, self.materials, self.gauge, self.device)
             self._weights[record.run_id] = merged(model)
         return self._weights[record.run_id]
 

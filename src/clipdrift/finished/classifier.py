@@ -17,7 +17,7 @@ from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.decode import Square, to_square
 from clipdrift.data.parts import Loaded
 from clipdrift.errors import Fault, RecordError
-from clipdrift.finished.export import origin_of, reloaded
+from clipdrift.finished.export import origin_of, saved_run
 from clipdrift.machine.devices import choose_device, strict_float32
 from clipdrift.methods.adapted import HEAD, HEAD_FILE
 from clipdrift.methods.head import Head, TextHead
@@ -68,7 +68,7 @@ def load(folder: str | Path, *, device: str = "auto") -> Classifier:
     device, path = choose_device(device), Path(folder)
     strict_float32()
     if kind_of(path) == "run":
-        saved = reloaded(path)
+        saved = saved_run(path)
         backbone, encoder, head = saved.backbone, saved.model.encoder, saved.model.head
         origin = origin_of(saved)
     else:

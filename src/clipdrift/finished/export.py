@@ -61,7 +61,7 @@ def export_merged(run_dir: Path, out: Path) -> None:
         MethodError: if no plain weights amount to what the method makes of the vision tower.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
-    saved = reloaded(run_dir)
+    saved = saved_run(run_dir)
     model = _merged_model(saved)
     with new_folder(out) as folder:
         model.save_pretrained(folder)
@@ -115,7 +115,7 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         expected = "a run whose adapter lies on the vision tower, for --adapter"
         got = f"tower: {config.method.tower}"
         raise MethodError(Fault(str(run_dir), expected, got, "Use --merged"))
-    saved = reloaded(run_dir)
+    saved = saved_run(run_dir)
     with new_folder(out) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
@@ -134,7 +134,7 @@ def export_adapter(run_dir: Path, out: Path) -> None:
             _require_equal(read_back(images), saved.model.encoder(images), out)
 
 
-def reloaded(run_dir: Path) -> Saved:
+def saved_run(run_dir: Path) -> Saved:
     """A finished run from its files, proven to be the one that was measured.
 
     Raises:

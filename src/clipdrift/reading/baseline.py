@@ -17,7 +17,7 @@ from clipdrift.data.images import Images
 from clipdrift.probes.average_precision import average_precision
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.retrieval import retrieval
-from clipdrift.probes.zero_shot import cosines
+from clipdrift.probes.zero_shot import cosines, largest
 from clipdrift.reading.in_full import InFull, read_in_full
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sealed import load_sealed, save_sealed
@@ -93,11 +93,15 @@ def precision_of(
     scores: Callable[[Tensor], Tensor], images: Images, device: torch.device, predict: Predictor
 ) -> AveragePrecision:
     """Average precision of each class, from scores [B, C] in float32."""
-    truth = images.truth
-    assert truth is not None
     batches = in_batches(images, predict.batch_size)
     found = torch.cat([scores(b.to(device)).float().cpu() for b in batches])
-    each = average_precision(found, torch.from_numpy(truth))
+    return _precision(found, images)
+
+
+def _precision(scores: Tensor, images: Images) -> AveragePrecision:
+    truth = images.truth
+    assert truth is not None
+    each = average_precision(scores, torch.from_numpy(truth))
     known = [None if value.isnan() else float(value) for value in each]
     return AveragePrecision(map=float(each.nanmean()), classes=known)
 
@@ -107,10 +111,31 @@ def _retrieved(
     encoder: ImageEncoder, images: Images, captions: Captions, text: Tensor, batch_size: int
 ) -> Retrieval:
     """In float32 throughout: a rank can hang on the last digits."""
-    features = _embedded(encoder, images, batch_size)
+    return _retrieval(_embedded(encoder, images, batch_size), captions, text)
+
+
+def _retrieval(features: Tensor, captions: Captions, text: Tensor) -> Retrieval:
     owner, which = torch.from_numpy(captions.owner), torch.from_numpy(captions.text)
     found = retrieval(features, text, owner, which)
     return Retrieval(**found, n_captions=len(captions.owner))
+
+
+def score_embeddings(features: Tensor, images: Images, text_features: Tensor) -> Scored:
+    """A set from embeddings of its images that are there, against texts, all in float32.
+
+    Args:
+        features: [N, E]. text_features: as for `score`, on the same device.
+    """
+    if images.captions is not None:
+        return _retrieval(features, images.captions, text_features)
+    return score_logits(cosines(features, text_features), images)
+
+
+def score_logits(scores: Tensor, images: Images) -> Correct | AveragePrecision:
+    """A set of classes from scores [N, C] of its images."""
+    if images.truth is not None:
+        return _precision(scores.float().cpu(), images)
+    return Correct.of(largest(scores).cpu().numpy() == images.labels)
 
 
 def _cosines(features: Tensor, text: Tensor) -> Tensor:

@@ -324,12 +324,13 @@ class Gauge:
             untouched: text embeddings of the whole set by the baseline, for a model without a text
                 tower of its own.
         """
-        text = self._texts(model, material, images, untouched)
+        text = self.texts(model, material, images, untouched)
         return score(model.encoder, images, text, self.predict)
 
-    def _texts(
+    def texts(
         self, model: Readable, material: TransferMaterial, images: Images, untouched: Tensor
     ) -> Tensor:
+        """What some images of a set are held against, as the model reads it: see `scored`."""
         if model.text is None:
             return texts_of(images, material.images, untouched)
         if images.captions is not None:
@@ -343,7 +344,7 @@ class Gauge:
         if before.in_full is None:
             return self.scored(model, material, material.images, before.text_features), None
         images, scale = material.images, self.backbone.logit_scale
-        text = self._texts(model, material, images, before.text_features)
+        text = self.texts(model, material, images, before.text_features)
         return score_in_full(model.encoder, images, text, scale, self.predict.batch_size)
 
     def require_adapted(

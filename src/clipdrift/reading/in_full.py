@@ -78,14 +78,33 @@ def head_in_full(logits: Tensor, labels: Labels) -> Numbers:
 
 
 def _read_out(x: NDArray[np.float64], labels: Labels) -> Numbers:
-    sizes = np.unique(labels, return_counts=True)[1]
-    if len(sizes) < 2 or sizes.min() < 2:
+    if _too_few(labels):
         return {"ridge_accuracy": None, "knn_accuracy": None}
-    ridge, near = (crossed(fit, x, labels) for fit in (ridge_classes, neighbour_classes))
+    near = crossed(neighbour_classes, x, labels)
     return {
-        "ridge_accuracy": float((ridge == labels).mean()),
+        "ridge_accuracy": _ridge_accuracy(x, labels),
         "knn_accuracy": float((near == labels).mean()),
     }
+
+
+def _too_few(labels: Labels) -> bool:
+    sizes = np.unique(labels, return_counts=True)[1]
+    return len(sizes) < 2 or int(sizes.min()) < 2
+
+
+def _ridge_accuracy(x: NDArray[np.float64], labels: Labels) -> float:
+    return float((crossed(ridge_classes, x, labels) == labels).mean())
+
+
+def ridge_accuracy(images: Tensor, labels: Labels) -> float | None:
+    """The `ridge_accuracy` of `read_in_full` alone; None where it is undefined.
+
+    Args:
+        images: [N, E] embeddings. labels: [N].
+    """
+    if _too_few(labels) or not bool(images.isfinite().all()) or bool((images == 0).all(1).any()):
+        return None
+    return _ridge_accuracy(unit(images.cpu().double().numpy()), labels)
 
 
 def _confidence(logits: NDArray[np.float64], labels: Labels) -> Numbers:

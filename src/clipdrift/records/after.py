@@ -6,23 +6,20 @@ their identities: where one of them is gone or was measured anew, it is out of d
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import read_file
+from clipdrift.records.checked import Sealed, read_checked
 from clipdrift.records.folder import StudyFolder
-from clipdrift.records.ranges import beyond
 from clipdrift.records.readings import Result
-from clipdrift.records.schema import MAX_BYTES, RunRecord, Sealed
+from clipdrift.records.schema import RunRecord
 from clipdrift.records.transfer import Number
 from clipdrift.records.writing import ours
-from clipdrift.spec import content_hash
 
 FOLDER = "after"
 VERSION = 1
@@ -87,19 +84,8 @@ def read_after(path: Path) -> AfterReading:
     Raises:
         RecordError: if it is missing, torn, edited or of another version.
     """
-    got = "a damaged or edited file"
-    try:
-        body = json.loads(read_file(path, MAX_BYTES))
-        stored = body.pop("checksum")
-        right = content_hash(body) == stored and not any(beyond(body))
-        if right and body.get("version") == VERSION:
-            return AfterReading.model_validate({**body, "checksum": stored}, strict=True)
-    except OSError as error:
-        got = str(error.strerror)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ValidationError):
-        pass
     step = "Run 'clipdrift after' again to redo it"
-    raise RecordError(Fault(str(path), f"a reading of version {VERSION}", got, step))
+    return read_checked(path, AfterReading, VERSION, "a reading", step)
 
 
 def readings(

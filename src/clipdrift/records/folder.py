@@ -14,7 +14,8 @@ from typing import Any
 
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.paths import read_file
-from clipdrift.records.schema import MAX_BYTES, RunRecord, read_record
+from clipdrift.records.checked import MAX_BYTES
+from clipdrift.records.schema import RunRecord, read_record
 from clipdrift.records.writing import HALF_WRITTEN, atomic_write, writing_to
 from clipdrift.spec import StudySpec, content_hash, dump_spec, load_spec
 from clipdrift.spec.load import is_altered, with_checksum

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
+from clipdrift.records.checked import MAX_BYTES, Sealed
 from clipdrift.records.consistent import contradictions
 from clipdrift.records.ranges import LONGEST_TEXT, beyond, too_long
 from clipdrift.records.readings import EpochReading, Result
@@ -22,7 +23,6 @@ from clipdrift.spec import RunConfig, content_hash
 SCHEMA_VERSION = 2
 """2: a record of sets that were read in full. All others are written as 1, which versions that know
 nothing of `in_full` read."""
-MAX_BYTES = 64_000_000
 RESTORE = "Restore the file or redo the run"
 Status = Literal["finished", "diverged", "stopped", "failed"]
 
@@ -54,26 +54,6 @@ class EarlyStop(BaseModel):
             f"({self.level:.0%} interval {self.low_pct:.1f} to {self.high_pct:.1f}) after epoch "
             f"{self.read_after_epoch}, below the limit of {self.limit_pct:g} %"
         )
-
-
-class Sealed(BaseModel):
-    """What is written with a checksum over everything else in it."""
-
-    # NaN in a field of type Any would otherwise be written as null, without a reason.
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
-
-    def to_json(self) -> str:
-        """As JSON text with its checksum filled in.
-
-        Raises:
-            ValueError: if a number is NaN or infinite; undefined must be null.
-        """
-        body = self.body()
-        return json.dumps({**body, "checksum": content_hash(body)}, indent=1, allow_nan=False)
-
-    def body(self) -> dict[str, Any]:
-        """All that the checksum is of."""
-        return self.model_dump(mode="json", exclude={"checksum"})
 
 
 class RunRecord(Sealed):

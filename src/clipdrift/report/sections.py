@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clipdrift.analysis.questions.located import LossPlace
 from clipdrift.analysis.questions.reproduction import Reproduction
 from clipdrift.report import contents
 from clipdrift.report.attention import attention_images
@@ -130,6 +131,19 @@ SECTIONS = (
         said(
             "Soups and scaled movements, made from the weights of finished runs without further "
             "training, and read by the same code as the runs. They are candidates of the choice."
+        ),
+    ),
+    Section(
+        "located",
+        "Where it lies",
+        "Where the loss lies",
+        lambda study: [listing(study, LossPlace, "The part that carries each loss")],
+        said(
+            "Parts of finished image encoders put back to their untouched weights, and moved alone "
+            "in the untouched model. A part is named where, over seeds, it carries more of the "
+            "loss than every other one. This is the effect of an edit: what lies behind a part "
+            "has adapted to it, so it is no proof of what training did there. Every edit beside "
+            "its controls: <code>tables/located.csv</code>."
         ),
     ),
     Section("early-warning", "Early warning", "Early warning", contents.early_warning),

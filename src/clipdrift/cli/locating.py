@@ -1,0 +1,107 @@
+"""The command that edits finished runs and says where a loss lies, and its table."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import clipdrift
+from clipdrift.cli.options import Cache, Device, StudyDir
+from clipdrift.cli.terminal import Sheet, Terminal, note, say
+
+if TYPE_CHECKING:
+    from clipdrift.analysis.questions.located import LossPlace
+
+COLUMNS = (
+    "target",
+    "method",
+    "LR",
+    "set",
+    "lost, pp",
+    "carried by",
+    "share",
+    "p (Holm)",
+    "why not",
+)
+
+
+def locate(
+    folder: StudyDir,
+    what: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="weights (parts put back and moved alone) or attention (patterns replaced); "
+            "repeatable; default both"
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(help="random changes of the same size beside each edit")
+    ] = 2,
+    images: Annotated[int, typer.Option(help="at most so many of each set are read")] = 200,
+    cache: Cache = None,
+    device: Device = "auto",
+) -> None:
+    """Edit finished runs without training, and say which block carries what they lost.
+
+    Each block, and attention, MLP and norms in it, are put back to the untouched weights, and moved
+    alone in the untouched model; attention patterns are exchanged and made meaningless. What it
+    will take is told first. Readings lie in DIR/located, and those that are there are kept; records
+    stay as they are. An answer is over seeds, and "cannot tell" where no part stands out.
+    """
+    from clipdrift.cli.reading import close_study
+    from clipdrift.interventions.read import WHAT
+    from clipdrift.machine.devices import limit_threads
+    from clipdrift.machine.signals import Interrupted, interruptions
+    from clipdrift.records import StudyFolder
+
+    limit_threads()
+    study = StudyFolder(folder)
+    try:
+        with interruptions():
+            done = clipdrift.locate(
+                study,
+                what=what or WHAT,  # type: ignore[arg-type]  # held to WHAT there
+                draws=draws,
+                n_images=images,
+                cache_dir=cache,
+                device=device,
+                say=note,
+            )
+            say(f"{done.read} read, {done.kept} already there: {folder / 'located'}")
+            for run_id, why in done.left_out.items():
+                say(f"left out: {run_id}: {why}")
+            _tell(study.path.name, close_study(study)["loss_places"])
+    except Interrupted as stopped:
+        with suppress(OSError):  # the terminal may be gone
+            say("Interrupted; what was read is kept. The same command goes on.")
+        raise typer.Exit(stopped.exit_code) from None
+
+
+def _tell(name: str, rows: list[dict[str, object]]) -> None:
+    from clipdrift.analysis.questions.located import LossPlace
+
+    if rows:
+        Terminal().print(_table(name, [LossPlace.read(row) for row in rows]))
+    note("An effect of an edit is no proof of what training did: docs/interventions.md")
+
+
+def _table(name: str, rows: list[LossPlace]) -> Sheet:
+    table = Sheet(f"What carries the loss of transfer in {name}", title_justify="left")
+    for column in COLUMNS:
+        words = column in {"target", "method", "set", "carried by", "why not"}
+        table.column(column, right=not words, wraps=column == "why not")
+    for row in rows:
+        table.row(
+            row.target,
+            row.method,
+            f"{row.learning_rate:g}",
+            row.transfer,
+            "–" if row.lost_pp is None else f"{row.lost_pp:.1f}",
+            row.carried_by,
+            "–" if row.share is None else f"{row.share:.0%}",
+            "–" if row.p_holm is None else f"{row.p_holm:.3f}",
+            row.reason or "",
+        )
+    return table
