@@ -51,7 +51,7 @@ def locate(
     stay as they are. An answer is over seeds, and "cannot tell" where no part stands out.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.interventions.read import WHAT
+    from clipdrift.commands.locating import WHAT
     from clipdrift.machine.devices import limit_threads
     from clipdrift.machine.signals import Interrupted, interruptions
     from clipdrift.records import StudyFolder

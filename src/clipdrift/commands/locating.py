@@ -114,3 +114,6 @@ def _live(gauge: Gauge, model: Any, asked: Asked) -> Location:
         for name, one in found.carried.items()
     }
     return Location({LIVE: found.rows}, carriers)
+
+
+__all__ = ["LIVE", "WHAT", "Location", "locate"]
