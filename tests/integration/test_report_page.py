@@ -222,7 +222,7 @@ def test_bad_records_are_left_out_and_said(tmp_path: Path, make_records: MakeRec
     answer = [item.text for item in page.items.values() if item.label.startswith("answer, li")]
     for words in (
         "Duplicated run that contradicts itself, left out",
-        "schema version 99, newer than 1. Update clipdrift",
+        "schema version 99, newer than 2. Update clipdrift",
         f"diverged: {HOSTILE}",
         "Matched pairs dropped: digits · 1e-5. full_ft against lora: no matched run of full_ft",
         "full_ft against lora: different data",
