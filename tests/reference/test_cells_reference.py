@@ -86,6 +86,7 @@ def on_log_odds(low: float, high: float) -> tuple[float, float]:
     return odds[0] / (1 + odds[0]), odds[1] / (1 + odds[1])
 
 
+@pytest.mark.slow
 def test_accuracies_that_lean_to_the_low_side_are_covered() -> None:
     """Seeds of a mean accuracy of 90 % and an SD of 6 points, normal in the probit."""
     spread = 0.345

@@ -86,6 +86,7 @@ def test_numbers_of_a_class_are_counted_by_hand_and_p_is_holms() -> None:
     assert [row.change_pp for row in rows] == sorted(row.change_pp for row in rows)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_lost_few_studies_name_a_class() -> None:
     rng, named = np.random.default_rng(3), 0
     for _ in range(120):

@@ -96,6 +96,7 @@ def test_the_error_from_images_is_that_of_strata() -> None:
     assert row.image_se == pytest.approx(variance**0.5, rel=0.02)  # it adds two images a set
 
 
+@pytest.mark.slow
 def test_the_interval_over_seeds_and_images_holds_the_truth() -> None:
     rng, held, n = np.random.default_rng(2), 0, 150
     for _ in range(n):

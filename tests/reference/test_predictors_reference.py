@@ -197,6 +197,7 @@ def test_intervals_are_those_of_correlations_without_each_seed() -> None:
     assert [row.gap_ci_low, row.gap_ci_high] == pytest.approx([low, high], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_an_interval_of_three_seeds_holds_the_correlation_of_all_seeds() -> None:
     """Cells are the grid, not a sample of one: the truth is rho over many seeds of the same."""
     many = made_up_runs(seeds=tuple(range(600)), targets=("pets",), n_extra=0)

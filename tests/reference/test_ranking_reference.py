@@ -166,6 +166,7 @@ def test_ranks_left_open_draw_the_images_that_all_methods_share() -> None:
     assert widths[0] > widths[1]
 
 
+@pytest.mark.slow
 def test_methods_that_do_not_differ_are_seldom_told_apart() -> None:
     """Percentile bootstraps of the rank left the true one out in most studies of three seeds."""
     rng, frame = np.random.default_rng(0), runs(seeds=(1, 2, 3), n_extra=0)

@@ -296,6 +296,7 @@ def test_what_was_left_out_is_said(make_records: MakeRecords) -> None:
     assert cells == {2}  # a diverged run is in no mean
 
 
+@pytest.mark.slow
 def test_contradicting_duplicates_are_dropped_and_said(make_records: MakeRecords) -> None:
     records = small(make_records)
     other = records[0].model_copy(update={"run_id": "zz-other"}, deep=True)
@@ -306,6 +307,7 @@ def test_contradicting_duplicates_are_dropped_and_said(make_records: MakeRecords
     assert result["generated_from"]["n_runs_used"] == len(records) - 1
 
 
+@pytest.mark.slow
 def test_hash_of_the_records_follows_their_content(make_records: MakeRecords) -> None:
     records = small(make_records)
     before = analyze(records)["generated_from"]["records_hash"]

@@ -143,6 +143,7 @@ def test_the_reading_side_names_no_measuring_library(room: str) -> None:
         assert not libraries & MEASURING_LIBRARIES, path
 
 
+@pytest.mark.slow
 def test_reading_works_without_torch() -> None:
     """Every module of the reading side, and all they pull in."""
     names = [f"clipdrift.{room}" for room in READING]

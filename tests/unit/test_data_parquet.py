@@ -62,6 +62,7 @@ def test_a_text_that_many_rows_share_is_not_unfolded(tmp_path: Path, column: str
     assert f"unpack to at most 256 MB in column {column}, got more." in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["image", "label"])
 def test_columns_that_unpack_to_far_more_than_they_take_are_refused(
     tmp_path: Path, column: str

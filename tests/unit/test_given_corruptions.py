@@ -59,6 +59,7 @@ def materials_of(spec: StudySpec, tmp_path: Path) -> Materials:
     return load_materials(spec, cache_dir=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_they_are_classified_with_the_adapted_head(written: Path) -> None:
     spec = spec_of(written)
     materials = materials_of(spec, written)
@@ -110,6 +111,7 @@ seeds: [7]
         load_spec(tmp_path / "study.yaml")
 
 
+@pytest.mark.slow
 def test_where_they_lie_is_no_part_of_the_identity_but_what_they_are_is(written: Path) -> None:
     def identity(spec: StudySpec) -> str:
         content = materials_of(spec, written).content("land")

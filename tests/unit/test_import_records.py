@@ -519,6 +519,7 @@ def test_byte_order_mark_spaces_and_blank_lines_do_no_harm(given: Import) -> Non
     assert [record.target for record in given.records()] == ["eurosat"]
 
 
+@pytest.mark.slow
 def test_thousand_rows_take_seconds(given: Import) -> None:
     given.rows = [{**ROW, "s": str(seed), "test": str(seed / 1000)} for seed in range(1000)]
     start = time.perf_counter()

@@ -87,6 +87,7 @@ def test_every_tensor_is_in_one_part_and_in_one_kind(both: Both) -> None:
         assert all(f"layers.{block - 1}." in name for name in inside[0].names)
 
 
+@pytest.mark.slow
 def test_edits_go_on_from_kept_states_to_what_whole_passes_give(both: Both) -> None:
     """Transformers' own tower under the same weights: no state of another model leaked in."""
     backbone, ends = both

@@ -99,6 +99,7 @@ def test_a_program_that_cannot_start_is_given_up_at_once(tmp_path: Path) -> None
     assert len((tmp_path / "starts").read_text()) <= 3
 
 
+@pytest.mark.slow
 def test_a_worker_without_progress_is_killed_and_its_key_retried(tmp_path: Path) -> None:
     executor = LocalExecutor(2, "cpu", run_timeout=2)
     events = list(executor.run(program(tmp_path), ["hang", "a", "b"]))

@@ -235,6 +235,7 @@ REASONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_archives_are_refused_in_little_time(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.pt"

@@ -266,6 +266,7 @@ def loop_by_hand(spec: MethodBase, weights: dict[str, float]) -> tuple[AdaptedMo
     return model, means
 
 
+@pytest.mark.slow
 def test_the_loss_is_cross_entropy_and_the_weighted_penalties() -> None:
     weights = {"l2_sp": 0.3, "feature_distillation": 2.0, "attention_preservation": 5.0}
     weights["entropy_floor"] = 3.0
@@ -303,6 +304,7 @@ def test_parts_of_a_batch_add_up_to_it(size: int) -> None:
         torch.testing.assert_close(found[1][1][name], grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 4])
 def test_penalised_training_goes_on_after_a_stop_to_the_same_bits(after: int) -> None:
     spec = method("lora", *({"kind": kind, "weight": 1.0} for kind in KINDS))

@@ -42,6 +42,7 @@ def test_any_reader_of_safetensors_can_open_it(path: Path) -> None:
     assert torch.equal(load_file(path)["weights"], TENSORS["weights"])
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_seen(path: Path) -> None:
     whole = path.read_bytes()
     for place in range(len(whole)):

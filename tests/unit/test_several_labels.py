@@ -129,6 +129,7 @@ def test_what_does_not_go_with_several_labels_is_refused(tmp_path: Path) -> None
         assert expected in told
 
 
+@pytest.mark.slow
 def test_a_study_of_them_is_scored_by_mean_average_precision(tmp_path: Path) -> None:
     target = {"name": "bars", **jsonl(tmp_path, photos(tmp_path)), "probe": {"n_images": 6},
               "splits": {"val_per_class": 12}}  # fmt: skip

@@ -205,6 +205,7 @@ def test_what_is_there_and_wrong_is_never_skipped(tmp_path: Path) -> None:
     assert [fault.expected for fault in raised.value.faults] == ["two or more class folders"] * 2
 
 
+@pytest.mark.slow
 def test_a_set_with_fewer_images_than_asked_for_is_read_whole(tmp_path: Path) -> None:
     """And a gauge, which reads them all, takes a suite by its name."""
     asked = study("{suite: quick, n_images: 400, leave_out: [land-cover]}")

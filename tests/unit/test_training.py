@@ -213,6 +213,7 @@ def test_rates_are_warm_up_and_cosine(
     assert min(rates[1] for rates, _ in spy.steps) > 0
 
 
+@pytest.mark.slow
 def test_a_warm_up_from_zero_is_the_published_codes(spy: type[SpyAdamW]) -> None:
     """max(1, int(.05 x steps)) steps; step / warm-up; half a cosine after: written out."""
     rules = schedule(epochs=14, warmup_fraction=0.05, warmup="from_zero")  # 42 steps of 3 an epoch
@@ -505,6 +506,7 @@ def test_training_goes_on_after_any_step_to_the_same_bits(method: str, after: in
         assert torch.equal(weights(model)[name], value), name
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_epoch_that_was_read() -> None:
     options: Any = {
         "schedule": schedule(epochs=3), "learning_rate": 1e-3, "head_rate": 1e-3, "seed": 7,
