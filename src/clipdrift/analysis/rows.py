@@ -233,6 +233,17 @@ class OfCell(OfTarget):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OfTransfer(OfCell):
+    """
+    transfer: the transfer dataset
+    """
+
+    method: Method
+    learning_rate: Annotated[float, key("LR", "rate")]
+    transfer: Annotated[str, key("Set")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OfPair(OfTarget):
     """
     scope: per_lr, at one learning rate; grid_mean, the mean over the grid of rates; both_fit, over

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import clipdrift
+from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, StudyDir
 from clipdrift.cli.terminal import say
+
+KEPT = "Interrupted; what was read is kept. The same command goes on."
 
 
 def after(
@@ -38,27 +42,26 @@ def after(
     """
     from clipdrift.cli.reading import close_study
     from clipdrift.machine.devices import limit_threads
-    from clipdrift.machine.signals import Interrupted, interruptions
     from clipdrift.records import StudyFolder
 
     limit_threads()
     study = StudyFolder(folder)
-    try:
-        with interruptions():
-            done = clipdrift.after(
-                study,
-                soup=soup,
-                alphas=alpha or [],
-                scales=scale or [],
-                cache_dir=cache,
-                device=device,
-                say=say,
-            )
-            say(f"{done.read} read, {done.kept} already there: {folder / 'after'}")
-            for what, why in done.left_out.items():
-                say(f"left out: {what}: {why}")
-            close_study(study)
-    except Interrupted as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            say("Interrupted; what was read is kept. The same command goes on.")
-        raise typer.Exit(stopped.exit_code) from None
+    with said_when_interrupted(KEPT):
+        done = clipdrift.after(
+            study,
+            soup=soup,
+            alphas=alpha or [],
+            scales=scale or [],
+            cache_dir=cache,
+            device=device,
+            say=say,
+        )
+        tell_read(done.read, done.kept, done.left_out, folder / "after")
+        close_study(study)
+
+
+def tell_read(read: int, kept: int, left_out: Mapping[str, str], place: Path) -> None:
+    """What a command on finished runs read, found there, and could not read (what -> why)."""
+    say(f"{read} read, {kept} already there: {place}")
+    for what, why in left_out.items():
+        say(f"left out: {what}: {why}")

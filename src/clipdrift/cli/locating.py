@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import clipdrift
+from clipdrift.cli.after import KEPT, tell_read
+from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, StudyDir
-from clipdrift.cli.terminal import Sheet, Terminal, note, say
+from clipdrift.cli.terminal import Sheet, Terminal, note
 
 if TYPE_CHECKING:
     from clipdrift.analysis.questions.located import LossPlace
@@ -53,30 +54,22 @@ def locate(
     from clipdrift.cli.reading import close_study
     from clipdrift.commands.locating import WHAT
     from clipdrift.machine.devices import limit_threads
-    from clipdrift.machine.signals import Interrupted, interruptions
     from clipdrift.records import StudyFolder
 
     limit_threads()
     study = StudyFolder(folder)
-    try:
-        with interruptions():
-            done = clipdrift.locate(
-                study,
-                what=what or WHAT,  # type: ignore[arg-type]  # held to WHAT there
-                draws=draws,
-                n_images=images,
-                cache_dir=cache,
-                device=device,
-                say=note,
-            )
-            say(f"{done.read} read, {done.kept} already there: {folder / 'located'}")
-            for run_id, why in done.left_out.items():
-                say(f"left out: {run_id}: {why}")
-            _tell(study.path.name, close_study(study)["loss_places"])
-    except Interrupted as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            say("Interrupted; what was read is kept. The same command goes on.")
-        raise typer.Exit(stopped.exit_code) from None
+    with said_when_interrupted(KEPT):
+        done = clipdrift.locate(
+            study,
+            what=what or WHAT,  # type: ignore[arg-type]  # held to WHAT there
+            draws=draws,
+            n_images=images,
+            cache_dir=cache,
+            device=device,
+            say=note,
+        )
+        tell_read(done.read, done.kept, done.left_out, folder / "located")
+        _tell(study.path.name, close_study(study)["loss_places"])
 
 
 def _tell(name: str, rows: list[dict[str, object]]) -> None:

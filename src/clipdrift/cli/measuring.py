@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +24,11 @@ from clipdrift.cli.executing import (
     Workers,
     make_executor,
 )
+from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, Json, Settings, SpecFile, StudyDir
 from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
-from clipdrift.machine.signals import Interrupted, interruptions
 
 
 def init(
@@ -196,29 +195,24 @@ def run(
     note(*words)
     if executor is Kind.local:
         _tell_crowded()
-    try:
-        with interruptions():
-            with StudyProgress(Terminal(quiet=is_quiet())) as progress:
-                outcome = clipdrift.run_study(
-                    spec,
-                    folder,
-                    executor=chosen,
-                    cache_dir=cache,
-                    stop_rule=rule,
-                    track=track,
-                    on_event=progress,
-                )
-            with same_plan(study, outcome.plan):
-                if study.has_finished():
-                    close_study(study)
-    except Interrupted as stopped:
-        with suppress(OSError):  # the terminal may be gone
-            say(
-                "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
-                f"Resume: {shlex.join(['clipdrift', 'run', str(spec_file), '--out', str(folder)])}"
-                f"{_as_typed(settings or [])}"
+    again = shlex.join(["clipdrift", "run", str(spec_file), "--out", str(folder)])
+    with said_when_interrupted(
+        "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
+        f"Resume: {again}{_as_typed(settings or [])}"
+    ):
+        with StudyProgress(Terminal(quiet=is_quiet())) as progress:
+            outcome = clipdrift.run_study(
+                spec,
+                folder,
+                executor=chosen,
+                cache_dir=cache,
+                stop_rule=rule,
+                track=track,
+                on_event=progress,
             )
-        raise typer.Exit(stopped.exit_code) from None
+        with same_plan(study, outcome.plan):
+            if study.has_finished():
+                close_study(study)
     if outcome.stopped:
         say(f"{outcome.stopped} runs were stopped early, and are in no mean")
     for run_id, reason in outcome.failed.items():

@@ -15,12 +15,13 @@ from clipdrift.checkpoint.measure import (
 )
 from clipdrift.errors import Fault, SpecError
 from clipdrift.finished import predict as predicting
-from clipdrift.finished.after import Asked, Done, read_after_training
+from clipdrift.finished.after import Asked, read_after_training
 from clipdrift.finished.classifier import Classifier, load
 from clipdrift.finished.convert import convert
 from clipdrift.finished.evaluate import Compared, evaluate_run
 from clipdrift.finished.export import export_adapter, export_merged, export_open_clip
 from clipdrift.finished.predict import Prediction
+from clipdrift.finished.runs import Done
 from clipdrift.formats.rows import Layout
 from clipdrift.records import AnyFolder, StudyFolder
 from clipdrift.spec import AnyStudy, as_spec

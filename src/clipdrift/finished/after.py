@@ -7,20 +7,26 @@ read before is kept, so the same call goes on where it was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from clipdrift.data.cache import default_cache_dir
-from clipdrift.errors import Fault, RecordError, SpecError
-from clipdrift.finished.reloaded import reloaded, runs_with_weights, study_with_runs
-from clipdrift.machine.devices import choose_device, strict_float32
+from clipdrift.errors import Fault, SpecError
+from clipdrift.finished.runs import (
+    Done,
+    Say,
+    is_there,
+    materials_of,
+    reloaded,
+    runs_with_weights,
+    study_with_runs,
+)
+from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import provenance
-from clipdrift.materials import Materials, load_materials
+from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import interpolated
 from clipdrift.methods.merged import Merged, as_model, merged, scaled, soup
-from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
 from clipdrift.reading.target import read_result
@@ -30,7 +36,6 @@ from clipdrift.records.claims import claim
 from clipdrift.records.readings import Result
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 
-Say = Callable[[str], None]
 Cell = list[RunRecord]
 LARGEST_SCALE = 10.0
 
@@ -54,15 +59,6 @@ class Asked:
                     yield Fault(name, rule, f"{value:g}", "Correct the value")
 
 
-@dataclass
-class Done:
-    """What a call read, kept and could not read (cell -> why)."""
-
-    read: int = 0
-    kept: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
 def read_after_training(
     folder: StudyFolder,
     asked: Asked,
@@ -78,17 +74,13 @@ def read_after_training(
         RecordError: if there is no finished run, weights are missing, or data have changed.
         AdapterInactiveError: if the encoder that is scored is not the one that was made.
     """
-    faults = list(asked.faults())
-    if faults:
+    if faults := list(asked.faults()):
         raise SpecError(faults)
     device = choose_device(device)
     spec = study_with_runs(folder)
-    cells = _cells(folder)
-    strict_float32()
-    materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
-    ensure_baselines(spec, materials, folder, say)
+    materials = materials_of(spec, folder, cache_dir=cache_dir, device=device, say=say)
     done = Done()
-    for cell in cells:
+    for cell in _cells(folder):
         gauge = Gauge.of_run(RunConfig.model_validate(cell[0].config), materials, folder)
         _Cell(cell, folder, materials, gauge, device, done, say).read(asked)
     return done
@@ -142,10 +134,10 @@ class _Cell:
         value = f"alpha{alpha:g}" if kind == "soup" else f"{scale:g}-seed{of[0].seed}"
         name = f"{self.name}-{kind}-{value}"
         path = after_path(self.folder, name, identity)
-        if _is_there(path, identity):
+        if is_there(path, read_after, identity):
             self.done.kept += 1
             return
-        with claim(self.folder.path / ".locks" / f"after-{path.stem}") as mine:
+        with claim(self.folder.claims_path / f"after-{path.stem}") as mine:
             if not mine:
                 self.done.left_out[name] = "being read by another process"
                 return
@@ -197,10 +189,3 @@ class _Cell:
     def _result(self, model: AdaptedModel) -> Result:
         self.gauge.require_adapted(model, model.snapshot())
         return read_result(self.gauge, model)
-
-
-def _is_there(path: Path, identity: str) -> bool:
-    try:
-        return read_after(path).identity == identity
-    except RecordError:
-        return False

@@ -8,38 +8,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from clipdrift.data.cache import default_cache_dir
 from clipdrift.errors import ClipdriftError, MethodError, RecordError, SpecError
 from clipdrift.finished.evaluate import finished_run
-from clipdrift.finished.reloaded import reloaded, runs_with_weights, study_with_runs
+from clipdrift.finished.runs import (
+    Done,
+    Say,
+    is_there,
+    materials_of,
+    reloaded,
+    runs_with_weights,
+    study_with_runs,
+)
 from clipdrift.interventions.cost import about_blocks, seconds_per_block
 from clipdrift.interventions.read import Asked, read_edits
-from clipdrift.machine.devices import choose_device, strict_float32
+from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import provenance
-from clipdrift.materials import Materials, load_materials
+from clipdrift.materials import Materials
 from clipdrift.probes.attention_maps import tower_blocks
-from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.claims import claim
 from clipdrift.records.located import LocatedRun, located_path, read_located
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 
-Say = Callable[[str], None]
 TELL_SECONDS = 30.0
 """How often a run that takes long says how far it is."""
-
-
-@dataclass
-class LocatedRuns:
-    """What a call read, kept and could not read (run -> why)."""
-
-    read: int = 0
-    kept: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def locate_runs(
@@ -49,7 +45,7 @@ def locate_runs(
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Say = lambda text: None,
-) -> LocatedRuns:
+) -> Done:
     """Read the edits of every finished run whose edits are not yet read.
 
     Raises:
@@ -61,11 +57,9 @@ def locate_runs(
         raise SpecError(faults)
     device = choose_device(device)
     spec = study_with_runs(folder)
-    done = LocatedRuns()
+    done = Done()
     records = _whole(folder, done)
-    strict_float32()
-    materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
-    ensure_baselines(spec, materials, folder, say)
+    materials = materials_of(spec, folder, cache_dir=cache_dir, device=device, say=say)
     gauges: dict[str, Gauge] = {}
     waiting = []
     for record in records:
@@ -73,7 +67,7 @@ def locate_runs(
             config = RunConfig.model_validate(record.config)
             gauges[record.target] = Gauge.of_run(config, materials, folder)
         identity = _identity(record, asked, materials)
-        if _is_there(located_path(folder, record.run_id), identity):
+        if is_there(located_path(folder, record.run_id), read_located, identity):
             done.kept += 1
         else:
             waiting.append((record, identity))
@@ -95,7 +89,7 @@ def locate_runs(
     return done
 
 
-def _whole(folder: StudyFolder, done: LocatedRuns) -> list[RunRecord]:
+def _whole(folder: StudyFolder, done: Done) -> list[RunRecord]:
     """Runs whose files are those that were recorded; the others are left out.
 
     Raises:
@@ -120,13 +114,6 @@ def _identity(record: RunRecord, asked: Asked, materials: Materials) -> str:
     what = [list(asked.what), asked.draws, asked.n_images, asked.seed]
     data = materials.content(record.target)
     return content_hash([PROTOCOL_VERSION, "located", record.identity, data, what])
-
-
-def _is_there(path: Path, identity: str) -> bool:
-    try:
-        return read_located(path).identity == identity
-    except RecordError:
-        return False
 
 
 def _cost(n_runs: int, gauge: Gauge, asked: Asked) -> str:

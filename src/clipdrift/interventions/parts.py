@@ -15,7 +15,7 @@ from clipdrift.errors import Fault, MethodError
 from clipdrift.methods.adapted import NOT_PLAIN
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.reading.model import Readable
-from clipdrift.records.located import PartKind
+from clipdrift.records.located import Edited, PartKind
 
 Weights = Mapping[str, Tensor]
 """Tensors of an image encoder by name: `tower.*` and `projection.*`."""
@@ -23,7 +23,14 @@ Weights = Mapping[str, Tensor]
 BLOCK = re.compile(r"tower\.encoder\.layers\.(\d+)\.(.+)")
 BEHIND = ("tower.post_layernorm.", "tower.head.", "projection.")
 """Of a SigLIP the pooling head too."""
+SIDES: tuple[Edited, ...] = ("adapted", "untouched")
+"""The two ends."""
 INSIDE: dict[str, PartKind] = {"self_attn": "attention", "mlp": "mlp", "layer_norm": "norms"}
+
+
+def other(of: Edited) -> Edited:
+    """The other end."""
+    return "untouched" if of == "adapted" else "adapted"
 
 
 @dataclass(frozen=True)

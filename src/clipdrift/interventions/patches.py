@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.data.images import Images
+from clipdrift.interventions.parts import SIDES, other
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.probes.attention_given import Rule, attention_rule
 from clipdrift.records.located import ATTENTION, Edited, EditName
@@ -37,9 +38,8 @@ class Patch:
 
 def patches(n_blocks: int) -> list[Patch]:
     """Every pattern in every block by itself and in all together, of both models."""
-    sides: tuple[Edited, ...] = ("adapted", "untouched")
     blocks = [None, *range(1, n_blocks + 1)]
-    return [Patch(edit, of, block) for of in sides for edit in ATTENTION for block in blocks]
+    return [Patch(edit, of, block) for of in SIDES for edit in ATTENTION for block in blocks]
 
 
 def patch_passes(n_blocks: int) -> int:
@@ -84,8 +84,7 @@ def _of_batch(
     for number in range(1, walk.n_blocks + 1):
         own = {of: pattern(walk, number, weights[of], states[of][number - 1]) for of in weights}
         for of, edit in ((of, edit) for of in weights for edit in ATTENTION):
-            other = own["untouched" if of == "adapted" else "adapted"]
-            rule = _rule(edit, own[of], other, draw)
+            rule = _rule(edit, own[of], own[other(of)], draw)
             hidden = with_rule(walk, number, weights[of], states[of][number - 1], rule)
             alone = walk.go_on(weights[of], hidden, number + 1)
             yield Patch(edit, of, number), alone

@@ -11,9 +11,9 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.errors import Fault, MethodError, SpecError
 from clipdrift.interventions.edits import Edit, Editor
-from clipdrift.interventions.parts import Ends, ends
+from clipdrift.interventions.parts import SIDES, Ends, ends, other
 from clipdrift.interventions.patches import patch_passes, patched
-from clipdrift.interventions.told import Carried, Found, Key, Read, Told, other, plain, read_set
+from clipdrift.interventions.told import Carried, Found, Key, Read, Told, plain, read_set
 from clipdrift.interventions.walk import Walk, embeddings_of, passes
 from clipdrift.interventions.watched import Watched, watched
 from clipdrift.reading.gauge import Gauge
@@ -23,8 +23,6 @@ from clipdrift.records.located import Edited, EditName, EditRow
 Tell = Callable[[float], None]
 """Told which share of the work is done, 0 to 1."""
 MAX_DRAWS, MAX_IMAGES = 100, 1_000_000
-SIDES: tuple[Edited, ...] = ("adapted", "untouched")
-
 
 What = Literal["weights", "attention"]
 WHAT: tuple[What, ...] = ("weights", "attention")

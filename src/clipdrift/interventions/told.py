@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clipdrift.interventions.parts import SIDES
 from clipdrift.interventions.watched import Watched
 from clipdrift.reading.baseline import Scored
 from clipdrift.reading.in_full import ridge_accuracy
@@ -54,11 +55,6 @@ Found = dict[Key, Read]
 def plain(of: Edited) -> Key:
     """A model as it is."""
     return Key("none", of, None, "all")
-
-
-def other(of: Edited) -> Edited:
-    """The other end."""
-    return "untouched" if of == "adapted" else "adapted"
 
 
 def read_set(one: Watched, features: Tensor, text: Edited, *, full: bool) -> Read:
@@ -149,7 +145,7 @@ class Told:
 
     def carried(self) -> Carried:
         """Of a set of classes, image by image."""
-        adapted, untouched = (_hits(self.found[plain(of)]) for of in ("adapted", "untouched"))
+        adapted, untouched = (_hits(self.found[plain(of)]) for of in SIDES)
         parts: dict[Place, Floats] = {}
         above: dict[Place, float | None] = {}
         for key, read in self.found.items():

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipdrift.analysis.questions.carriers import Carrier, Place, carrier
 from clipdrift.analysis.questions.families import holm
-from clipdrift.analysis.rows import Method, OfCell, Reason, RunIds, Said, key, sure
+from clipdrift.analysis.rows import OfCell, OfTransfer, Reason, RunIds, Said, sure
 from clipdrift.analysis.statistics.cell_means import CellKey
 from clipdrift.analysis.statistics.intervals import Floats, t_test
 from clipdrift.analysis.usable import usable_records
@@ -72,14 +72,13 @@ class EditEffect(OfCell):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossPlace(OfCell):
+class LossPlace(OfTransfer):
     """Which part of the image encoder carries what a cell lost of a transfer dataset.
 
     A part carries half of what putting it back restores plus half of what it loses when it is
     moved alone. It is named where it carries more than every other part over seeds, and more comes
     back than a random change of its size brings.
 
-    transfer: the transfer dataset
     lost_pp: untouched less adapted, percentage points, mean over seeds
     carried_by: block and kind, or "cannot tell"
     block: of that part; null where it is in no block, or cannot be told
@@ -91,9 +90,6 @@ class LossPlace(OfCell):
 
     table: ClassVar = "loss_places"
 
-    method: Method
-    learning_rate: Annotated[float, key("LR", "rate")]
-    transfer: Annotated[str, key("Set")]
     n: Annotated[int, Said("count", "Runs")]
     lost_pp: Annotated[float, Said("one", "Lost (pp)")]
     carried_by: Annotated[str, Said("remark", "Carried by")]
@@ -149,7 +145,7 @@ def _cells(
     for r in sorted(usable_records(records), key=lambda r: (r.seed, r.run_id)):
         run = located.get(r.run_id)
         if run is not None:
-            cell = CellKey(r.backbone, r.target, r.role, r.method, r.learning_rate)
+            cell = CellKey.of(r)
             first = cells.setdefault(cell, [run])[0]
             if run is not first and _alike(run) == _alike(first):
                 cells[cell].append(run)

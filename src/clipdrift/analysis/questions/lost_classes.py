@@ -11,7 +11,7 @@ import pandas as pd
 
 from clipdrift.analysis.frame import whole_table
 from clipdrift.analysis.questions.families import holm
-from clipdrift.analysis.rows import Method, OfCell, Reason, RunIds, Said, key, sure
+from clipdrift.analysis.rows import OfTransfer, Reason, RunIds, Said, key, sure
 from clipdrift.analysis.statistics.cell_means import CellKey
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.crossed import WON_AND_LOST, Error, crossed
@@ -26,10 +26,9 @@ STILL = "the same at every seed: no interval and no test"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LostClass(OfCell):
+class LostClass(OfTransfer):
     """What fine-tuning did to each class of a transfer set, where its images are recorded.
 
-    transfer: the transfer dataset
     n_images: of the class
     accuracy_before: of the untouched model, a fraction
     accuracy_now: mean over seeds
@@ -45,9 +44,6 @@ class LostClass(OfCell):
 
     table: ClassVar = "lost_classes"
 
-    method: Method
-    learning_rate: Annotated[float, key("LR", "rate")]
-    transfer: Annotated[str, key("Set")]
     class_name: Annotated[str, key("Class", words="of the transfer set")]
     n_images: Annotated[int, Said("count", "Images")]
     accuracy_before: Annotated[float, Said("share", "Before")]
@@ -89,7 +85,7 @@ def by_set(records: Sequence[RunRecord], tables: Mapping[str, pd.DataFrame]) -> 
     cells: dict[CellKey, list[str]] = {}
     for r in usable_records(records):
         if r.run_id in tables:
-            cell = CellKey(r.backbone, r.target, r.role, r.method, r.learning_rate)
+            cell = CellKey.of(r)
             cells.setdefault(cell, []).append(r.run_id)
     for cell, ids in cells.items():
         runs = [dict(iter(tables[run_id].groupby("set", sort=True))) for run_id in ids]

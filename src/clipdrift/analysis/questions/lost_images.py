@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clipdrift.analysis.questions.lost_classes import ReadSet, by_set
-from clipdrift.analysis.rows import Method, OfCell, Reason, RunIds, Said, key
+from clipdrift.analysis.rows import OfTransfer, Reason, RunIds, Said, key
 from clipdrift.records import RunRecord
 from clipdrift.records.lost_images import OPEN, file_name, licence_of, picked
 
@@ -21,10 +21,9 @@ ANOTHER_LICENCE = "its licence does not let anyone pass images on"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LostFlow(OfCell):
+class LostFlow(OfTransfer):
     """Into which classes the images fell that were right before: the 20 largest flows of a set.
 
-    transfer: the transfer dataset
     class_name: of the images, which the untouched model took them for
     fell_into: the class that they are taken for now
     n_lost: such images, mean over seeds
@@ -34,9 +33,6 @@ class LostFlow(OfCell):
 
     table: ClassVar = "lost_flows"
 
-    method: Method
-    learning_rate: Annotated[float, key("LR", "rate")]
-    transfer: Annotated[str, key("Set")]
     class_name: Annotated[str, key("Class")]
     fell_into: Annotated[str, key("Fell into")]
     n_lost: Annotated[float, Said("one", "Images")]
@@ -46,12 +42,11 @@ class LostFlow(OfCell):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LostImage(OfCell):
+class LostImage(OfTransfer):
     """Images that stand for those that were right before and are wrong now, of each first seed.
 
     By how far their margin fell, the largest fall first, no two of one class, four a set.
 
-    transfer: the transfer dataset
     image: its number in the data that the set was read from, from 0
     class_name: its own
     fell_into: the class that it is taken for now
@@ -64,9 +59,6 @@ class LostImage(OfCell):
 
     table: ClassVar = "lost_images"
 
-    method: Method
-    learning_rate: Annotated[float, key("LR", "rate")]
-    transfer: Annotated[str, key("Set")]
     image: Annotated[int, key("Image", "count")]
     class_name: Annotated[str, Said("remark", "Class")]
     fell_into: Annotated[str, Said("remark", "Taken for")]

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from clipdrift.analysis.statistics.columns import Floats, column
 from clipdrift.analysis.statistics.intervals import LEVEL, ROUNDING
 from clipdrift.analysis.usable import CELL_KEY
+from clipdrift.records import RunRecord
 
 Positions = NDArray[np.intp]
 
@@ -25,6 +26,11 @@ class CellKey(NamedTuple):
     role: str
     method: str
     learning_rate: float
+
+    @classmethod
+    def of(cls, record: RunRecord) -> CellKey:
+        """The cell of a run."""
+        return cls(record.backbone, record.target, record.role, record.method, record.learning_rate)
 
 
 class Summary(NamedTuple):

@@ -1,14 +1,34 @@
-"""A finished run's model from its files, proven before anything is made of it."""
+"""Finished runs of which something is made without training: data, models, what is there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clipdrift.data.cache import default_cache_dir
 from clipdrift.errors import Fault, RecordError
 from clipdrift.finished.evaluate import finished_run, require_same_content
-from clipdrift.materials import Materials
+from clipdrift.machine.devices import strict_float32
+from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, reload
+from clipdrift.reading.baseline_files import ensure_baselines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder
+from clipdrift.records.after import AfterReading
+from clipdrift.records.located import LocatedRun
 from clipdrift.spec import StudySpec
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Done:
+    """What a call read, kept and could not read (cell or run -> why)."""
+
+    read: int = 0
+    kept: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def runs_with_weights(folder: StudyFolder) -> list[RunRecord]:
@@ -28,6 +48,28 @@ def study_with_runs(folder: StudyFolder) -> StudySpec:
         step = "Run a study there first"
         raise RecordError(Fault(str(folder.path), "finished runs with weights", got, step))
     return spec
+
+
+def materials_of(
+    spec: StudySpec, folder: StudyFolder, *, cache_dir: Path | None, device: str, say: Say
+) -> Materials:
+    """The data of a study, and what the backbone reads on them in its folder.
+
+    Raises:
+        ClipdriftError: if backbone or data cannot be used.
+    """
+    strict_float32()
+    materials = load_materials(spec, cache_dir=cache_dir or default_cache_dir(), device=device)
+    ensure_baselines(spec, materials, folder, say)
+    return materials
+
+
+def is_there(path: Path, read: Callable[[Path], AfterReading | LocatedRun], identity: str) -> bool:
+    """Whether a file holds what was read before of just this."""
+    try:
+        return read(path).identity == identity
+    except RecordError:
+        return False
 
 
 def reloaded(
