@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from scipy.stats import spearmanr
+
 Row = dict[str, Any]
 FIT_SIGNS = {"underfits": " *", "damaged": " **"}
 VIEWS = ("equal_learning_rate", "own_best_rate", "equal_val_accuracy", "equal_weight_drift")
@@ -319,6 +321,22 @@ def fell(analysis: Row, target: str, method: str, rate: str, transfer: str, most
     return table([*head, "fell into", "nearest target class"], lines)
 
 
+def likeness(analysis: Row, target: str, method: str, *rates: str) -> str:
+    """Does loss follow the target? Rank correlation of how near a class is and how it changed."""
+    lines = []
+    for rate in rates:
+        found: dict[str, list[Row]] = {}
+        for row in pick(analysis["lost_classes"], target=target, method=method):
+            if row["learning_rate"] == float(rate) and row["accuracy_before"] > 0:
+                found.setdefault(row["transfer"], []).append(row)
+        for name, rows in sorted(found.items()):
+            near, change = ([row[key] for row in rows] for key in ("similarity", "change_pp"))
+            test = spearmanr(near, change)
+            line = [f"{test.statistic:+.2f}", f"{test.pvalue:.2g}"]
+            lines.append([name, f"{float(rate):g}", str(len(rows)), *line])
+    return table(["set", "LR", "classes", "rho", "p"], lines)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "cells": cells,
     "compared": compared,
@@ -333,5 +351,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "lost_at_equal": lost_at_equal,
     "calibration": calibration,
     "fell": fell,
+    "likeness": likeness,
 }
 """What a page asks for by name; the arguments after the analysis are words of the page."""

@@ -166,11 +166,13 @@ def _onto(path: Path, baseline: Backbone) -> tuple[str, Checkpoint]:
 
 def _copy_with(put: Put, baseline: Backbone) -> Any:
     """A copy of the baseline's model, with weights and what their configuration says in it."""
-    model = copy.deepcopy(baseline.model)
     if put.acting:
+        config = copy.deepcopy(baseline.model.config)
         for key, value in put.acting.items():
-            setattr(model.config.vision_config, key, value)
-        model = type(model)(model.config).eval()
+            setattr(config.vision_config, key, value)
+        model = type(baseline.model)(config).eval()
+    else:
+        model = copy.deepcopy(baseline.model)
     model.load_state_dict({**baseline.model.state_dict(), **put.tensors})
     return model.to(baseline.model.device).requires_grad_(False)
 

@@ -55,7 +55,8 @@ def transfer_table(
         for name, reading in transfers.items()
         if (why := reading.at_chance or reading.few_right)
     ]
-    table.caption = line("; ".join(["± is the standard error from drawing images", *reasons]))
+    error = ["± is the standard error from drawing images"] if correct else []
+    table.caption = line("; ".join([*error, *reasons])) if error or reasons else None
     return table
 
 

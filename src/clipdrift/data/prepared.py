@@ -46,10 +46,16 @@ class PreparedPart:
 
 
 def told_bad(part: ImagePart, bad: dict[int, str]) -> tuple[str, ...]:
+    """Name and reason of each image that was left out, which are given by position."""
     return tuple(f"{part.names[position]}: {reason}" for position, reason in sorted(bad.items()))
 
 
 def require_few_bad(part: ImagePart, bad: dict[int, str], max_bad: int, where: str) -> None:
+    """Refuse a part of which more images cannot be read than may be, or all.
+
+    Raises:
+        DataError: naming the first of each reason.
+    """
     if len(bad) <= max_bad and len(bad) < len(part):
         return
     reasons: dict[str, list[str]] = {}

@@ -127,9 +127,8 @@ def _look_at_target(
             _require_same_classes(target.name, opened.parts["train"], one.name, found.parts["test"])
     by_text = any(m.head_init == "text" or m.loss == "contrastive" for m in spec.methods)
     texts = _texts(target, opened.parts["train"], backbone, asked=by_text)
-    if (
-        target.paired and backbone is not None
-    ):  # of all parts: what is not read of the test part counts as well
+    if target.paired and backbone is not None:
+        # Of all parts: what is not read of the test part counts as well.
         each = [own for part in opened.parts.values() for own in part.captions or ()]
         texts = _Texts([], tuple(_caption_remarks(target, each, backbone)))
     return _Found(opened, texts, damaged)
