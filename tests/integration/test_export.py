@@ -185,6 +185,9 @@ def test_images_that_nobody_labelled_get_names(
         best, at = scores.topk(2)
         assert [row["label"], row["label_2"]] == [LAND_COVER_CLASSES[i] for i in at.tolist()]
         assert [float(row["score"]), float(row["score_2"])] == pytest.approx(best.tolist())
+    assert command("photos/c.png", "--csv", "none.csv") == 1
+    (unread,) = csv.DictReader((tmp_path / "none.csv").open())
+    assert (unread["label"], unread["reason"]) == ("", "not an image of a known format")
     assert command("photos/a.png", "--csv", "out.csv") == 2
     assert command("gone", "x*.png", "photos/a.png") == 2
     said = capsys.readouterr().err

@@ -43,6 +43,9 @@ def predict(
     if csv_ is not None and csv_.exists():
         step = "Choose another name, or remove it"
         raise SpecError(Fault("--csv", "a new file", f"{csv_}, which is there", step))
+    from clipdrift.machine.devices import limit_threads
+
+    limit_threads()
     found: list[Prediction] = []
     shown = csv_ is None and not json_
     told = clipdrift.predict(model, images, top=top, image_column=image_column, device=device)
@@ -59,18 +62,18 @@ def predict(
     if csv_ is not None:
         from clipdrift.records import atomic_write
 
-        atomic_write(csv_, _as_csv(found, top))
+        atomic_write(csv_, _as_csv(found))
         note(f"{len(found):,} images in {csv_}")
     if unread := sum(one.reason is not None for one in found):
         say(f"{unread:,} of {len(found):,} images cannot be read", err=True)
         raise typer.Exit(1)
 
 
-def _as_csv(found: list[Prediction], top: int) -> str:
+def _as_csv(found: list[Prediction]) -> str:
     """A row an image: file, label, score, the classes after the first, and why there are none."""
     from clipdrift.analysis.files import csv_cell
 
-    most = min(top, max((len(one.top) for one in found), default=1))
+    most = max(1, *(len(one.top) for one in found))
     names = ["file", "label", "score"]
     names += [f"{what}_{i}" for i in range(2, most + 1) for what in ("label", "score")]
     out = io.StringIO()

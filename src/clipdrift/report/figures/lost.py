@@ -15,6 +15,7 @@ from clipdrift.report.figures.chart import (
     Layout,
     Trace,
     axis,
+    hovering,
     layout,
     meta,
     text,
@@ -113,17 +114,16 @@ def _means(study: Study, place: Place, name: str) -> dict[str, Any]:
     ]
     if not rows:
         return {}
+    points = [
+        [study.runs_of(row), hover(method, row.learning_rate, _said(row))] for method, row in rows
+    ]
     found: dict[str, Any] = {
         "x": [text(method) for method, _ in rows],
         "y": [row.mean for _, row in rows],
-        "customdata": [
-            [study.runs_of(row), hover(method, row.learning_rate, _said(row))]
-            for method, row in rows
-        ],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering(points),
         "meta": meta("mean", name),
     }
-    if name.endswith(("lost_pp", ".ece")):
+    if name.endswith("lost_pp"):
         found["error_y"] = _errors([(row.mean, row.ci_low, row.ci_high) for _, row in rows])
     return found
 
@@ -173,6 +173,10 @@ def _calibration(study: Study, place: Place, name: str) -> tuple[int, Version] |
                  if (value := getattr(row, field)) is not None]  # fmt: skip
         if not known:
             continue
+        points = [
+            [study.runs_of(row), hover(m, row.learning_rate, f"{words}: {fixed(value, 3)}")]
+            for m, row, value in known
+        ]
         trace: Trace = {
             "type": "scatter",
             "mode": "markers",
@@ -180,11 +184,7 @@ def _calibration(study: Study, place: Place, name: str) -> tuple[int, Version] |
             "marker": {"color": colour, "size": 9, "symbol": symbol},
             "x": [text(method) for method, _, _ in known],
             "y": [value for _, _, value in known],
-            "customdata": [
-                [study.runs_of(row), hover(m, row.learning_rate, f"{words}: {fixed(value, 3)}")]
-                for m, row, value in known
-            ],
-            "hovertemplate": "%{customdata[1]}<extra></extra>",
+            **hovering(points),
             "meta": meta("mean", wanted) if field == "now" else meta("", ""),
         }
         if field == "now":

@@ -9,7 +9,16 @@ from clipdrift.analysis.questions.lost_images import MOST_FLOWS as MAX_FLOWS
 from clipdrift.analysis.questions.lost_images import LostFlow
 from clipdrift.analysis.rows import rate_text
 from clipdrift.report.digits import fixed, p_text
-from clipdrift.report.figures.chart import Layout, Trace, axis, layout, meta, text
+from clipdrift.report.figures.chart import (
+    Layout,
+    Trace,
+    axis,
+    heatmap,
+    hovering,
+    layout,
+    meta,
+    text,
+)
 from clipdrift.report.source import Place, Study
 
 MAX_CLASSES = 20
@@ -36,25 +45,17 @@ def class_map(study: Study, place: Place, name: str) -> tuple[int, Version] | No
     at = {(row.class_name, row.method): row for row in rows}
     grid = [[at.get((one, method)) for method in best] for one in shown]
     reach = max((abs(row.change_pp) for row in every), default=0.0) or 1.0
+    values = [[None if row is None else row.change_pp for row in line] for line in grid]
+    points = [
+        [["", ""] if row is None else [study.runs_of(row), _of_class(row)] for row in line]
+        for line in grid
+    ]
     trace: Trace = {
-        "type": "heatmap",
-        "x": list(range(len(best))),
-        "y": list(range(len(shown))),
-        "z": [[None if row is None else row.change_pp for row in line] for line in grid],
-        "zmin": -reach,
-        "zmax": reach,
-        "colorscale": "@diverging",
-        "showscale": False,
-        "xgap": 2,
-        "ygap": 2,
+        **heatmap([*range(len(best))], [*range(len(shown))], values, -reach, reach),
+        **hovering(points),
         "text": [[_change(row) for row in line] for line in grid],
         "texttemplate": "%{text}",
         "textfont": {"size": 10},
-        "customdata": [
-            [["", ""] if row is None else [study.runs_of(row), _of_class(row)] for row in line]
-            for line in grid
-        ],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
         "hoverongaps": False,
         "meta": meta("", "", axis="z"),
     }
@@ -97,8 +98,7 @@ def flow_bars(study: Study, place: Place, method: str, name: str) -> tuple[int, 
         "x": [row.n_lost for row in rows],
         "y": at,
         "marker": {"color": "@m5/0.4"},
-        "customdata": [[study.runs_of(row), _of_flow(row)] for row in rows],
-        "hovertemplate": "%{customdata[1]}<extra></extra>",
+        **hovering([[study.runs_of(row), _of_flow(row)] for row in rows]),
         "meta": meta("", ""),
     }
     words = [f"{_cut(r.class_name)} → {_cut(r.fell_into)} {_count(r.n_lost)}" for r in rows]
