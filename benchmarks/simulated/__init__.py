@@ -148,7 +148,8 @@ def _images(hits: dict[str, NDArray[np.bool_]]) -> Images:
         str(i): SimpleNamespace(
             correct={
                 name: SimpleNamespace(n=len(one[i]), hits=one[i]) for name, one in flat.items()
-            }
+            },
+            transfer={},
         )
         for i in range(len(next(iter(flat.values()))))
     }
