@@ -12,8 +12,7 @@ import torch
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images
 from clipdrift.errors import ClipdriftError
-from clipdrift.machine.devices import choose_device, cpu_shares
-from clipdrift.machine.provenance import supports_bfloat16
+from clipdrift.machine.devices import choose_device, cpu_shares, supports_bfloat16
 from clipdrift.materials import Materials, load_materials
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.penalties.held import HeldNear, held_near
@@ -68,7 +67,7 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
         MethodError: with all methods that do not fit the backbone.
     """
     device = choose_device(device)
-    on_gpu = device.startswith("cuda")
+    on_gpu = device != "cpu"
     workers, threads = cpu_shares(1 if on_gpu else None)
     machine = "this GPU" if on_gpu else f"{workers * threads} cores"
     try:
