@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from clipdrift.backbone import ImageEncoder, load_backbone
 from clipdrift.data.drawn.world import render_world
 from clipdrift.data.images import Images
-from clipdrift.machine.devices import available_cores
-from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.devices import available_cores, supports_bfloat16
+from clipdrift.machine.memory import peak_memory_bytes
 from clipdrift.reading.baseline import PROBE_BATCH, probe, score, score_in_full
 from clipdrift.reading.pictures import save_pictures
 from clipdrift.reading.screening import Predictor

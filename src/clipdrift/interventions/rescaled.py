@@ -19,7 +19,6 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, MethodError
-from clipdrift.interventions.patches import pattern
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.methods.merged import TOWER, Merged, Tensors, between, untouched_text
 from clipdrift.methods.tower_weights import in_encoder
@@ -140,7 +139,7 @@ def _staged(walk: Walk, tower: Tensors, part: Merged) -> Stages:
 
 def _from_cls(walk: Walk, number: int, weights: Stages, states: list[Tensor]) -> Tensor:
     """Log attention of CLS, [N, H, T] float64."""
-    rows = [pattern(walk, number, weights, hidden)[:, :, 0].double() for hidden in states]
+    rows = [walk.pattern(number, weights, hidden)[:, :, 0].double() for hidden in states]
     return torch.cat(rows).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 

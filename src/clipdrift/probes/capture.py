@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipdrift.machine.devices import for_float64
 from clipdrift.probes.attention import (
     cls_patch_attention,
     entropy_bits,
@@ -152,7 +153,7 @@ class _Collector:
         )
         self._rollout = rollout_step(self._rollout, attention.mean)
         # Sums over the whole probe set in float64, so that its order and batches leave no trace.
-        maps = a.sum(dim=0, dtype=torch.float64)
+        maps = for_float64(a).sum(dim=0, dtype=torch.float64)
         if block < len(self.head_maps):
             self.head_maps[block] += maps
         else:

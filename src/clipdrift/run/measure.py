@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from clipdrift.data.catalogue import templates_of
 from clipdrift.early_warning.rule import StopRule
-from clipdrift.machine.provenance import peak_memory_bytes, provenance
+from clipdrift.machine.memory import forget_peak, peak_memory_bytes
+from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import starts
@@ -95,8 +95,7 @@ class Run:
             Stopped: when `stop` says so; another `Run` of the same identity goes on from there.
         """
         clear_unfinished(self.path)
-        if self.device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(self.device)
+        forget_peak(self.device)
         model = model_at_start(self.gauge, self.config, self.device)
         start = starts(model)
         record = RunRecord.of_run(
