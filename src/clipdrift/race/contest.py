@@ -154,7 +154,9 @@ def _transfers(records: Records, entries: Iterable[Entry]) -> list[str]:
     found = [records[one.run_id] for one in entries if one.run_id in records]
     whole = [one.result for one in found if one.status == "finished"]
     read: Iterable[Reading] = whole or [one.history[-1] for one in found]
-    return sorted({n for one in read for n, t in one.transfer.items() if t.retention_pct is not None})
+    return sorted(
+        {n for one in read for n, t in one.transfer.items() if t.retention_pct is not None}
+    )
 
 
 def _alphas(records: Records, entries: Iterable[Entry]) -> list[float]:
