@@ -210,7 +210,7 @@ def whole(preset: str) -> dict[str, Any]:
     with on_noise(preset) as (spec, path):
         schedule = spec.schedule.model_copy(update={"batch_size": TRIAL_IMAGES})
         shorter = spec.model_copy(update={"schedule": schedule})
-        with patch("clipdrift.study.estimate.TRIAL_IMAGES", TRIAL_IMAGES):
+        with patch("clipdrift.study.trial.TRIAL_IMAGES", TRIAL_IMAGES):
             cost = estimate(shorter, device="cpu", cache_dir=path)
         return {
             "runs": len(expand(spec, precision="float32")),

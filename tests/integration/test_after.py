@@ -29,7 +29,7 @@ from clipdrift.report import audit_report
 from clipdrift.spec import content_hash
 from clipdrift.study.measure import run_study
 
-ASKED = Asked(alphas=[1.0, 0.0], scales=[0.0, 0.5, 1.0])
+ASKED = Asked({"soup": [1.0, 0.0], "scaled": [0.0, 0.5, 1.0]})
 SPEC = tiny(
     transfers=[{"name": "world", "builtin": "world", "n_images": 60}],  # above chance there
     methods=["full_ft", {"name": "lora", "kind": "lora"}],
@@ -202,7 +202,7 @@ def test_the_report_and_the_choice_know_them(study: StudyFolder, cache_dir: Path
 
 def test_what_makes_no_sense_is_refused(study: StudyFolder, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as refused:
-        read_after_training(study, Asked([1.5], [-1.0, 0.33333]))
+        read_after_training(study, Asked({"soup": [1.5], "scaled": [-1.0, 0.33333]}))
     told = [str(fault) for fault in refused.value.faults]
     ends = "of at most four decimals, got {}. Correct the value."
     assert told == [
@@ -213,4 +213,4 @@ def test_what_makes_no_sense_is_refused(study: StudyFolder, tmp_path: Path) -> N
     empty = StudyFolder(tmp_path / "empty")
     empty.create()
     with pytest.raises(RecordError, match="expected finished runs with weights, got imported"):
-        read_after_training(empty, Asked([1.0]))
+        read_after_training(empty, Asked({"soup": [1.0]}))

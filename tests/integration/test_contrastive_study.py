@@ -117,8 +117,8 @@ def test_an_adapter_on_both_towers_is_exported_merged(
 def test_scaled_movements_and_the_report(
     study: StudyFolder, records: dict[str, RunRecord], cache_dir: Path
 ) -> None:
-    done = read_after_training(study, Asked(scales=[1.0]), cache_dir=cache_dir)
-    assert (done.read, done.left_out) == (len(METHODS), {})
+    done = read_after_training(study, Asked({"scaled": [1.0], "lines": [1.0]}), cache_dir=cache_dir)
+    assert (done.read, done.left_out) == (2 * len(METHODS), {})
     for path in sorted((study.path / "after").glob("*.json")):
         reading = read_after(path)
         was = records[reading.method].result

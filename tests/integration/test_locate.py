@@ -20,7 +20,7 @@ from clipdrift.cli.app import app
 from clipdrift.commands.locating import Location
 from clipdrift.errors import MethodError, RecordError, SpecError
 from clipdrift.records import StudyFolder
-from clipdrift.records.located import located_path, read_located
+from clipdrift.records.located import WHAT, located_path, read_located
 from clipdrift.report import audit_report
 from clipdrift.study.measure import run_study
 
@@ -105,9 +105,9 @@ def test_what_cannot_be_edited_is_refused_in_words(
         "There is nothing to locate."
     )
     with pytest.raises(SpecError) as wrong:
-        clipdrift.locate(gauge, damaged(1, "mlp"), what=["heads"], draws=0, n_images=1)  # type: ignore[list-item]
+        clipdrift.locate(gauge, damaged(1, "mlp"), what=["limbs"], draws=0, n_images=1)  # type: ignore[list-item]
     assert [str(fault) for fault in wrong.value.faults] == [
-        "--what: expected some of weights, attention, got heads. Name what to edit.",
+        f"--what: expected some of {', '.join(WHAT)}, all, got limbs. Name what to edit.",
         "--draws: expected a whole number from 1 to 100, got 0. Correct the value.",
         "--images: expected a whole number from 2 to 1,000,000, got 1. Correct the value.",
     ]

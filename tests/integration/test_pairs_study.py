@@ -150,7 +150,7 @@ def test_saved_runs_measure_the_same_again(
 def test_all_that_reads_accuracy_reads_the_score(
     study: StudyFolder, records: dict[tuple[str, str], RunRecord], cache_dir: Path
 ) -> None:
-    done = read_after_training(study, Asked(scales=[1.0]), cache_dir=cache_dir)
+    done = read_after_training(study, Asked({"scaled": [1.0]}), cache_dir=cache_dir)
     assert (done.read, done.left_out) == (len(records), {})
     analysis = write_analysis(study)
     cells = {

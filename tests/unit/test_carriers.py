@@ -105,6 +105,7 @@ def test_rows_of_the_analysis_are_paired_over_seeds(make_records) -> None:  # ty
             run_id=record.run_id,
             run=record.identity,
             identity="",
+            what=["weights"],
             draws=1,
             n_images=200,
             rows=found,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.data.images import Images
-from clipdrift.interventions.cost import about_blocks
+from clipdrift.interventions.asked import Asked, about_blocks
 from clipdrift.interventions.edits import Edit, Editor
 from clipdrift.interventions.parts import Ends, Weights, ends_of, parts
 from clipdrift.interventions.patches import (
@@ -21,11 +21,11 @@ from clipdrift.interventions.patches import (
     patch_passes,
     patched,
     patches,
-    pattern,
     with_rule,
 )
 from clipdrift.interventions.walk import Walk, embeddings_of, passes
 from clipdrift.methods.tower_weights import in_encoder
+from clipdrift.records.located import WHAT, What
 from clipdrift.spec.parts import BackboneSpec
 
 Both = tuple[Backbone, Ends]
@@ -39,6 +39,11 @@ def moved(weights: Weights, names: Iterator[str] | None = None) -> dict[str, Ten
         name: value + 0.1 * torch.randn(value.shape, generator=draw) if name in which else value
         for name, value in weights.items()
     }
+
+
+def every_edit(ends: Ends, n: int, draws: int = 1, *, seed: int = 0) -> list[Edit]:
+    """With kinds and both controls in all blocks."""
+    return list(Editor(ends, n, draws, elsewhere=True, seed=seed).edits(range(1, n + 1)))
 
 
 def both_ends(backbone: Backbone) -> Ends:
@@ -92,7 +97,7 @@ def test_edits_go_on_from_kept_states_to_what_whole_passes_give(both: Both) -> N
     """Transformers' own tower under the same weights: no state of another model leaked in."""
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    edits = list(Editor(ends, walk.n_blocks, draws=1).edits())
+    edits = every_edit(ends, walk.n_blocks)
     found = embeddings_of(walk, [e.weights for e in edits], [ends.adapted, ends.untouched], images)
     for edit, embedded in zip(edits, found, strict=True):
         expected = whole_pass(backbone, edit.weights, images)
@@ -114,7 +119,7 @@ def of_place(edits: list[Edit], name: str, block: int | None, kind: str) -> Edit
 def test_all_put_back_is_untouched_and_all_moved_is_adapted(both: Both) -> None:
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    edits = list(Editor(ends, walk.n_blocks, draws=1).edits())
+    edits = every_edit(ends, walk.n_blocks)
     last = walk.n_blocks
     back, whole = of_place(edits, "revert", None, "all"), of_place(edits, "graft", None, "all")
     above = of_place(edits, "revert_above", 1, "block")
@@ -139,7 +144,7 @@ def test_all_put_back_is_untouched_and_all_moved_is_adapted(both: Both) -> None:
 
 def test_kinds_of_a_block_commute_and_make_the_block(both: Both) -> None:
     backbone, ends = both
-    edits = list(Editor(ends, n_blocks(backbone), draws=1).edits())
+    edits = every_edit(ends, n_blocks(backbone))
     block = of_place(edits, "revert", 2, "block").weights
     kinds = [of_place(edits, "revert", 2, kind).weights for kind in ("attention", "mlp", "norms")]
     for order in (kinds, kinds[::-1]):
@@ -155,7 +160,7 @@ def size(one: Weights, other: Weights) -> float:
 
 def test_controls_are_as_large_as_the_edit_and_where_they_say(both: Both) -> None:
     backbone, ends = both
-    edits = list(Editor(ends, n_blocks(backbone), draws=3, seed=4).edits())
+    edits = every_edit(ends, n_blocks(backbone), 3, seed=4)
     for edit in edits:
         if edit.beside is None:
             continue
@@ -167,8 +172,8 @@ def test_controls_are_as_large_as_the_edit_and_where_they_say(both: Both) -> Non
         assert (inside == where) if edit.beside == "random" else not inside & where
     draws = [e for e in edits if e.beside == "random" and (e.block, e.kind) == (1, "mlp")]
     assert [e.draw for e in draws] == [0, 1, 2, 0, 1, 2]
-    again = list(Editor(ends, n_blocks(backbone), draws=3, seed=4).edits())
-    other = list(Editor(ends, n_blocks(backbone), draws=3, seed=5).edits())
+    again = every_edit(ends, n_blocks(backbone), 3, seed=4)
+    other = every_edit(ends, n_blocks(backbone), 3, seed=5)
     at = edits.index(draws[0])
     name = "tower.encoder.layers.0.mlp.fc1.weight"
     assert torch.equal(again[at].weights[name], edits[at].weights[name])
@@ -181,7 +186,7 @@ def test_what_did_not_move_is_neither_edited_nor_passed_again(both: Both) -> Non
     untouched = in_encoder(backbone.vision_state(), backbone.projection_state())
     ends = ends_of(untouched, moved(untouched, (n for n in untouched if "q_proj" in n)))
     n = n_blocks(backbone)
-    edits = list(Editor(ends, n, draws=1).edits())
+    edits = every_edit(ends, n)
     block, attention = (of_place(edits, "graft", n, kind) for kind in ("block", "attention"))
     assert all(block.weights[name] is attention.weights[name] for name in untouched)
     assert of_place(edits, "revert", n, "mlp").moved_rel == 0
@@ -193,14 +198,26 @@ def test_what_did_not_move_is_neither_edited_nor_passed_again(both: Both) -> Non
     assert both_ways <= 2 * n + 2 * sum(n + 1 - b for b in range(1, n + 1))
 
 
-def test_the_cost_told_before_is_about_what_is_passed(both: Both) -> None:
+@pytest.mark.parametrize("what", [("weights",), ("kinds",), ("kinds", "elsewhere")])
+@pytest.mark.parametrize("controls", [True, False])
+def test_the_cost_told_before_is_about_what_is_passed(
+    both: Both, what: tuple[What, ...], controls: bool
+) -> None:
     backbone, ends = both
-    n = n_blocks(backbone)
-    edits = [e.weights for e in Editor(ends, n, draws=2).edits()]
-    told = about_blocks(n, draws=2, weights=True, attention=False)
-    passed = passes(edits, [ends.adapted, ends.untouched], n)
-    assert passed == pytest.approx(told, rel=0.15)
-    assert len(patches(n)) == 8 * (n + 1)
+    walk = Walk(backbone.encoder())
+    editor = Editor(ends, walk.n_blocks, draws=2, elsewhere="elsewhere" in what)
+    first = (
+        range(1, walk.n_blocks + 1) if "kinds" in what else () if controls else (1, walk.n_blocks)
+    )
+    stages = [editor.edits(first, controls=controls)]
+    if not first:  # of transfer sets the blocks are known after a first stage
+        stages.append(editor.edits_inside((1, walk.n_blocks), controls=controls))
+    passed = sum(
+        passes([e.weights for e in edits], [ends.adapted, ends.untouched], walk.n_blocks)
+        for edits in stages
+    )
+    told = about_blocks(walk, Asked(what, draws=2), controls=controls)
+    assert 0.85 * told <= passed <= 1.15 * told
 
 
 def test_a_model_patched_with_its_own_attention_is_as_it_was(both: Both) -> None:
@@ -212,7 +229,7 @@ def test_a_model_patched_with_its_own_attention_is_as_it_was(both: Both) -> None
         states = walk.states(staged, pixels)
         hidden = states[0]
         for number in range(1, walk.n_blocks + 1):
-            own = pattern(walk, number, staged, states[number - 1])
+            own = walk.pattern(number, staged, states[number - 1])
             torch.testing.assert_close(own.sum(-1), torch.ones(own.shape[:-1]))
             hidden = with_rule(walk, number, staged, hidden, lambda now, own=own: own)
     apart = float((hidden - states[-1]).norm() / states[-1].norm())
@@ -220,9 +237,18 @@ def test_a_model_patched_with_its_own_attention_is_as_it_was(both: Both) -> None
 
 
 def by_hand(
-    backbone: Backbone, weights: Weights, other: Weights, images: Images, edit: str, block: int
+    backbone: Backbone,
+    weights: Weights,
+    other: Weights,
+    images: Images,
+    edit: str,
+    block: int,
+    head: int | None = None,
 ) -> Tensor:
-    """One block of transformers' tower with a pattern that its eager attention reports."""
+    """One block of transformers' tower with a pattern that its eager attention reports.
+
+    head: None for all, each on the state that enters the block unedited.
+    """
 
     def maps(values: Weights) -> Tensor:
         encoder = backbone.encoder()
@@ -244,6 +270,10 @@ def by_hand(
     attention = encoder.tower.encoder.layers[block - 1].self_attn
     with torch.no_grad():
         pattern_given = given()
+        if head is not None:
+            own = maps(weights).clone()
+            own[:, head - 1] = pattern_given[:, head - 1]
+            pattern_given = own
 
         def instead(hidden_states: Tensor, **_: object) -> tuple[Tensor, None]:
             n, t, d = hidden_states.shape
@@ -260,8 +290,10 @@ def by_hand(
 def test_patched_attention_is_what_transformers_gives_with_it(both: Both) -> None:
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    found = patched(walk, walk.staged(ends.adapted), walk.staged(ends.untouched), images)
-    assert set(found) == set(patches(walk.n_blocks))
+    wanted = patches(walk, ["attention", "ablations"])
+    assert len(wanted) == 8 * (walk.n_blocks + 1)
+    found = patched(walk, walk.staged(ends.adapted), walk.staged(ends.untouched), images, wanted)
+    assert list(found) == wanted
     sides = {"adapted": (ends.adapted, ends.untouched), "untouched": (ends.untouched, ends.adapted)}
     for of, (own, other) in sides.items():
         for edit in ("attention_other_model", "attention_other_image", "attention_uniform"):
@@ -271,18 +303,86 @@ def test_patched_attention_is_what_transformers_gives_with_it(both: Both) -> Non
                 torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_head_is_patched_alone(both: Both) -> None:
+    backbone, ends = both
+    walk, images = Walk(backbone.encoder()), noise(backbone)
+    staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
+    wanted = patches(walk, ["heads"])
+    assert len(wanted) == 2 * walk.n_blocks * walk.n_heads
+    found = patched(walk, *staged, images, wanted)
+    for block in (1, walk.n_blocks):
+        for head in (1, walk.n_heads):
+            expected = by_hand(
+                backbone, ends.adapted, ends.untouched, images, "attention_other_model", block, head
+            )
+            got = found[Patch("attention_other_model", "adapted", block, head=head)]
+            torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    one, other = (found[Patch("attention_other_model", "adapted", 1, head=h)] for h in (1, 2))
+    assert not torch.allclose(one, other, atol=1e-4)
+
+
+def test_states_put_in_whole_are_weights_put_back_below(both: Both) -> None:
+    """So that only the CLS token's state and that of the patches are put in apart."""
+    backbone, ends = both
+    walk, images = Walk(backbone.encoder()), noise(backbone)
+    staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
+    edits = every_edit(ends, walk.n_blocks)
+    pixels = next(iter(walk.batches(images)))
+    with torch.inference_mode():
+        states = [walk.states(one, pixels) for one in staged]
+        for block in range(1, walk.n_blocks):
+            below = of_place(edits, "revert_below", block, "block").weights
+            whole = walk.go_on(staged[0], states[1][block], block + 1)
+            (expected,) = embeddings_of(walk, [below], [ends.untouched], images)
+            assert torch.equal(whole, expected)
+    wanted = patches(walk, ["states"])
+    assert len(wanted) == (2 * 2 * (walk.n_blocks - 1) if walk.has_cls else 0)
+    for patch, got in patched(walk, *staged, images, wanted).items():
+        tokens = slice(0, 1) if patch.kind == "cls" else slice(1, None)
+        own, other = (ends.adapted, ends.untouched)
+        if patch.of == "untouched":
+            own, other = other, own
+        expected = with_state(backbone, own, other, images, patch.block or 0, tokens)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def with_state(
+    backbone: Backbone, own: Weights, other: Weights, images: Images, block: int, tokens: slice
+) -> Tensor:
+    """transformers' own tower, into which a hook puts some tokens of another pass."""
+    found: list[Tensor] = []
+
+    def keep(module: object, args: object, out: Tensor) -> None:
+        found.append(out)
+
+    def put(module: object, args: object, out: Tensor) -> Tensor:
+        mixed = out.clone()
+        mixed[:, tokens] = found[0][:, tokens]
+        return mixed
+
+    for weights, hook in ((other, keep), (own, put)):
+        encoder = backbone.encoder()
+        encoder.load_state_dict({**encoder.state_dict(), **weights})
+        encoder.tower.encoder.layers[block - 1].register_forward_hook(hook)
+        with torch.inference_mode():
+            pixels = encoder.normalise(torch.from_numpy(images.pixels))
+            embedded: Tensor = encoder.projection(encoder.tower(pixel_values=pixels).pooler_output)
+    return embedded
+
+
 def test_shuffled_attention_is_the_same_weights_in_another_order(both: Both) -> None:
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
     staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
-    first, again = (patched(walk, *staged, images, seed=3) for _ in range(2))
-    other = patched(walk, *staged, images, seed=4)
-    at = Patch("attention_shuffled", "adapted", 1)
+    at, all_else = Patch("attention_shuffled", "adapted", 1), patches(walk, WHAT)
+    first, again, other = (
+        patched(walk, *staged, images, wanted, seed=seed)
+        for wanted, seed in (([at], 3), (all_else, 3), ([at], 4))
+    )
     plain = whole_pass(backbone, ends.adapted, images)
     assert torch.equal(first[at], again[at])
     assert not torch.equal(first[at], other[at])
     assert not torch.allclose(first[at], plain, atol=1e-4)
-    assert patch_passes(1) == 20
 
 
 def test_patching_a_block_alone_and_in_all_agree_on_a_model_of_one_block(both: Both) -> None:
@@ -294,11 +394,15 @@ def test_patching_a_block_alone_and_in_all_agree_on_a_model_of_one_block(both: B
     kept = {n: v for n, v in ends.untouched.items() if ".layers." not in n or ".layers.0." in n}
     one = ends_of(kept, {n: ends.adapted[n] for n in kept})
     before = encoder.tower.config._attn_implementation
-    found = patched(walk, walk.staged(one.adapted), walk.staged(one.untouched), noise(backbone))
+    wanted = patches(walk, ["attention", "ablations", "states"])
+    assert patch_passes(wanted, 1) == 3 + 16
+    found = patched(
+        walk, walk.staged(one.adapted), walk.staged(one.untouched), noise(backbone), wanted
+    )
     for patch, embedded in found.items():
         if patch.edit != "attention_shuffled":  # drawn anew
             same = found[Patch(patch.edit, patch.of, 1)]
             torch.testing.assert_close(embedded, same, rtol=1e-6, atol=1e-6)
     assert encoder.tower.config._attn_implementation == before
-    edits = list(Editor(one, 1, draws=1).edits())
+    edits = every_edit(one, 1)
     assert not [e for e in edits if e.beside == "elsewhere"]

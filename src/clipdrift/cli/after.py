@@ -1,4 +1,4 @@
-"""The command that makes weights after training: soups over seeds, scaled movements."""
+"""The command that makes weights after training: soups over seeds, rescaled movements."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ def after(
         list[float] | None,
         typer.Option(help="read each run with its tower's movement times this; repeatable"),
     ] = None,
+    lines: Annotated[
+        list[float] | None,
+        typer.Option(help="with it growing from this at the first block to 1; repeatable"),
+    ] = None,
+    damp: Annotated[
+        list[float] | None,
+        typer.Option(help="with intruder dimensions of its weights times this; repeatable"),
+    ] = None,
+    temper: Annotated[
+        list[float] | None,
+        typer.Option(help="with attention as spread out as before, 1 wholly; repeatable"),
+    ] = None,
     cache: Cache = None,
     device: Device = "auto",
 ) -> None:
@@ -37,8 +49,10 @@ def after(
     A soup is the uniform mean of merged weights over the seeds of a cell: tower, projection and
     head. A scale multiplies what training moved in the tower: of a linear adapter its alpha. Up to
     1 it differs from interpolated weights only in leaving projection and head alone; it may go
-    beyond. Records stay as they are; readings lie in DIR/after, and those that are there are kept.
-    They stand in the report and are candidates of 'clipdrift choose'.
+    beyond. --lines scales it by depth (LiNeS), --damp takes new directions of the weights back
+    (intruder dimensions), --temper the entropy of each head's attention from CLS. Records stay as
+    they are; readings lie in DIR/after, and those that are there are kept. They stand in the
+    report and are candidates of 'clipdrift choose'.
     """
     from clipdrift.cli.reading import close_study
     from clipdrift.machine.devices import limit_threads
@@ -52,6 +66,9 @@ def after(
             soup=soup,
             alphas=alpha or [],
             scales=scale or [],
+            lines=lines or [],
+            damp=damp or [],
+            temper=temper or [],
             cache_dir=cache,
             device=device,
             say=say,

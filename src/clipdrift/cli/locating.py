@@ -33,26 +33,34 @@ def locate(
     what: Annotated[
         list[str] | None,
         typer.Option(
-            help="weights (parts put back and moved alone) or attention (patterns replaced); "
-            "repeatable; default both"
+            help="weights, kinds, elsewhere, attention, heads, states or ablations, as "
+            "docs/interventions.md says, or all; repeatable; default weights and attention",
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(help="random changes of the same size beside each edit")
-    ] = 2,
-    images: Annotated[int, typer.Option(help="at most so many of each set are read")] = 200,
+        int, typer.Option(help="random changes of the same size beside each edit of weights")
+    ] = 1,
+    images: Annotated[int, typer.Option(help="at most so many of each set are read")] = 100,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="runs at once; default: what cores and memory have room for"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be read and how long it takes")
+    ] = False,
     cache: Cache = None,
     device: Device = "auto",
 ) -> None:
     """Edit finished runs without training, and say which block carries what they lost.
 
-    Each block, and attention, MLP and norms in it, are put back to the untouched weights, and moved
-    alone in the untouched model; attention patterns are exchanged and made meaningless. What it
-    will take is told first. Readings lie in DIR/located, and those that are there are kept; records
-    stay as they are. An answer is over seeds, and "cannot tell" where no part stands out.
+    Each block, and attention, MLP and norms in those that may carry the loss, are put back to the
+    untouched weights, and moved alone in the untouched model; each model runs with the other's
+    attention. What it will take is told first. Readings lie in DIR/located, and those that are
+    there are kept; records stay as they are. An answer is over seeds, and "cannot tell" where no
+    part stands out.
     """
     from clipdrift.cli.reading import close_study
-    from clipdrift.commands.locating import WHAT
+    from clipdrift.commands.locating import DEFAULT
     from clipdrift.machine.devices import limit_threads
     from clipdrift.records import StudyFolder
 
@@ -61,15 +69,18 @@ def locate(
     with said_when_interrupted(KEPT):
         done = clipdrift.locate(
             study,
-            what=what or WHAT,  # type: ignore[arg-type]  # held to WHAT there
+            what=what or DEFAULT,  # type: ignore[arg-type]  # held to WHAT there
             draws=draws,
             n_images=images,
+            workers=workers,
+            dry_run=dry_run,
             cache_dir=cache,
             device=device,
             say=note,
         )
         tell_read(done.read, done.kept, done.left_out, folder / "located")
-        _tell(study.path.name, close_study(study)["loss_places"])
+        if not dry_run:
+            _tell(study.path.name, close_study(study)["loss_places"])
 
 
 def _tell(name: str, rows: list[dict[str, object]]) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from clipdrift.analysis.questions.carriers import Carrier, carrier
 from clipdrift.errors import Fault, SpecError
 from clipdrift.finished.locate import locate_runs
-from clipdrift.interventions.read import WHAT, Asked, What, read_edits
+from clipdrift.interventions.asked import ALL, DEFAULT, Asked
+from clipdrift.interventions.read import read_edits
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.live import live_model
 from clipdrift.records import AnyFolder, StudyFolder
-from clipdrift.records.located import EditRow, located
+from clipdrift.records.located import WHAT, EditRow, What, located
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ class Location:
 
     def to_frame(self) -> pd.DataFrame:
         """One row per model, edit and set: `run_id` and the fields of `EditRow`, such as `edit`,
-        `of`, `block`, `kind`, `dataset`, `change_pp`, `control_pp` and `retention_pct`."""
+        `of`, `block`, `kind`, `head`, `dataset`, `change_pp`, `control_pp` and `retention_pct`."""
         import pandas as pd
 
         rows = [
@@ -48,35 +49,39 @@ class Location:
             for row in edits
         ]
         frame = pd.DataFrame(rows, columns=["run_id", *EditRow.model_fields])
-        frame["block"] = frame["block"].astype("Int64")
-        return frame
+        return frame.astype({"block": "Int64", "head": "Int64"})
 
 
 def locate(
     what_of: Gauge | AnyFolder,
     model: Any = None,
     *,
-    what: Sequence[What] = WHAT,
-    draws: int = 2,
-    n_images: int = 200,
+    what: Sequence[What | Literal["all"]] = DEFAULT,
+    draws: int = 1,
+    n_images: int = 100,
     seed: int = 0,
+    workers: int | None = None,
+    dry_run: bool = False,
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
 ) -> Location:
     """Find the part of an image encoder that carries a loss of zero-shot transfer, by editing it.
 
-    Each block, each kind of module in it, embeddings and projection are put back to the untouched
-    weights in the adapted model, and moved alone in the untouched one; attention patterns are
-    replaced. Nothing is trained. Beside each edit of weights stand changes of the same size.
+    Each block, embeddings and projection are put back to the untouched weights in the adapted
+    model, and moved alone in the untouched one, and so are the kinds of module inside blocks that
+    may carry the loss; each model runs with the other's attention pattern. Nothing is trained.
+    Beside each edit of weights stands a random change of its size.
 
     Args:
         what_of: a gauge, for a live `model`; or a study folder, for its finished runs.
         model: with a gauge: transformers' CLIP or SigLIP, its vision tower, or one of open_clip's.
-        what: `weights`, `attention` or both.
+        what: what to edit, of `clipdrift locate --help`; "all" for all of it.
         draws: random changes beside each edit of weights, from 1.
         n_images: of each set at most so many are read, class-balanced.
         seed: of all that is drawn.
+        workers: runs of a study at once; default: what cores and memory have room for.
+        dry_run: of a study: say what would be read and how long it takes, and read nothing.
 
     Returns:
         Of a model its edits and the part that carries the loss of each transfer set; of a study
@@ -86,7 +91,8 @@ def locate(
         MethodError: if the model has no plain weights to edit, or was not trained.
         ClipdriftError: if the model, runs or data cannot be read, or a value makes no sense.
     """
-    asked = Asked(tuple(what), draws, n_images, seed)
+    chosen: Any = WHAT if ALL in what else what
+    asked = Asked(tuple(chosen), draws, n_images, seed)
     if isinstance(what_of, Gauge):
         if model is None:
             step = "Pass the model, or a study folder in place of the gauge"
@@ -96,7 +102,15 @@ def locate(
         step = "Pass a gauge first, or leave the model away"
         raise SpecError(Fault("model", "none beside a study folder", type(model).__name__, step))
     folder = StudyFolder.at(what_of)
-    done = locate_runs(folder, asked, cache_dir=cache_dir, device=device, say=say)
+    done = locate_runs(
+        folder,
+        asked,
+        workers=workers,
+        dry_run=dry_run,
+        cache_dir=cache_dir,
+        device=device,
+        say=say,
+    )
     runs, _ = located(folder, folder.records()[0])
     edits = {run_id: run.rows for run_id, run in sorted(runs.items())}
     return Location(edits, {}, done.read, done.kept, done.left_out)
@@ -116,4 +130,4 @@ def _live(gauge: Gauge, model: Any, asked: Asked) -> Location:
     return Location({LIVE: found.rows}, carriers)
 
 
-__all__ = ["LIVE", "WHAT", "Location", "locate"]
+__all__ = ["DEFAULT", "LIVE", "Location", "locate"]

@@ -24,6 +24,7 @@ from clipdrift.finished.predict import Prediction
 from clipdrift.finished.runs import Done
 from clipdrift.formats.rows import Layout
 from clipdrift.records import AnyFolder, StudyFolder
+from clipdrift.records.after import Kind
 from clipdrift.spec import AnyStudy, as_spec
 
 
@@ -103,6 +104,9 @@ def after(
     soup: bool = False,
     alphas: Sequence[float] = (),
     scales: Sequence[float] = (),
+    lines: Sequence[float] = (),
+    damp: Sequence[float] = (),
+    temper: Sequence[float] = (),
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
@@ -113,12 +117,21 @@ def after(
         soup: average the weights of each cell's seeds; the default where nothing else is asked.
         alphas: read soups also at (1 - a) untouched + a soup.
         scales: read each run with its tower's movement times this, from 0 to 10.
+        lines: with the movement of its blocks growing from this at the first to 1 at the last.
+        damp: with the intruder dimensions of its weights times this, 0 to 1.
+        temper: with each head's attention brought back to the untouched entropy, 1 wholly.
 
     Raises:
         ClipdriftError: if a value makes no sense, or there is no finished run with weights.
     """
-    soups = [1.0] if soup or not (alphas or scales) else []
-    asked = Asked(list(dict.fromkeys([*soups, *alphas])), list(scales))
+    rescaled: dict[Kind, list[float]] = {
+        "scaled": [*scales],
+        "lines": [*lines],
+        "damped": [*damp],
+        "tempered": [*temper],
+    }
+    soups = [1.0] if soup or not (alphas or any(rescaled.values())) else []
+    asked = Asked({"soup": list(dict.fromkeys([*soups, *alphas])), **rescaled})
     place = StudyFolder.at(folder)
     return read_after_training(place, asked, cache_dir=cache_dir, device=device, say=say)
 

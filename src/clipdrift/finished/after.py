@@ -1,4 +1,4 @@
-"""After training, on any method: soups over seeds and scaled movements of finished runs.
+"""After training, on any method: soups over seeds and rescaled movements of finished runs.
 
 Weights are read from the runs' files and proven, made anew, and read by the same code and under the
 same guard as runs. Readings lie in `after/` of the study folder; no record is changed. What was
@@ -7,8 +7,9 @@ read before is kept, so the same call goes on where it was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from clipdrift.errors import Fault, SpecError
@@ -21,6 +22,7 @@ from clipdrift.finished.runs import (
     runs_with_weights,
     study_with_runs,
 )
+from clipdrift.interventions.rescaled import damped, lines, tempered
 from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
@@ -40,22 +42,29 @@ Cell = list[RunRecord]
 LARGEST_SCALE = 10.0
 
 
+OPTIONS: dict[Kind, tuple[str, float]] = {
+    "soup": ("--alpha", 1.0),
+    "scaled": ("--scale", LARGEST_SCALE),
+    "lines": ("--lines", 1.0),
+    "damped": ("--damp", 1.0),
+    "tempered": ("--temper", 1.0),
+}
+"""Where the numbers of each kind are given, and the largest that makes sense."""
+
+
 @dataclass(frozen=True)
 class Asked:
-    """What to read of every cell: its soup at these alphas, each run at these scales."""
+    """What to read of every cell, kind by kind: at which numbers."""
 
-    alphas: Sequence[float] = ()
-    scales: Sequence[float] = ()
+    values: Mapping[Kind, Sequence[float]]
 
     def faults(self) -> Iterator[Fault]:
         """Values that make no sense, or that a name could not tell apart."""
-        for name, values, low, high in (
-            ("--alpha", self.alphas, 0.0, 1.0),
-            ("--scale", self.scales, 0.0, LARGEST_SCALE),
-        ):
-            rule = f"distinct numbers from {low:g} to {high:g} of at most four decimals"
+        for kind, values in self.values.items():
+            name, high = OPTIONS[kind]
+            rule = f"distinct numbers from 0 to {high:g} of at most four decimals"
             for value in values:
-                if not low <= value <= high or round(value, 4) != value or values.count(value) > 1:
+                if not 0 <= value <= high or round(value, 4) != value or values.count(value) > 1:
                     yield Fault(name, rule, f"{value:g}", "Correct the value")
 
 
@@ -67,7 +76,7 @@ def read_after_training(
     device: str = "auto",
     say: Say = lambda text: None,
 ) -> Done:
-    """Read soups and scaled runs of every cell that are not yet read.
+    """Read soups and rescaled runs of every cell that are not yet read.
 
     Raises:
         SpecError: if a value asked for makes no sense.
@@ -116,23 +125,21 @@ class _Cell:
 
     def read(self, asked: Asked) -> None:
         """Read all that is asked for and not there."""
-        if asked.alphas and len(self.records) < 2:
-            self.done.left_out[f"soup of {self.name}"] = "one finished run: nothing to average"
-        elif asked.alphas:
-            for alpha in asked.alphas:
-                self._one("soup", self.records, alpha=alpha)
-        for scale in asked.scales:
-            for record in self.records:
-                self._one("scaled", [record], scale=scale)
+        for kind, values in asked.values.items():
+            if kind == "soup" and values and len(self.records) < 2:
+                self.done.left_out[f"soup of {self.name}"] = "one finished run: nothing to average"
+                continue
+            each = [self.records] if kind == "soup" else [[record] for record in self.records]
+            for value, of in product(values, each):
+                self._one(kind, of, value)
 
-    def _one(
-        self, kind: Kind, of: Cell, *, alpha: float | None = None, scale: float | None = None
-    ) -> None:
+    def _one(self, kind: Kind, of: Cell, value: float) -> None:
+        alpha, scale = (value, None) if kind == "soup" else (None, value)
         runs = {record.run_id: record.identity for record in of}
         data = self.materials.content(self.gauge.target.name)
         identity = content_hash([PROTOCOL_VERSION, kind, alpha, scale, sorted(runs.values()), data])
-        value = f"alpha{alpha:g}" if kind == "soup" else f"{scale:g}-seed{of[0].seed}"
-        name = f"{self.name}-{kind}-{value}"
+        of_one = f"alpha{alpha:g}" if kind == "soup" else f"{scale:g}-seed{of[0].seed}"
+        name = f"{self.name}-{kind}-{of_one}"
         path = after_path(self.folder, name, identity)
         if is_there(path, read_after, identity):
             self.done.kept += 1
@@ -143,11 +150,11 @@ class _Cell:
                 return
             parts = [self._of(record) for record in of]
             if any(part is None for part in parts):
-                why = "the method has no plain weights that could be averaged or scaled"
+                why = "the method has no plain weights that could be averaged or rescaled"
                 self.done.left_out[self.name] = why
                 return
             self.say(f"reading {name}")
-            result = self._measure([part for part in parts if part is not None], alpha, scale)
+            result = self._measure([part for part in parts if part is not None], kind, value)
             reading = AfterReading(
                 name=name,
                 identity=identity,
@@ -177,14 +184,20 @@ class _Cell:
             self._weights[record.run_id] = merged(model)
         return self._weights[record.run_id]
 
-    def _measure(self, parts: list[Merged], alpha: float | None, scale: float | None) -> Result:
+    def _measure(self, parts: list[Merged], kind: Kind, value: float) -> Result:
         backbone, prompts = self.gauge.backbone, self.gauge.target.prompts
-        weights = soup(parts) if scale is None else scaled(parts[0], backbone, scale)
-        model = as_model(weights, backbone, self.config.method, prompts).to(self.device)
-        if alpha is None:
+        made = soup(parts) if kind == "soup" else self._rescaled(parts[0], kind, value)
+        model = as_model(made, backbone, self.config.method, prompts).to(self.device)
+        if kind != "soup":
             return self._result(model)
-        with interpolated(model, backbone, alpha):
+        with interpolated(model, backbone, value):
             return self._result(model)
+
+    def _rescaled(self, part: Merged, kind: Kind, value: float) -> Merged:
+        if kind == "tempered":
+            return tempered(part, self.gauge.backbone, self.gauge.probe, value)
+        made = {"scaled": scaled, "lines": lines, "damped": damped}[kind]
+        return made(part, self.gauge.backbone, value)
 
     def _result(self, model: AdaptedModel) -> Result:
         self.gauge.require_adapted(model, model.snapshot())

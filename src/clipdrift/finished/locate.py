@@ -7,9 +7,13 @@ interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from threading import Event, Lock
+
+import torch
 
 from clipdrift.errors import ClipdriftError, MethodError, RecordError, SpecError
 from clipdrift.finished.evaluate import finished_run
@@ -22,31 +26,39 @@ from clipdrift.finished.runs import (
     runs_with_weights,
     study_with_runs,
 )
-from clipdrift.interventions.cost import about_blocks, seconds_per_block
-from clipdrift.interventions.read import Asked, read_edits
-from clipdrift.machine.devices import choose_device
+from clipdrift.interventions.asked import Asked, Price, price
+from clipdrift.interventions.read import read_edits
+from clipdrift.machine.devices import choose_device, cpu_shares
+from clipdrift.machine.memory import free_memory_bytes
 from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
-from clipdrift.probes.attention_maps import tower_blocks
 from clipdrift.reading.gauge import Gauge
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.claims import claim
-from clipdrift.records.located import LocatedRun, located_path, read_located
+from clipdrift.records.located import VERSION, LocatedRun, located_path, read_located
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 
 TELL_SECONDS = 30.0
-"""How often a run that takes long says how far it is."""
+"""How often runs that take long say how far they are."""
+COPIES = 10
+"""Times the vision tower's weights that one run takes in memory."""
 
 
 def locate_runs(
     folder: StudyFolder,
     asked: Asked,
     *,
+    workers: int | None = None,
+    dry_run: bool = False,
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Say = lambda text: None,
 ) -> Done:
     """Read the edits of every finished run whose edits are not yet read.
+
+    Args:
+        workers: runs at once; default: on the CPU what cores and memory have room for, else one.
+        dry_run: say what would be read and how long it takes, and read nothing.
 
     Raises:
         SpecError: if a value asked for makes no sense.
@@ -60,33 +72,37 @@ def locate_runs(
     done = Done()
     records = _whole(folder, done)
     materials = materials_of(spec, folder, cache_dir=cache_dir, device=device, say=say)
-    gauges: dict[str, Gauge] = {}
-    waiting = []
+    gauges = {
+        record.target: Gauge.of_run(RunConfig.model_validate(record.config), materials, folder)
+        for record in {record.target: record for record in records}.values()
+    }
+    waiting = {}
     for record in records:
-        if record.target not in gauges:
-            config = RunConfig.model_validate(record.config)
-            gauges[record.target] = Gauge.of_run(config, materials, folder)
         identity = _identity(record, asked, materials)
         if is_there(located_path(folder, record.run_id), read_located, identity):
             done.kept += 1
         else:
-            waiting.append((record, identity))
-    if waiting:
-        say(_cost(len(waiting), gauges[waiting[0][0].target], asked))
-    clock = _Clock(len(waiting), say)
-    for record, identity in waiting:
-        clock.begin(record.run_id)
-        reader = _Run(folder, materials, gauges[record.target], asked, device)
-        with claim(folder.claims_path / f"located-{record.run_id}") as mine:
-            if not mine:
-                done.left_out[record.run_id] = "being read by another process"
-                continue
-            try:
-                reader.read(record, identity, clock.tell)
-                done.read += 1
-            except MethodError as error:
-                done.left_out[record.run_id] = str(error.faults[0])
+            waiting[record.run_id] = (record, identity)
+    if not waiting:
+        return done
+    first = gauges[next(iter(waiting.values()))[0].target]
+    at_once, threads = _room(first, device, workers, len(waiting))
+    say(_told(len(waiting), at_once, price(first, asked)))
+    if not dry_run:
+        reader = _Reader(folder, materials, gauges, asked, device, done, _Clock(len(waiting), say))
+        reader.read(list(waiting.values()), at_once, threads)
     return done
+
+
+def _room(gauge: Gauge, device: str, workers: int | None, runs: int) -> tuple[int, int]:
+    """Runs at once, and threads of each."""
+    if device != "cpu":
+        return min(workers or 1, runs), 1
+    size = 4 * sum(p.numel() for p in gauge.backbone.model.vision_model.parameters())
+    fit = max(1, free_memory_bytes(torch.device("cpu")) // (COPIES * size))
+    at_once, _ = cpu_shares(workers)
+    at_once = min(workers or fit, at_once, runs)
+    return at_once, cpu_shares(at_once)[1]
 
 
 def _whole(folder: StudyFolder, done: Done) -> list[RunRecord]:
@@ -111,23 +127,17 @@ def _whole(folder: StudyFolder, done: Done) -> list[RunRecord]:
 
 def _identity(record: RunRecord, asked: Asked, materials: Materials) -> str:
     """Of what is read: the run, the data, and what is asked of it."""
-    what = [list(asked.what), asked.draws, asked.n_images, asked.seed]
+    what = [sorted(asked.what), asked.draws, asked.n_images, asked.seed]
     data = materials.content(record.target)
-    return content_hash([PROTOCOL_VERSION, "located", record.identity, data, what])
+    return content_hash([PROTOCOL_VERSION, "located", VERSION, record.identity, data, what])
 
 
-def _cost(n_runs: int, gauge: Gauge, asked: Asked) -> str:
+def _told(n_runs: int, at_once: int, one: Price) -> str:
     """What is to be done, and about how long it takes at most."""
-    n_blocks = len(tower_blocks(gauge.backbone.model.vision_model))
-    sets = [*(one.images for one in gauge.transfers.values()), gauge.target.test]
-    n_images = sum(min(asked.n_images, len(images)) for images in sets)
-    weights, attention = ("weights" in asked.what), ("attention" in asked.what)
-    blocks = about_blocks(n_blocks, draws=asked.draws, weights=weights, attention=attention)
-    seconds = n_runs * n_images * blocks * seconds_per_block(gauge)
-    passes = blocks / n_blocks
     return (
-        f"{n_runs} runs, {n_images} images each, up to {passes:.0f} passes of each: about "
-        f"{_time(seconds)}, less for runs of which less moved"
+        f"{n_runs} runs, {one.images} images and up to {one.passes:,.0f} passes of an image each, "
+        f"{at_once} at once: about {_time(n_runs * one.seconds / at_once)}, less for runs of which "
+        "less moved"
     )
 
 
@@ -144,22 +154,28 @@ class _Clock:
     """Says which run is read and how long the rest will take."""
 
     def __init__(self, total: int, say: Say) -> None:
-        self.total, self.say = total, say
-        self.number, self.started, self.told = 0, time.monotonic(), time.monotonic()
+        self.total, self.say, self.lock = total, say, Lock()
+        self.started = self.told = time.monotonic()
+        self.shares: dict[str, float] = {}
 
     def begin(self, run_id: str) -> None:
-        self.number += 1
-        self.say(f"reading edits of {run_id}, {self.number} of {self.total}{self._left(0.0)}")
-        self.told = time.monotonic()
-
-    def tell(self, share: float) -> None:
-        """Told which share of the run is done."""
-        if time.monotonic() - self.told > TELL_SECONDS:
+        with self.lock:
+            self.shares[run_id] = 0.0
+            number = f"{len(self.shares)} of {self.total}"
+            self.say(f"reading edits of {run_id}, {number}{self._left()}")
             self.told = time.monotonic()
-            self.say(f"{100 * share:.0f} % of run {self.number} of {self.total}{self._left(share)}")
 
-    def _left(self, share: float) -> str:
-        done = self.number - 1 + share
+    def tell(self, run_id: str, share: float) -> None:
+        """Told which share of a run is done."""
+        with self.lock:
+            self.shares[run_id] = share
+            if time.monotonic() - self.told > TELL_SECONDS:
+                self.told = time.monotonic()
+                done = sum(self.shares.values())
+                self.say(f"{100 * done / self.total:.0f} % of {self.total} runs{self._left()}")
+
+    def _left(self) -> str:
+        done = sum(self.shares.values())
         if not done:
             return ""
         left = (time.monotonic() - self.started) * (self.total - done) / done
@@ -167,25 +183,65 @@ class _Clock:
 
 
 @dataclass
-class _Run:
-    """One run's edits, read and written."""
+class _Reader:
+    """Edits of runs, read and written; several at once in threads, as torch's work is its own."""
 
     folder: StudyFolder
     materials: Materials
-    gauge: Gauge
+    gauges: dict[str, Gauge]
     asked: Asked
     device: str
+    done: Done
+    clock: _Clock
+    _ended: Event = field(default_factory=Event)
+    _reloading: Lock = field(default_factory=Lock)
 
-    def read(self, record: RunRecord, identity: str, tell: Callable[[float], None]) -> None:
-        model = reloaded(record, self.folder, self.materials, self.gauge, self.device)
-        found = read_edits(self.gauge, model, self.asked, where=record.run_id, tell=tell)
+    def read(self, waiting: list[tuple[RunRecord, str]], at_once: int, threads: int) -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        pool = ThreadPoolExecutor(at_once)
+        try:
+            for future in [pool.submit(self._one, *run) for run in waiting]:
+                future.result()
+        finally:
+            self._ended.set()
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
+
+    def _one(self, record: RunRecord, identity: str) -> None:
+        name = record.run_id
+        self.clock.begin(name)
+        with claim(self.folder.claims_path / f"located-{name}") as mine:
+            if not mine:
+                self.done.left_out[name] = "being read by another process"
+                return
+            try:
+                self._edits(record, identity)
+                self.done.read += 1
+            except MethodError as error:
+                self.done.left_out[name] = str(error.faults[0])
+            except CancelledError:
+                return
+        self.clock.tell(name, 1.0)
+
+    def _edits(self, record: RunRecord, identity: str) -> None:
+        gauge, name = self.gauges[record.target], record.run_id
+        with self._reloading:  # adapters are made with the random numbers that all threads share
+            model = reloaded(record, self.folder, self.materials, gauge, self.device)
+        found = read_edits(gauge, model, self.asked, where=name, tell=partial(self._tell, name))
         run = LocatedRun(
-            run_id=record.run_id,
+            run_id=name,
             run=record.identity,
             identity=identity,
+            what=list(self.asked.what),
             draws=self.asked.draws,
             n_images=self.asked.n_images,
             rows=found.rows,
             provenance=provenance(self.device),
         )
-        atomic_write(located_path(self.folder, record.run_id), run.to_json())
+        atomic_write(located_path(self.folder, name), run.to_json())
+
+    def _tell(self, name: str, share: float) -> None:
+        if self._ended.is_set():
+            raise CancelledError
+        self.clock.tell(name, share)

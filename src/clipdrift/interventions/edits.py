@@ -7,14 +7,17 @@ ends: so what can be reused of a pass is seen from the weights themselves (`walk
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from clipdrift.interventions.parts import Ends, Part, Weights, norm, parts
+from clipdrift.interventions.parts import INSIDE, Ends, Part, Weights, norm, parts
 from clipdrift.records.located import Edited, EditName, PartKind
+
+KINDS = frozenset(INSIDE.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,28 +47,49 @@ class Edit:
 class Editor:
     """Makes the edits of one fine-tuned encoder.
 
-    draws: random changes beside each edit. seed: of them.
+    draws: random changes beside each edit. elsewhere: also a change in another block. seed: of
+    both.
     """
 
     ends: Ends
     n_blocks: int
-    draws: int = 2
+    draws: int = 1
+    elsewhere: bool = False
     seed: int = 0
     _noise: dict[tuple[str, int, Edited], Tensor] = field(default_factory=dict)
 
-    def edits(self) -> Iterator[Edit]:
-        """Every edit of weights, each followed by its controls."""
-        every = parts(self.ends.untouched, self.n_blocks)
-        whole = Part(None, "all", frozenset(self.ends.untouched))
-        for part in (whole, *every):
-            yield self._edit("revert", part)
-            yield self._edit("graft", part)
-            if part.kind != "all" and part.names & self.ends.moved:
-                yield from self._controls(part, every)
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Every part of the encoder."""
+        return parts(self.ends.untouched, self.n_blocks)
+
+    def edits(self, inside: Collection[int], *, controls: bool = True) -> Iterator[Edit]:
+        """Of all blocks, what lies before and behind them, and cumulative.
+
+        Args:
+            inside: blocks of which each kind of module is edited too.
+            controls: whether each is followed by its controls.
+        """
+        yield self._edit("revert", Part(None, "all", frozenset(self.ends.untouched)))
+        yield self._edit("graft", Part(None, "all", frozenset(self.ends.untouched)))
+        yield from self._of((part for part in self.parts if part.kind not in KINDS), controls)
         for block in range(1, self.n_blocks + 1):
-            above, below = self._cumulative(every, block)
+            above, below = self._cumulative(block)
             yield self._edit("revert_above", above)
             yield self._edit("revert_below", below)
+        yield from self.edits_inside(inside, controls=controls)
+
+    def edits_inside(self, blocks: Collection[int], *, controls: bool = True) -> Iterator[Edit]:
+        """Of the kinds of module in some blocks."""
+        own = (part for part in self.parts if part.kind in KINDS and part.block in blocks)
+        yield from self._of(own, controls)
+
+    def _of(self, some: Iterable[Part], controls: bool) -> Iterator[Edit]:
+        for part in some:
+            yield self._edit("revert", part)
+            yield self._edit("graft", part)
+            if controls and part.names & self.ends.moved:
+                yield from self._controls(part)
 
     def _edit(self, name: EditName, part: Part) -> Edit:
         """Revert: the adapted model with a part untouched. Graft: the other way round."""
@@ -76,23 +100,22 @@ class Editor:
         of: Edited = "untouched" if name == "graft" else "adapted"
         return Edit(name, of, part.block, part.kind, weights, self.ends.moved_rel(part))
 
-    @staticmethod
-    def _cumulative(every: Iterable[Part], block: int) -> tuple[Part, Part]:
+    def _cumulative(self, block: int) -> tuple[Part, Part]:
         """A block with all above it, projection included; with all below it and the embeddings."""
         above: frozenset[str] = frozenset()
         below = above
-        for part in every:
+        for part in self.parts:
             if part.kind == "projection" or (part.kind == "block" and (part.block or 0) >= block):
                 above |= part.names
             if part.kind == "embeddings" or (part.kind == "block" and (part.block or 0) <= block):
                 below |= part.names
         return Part(block, "block", above), Part(block, "block", below)
 
-    def _controls(self, part: Part, every: list[Part]) -> Iterator[Edit]:
+    def _controls(self, part: Part) -> Iterator[Edit]:
         """Changes of the size of the part's own: drawn, and along another block's movement."""
         size = self.ends.moved_rel(part)
         sides: tuple[tuple[EditName, Edited], ...] = (("revert", "adapted"), ("graft", "untouched"))
-        other = self._elsewhere(part, every)
+        other = self._elsewhere(part) if self.elsewhere else None
         for name, of in sides:
             base = self.ends.adapted if of == "adapted" else self.ends.untouched
             for draw in range(self.draws):
@@ -117,11 +140,11 @@ class Editor:
             self._noise[name, draw, of] = base + noise
         return self._noise[name, draw, of]
 
-    def _elsewhere(self, part: Part, every: list[Part]) -> Part | None:
+    def _elsewhere(self, part: Part) -> Part | None:
         """The same kind in another block that moved, drawn; None where there is none."""
         others = [
             one
-            for one in every
+            for one in self.parts
             if one.kind == part.kind and one.block != part.block and one.names & self.ends.moved
         ]
         if not others or part.block is None:

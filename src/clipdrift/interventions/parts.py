@@ -26,6 +26,7 @@ BEHIND = ("tower.post_layernorm.", "tower.head.", "projection.")
 SIDES: tuple[Edited, ...] = ("adapted", "untouched")
 """The two ends."""
 INSIDE: dict[str, PartKind] = {"self_attn": "attention", "mlp": "mlp", "layer_norm": "norms"}
+"""Kinds of module in a block, by how the names of their tensors begin there."""
 
 
 def other(of: Edited) -> Edited:

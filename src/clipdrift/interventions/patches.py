@@ -1,8 +1,10 @@
-"""Encoders that run with other attention than their own: the other end's, or one without meaning.
+"""Encoders that run with attention or states other than their own: the other end's, or meaningless.
 
 A pattern is the softmax of queries and keys, CLS-to-CLS weight included; values, output projection
 and MLP stay the model's own. Does the loss lie in where a model looks, or in what it does with what
-it sees? Shuffled, uniform and other images' patterns say how much hangs on attention at all.
+it sees? Shuffled, uniform and other images' patterns say how much hangs on attention at all. A
+state is what leaves a block; put in whole, it makes `revert_below` of weights, so only its CLS
+token alone and its patch tokens alone are put in.
 
 References: Jain & Wallace (2019), "Attention is not Explanation", section 4.2.1, for shuffled
 weights; Wiegreffe & Pinter (2019), "Attention is not not Explanation", section 3.2, for uniform
@@ -11,8 +13,8 @@ ones. Both change the attention of one recurrent layer; here it is one block, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,31 +23,54 @@ from clipdrift.data.images import Images
 from clipdrift.interventions.parts import SIDES, other
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.probes.attention_given import Rule, attention_rule
-from clipdrift.records.located import ATTENTION, Edited, EditName
+from clipdrift.records.located import ABLATIONS, STATES, Edited, EditName, PartKind, What
 
-SHUFFLES = 1_000_003
-"""Multiplier that gives every block a stream of random numbers of its own."""
+DRAWS = (1_000_003, 10_007, 2)
+"""Multipliers of seed, batch and block: every shuffle has a stream of random numbers of its own."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A model (`of`) that runs with another attention pattern in one block, or in all (None)."""
+    """A model (`of`) that runs with another attention pattern in one block, or in all (None).
+
+    head: from 1, where the pattern of one head alone is replaced. kind: `attention`; or with the
+    edit `state_other_model` the tokens whose state behind the block is the other model's.
+    """
 
     edit: EditName
     of: Edited
     block: int | None
+    kind: PartKind = "attention"
+    head: int | None = None
 
 
-def patches(n_blocks: int) -> list[Patch]:
-    """Every pattern in every block by itself and in all together, of both models."""
-    blocks = [None, *range(1, n_blocks + 1)]
-    return [Patch(edit, of, block) for of in SIDES for edit in ATTENTION for block in blocks]
+def patches(walk: Walk, what: Iterable[What]) -> list[Patch]:
+    """All that is asked for: of both models, block by block."""
+    asked, blocks = set(what), range(1, walk.n_blocks + 1)
+    found: list[Patch] = []
+    patterns: list[EditName] = ["attention_other_model"] if "attention" in asked else []
+    patterns += ABLATIONS if "ablations" in asked else ()
+    for of in SIDES:
+        found += [Patch(edit, of, block) for edit in patterns for block in (None, *blocks)]
+        if "heads" in asked:
+            found += [
+                Patch("attention_other_model", of, block, head=head)
+                for block in blocks
+                for head in range(1, walk.n_heads + 1)
+            ]
+        if "states" in asked and walk.has_cls:  # behind the last block CLS alone is read
+            found += [
+                Patch("state_other_model", of, b, kind) for kind in STATES for b in blocks[:-1]
+            ]
+    return found
 
 
-def patch_passes(n_blocks: int) -> int:
-    """Blocks that `patched` runs for one image."""
-    each = sum(n_blocks + 1 - block for block in range(1, n_blocks + 1)) + n_blocks
-    return 2 * (2 + len(ATTENTION)) * n_blocks + 2 * len(ATTENTION) * (each - n_blocks)
+def patch_passes(wanted: Sequence[Patch], n_blocks: int) -> int:
+    """About as many blocks as `patched` runs for one image."""
+    found = 3 * n_blocks if wanted else 0  # states of both ends, and their patterns at half price
+    for patch in wanted:
+        found += n_blocks + 1 - (patch.block or 1) - (patch.edit == "state_other_model")
+    return found
 
 
 @torch.inference_mode()
@@ -54,6 +79,7 @@ def patched(
     adapted: Stages,
     untouched: Stages,
     images: Images,
+    wanted: Sequence[Patch],
     *,
     seed: int = 0,
     seen: Callable[[int], None] = lambda n: None,
@@ -66,60 +92,75 @@ def patched(
     Args:
         seed: of the shuffles.
     """
-    found: dict[Patch, list[Tensor]] = {patch: [] for patch in patches(walk.n_blocks)}
+    found: dict[Patch, list[Tensor]] = {patch: [] for patch in wanted}
     weights: dict[Edited, Stages] = {"adapted": adapted, "untouched": untouched}
     for n, pixels in enumerate(walk.batches(images)):
-        draw = torch.Generator().manual_seed(SHUFFLES * seed + n)
-        for patch, embedded in _of_batch(walk, weights, pixels, draw):
-            found[patch].append(embedded.float().cpu())
+        states = {of: walk.states(own, pixels) for of, own in weights.items()}
+        batch = _Batch(walk, weights, states, DRAWS[0] * seed + DRAWS[1] * n)
+        for patch in wanted:
+            found[patch].append(batch.embedded(patch).float().cpu())
         seen(len(pixels))
     return {patch: torch.cat(pieces) for patch, pieces in found.items()}
 
 
-def _of_batch(
-    walk: Walk, weights: dict[Edited, Stages], pixels: Tensor, draw: torch.Generator
-) -> Iterator[tuple[Patch, Tensor]]:
-    states = {of: walk.states(own, pixels) for of, own in weights.items()}
-    through = {(edit, of): states[of][0] for of in weights for edit in ATTENTION}
-    for number in range(1, walk.n_blocks + 1):
-        own = {of: pattern(walk, number, weights[of], states[of][number - 1]) for of in weights}
-        for of, edit in ((of, edit) for of in weights for edit in ATTENTION):
-            rule = _rule(edit, own[of], own[other(of)], draw)
-            hidden = with_rule(walk, number, weights[of], states[of][number - 1], rule)
-            alone = walk.go_on(weights[of], hidden, number + 1)
-            yield Patch(edit, of, number), alone
-            key = (edit, of)
-            through[key] = with_rule(walk, number, weights[of], through[key], rule)
-    for (edit, of), hidden in through.items():
-        yield Patch(edit, of, None), walk.leave(weights[of], hidden)
+@dataclass
+class _Batch:
+    """A few images on their way: the states of both ends, and the patterns made of them."""
 
+    walk: Walk
+    weights: dict[Edited, Stages]
+    states: dict[Edited, list[Tensor]]
+    seed: int
+    _patterns: dict[tuple[Edited, int], Tensor] = field(default_factory=dict)
 
-def pattern(walk: Walk, number: int, weights: Stages, hidden: Tensor) -> Tensor:
-    """Attention weights [B, H, T, T] of block `number` on the state that enters it."""
-    kept: list[Tensor] = []
+    def embedded(self, patch: Patch) -> Tensor:
+        """Embeddings [B, E] under a patch."""
+        weights, states = self.weights[patch.of], self.states[patch.of]
+        if patch.edit == "state_other_model":
+            assert patch.block is not None
+            own, given = states[patch.block], self.states[other(patch.of)][patch.block]
+            cls, rest = (given, own) if patch.kind == "cls" else (own, given)
+            mixed = torch.cat([cls[:, :1], rest[:, 1:]], dim=1)
+            return self.walk.go_on(weights, mixed, patch.block + 1)
+        blocks = [patch.block] if patch.block else range(1, self.walk.n_blocks + 1)
+        hidden = states[blocks[0] - 1]
+        for number in blocks:
+            hidden = with_rule(self.walk, number, weights, hidden, self._rule(patch, number))
+        return self.walk.go_on(weights, hidden, blocks[-1] + 1)
 
-    def keep(own: Tensor) -> Tensor:
-        kept.append(own)
-        return own
+    def _rule(self, patch: Patch, number: int) -> Rule:
+        if patch.edit == "attention_uniform":
+            return lambda now: torch.full_like(now, 1 / now.shape[-1])
+        if patch.edit == "attention_shuffled":
+            return self._shuffled(patch.of, number)
+        if patch.edit == "attention_other_image":
+            rolled = self._pattern(patch.of, number).roll(1, dims=0)
+            return lambda now: rolled
+        given, head = self._pattern(other(patch.of), number), patch.head
+        if head is None:
+            return lambda now: given
+        return lambda now: torch.cat(
+            [now[:, : head - 1], given[:, head - 1 : head], now[:, head:]], 1
+        )
 
-    with_rule(walk, number, weights, hidden, keep)
-    return kept[0]
+    def _shuffled(self, of: Edited, number: int) -> Rule:
+        draw = torch.Generator().manual_seed(self.seed + DRAWS[2] * number + (of == "adapted"))
+
+        def shuffled(now: Tensor) -> Tensor:
+            order = torch.rand(now.shape, generator=draw).argsort(dim=-1)
+            return now.gather(-1, order.to(now.device))
+
+        return shuffled
+
+    def _pattern(self, of: Edited, number: int) -> Tensor:
+        """Of a model's own unedited pass."""
+        if (of, number) not in self._patterns:
+            entering = self.states[of][number - 1]
+            self._patterns[of, number] = self.walk.pattern(number, self.weights[of], entering)
+        return self._patterns[of, number]
 
 
 def with_rule(walk: Walk, number: int, weights: Stages, hidden: Tensor, rule: Rule) -> Tensor:
-    """Through one block, [B, T, D] -> [B, T, D], with what the rule makes of its attention."""
+    """Through one block as `Walk.block`, with what the rule makes of its attention."""
     with attention_rule(walk.blocks[number - 1], rule):
         return walk.block(number, weights, hidden)
-
-
-def _rule(edit: EditName, own: Tensor, other: Tensor, draw: torch.Generator) -> Rule:
-    """own, other: patterns [B, H, T, T] of the model itself and of the other end."""
-    if edit == "attention_other_model":
-        return lambda now: other
-    if edit == "attention_other_image":
-        rolled = own.roll(1, dims=0)
-        return lambda now: rolled
-    if edit == "attention_uniform":
-        return lambda now: torch.full_like(now, 1 / now.shape[-1])
-    order = torch.rand(own.shape, generator=draw).argsort(dim=-1).to(own.device)
-    return lambda now: now.gather(-1, order)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.errors import Fault, MethodError, SpecError
+from clipdrift.interventions.asked import Asked
 from clipdrift.interventions.edits import Edit, Editor
 from clipdrift.interventions.parts import SIDES, Ends, ends, other
-from clipdrift.interventions.patches import patch_passes, patched
+from clipdrift.interventions.patches import patch_passes, patched, patches
 from clipdrift.interventions.told import Carried, Found, Key, Read, Told, plain, read_set
 from clipdrift.interventions.walk import Walk, embeddings_of, passes
 from clipdrift.interventions.watched import Watched, watched
@@ -22,37 +22,6 @@ from clipdrift.records.located import Edited, EditName, EditRow
 
 Tell = Callable[[float], None]
 """Told which share of the work is done, 0 to 1."""
-MAX_DRAWS, MAX_IMAGES = 100, 1_000_000
-
-What = Literal["weights", "attention"]
-WHAT: tuple[What, ...] = ("weights", "attention")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What to edit, and on how much to read it.
-
-    what: `weights`, parts put back and moved alone; `attention`, patterns replaced. draws: random
-    changes beside each edit of weights. n_images: of each set, at most. seed: of all that is drawn.
-    """
-
-    what: tuple[What, ...] = WHAT
-    draws: int = 2
-    n_images: int = 200
-    seed: int = 0
-
-    def faults(self) -> Iterator[Fault]:
-        """Values that make no sense."""
-        if not self.what or set(self.what) - set(WHAT):
-            got = ", ".join(self.what) or "nothing"
-            yield Fault("--what", f"some of {', '.join(WHAT)}", got, "Name what to edit")
-        for name, value, low, high in (
-            ("--draws", self.draws, 1, MAX_DRAWS),
-            ("--images", self.n_images, 2, MAX_IMAGES),
-        ):
-            if not low <= value <= high:
-                rule = f"a whole number from {low} to {high:,}"
-                yield Fault(name, rule, str(value), "Correct the value")
 
 
 @dataclass(frozen=True)
@@ -110,35 +79,55 @@ class _Reader:
         self.walk = Walk(backbone.encoder())
         self.both, self.sets, self.asked, self.tell = both, sets, asked, tell
         self.own_text = own_text
-        self.edits: list[Edit] = []
         self.ends = [both.adapted, both.untouched]
-        if "weights" in asked.what:
-            self.edits = list(Editor(both, self.walk.n_blocks, asked.draws, asked.seed).edits())
-        self.blocks = passes([e.weights for e in self.edits], self.ends, self.walk.n_blocks)
-        self.patch_blocks = patch_passes(self.walk.n_blocks) if "attention" in asked.what else 0
-        n_images = sum(len(one.images) for one in sets)
-        self.done, self.total = 0, (self.blocks + self.patch_blocks) * n_images
+        elsewhere = "elsewhere" in asked.what
+        self.editor = Editor(both, self.walk.n_blocks, asked.draws, elsewhere, asked.seed)
+        every = range(1, self.walk.n_blocks + 1)
+        self.inside = set(every if "kinds" in asked.what else ())
+        self.patches = patches(self.walk, asked.what)
+        self.patch_blocks = patch_passes(self.patches, self.walk.n_blocks)
+        self.done, self.total = 0, sum(len(one.images) * self._blocks(one) for one in sets)
+
+    def _blocks(self, one: Watched) -> int:
+        """About as many as will run for one image of a set, if no block stands out."""
+        edits = [e.weights for e in self._edits(one)]
+        return self.patch_blocks + passes(edits, self.ends, self.walk.n_blocks)
+
+    def _edits(self, one: Watched) -> list[Edit]:
+        if not self.asked.of_weights:
+            return []
+        return list(self.editor.edits(self.inside, controls=not one.on_target))
 
     def read(self) -> Located:
+        """Transfer sets come first: what they lost says which blocks are looked into."""
         rows: list[EditRow] = []
         carried = {}
         for one in self.sets:
-            found = self._of_weights(one)
-            if self.patch_blocks:
+            edits = self._edits(one)
+            found = self._of_weights(one, edits)
+            if edits and not one.on_target:
+                inside = self._inside(Told(one, found, {}).may_carry())
+                found |= self._of_weights(one, inside) if inside else {}
+                edits += inside
+            if self.patches:
                 found |= self._of_patches(one)
-            told = Told(one, found, {edit.place: edit.moved_rel for edit in self.edits})
+            told = Told(one, found, {edit.place: edit.moved_rel for edit in edits})
             rows += told.rows()
-            if self.edits and not one.on_target and told.by_image:
+            if edits and not one.on_target and told.by_image:
                 carried[one.name] = told.carried()
         return Located(rows, carried)
 
-    def _of_weights(self, one: Watched) -> Found:
+    def _inside(self, blocks: Iterable[int]) -> list[Edit]:
+        """Edits of the kinds in blocks that were not looked into so far."""
+        new = set(blocks) - self.inside
+        self.inside |= new
+        return list(self.editor.edits_inside(new))
+
+    def _of_weights(self, one: Watched, edits: Sequence[Edit]) -> Found:
+        weights = [*(edit.weights for edit in edits), *self.ends]
+        blocks = passes(weights, self.ends, self.walk.n_blocks)
         embedded = embeddings_of(
-            self.walk,
-            [*(edit.weights for edit in self.edits), *self.ends],
-            self.ends,
-            one.images,
-            lambda n: self._seen(n * self.blocks),
+            self.walk, weights, self.ends, one.images, lambda n: self._seen(n * blocks)
         )
         known: dict[tuple[int, Edited, bool], Read] = {}
         found: Found = {}
@@ -149,12 +138,12 @@ class _Reader:
             known[same] = known.get(same) or read_set(one, features, text, full=full)
             found[key] = known[same]
 
-        for edit, features in zip(self.edits, embedded, strict=False):
+        for edit, features in zip(edits, embedded, strict=False):
             text = other(edit.of) if edit.kind == "all" else edit.of
             read(Key(*edit.place, edit.beside, edit.draw), features, text)
         for of, features in zip(SIDES, embedded[-2:], strict=True):
             read(plain(of), features, of)
-            if self.own_text and self.edits:
+            if self.own_text and self.asked.of_weights:
                 name: EditName = "revert" if of == "adapted" else "graft"
                 read(Key(name, of, None, "text"), features, other(of))
         return found
@@ -165,11 +154,12 @@ class _Reader:
             self.walk.staged(self.both.adapted),
             self.walk.staged(self.both.untouched),
             one.images,
+            self.patches,
             seed=self.asked.seed,
             seen=lambda n: self._seen(n * self.patch_blocks),
         )
         return {
-            Key(p.edit, p.of, p.block, "attention"): read_set(one, x, p.of, full=True)
+            Key(p.edit, p.of, p.block, p.kind, head=p.head): read_set(one, x, p.of, full=True)
             for p, x in embedded.items()
         }
 

@@ -23,6 +23,8 @@ from clipdrift.records.located import Edited, EditName, EditRow, PartKind
 Floats = NDArray[np.float64]
 Place = tuple[int | None, str]
 """Block and kind of a part."""
+LOOKED_INTO = 2
+"""Blocks, at most, whose kinds of module are edited where not those of all are."""
 
 
 class Key(NamedTuple):
@@ -34,6 +36,7 @@ class Key(NamedTuple):
     kind: PartKind
     beside: str | None = None
     draw: int = 0
+    head: int | None = None
 
     @property
     def place(self) -> tuple[EditName, Edited, int | None, PartKind]:
@@ -123,6 +126,7 @@ class Told:
             of=key.of,
             block=key.block,
             kind=key.kind,
+            head=key.head,
             dataset=self.one.name,
             on_target=self.one.on_target,
             score=score,
@@ -142,6 +146,24 @@ class Told:
         """Mean change by the controls of an edit; None where it has none."""
         changes = self.controls.get((*key.place, beside))
         return float(np.mean(changes)) if changes else None
+
+    def may_carry(self) -> list[int]:
+        """Blocks worth a look inside: they carry at least half of what the first part does."""
+        adapted, untouched = (score_of(self.found[plain(of)].scored) for of in SIDES)
+        carried = {
+            (key.block, key.kind): self._change(key, read)
+            - self._change(
+                alone := Key("graft", "untouched", key.block, key.kind), self.found[alone]
+            )
+            for key, read in self.found.items()
+            if key.edit == "revert" and key.beside is None and key.kind != "all"
+        }
+        enough = max(carried.values(), default=0.0) / 2
+        if untouched <= adapted or enough <= 0:
+            return []
+        blocks = [at for at, value in carried.items() if at[1] == "block" and value >= enough]
+        blocks.sort(key=lambda at: -carried[at])
+        return [block for block, _ in blocks[:LOOKED_INTO] if block is not None]
 
     def carried(self) -> Carried:
         """Of a set of classes, image by image."""

@@ -8,6 +8,7 @@ would have given, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from clipdrift.backbone import ImageEncoder
 from clipdrift.backbone.encoder import CPU_TOKENS, n_tokens
 from clipdrift.data.images import Images
 from clipdrift.interventions.parts import Weights, stage
+from clipdrift.probes.attention_given import attention_rule
 from clipdrift.probes.attention_maps import has_cls_token, tower_blocks
 from clipdrift.training.loop import in_batches
 
@@ -39,6 +41,7 @@ class Walk:
         self.encoder = encoder.eval().requires_grad_(False)
         self.blocks = tower_blocks(encoder.tower)
         self.n_blocks = len(self.blocks)
+        self.n_heads: int = encoder.tower.config.num_attention_heads  # type: ignore[union-attr, assignment]
         self.has_cls = has_cls_token(encoder.tower)
 
     def staged(self, weights: Weights) -> Stages:
@@ -60,9 +63,33 @@ class Walk:
         return self._lent(tower.pre_layrnorm, "tower.pre_layrnorm.", weights[0], hidden)
 
     def block(self, number: int, weights: Stages, hidden: Tensor) -> Tensor:
-        """Through block `number`, from 1: [B, T, D] -> [B, T, D]."""
-        out = functional_call(self.blocks[number - 1], weights[number], (hidden, None))
+        """Through block `number`, from 1: [B, T, D] -> [B, T, D].
+
+        Behind the last one only what is read of it: [B, 1, D] where that is the CLS token.
+        """
+        block, own = self.blocks[number - 1], weights[number]
+        if number == self.n_blocks and self.has_cls:
+            hidden = (hidden + self._attend(block, own, hidden)[0])[:, :1]
+            within = self._lent(block.layer_norm2, "layer_norm2.", own, hidden)
+            return hidden + self._lent(block.mlp, "mlp.", own, within)
+        out = functional_call(block, own, (hidden, None))
         return out if isinstance(out, Tensor) else out[0]
+
+    def pattern(self, number: int, weights: Stages, hidden: Tensor) -> Tensor:
+        """Attention weights [B, H, T, T] of block `number` on the state that enters it."""
+        block = self.blocks[number - 1]
+        with attention_rule(block, lambda now: now):
+            return self._attend(block, weights[number], hidden)[1]
+
+    def _attend(
+        self, block: Any, own: Mapping[str, Tensor], hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a block's attention adds to its tokens; and its weights, under a rule."""
+        entering = self._lent(block.layer_norm1, "layer_norm1.", own, hidden)
+        found: tuple[Tensor, Tensor] = functional_call(
+            block.self_attn, _under("self_attn.", own), (entering,)
+        )
+        return found
 
     def leave(self, weights: Stages, hidden: Tensor) -> Tensor:
         """What left the last block -> embeddings [B, E]."""
@@ -88,8 +115,7 @@ class Walk:
 
     @staticmethod
     def _lent(module: object, start: str, weights: Mapping[str, Tensor], value: Tensor) -> Tensor:
-        own = {n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)}
-        out: Tensor = functional_call(module, own, (value,))  # type: ignore[arg-type]
+        out: Tensor = functional_call(module, _under(start, weights), (value,))  # type: ignore[arg-type]
         return out
 
     def batches(self, images: Images) -> Iterator[Tensor]:
@@ -98,6 +124,10 @@ class Walk:
         at_once = CPU_TOKENS if device.type == "cpu" else GPU_TOKENS
         for pixels in in_batches(images, max(2, at_once // n_tokens(self.encoder.tower))):
             yield pixels.to(device)
+
+
+def _under(start: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)}
 
 
 def passes(edits: Sequence[Weights], ends: Sequence[Weights], n_blocks: int) -> int:

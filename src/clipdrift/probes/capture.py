@@ -107,7 +107,7 @@ the tower itself.
     _require_float32("weights", (p for p in vision_model.parameters() if p.is_floating_point()))
     collector = _Collector(len(blocks), has_cls=has_cls_token(vision_model))
     with ExitStack() as stack:
-        stack.enter_context(_eval_mode(vision_model))
+        stack.enter_context(eval_mode(vision_model))
         stack.enter_context(attention_sink(vision_model, collector.attention))
         for number, block in enumerate(blocks):
             handle = block.register_forward_hook(partial(_pass_cls, collector, number))
@@ -207,7 +207,8 @@ def _pass_cls(
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """While open, a model and all in it is in eval mode; then each module in the mode it was."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

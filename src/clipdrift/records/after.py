@@ -23,14 +23,23 @@ from clipdrift.records.writing import ours
 
 FOLDER = "after"
 VERSION = 1
-Kind = Literal["soup", "scaled"]
+Kind = Literal["soup", "scaled", "lines", "damped", "tempered"]
+WORDS: dict[Kind, str] = {
+    "scaled": "update times {:g}",
+    "lines": "LiNeS from {:g}",
+    "damped": "intruders times {:g}",
+    "tempered": "attention tempered by {:g}",
+}
+"""What weights are, by the number that they were made with."""
 
 
 class AfterReading(Sealed):
     """One reading of merged weights.
 
     kind: `soup`, the mean over the seeds of a cell, then mixed with the untouched weights by
-    `alpha`; or `scaled`, one run with the movement of its vision tower times `scale`.
+    `alpha`; or one run rescaled, `scale` the number: `scaled`, the movement of its vision tower
+    times it; `lines`, growing from it at the first block to 1 at the last; `damped`, intruder
+    dimensions times it; `tempered`, the entropy of attention brought back by that much.
     head_inits: how many different heads the runs began with.
     """
 
@@ -58,7 +67,7 @@ class AfterReading(Sealed):
     def _made_by_a_number(self) -> Self:
         made_by = self.alpha if self.kind == "soup" else self.scale
         if made_by is None:
-            raise ValueError("a soup has an alpha, a scaled run a scale")
+            raise ValueError("a soup has an alpha, a rescaled run a scale")
         return self
 
     @property
@@ -69,8 +78,8 @@ class AfterReading(Sealed):
     @property
     def weights(self) -> str:
         """For people: what the weights are."""
-        if self.kind == "scaled":
-            return f"update times {self.scale:g}"
+        if self.kind != "soup":
+            return WORDS[self.kind].format(self.scale)
         return "soup" if self.alpha == 1 else f"soup at alpha {self.alpha:g}"
 
 
@@ -107,7 +116,7 @@ def readings(
         if path != after_path(folder, one.name, one.identity):
             continue  # a copy of another name, as programs for backups make them
         now = all(finished.get(run_id) == identity for run_id, identity in one.runs.items())
-        if now and (one.kind == "scaled" or set(one.runs) == whole.get(one.cell)):
+        if now and (one.kind != "soup" or set(one.runs) == whole.get(one.cell)):
             found.append(one)
     return sorted(found, key=_order), faults
 

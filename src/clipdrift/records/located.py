@@ -16,7 +16,7 @@ from clipdrift.records.transfer import Number
 from clipdrift.records.writing import ours
 
 FOLDER = "located"
-VERSION = 1
+VERSION = 2
 Edited = Literal["adapted", "untouched"]
 EditName = Literal[
     "none",
@@ -28,14 +28,38 @@ EditName = Literal[
     "attention_other_image",
     "attention_shuffled",
     "attention_uniform",
+    "state_other_model",
 ]
-PartKind = Literal["all", "block", "attention", "mlp", "norms", "embeddings", "projection", "text"]
-ATTENTION: tuple[EditName, ...] = (
-    "attention_other_model",
+PartKind = Literal[
+    "all",
+    "block",
+    "attention",
+    "mlp",
+    "norms",
+    "embeddings",
+    "projection",
+    "text",
+    "cls",
+    "patches",
+]
+What = Literal["weights", "kinds", "elsewhere", "attention", "heads", "states", "ablations"]
+WHAT: dict[What, str] = {
+    "weights": "parts put back and moved alone, beside random changes of their size; kinds of "
+    "module inside the blocks that may carry the loss",
+    "kinds": "weights, and kinds of module inside every block",
+    "elsewhere": "weights, and beside each edit a step of its size in another block",
+    "attention": "the other model's attention pattern, in each block and in all",
+    "heads": "the other model's attention pattern in each head alone",
+    "states": "the CLS token alone, or the patch tokens alone, of the other model behind a block",
+    "ablations": "attention shuffled, uniform, or of another image",
+}
+"""What can be asked of a model."""
+ABLATIONS: tuple[EditName, ...] = (
     "attention_other_image",
     "attention_shuffled",
     "attention_uniform",
 )
+STATES: tuple[PartKind, ...] = ("cls", "patches")
 EDITS: dict[EditName, str] = {
     "none": "the model as it is",
     "revert": "the part of the adapted model put back to the untouched weights",
@@ -46,6 +70,8 @@ EDITS: dict[EditName, str] = {
     "attention_other_image": "run with its own attention pattern of another image",
     "attention_shuffled": "run with each row of its attention pattern in random order",
     "attention_uniform": "run with equal attention to all tokens",
+    "state_other_model": "what leaves the block is the other model's, of the CLS token or of the "
+    "patch tokens",
 }
 """What was done to the model."""
 Points = Annotated[float, Field(ge=-100, le=100)]
@@ -57,10 +83,12 @@ class EditRow(BaseModel):
 
     of: the model that was edited, adapted or untouched; changes are against that model as it is.
     block: 1 is nearest to the image; null of what is in no block, or in all.
+    head: of attention, from 1; null of all heads.
     dataset: a transfer set, or the target's test part, read with the head that trained.
     score: accuracy, mean recall or mean average precision, a fraction.
     change_pp: score less that of the model before the edit, percentage points.
-    control_pp: mean of the same over random changes of the same norm in the same place.
+    control_pp: mean of the same over random changes of the same norm in the same place; null on
+        the target, as is `elsewhere_pp`.
     elsewhere_pp: of a step of the same norm along the movement of the same kind in another block.
     retention_pct: score in percent of the untouched model's; null on the target.
     gone_pp: points that a ridge read-out of the embeddings lost against the untouched model.
@@ -74,6 +102,7 @@ class EditRow(BaseModel):
     of: Edited
     block: Annotated[int | None, Field(ge=1)]
     kind: PartKind
+    head: Annotated[int | None, Field(ge=1)] = None
     dataset: str
     on_target: bool = False
     score: Annotated[float, Field(ge=0, le=1)]
@@ -93,6 +122,7 @@ class LocatedRun(Sealed):
     run_id: str
     run: str = Field(description="identity of the run")
     identity: str
+    what: list[What]
     draws: int
     n_images: int
     rows: list[EditRow]

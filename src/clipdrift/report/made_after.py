@@ -1,4 +1,4 @@
-"""What was made after training, on the page: soups and scaled runs beside their cells."""
+"""What was made after training, on the page: soups and rescaled runs beside their cells."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def after_table(study: Study) -> Table | None:
     rows = [_line(study, line, shown, several=several) for line in lines.values()]
     n_keys = len(texts) + 2
     note = (
-        "A soup is one model and has no SD; its head is the mean of the seeds' heads. Scaled: the "
-        "movement of the vision tower times a factor, projection and head as trained. Runs "
+        "A soup is one model and has no SD; its head is the mean of the seeds' heads. Of one "
+        "run the movement of its vision tower is rescaled: times a factor (update), by a factor "
+        "that grows with depth (LiNeS), without new directions of the weights (intruders), or "
+        "until attention is as spread out as before (tempered); projection and head stay. Runs "
         "that began with different random heads have encoders that were trained for different "
         "heads: their soup reaches less, and head_init: text avoids it."
     )

@@ -129,7 +129,7 @@ SECTIONS = (
         "After training",
         lambda study: [after_table(study)],
         said(
-            "Soups and scaled movements, made from the weights of finished runs without further "
+            "Soups and rescaled movements, made from the weights of finished runs without further "
             "training, and read by the same code as the runs. They are candidates of the choice."
         ),
     ),

@@ -19,6 +19,7 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import starts
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
+from clipdrift.reading.panel import extended
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.reading.start import model_at_start
@@ -43,6 +44,7 @@ from clipdrift.run.files import (
     write_lost_pictures,
     write_probe_table,
     write_transfer_table,
+    write_weight_updates,
 )
 from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -155,6 +157,10 @@ class Run:
         save_attention_pictures(
             model.encoder, self.gauge.backbone, self.gauge.probe, self.path / "attention"
         )
+        reading, dear = kept.reading, self.gauge.close_up(model)
+        if dear is not None:
+            reading = extended(reading, *dear.signals)
+            write_weight_updates(self.path, dear.updates or [])
         extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         own = test.pop("extra", {})
@@ -162,7 +168,7 @@ class Run:
         write_transfer_table(self.path, self.gauge, read)
         write_lost_pictures(self.path, self.gauge, model, read)
         return Result(
-            **kept.reading.model_dump(exclude=NOT_OF_RESULT),
+            **reading.model_dump(exclude=NOT_OF_RESULT),
             **test,
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from clipdrift.analysis.rows import Metric, OfCell, Reason, RunIds, Said
 from clipdrift.analysis.statistics.cell_means import CellKey, Positions, cells, number, summarise
 from clipdrift.analysis.statistics.columns import column
 from clipdrift.analysis.usable import numbers
-from clipdrift.records.after import AfterReading
+from clipdrift.records.after import AfterReading, Kind
 
 DRIFTS = ("drift.weight_drift_rel", "drift.embedding_drift", "drift.cls_entropy_pct")
 ACCURACIES = ("val_accuracy", "test_accuracy")
@@ -23,12 +23,12 @@ ACCURACIES = ("val_accuracy", "test_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class AfterTraining(OfCell):
-    """Soups over seeds and scaled movements, beside the runs that they are made from.
+    """Soups over seeds and rescaled movements, beside the runs that they are made from.
 
-    kind: soup: mean of the seeds' weights; scaled: the movement of each run's tower times scale
+    kind: soup: mean of the seeds' weights; else of each run, rescaled as docs/methods.md says
     weights: what the weights are, in words
     alpha: of a soup: 1 as averaged; below, mixed with the untouched weights
-    scale: of scaled runs; 1 as trained
+    scale: the number of a rescaling
     head_inits: different heads that the runs began with; the heads are averaged all the same
     n: models read in which the metric is defined: 1 of a soup
     n_runs: runs that the weights come from
@@ -41,7 +41,7 @@ class AfterTraining(OfCell):
 
     table: ClassVar = "after_training"
 
-    kind: Literal["soup", "scaled"]
+    kind: Kind
     weights: str
     alpha: float | None
     scale: float | None

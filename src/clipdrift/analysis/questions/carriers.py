@@ -79,8 +79,10 @@ def carrier(
         return Carrier(p=p, reason="a random change of the same size does as much")
     share = float(parts[best].mean()) / fallen.value
     inside = {at: v for at, v in parts.items() if at[0] == best[0] and at[1] not in WHOLE}
-    if best[1] != "block" or not inside:
+    if best[1] != "block":
         return Carrier(*best, share, p)
+    if not inside:
+        return Carrier(*best, share, p, "kinds of module in it were not read in every run")
     kind, p_kind = _first(inside, floor)
     if kind is None or p_kind >= ALPHA:
         return Carrier(*best, share, p, "no kind of module in it stands out from the others")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -28,16 +28,19 @@ class EditEffect(OfCell):
     edit: revert: a part put back to the untouched weights; graft: a part moved alone in the
         untouched model; revert_above and revert_below: a block and all behind, or before, it put
         back; attention_*: run with the other model's pattern, another image's, a shuffled or a
-        uniform one; none: the model as it is
+        uniform one; state_other_model: with the other model's state of some tokens behind a block;
+        none: the model as it is
     edited: the model that was edited, adapted or untouched; changes are against it as it is
     block: 1 is nearest to the image; null of what is in no block, or in all
     kind: all of the encoder, a block, or in a block attention, mlp, norms; embeddings, projection
-        (all behind the blocks), text (the text side)
+        (all behind the blocks), text (the text side); of a state cls, patches
+    head: of attention, from 1; null of all heads
     dataset: a transfer dataset, or the target's test part with the head that trained
     score: after the edit, a fraction, mean over seeds
     change_pp: score less that of the model before the edit, percentage points, mean over seeds
     ci_low: t over seeds
-    p_holm: that the change is not 0, corrected by Holm's method over the blocks of an edit and kind
+    p_holm: that the change is not 0, corrected by Holm's method over the blocks of an edit and
+        kind, or over all heads
     control_pp: change by random changes of the same norm in the same place, mean
     elsewhere_pp: by a step of the same norm along the movement of the same kind in another block
     retention_pct: after the edit; null on the target
@@ -53,6 +56,7 @@ class EditEffect(OfCell):
     edited: str
     block: int | None
     kind: str
+    head: int | None
     dataset: str
     n: Annotated[int, Said("count")]
     score: Annotated[float, Said("share")]
@@ -101,14 +105,23 @@ class LossPlace(OfTransfer):
     reason: Annotated[str | None, Said("remark", "Why not more")]
 
 
-EditOn = tuple[str, str, int | None, str, str]
-"""Edit, edited model, block, kind, dataset."""
+class EditOn(NamedTuple):
+    """Which edited model was read, and on which set."""
+
+    edit: str
+    edited: str
+    block: int | None
+    kind: str
+    dataset: str
+    head: int | None = None
+
+
 OPTIONAL = ("control_pp", "elsewhere_pp", "retention_pct", "gone_pp", "misaligned_pp", "moved_rel")
 WHY = {
     "retention_pct": "retention: on the target, or where the baseline is at chance",
     "gone_pp": "gone and misaligned: not read in full",
-    "control_pp": "control: of edits of weights that moved",
-    "elsewhere_pp": "elsewhere: of a kind that moved in another block too",
+    "control_pp": "control: of edits of weights that moved, on transfer datasets",
+    "elsewhere_pp": "elsewhere: asked for, and of a kind that moved in another block too",
     "moved_rel": "moved: of edits of weights",
 }
 
@@ -130,9 +143,9 @@ def rows(
         own = [{on: one[on] for on in shared} for one in every]
         ids = [run.run_id for run in runs]
         effects += _corrected([_effect(cell, on, [one[on] for one in own], runs) for on in shared])
-        for name in dict.fromkeys(on[-1] for on in shared if not own[0][on].on_target):
+        for name in dict.fromkeys(on.dataset for on in shared if not own[0][on].on_target):
             at = list(_places(own[0], name))
-            if ("graft", "untouched", None, "all", name) in own[0] and at:
+            if _whole(name) in own[0] and at:
                 step = 100 / runs[0].n_images
                 places.append(_place(cell, name, own, ids, at, step))
     return effects, places
@@ -157,24 +170,27 @@ def _alike(run: LocatedRun) -> tuple[int, int]:
 
 
 def _by_edit(run: LocatedRun) -> dict[EditOn, EditRow]:
-    return {(row.edit, row.of, row.block, row.kind, row.dataset): row for row in run.rows}
+    return {
+        EditOn(row.edit, row.of, row.block, row.kind, row.dataset, row.head): row
+        for row in run.rows
+    }
+
+
+def _whole(name: str) -> EditOn:
+    """The untouched model with all of the adapted one in it."""
+    return EditOn("graft", "untouched", None, "all", name)
 
 
 def _effect(
     cell: CellKey, on: EditOn, edits: Sequence[EditRow], runs: Sequence[LocatedRun]
 ) -> EditEffect:
-    edit, of, block, kind, dataset = on
     test = t_test([row.change_pp for row in edits])
     low, high = test.interval()
     means = {name: _mean([getattr(row, name) for row in edits]) for name in OPTIONAL}
     why = [text for name, text in WHY.items() if means[name] is None]
     return EditEffect(
         **cell._asdict(),
-        edit=edit,
-        edited=of,
-        block=block,
-        kind=kind,
-        dataset=dataset,
+        **on._asdict(),
         n=len(edits),
         score=float(np.mean([row.score for row in edits])),
         change_pp=test.value,
@@ -203,7 +219,8 @@ def _corrected(found: list[EditEffect]) -> list[EditEffect]:
     families: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(found):
         if row.p_holm is not None and row.block is not None:
-            families.setdefault((row.edit, row.edited, row.kind, row.dataset), []).append(i)
+            of = (row.edit, row.edited, row.kind, row.dataset, str(row.head is not None))
+            families.setdefault(of, []).append(i)
     for own in families.values():
         adjusted = holm(np.array([found[i].p_holm for i in own], dtype=np.float64))
         for i, p in zip(own, adjusted.tolist(), strict=True):
@@ -220,12 +237,12 @@ def _place(
     step: float,
 ) -> LossPlace:
     """step: percentage points of one image: seeds that agree do so only up to that."""
-    lost = -np.array([one["graft", "untouched", None, "all", name].change_pp for one in own])
+    lost = -np.array([one[_whole(name)].change_pp for one in own])
     parts: dict[Place, Floats] = {}
     above: dict[Place, float | None] = {}
     for at in places:
-        back = [one["revert", "adapted", *at, name] for one in own]
-        alone = [one["graft", "untouched", *at, name] for one in own]
+        back = [one[EditOn("revert", "adapted", *at, name)] for one in own]
+        alone = [one[EditOn("graft", "untouched", *at, name)] for one in own]
         changes = np.array([row.change_pp for row in back])
         parts[at] = (changes - [row.change_pp for row in alone]) / 2
         control = _mean([row.control_pp for row in back])
@@ -248,7 +265,7 @@ def _place(
 
 def _places(own: Mapping[EditOn, EditRow], name: str) -> Iterator[Place]:
     """Parts that were put back and moved alone."""
-    for edit, of, block, kind, dataset in own:
-        alone = ("graft", "untouched", block, kind, name) in own
-        if (edit, of, dataset) == ("revert", "adapted", name) and kind != "all" and alone:
-            yield block, kind
+    for on in own:
+        alone = EditOn("graft", "untouched", on.block, on.kind, name) in own
+        if (on.edit, on.dataset) == ("revert", name) and on.kind != "all" and alone:
+            yield on.block, on.kind
