@@ -270,7 +270,11 @@ def reliability(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, int]
     edges = np.array([0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0001])
     place = np.digitize(promised, edges) - 1
     return [
-        (float(promised[place == i].mean()), float(held[place == i].mean()), int((place == i).sum()))
+        (
+            float(promised[place == i].mean()),
+            float(held[place == i].mean()),
+            int((place == i).sum()),
+        )
         for i in range(len(edges) - 1)
         if (place == i).any()
     ]

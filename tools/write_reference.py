@@ -59,9 +59,9 @@ COVERAGE = """
 
 Percent of rows of made-up studies whose interval holds the truth, or whose verdict is wrong, ± the
 Monte Carlo error; in brackets the percent of rows that print no interval. Intervals are to hold it
-in 95 of 100 studies where no other number stands, verdicts to be wrong in 5 at most. "Drawn" is
+in 95 of 100 studies where no other number stands, verdicts to be wrong in 5 at most. "Over" is
 `interval_over`: an interval over seeds is about the images at hand, one over seeds and images about
-all that might have been drawn. Studies have three methods at four rates with as many validation,
+all images like them. Studies have three methods at four rates with as many validation,
 test and transfer images; how they are made is in `benchmarks/simulated`. `selection` and `frontier`
 print no interval.
 
