@@ -22,12 +22,11 @@ from clipdrift.errors import Fault, MethodError
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.methods.merged import TOWER, Merged, Tensors, between, untouched_text
 from clipdrift.methods.tower_weights import in_encoder
+from clipdrift.probes.spectra import INTRUDER
+from clipdrift.probes.weight_updates import LEADING
 
 IN_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.")
 BEHIND = ("post_layernorm.", "final_layer_norm.", "head.")
-LEADING, INTRUDER = 10, 0.5
-"""Of so many leading directions those are intruders whose |cosine| with every untouched one is
-below this."""
 SPAN, HALVINGS = 16.0, 40
 """Attention is made at most so much sharper or flatter; the factor is found by halving."""
 
@@ -106,8 +105,7 @@ def tempered(part: Merged, backbone: Backbone, probe: Images, strength: float) -
     Raises:
         MethodError: of a model without a CLS token.
     """
-    encoder = backbone.live_encoder()
-    walk = Walk(encoder)
+    walk = Walk(backbone.encoder())
     if not walk.has_cls:
         got, step = "a SigLIP, whose tower has none", "Leave --temper away"
         raise MethodError(Fault(f"backbone {backbone.name}", "a CLS token", got, step))

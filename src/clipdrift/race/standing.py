@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.analysis.questions.budget import DEFAULT, Budget
-from clipdrift.analysis.questions.choice import verdict
 from clipdrift.analysis.questions.draws import Means
+from clipdrift.analysis.questions.judged import verdict
 from clipdrift.race.imputed import Floats, Numbers, imputed
 
 N_DRAWS = 400

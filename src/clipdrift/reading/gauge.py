@@ -69,7 +69,7 @@ class Gauge:
 
     It holds the untouched backbone, the probe images on which drift is read, the transfer sets and
     what the backbone reads on them. The runner of studies, `evaluate` and `after` read through it,
-    and so can a training loop of one's own:
+    and so can a training loop of one's own::
 
         gauge = clipdrift.Gauge("openai/clip-vit-base-patch32", probe="photos/",
                                 transfers=["cifar100"])
