@@ -36,7 +36,10 @@ from clipdrift.report.source import Study
 NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?(?![\w.])")
 """Whole, so that names of runs and hashes are held letter by letter."""
 
-READ = ("runs/*/record.json", "runs/*/transfer_images.parquet", "after/**/*.json")
+READ = (
+    *("runs/*/record.json", "runs/*/transfer_images.parquet"),
+    *("after/**/*.json", "located/*.json"),
+)
 KEPT = ("study.yaml", "plan.json", *READ)
 ARCHIVE = "records.tar.xz"
 BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)

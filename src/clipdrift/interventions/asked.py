@@ -67,7 +67,7 @@ class Price:
 def price(gauge: Gauge, asked: Asked) -> Price:
     """What the edits of one model of the gauge will take if all of it moved."""
     backbone, pixels = gauge.backbone, gauge.guard_pixels
-    walk = Walk(backbone.live_encoder())
+    walk = Walk(backbone.encoder())
     staged = walk.staged(in_encoder(backbone.vision_state(), backbone.projection_state()))
     with torch.inference_mode():
         walk.states(staged, pixels)
@@ -89,14 +89,14 @@ def about_blocks(walk: Walk, asked: Asked, *, controls: bool) -> int:
     if it lay there as well; one of the embeddings runs them all.
     """
     n = walk.n_blocks
-    found = patch_passes(patches(walk, asked.what), n)
+    found = 2 * n + patch_passes(patches(walk, asked.what), n)
     if not asked.of_weights:
-        return found + 2 * n
+        return found
     behind = n * (n + 1) // 2
     beside = asked.draws if controls else 0
     each = 2 * (1 + beside + (controls and "elsewhere" in asked.what))
-    found += 2 * n + 2 * (1 + beside) * n + n**2 + each * behind
+    found += 2 * (1 + beside) * n + n**2 + each * behind
     if "kinds" in asked.what:
         return found + len(KINDS) * each * behind
     looked_into = min(LOOKED_INTO, n)
-    return found + len(KINDS) * each * looked_into * (n + 1) // 2 + controls * 2 * n
+    return found + len(KINDS) * each * looked_into * (n + 1) // 2

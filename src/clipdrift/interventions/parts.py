@@ -102,9 +102,10 @@ class Ends:
 
     def moved_rel(self, part: Part) -> float:
         """||theta_1 - theta_0|| / ||theta_0|| over the tensors of a part; 0 where none moved."""
-        names = sorted(part.names & self.moved)
-        size = norm(self.untouched[name] for name in part.names)
-        apart = norm(self.adapted[name] - self.untouched[name] for name in names)
+        names = sorted(part.names)  # sums hang on their order in the last digit
+        size = norm(self.untouched[name] for name in names)
+        moved = (name for name in names if name in self.moved)
+        apart = norm(self.adapted[name] - self.untouched[name] for name in moved)
         return apart / size if apart else 0.0
 
 

@@ -105,8 +105,7 @@ def tempered(part: Merged, backbone: Backbone, probe: Images, strength: float) -
     Raises:
         MethodError: of a model without a CLS token.
     """
-    encoder = backbone.live_encoder()
-    walk = Walk(encoder)
+    walk = Walk(backbone.encoder())
     if not walk.has_cls:
         got, step = "a SigLIP, whose tower has none", "Leave --temper away"
         raise MethodError(Fault(f"backbone {backbone.name}", "a CLS token", got, step))
