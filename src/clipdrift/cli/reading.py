@@ -86,7 +86,7 @@ def import_(
     What holds for all rows stands under constants. The numbers of images
     (test_n_images, transfer.<name>.n_images) and of classes
     (transfer.<name>.n_classes) give accuracies their error from images, and take
-    away retention where the baseline is not told from chance.
+    away retention where the baseline is not distinguishable from chance.
     docs/importing.md lists the fields.
     """
     summary = clipdrift.import_csv(table, map_, out)
