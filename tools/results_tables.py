@@ -5,6 +5,7 @@ Everything is read from the analysis; the words around the tables are written by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -210,6 +211,53 @@ def predictors(analysis: Row, most: str = "12") -> str:
     ]
     head = ["signal", "when", "kept on", "rank correlation", "within target and method", "runs"]
     return table(head, lines)
+
+
+def doses(analysis: Row, least: str = "0.2") -> str:
+    """Every axis over the targets and sets of a study: how far it brings methods together."""
+    found: dict[str, list[Row]] = {}
+    for row in analysis["dose_axes"]:
+        if row["collapse"] is not None and row["covered"] >= float(least):
+            found.setdefault(row["axis"], []).append(row)
+    lines = []
+    for axis, rows in found.items():
+        mean = math.exp(sum(math.log(row["collapse"]) for row in rows) / len(rows))
+        covered = sum(row["covered"] for row in rows) / len(rows)
+        each = "; ".join(
+            f"{row['target']} {number(row['collapse'], '{:.2f}')} "
+            f"({number(row['ci_low'], '{:.2f}')} to {number(row['ci_high'], '{:.2f}')})"
+            for row in rows
+        )
+        lines.append((mean, [f"`{axis}`", f"{mean:.2f}", f"{covered:.0%}", each]))
+    head = ["held equal", "collapse", "cells that meet", "by target (95 % CI)"]
+    return table(head, [line for _, line in sorted(lines, key=lambda pair: pair[0])])
+
+
+def ranked(analysis: Row, when: str, within: str, most: str = "8") -> str:
+    """The first signals of `signal_ranks`, and weight drift, per outcome."""
+    lines = []
+    for row in pick(analysis["signal_ranks"], when=when, within=within):
+        if (row["rank"] or math.inf) <= int(most) or row["signal"] == "|drift.weight_drift_rel|":
+            gap = [] if row["gap"] is None else [f"{row['gap']:+.2f}"]
+            gap += (
+                []
+                if row["gap"] is None
+                else [f"({row['gap_ci_low']:+.2f} to {row['gap_ci_high']:+.2f})"]
+            )
+            ends = [number(row[end], "{:+.2f}") for end in ("ci_low", "ci_high")]
+            rho = number(row["rho"], "{:+.2f}")
+            lines.append(
+                [
+                    str(row["rank"] or "–"),
+                    f"`{row['signal']}`",
+                    rho,
+                    " to ".join(ends),
+                    " ".join(gap) or "–",
+                ]
+            )
+    return table(
+        ["rank", "signal", "ρ", "95 % CI", "|ρ| less that of weight drift (95 % CI)"], lines
+    )
 
 
 def forewarned(analysis: Row) -> str:
@@ -468,6 +516,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "frontier": frontier,
     "choice": choice,
     "predictors": predictors,
+    "doses": doses,
+    "ranked": ranked,
     "forecast": forewarned,
     "stopping": stopped,
     "lost": lost,
