@@ -177,6 +177,11 @@ def _held_elsewhere(found: list[DoseAxis]) -> Iterator[DoseAxis]:
             if (others := [value for place, value in known if place != own])
         }
         best = min(means, key=means.__getitem__, default=None)
+        elsewhere, why = means.get(row.axis), "met on no other target or backbone"
+        reasons = [row.reason, why if elsewhere is None else None]
         yield replace(
-            row, collapse_elsewhere=means.get(row.axis), chosen_elsewhere=row.axis == best
+            row,
+            collapse_elsewhere=elsewhere,
+            chosen_elsewhere=row.axis == best,
+            reason="; ".join(filter(None, reasons)) or None,
         )
