@@ -165,10 +165,11 @@ def _at(curve: Curve, places: Floats, draw: int) -> Floats:
 
 def _held_elsewhere(found: list[DoseAxis]) -> Iterator[DoseAxis]:
     """With what each axis came to on all other targets and backbones."""
-    usable = [row for row in found if row.collapse and (row.covered or 0) >= LEAST_COVERED]
     logs: dict[str, list[tuple[tuple[str, str], float]]] = {}
-    for row in usable:
-        logs.setdefault(row.axis, []).append(((row.backbone, row.target), np.log(row.collapse)))
+    for row in found:
+        if row.collapse and (row.covered or 0) >= LEAST_COVERED:
+            place = row.backbone, row.target
+            logs.setdefault(row.axis, []).append((place, float(np.log(row.collapse))))
     for row in found:
         own = (row.backbone, row.target)
         means = {

@@ -241,7 +241,7 @@ def _centred_ranks(values: Floats, groups: NDArray[np.intp]) -> Floats:
 
 def _by_code(values: Floats, codes: NDArray[np.intp]) -> Floats:
     """Sums over the members of each code."""
-    return np.bincount(codes, values)
+    return np.asarray(np.bincount(codes, values), dtype=np.float64)
 
 
 def _mean(values: Floats, codes: NDArray[np.intp]) -> Floats:
@@ -256,7 +256,7 @@ def _rho(totals: Floats) -> Floats:
     products, x, y = (_draws(len(totals)) @ totals).T
     with np.errstate(divide="ignore", invalid="ignore"):
         # A correlation of 1, of few runs that a signal happens to order alike, has no z.
-        return np.clip(products / np.sqrt(x * y), -LARGEST, LARGEST)
+        return np.asarray(np.clip(products / np.sqrt(x * y), -LARGEST, LARGEST))
 
 
 @lru_cache(maxsize=64)
