@@ -463,9 +463,30 @@ def patterns(analysis: Row, target: str, transfer: str) -> str:
             line = [row["method"], f"{row['learning_rate']:g}", number(row["lost_pp"])]
             for side in ("adapted", "untouched"):
                 line += change(found[side])
-            lines.append(line)
+            back, alone = (found[side]["change_pp"] for side in ("adapted", "untouched"))
+            share = (back - alone) / 2 / row["lost_pp"] if row["lost_pp"] >= 5 else None
+            lines.append([*line, number(share, "{:.2f}")])
     head = ["method", "LR", "lost, pp", "adapted with the untouched pattern, pp", "95 % interval"]
-    return table([*head, "untouched with the adapted pattern, pp", "95 % interval"], lines)
+    return table([*head, "untouched with the adapted pattern, pp", "95 % interval", "share"], lines)
+
+
+def patched(
+    analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str
+) -> str:
+    """Of one cell, block by block, what patches of both models change; `heads` for single heads."""
+    found: dict[int | None, dict[str, Row]] = {}
+    for row in pick(analysis["located"], target=target, method=method, dataset=transfer):
+        edit = "heads" if row["head"] else row["edit"]
+        if edit in edits and row["learning_rate"] == float(rate):
+            what = row["kind"] if row["kind"] != "attention" else edit.removeprefix("attention_")
+            what = f"head {row['head']}" if row["head"] else what.replace("_", " ")
+            found.setdefault(row["block"], {})[f"{row['edited']}: {what}"] = row
+    names = list(dict.fromkeys(name for own in found.values() for name in own))
+    lines = [
+        [str(block or "all"), *(f"{own[n]['change_pp']:+.1f}" if n in own else "–" for n in names)]
+        for block, own in sorted(found.items(), key=lambda item: item[0] or 0)
+    ]
+    return table(["block", *names], lines)
 
 
 def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str) -> str:
@@ -507,6 +528,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "places": places,
     "edits": edits,
     "patterns": patterns,
+    "patched": patched,
     "cumulative": cumulative,
 }
 """What a page asks for by name; the arguments after the analysis are words of the page."""

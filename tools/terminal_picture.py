@@ -67,7 +67,7 @@ def svg(lines: Sequence[Line]) -> str:
         f"{100 * at / length:.2f}% {{ transform: translateY(-{LINE * row}px) }}"
         for row, (at, _, _) in enumerate(lines[SHOWN:], start=1)
     ]
-    width, height = round(WIDTH * CHARACTER + 2 * EDGE), SHOWN * LINE + 2 * EDGE
+    width, height = round(WIDTH * CHARACTER + 2 * EDGE), SHOWN * LINE + 2 * EDGE + 4
     appear = "\n".join(
         f"@keyframes at{row} {{ 0% {{ opacity: 0 }} {100 * at / length:.2f}% {{ opacity: 1 }} }}"
         for row, (at, _, _) in enumerate(lines)

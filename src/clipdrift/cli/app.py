@@ -20,6 +20,7 @@ from clipdrift.cli import (
     predicting,
     reading,
     replaying,
+    watching,
 )
 from clipdrift.cli.terminal import say
 
@@ -91,6 +92,7 @@ _run(
     "run wide.yaml --out wide/ --stop-below 80 --forecast-from results/",
 )
 _run(measuring.status, "status results/")
+_run(watching.watch, "watch results/", "watch results/ --page progress.html")
 _read(reading.analyze, "analyze results/")
 _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")
