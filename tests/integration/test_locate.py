@@ -167,7 +167,8 @@ def test_runs_of_a_study_are_located_and_kept(study: StudyFolder, cache_dir: Pat
             assert none.loc["adapted", "gone_pp"] == pytest.approx(gone)
     heads = frame[frame["head"].notna()]
     assert set(heads["edit"]) == {"attention_other_model"}
-    assert len(heads) == 4 * 2 * 2 * heads.groupby(["block", "head"]).ngroups
+    assert set(heads["dataset"]) == {"digits"}
+    assert len(heads) == 4 * 2 * heads.groupby(["block", "head"]).ngroups
     lora = frame[frame["run_id"].str.contains("lora") & (frame["kind"] == "mlp")]
     assert (lora["change_pp"] == 0).all()
     assert lora["control_pp"].isna().all()
@@ -207,7 +208,7 @@ def test_a_damaged_file_is_read_again_and_runs_without_weights_are_told(
     path = located_path(copied, runs[0])
     whole = json.loads(path.read_text())
     path.write_text(json.dumps({**whole, "draws": 9}))
-    with pytest.raises(RecordError, match="expected edits of a run of version 1, got a damaged"):
+    with pytest.raises(RecordError, match="expected edits of a run of version 2, got a damaged"):
         read_located(path)
     next(copied.run_path(runs[1]).glob("**/*.safetensors")).unlink()
     for record in copied.records()[0]:

@@ -216,7 +216,7 @@ def test_the_cost_told_before_is_about_what_is_passed(
         passes([e.weights for e in edits], [ends.adapted, ends.untouched], walk.n_blocks)
         for edits in stages
     )
-    told = about_blocks(walk, Asked(what, draws=2), controls=controls)
+    told = about_blocks(walk, Asked(what, draws=2), on_transfer=controls)
     assert 0.85 * told <= passed <= 1.15 * told
 
 

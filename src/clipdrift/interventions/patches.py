@@ -44,8 +44,12 @@ class Patch:
     head: int | None = None
 
 
-def patches(walk: Walk, what: Iterable[What]) -> list[Patch]:
-    """All that is asked for: of both models, block by block."""
+def patches(walk: Walk, what: Iterable[What], *, each_block: bool = True) -> list[Patch]:
+    """All that is asked for, of both models.
+
+    Args:
+        each_block: block by block too, not only in all of them together.
+    """
     asked, blocks = set(what), range(1, walk.n_blocks + 1)
     found: list[Patch] = []
     patterns: list[EditName] = ["attention_other_model"] if "attention" in asked else []
@@ -62,7 +66,7 @@ def patches(walk: Walk, what: Iterable[What]) -> list[Patch]:
             found += [
                 Patch("state_other_model", of, b, kind) for kind in STATES for b in blocks[:-1]
             ]
-    return found
+    return [patch for patch in found if each_block or patch.block is None]
 
 
 def patch_passes(wanted: Sequence[Patch], n_blocks: int) -> int:

@@ -11,11 +11,14 @@ from torch.nn.functional import normalize
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Signals, Value, drift_pct, mean
 from clipdrift.probes.flow import MOST_TOKENS
+from clipdrift.probes.representation import embedding_drift
 from clipdrift.probes.similarity import MEASURES, compared
 from clipdrift.probes.traces import Traces
 from clipdrift.probes.weight_updates import OF_UPDATES
 
 INSIDE, OUTSIDE = "embedding_drift_inside", "embedding_drift_outside"
+ELSEWHERE = "transfer_"
+"""Before the names of what is read of embeddings of transfer images."""
 KEPT_VARIANCE = 0.95
 OF_TRACES = {
     "gradient_erf95": "gradient_erf95",
@@ -27,18 +30,16 @@ NO_CLS = "the vision tower has no CLS token"
 
 
 def activation_signals(
-    adapted: ProbeReading, baseline: ProbeReading, span: Tensor
+    adapted: ProbeReading, baseline: ProbeReading, span: Tensor | None
 ) -> dict[str, Value]:
     """What the captured CLS activations and embeddings tell beside CKA and embedding drift.
 
     Args:
-        span: [E, k] orthonormal, as `text_span` gives it.
+        span: [E, k] orthonormal, as `text_span` gives it; None without transfer sets.
 
     Returns:
         `<measure>_mean`, `_last`, `_per_block` of every one of `similarity.MEASURES`, None of a
-        tower without CLS; `embedding_drift_inside` and `_outside`: mean over images of half the
-        squared norm of the movement of the embedding at unit length, within the span and across
-        it. The two sum to `embedding_drift`.
+        tower without CLS; and `moved`.
     """
     n_blocks = adapted.patch_entropy_bits.shape[1]
     blocks: list[dict[str, float | None]] = [dict.fromkeys(MEASURES)] * n_blocks
@@ -50,13 +51,33 @@ def activation_signals(
         values = [block[name] for block in blocks]
         out |= {f"{name}_mean": mean(values), f"{name}_last": values[-1]}
         out[f"{name}_per_block"] = values
-    both = (adapted.embeddings, baseline.embeddings)
-    now, before = (normalize(one.double(), dim=1, eps=0.0) for one in both)
-    moved = now - before
-    inside = (moved @ span.double()).square().sum(dim=1) / 2
-    outside = (moved.square().sum(dim=1) / 2 - inside).clamp_min(0.0)
-    out[INSIDE], out[OUTSIDE] = (_finite(part.mean()) for part in (inside, outside))
-    return out
+    return out | moved(adapted.embeddings, baseline.embeddings, span)
+
+
+def moved(adapted: Tensor, baseline: Tensor, span: Tensor | None) -> dict[str, Value]:
+    """`embedding_drift` [N, E against N, E] in its parts, within a span and across it.
+
+    `embedding_drift_inside` and `_outside`: mean over images of half the squared norm of the
+    movement of the embedding at unit length, in either part of the space. They sum to
+    `embedding_drift`. None without a span.
+
+    >>> moved(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.eye(2)[:, :1])
+    {'embedding_drift_inside': 0.5, 'embedding_drift_outside': 0.5}
+    """
+    if span is None:
+        return dict.fromkeys((INSIDE, OUTSIDE))
+    now, before = (normalize(one.double(), dim=1, eps=0.0) for one in (adapted, baseline))
+    step = now - before
+    inside = (step @ span.double()).square().sum(dim=1) / 2
+    outside = (step.square().sum(dim=1) / 2 - inside).clamp_min(0.0)
+    return {INSIDE: _finite(inside.mean()), OUTSIDE: _finite(outside.mean())}
+
+
+def elsewhere_signals(adapted: Tensor, baseline: Tensor, span: Tensor) -> dict[str, Value]:
+    """`embedding_drift` and `moved` of images of the transfer sets, which no training has seen."""
+    parts = moved(adapted, baseline, span)
+    found = {"embedding_drift": embedding_drift(adapted, baseline), **parts}
+    return {f"{ELSEWHERE}{name}": value for name, value in found.items()}
 
 
 def text_span(sets: Mapping[str, Tensor]) -> Tensor:
@@ -112,6 +133,9 @@ def panel_reasons(*, has_cls: bool, not_plain: str | None) -> dict[str, str]:
     if not has_cls:
         near = f"{NO_CLS}: there are no CLS activations to compare"
         flows = f"{NO_CLS}: nothing flows to it"
+    found |= {
+        f"drift.{name}": "no transfer sets, whose texts span it" for name in (INSIDE, OUTSIDE)
+    }
     found |= {f"drift.{name}_{end}": near for name in MEASURES for end in ("mean", "last")}
     for level in ("flow_erf95", "flow_entropy_bits"):
         found |= {f"levels.{level}": flows, f"drift.{OF_TRACES[level]}_pct": flows}

@@ -11,7 +11,7 @@ from clipdrift import plugins
 from clipdrift.errors import Fault, PluginError, collecting
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value, mean
-from clipdrift.probes.panel import INSIDE, OF_TRACES, OUTSIDE
+from clipdrift.probes.panel import ELSEWHERE, INSIDE, OF_TRACES, OUTSIDE
 from clipdrift.probes.similarity import MEASURES
 from clipdrift.probes.weight_updates import OF_UPDATES
 
@@ -22,7 +22,12 @@ OURS = {
     *("weight_drift_rel", "projection_drift_rel"),
     *(f"{stem}_pct" for stem in OF_TRACES.values()),
     *(f"{name}{end}" for name in MEASURES for end in ("", "_mean", "_last")),
-    *(INSIDE, OUTSIDE, *OF_UPDATES),
+    *(
+        f"{where}{name}"
+        for where in ("", ELSEWHERE)
+        for name in ("embedding_drift", INSIDE, OUTSIDE)
+    ),
+    *OF_UPDATES,
 }
 """Names of the signals that clipdrift reads itself."""
 

@@ -26,7 +26,7 @@ from clipdrift.materials import (
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
-from clipdrift.probes.panel import activation_signals, text_span
+from clipdrift.probes.panel import activation_signals, elsewhere_signals, text_span
 from clipdrift.reading.baseline import (
     Baselines,
     Scored,
@@ -49,7 +49,7 @@ from clipdrift.reading.model import (
     undefined_reasons,
 )
 from clipdrift.reading.model_reading import ModelReading
-from clipdrift.reading.panel import CloseUp, close_up, extended
+from clipdrift.reading.panel import CloseUp, close_up, elsewhere, extended
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
@@ -271,7 +271,14 @@ class Gauge:
     def close_up(self, model: Readable) -> CloseUp | None:
         """Of weight updates, attention flow and gradients; None where no panel is asked for."""
         before = self.baselines.traces
-        return None if before is None else close_up(model, self.backbone, self.probe, before)
+        if before is None:
+            return None
+        found = close_up(model, self.backbone, self.probe, before)
+        if self._text_span is not None:
+            now = elsewhere(model.encoder, self._transfer_images)
+            moved = elsewhere_signals(now, self._untouched_elsewhere, self._text_span)
+            found.signals.drift.update(moved)
+        return found
 
     def _with_panel(
         self, reading: Reading, found: ProbeReading, model: Readable, *, closely: bool
@@ -284,9 +291,18 @@ class Gauge:
         return extended(reading, *dear.signals) if dear else reading
 
     @cached_property
-    def _text_span(self) -> Tensor:
-        """Of what all transfer sets are held against."""
-        return text_span({k: one.text_features for k, one in self.baselines.transfers.items()})
+    def _text_span(self) -> Tensor | None:
+        """Of what all transfer sets are held against; None where there is none."""
+        texts = {k: one.text_features for k, one in self.baselines.transfers.items()}
+        return text_span(texts) if texts else None
+
+    @property
+    def _transfer_images(self) -> list[Images]:
+        return [one.images for one in self.transfers.values()]
+
+    @cached_property
+    def _untouched_elsewhere(self) -> Tensor:
+        return elsewhere(self.backbone.live_encoder(), self._transfer_images)
 
     def zero_shot(self, model: Readable, *, whole: bool) -> ZeroShot:
         """Accuracy and retention on every transfer set, or on its part for epochs.

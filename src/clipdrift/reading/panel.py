@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clipdrift.backbone import Backbone, ImageEncoder
 from clipdrift.data.images import Images
@@ -17,6 +19,8 @@ from clipdrift.probes.weight_updates import WeightUpdate, over_weights, weight_u
 from clipdrift.reading.model import Readable, unfolded
 from clipdrift.records.readings import Reading
 
+ELSEWHERE = 100
+"""Transfer images on which movement of embeddings is read."""
 Some = TypeVar("Some", bound=Reading)
 
 
@@ -37,8 +41,15 @@ def traces(encoder: ImageEncoder, images: Images) -> Traces:
     return read_traces(encoder.encode, encoder.tower, pixels)
 
 
+@torch.inference_mode()
+def elsewhere(encoder: ImageEncoder, sets: Sequence[Images]) -> Tensor:
+    """Embeddings [n, E] of 100 images spread over some sets, on the CPU in float32."""
+    few = [one.take(np.array(spread(len(one), ELSEWHERE // len(sets)))) for one in sets]
+    return torch.cat([encoder(torch.from_numpy(px).to(encoder.mean.device)).cpu() for px in few])
+
+
 def close_up(model: Readable, backbone: Backbone, images: Images, before: Traces) -> CloseUp:
-    """The dear part of the panel.
+    """The dear part of the panel, less what is read on transfer images.
 
     Args:
         images: the probe set. before: flow and gradient of the untouched backbone there.

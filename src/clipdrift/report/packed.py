@@ -11,7 +11,7 @@ import re
 import zlib
 
 LONG = 20_000
-"""Characters from which on the rows of a table are packed: shorter ones are read without scripts."""
+"""Characters from which on rows of a table are packed: shorter ones are read without scripts."""
 MOST = 200_000_000
 """Characters that a packed part may come to: a page may be anyone's."""
 PLAIN = re.compile(
