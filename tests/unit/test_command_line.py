@@ -65,7 +65,7 @@ OTHERWISE_NAMED = {
     "import": "import_csv",
     "export-model": "export_model",
 }
-FOR_THE_TERMINAL = {"init", "datasets", "cache"}
+FOR_THE_TERMINAL = {"init", "datasets", "cache", "watch"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - FOR_THE_TERMINAL))
