@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,9 +12,8 @@ import clipdrift
 from clipdrift.cli.options import StudyDir
 from clipdrift.cli.terminal import Terminal, is_quiet, note, say
 from clipdrift.errors import SHOWN_ALIKE
-
-if TYPE_CHECKING:
-    from clipdrift.records import StudyFolder
+from clipdrift.records import StudyFolder
+from clipdrift.records.race_log import left_out, read_race
 
 
 def analyze(folder: StudyDir) -> None:
@@ -54,9 +53,13 @@ def audit(
 ) -> None:
     """Recompute every number of a report from the records; exit code 1 if one differs.
 
-    Also where a planned run has no record, or a record cannot be used.
+    Also where a planned run has no record, or a record cannot be used. It says what a race left
+    out.
     """
     differences = clipdrift.audit(folder)
+    place = StudyFolder(folder)
+    if read_race(place) is not None:
+        say(f"Note: {left_out(place.planned() or {}, place.records()[0])}.")
     # One row too few shifts all below it: of one table the first differences say what is wrong.
     alike: dict[str, list[str]] = {}
     for difference in differences:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipdrift.analysis.questions.budget import DEFAULT, Budget
-from clipdrift.analysis.questions.choice import verdict
 from clipdrift.analysis.questions.draws import Means
-from clipdrift.race.imputed import Floats, Numbers, imputed
+from clipdrift.analysis.questions.judged import verdict
+from clipdrift.racing.imputed import Floats, Numbers, imputed
 
 N_DRAWS = 400
 EDGE = 1e-9

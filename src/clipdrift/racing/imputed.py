@@ -94,7 +94,7 @@ def _features(start: Floats, rates: Floats) -> Floats:
 
 
 def _parts(x: Floats, n_seeds: int) -> Floats:
-    """Covariances of the five parts at an SD of 1, (5, C S, C S), runs in order of cell and seed."""
+    """Covariances of the five parts at an SD of 1, (5, C S, C S), runs by cell and seed."""
     apart = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
     of_cells = [1 + x @ x.T, np.exp(-apart / (2 * x.shape[1])), np.eye(len(x))]
     same_seed = np.tile(np.eye(n_seeds), (len(x), len(x)))
