@@ -2,6 +2,7 @@
 # make test         install and run all tests
 # make quick        tests of single parts, less the dear ones
 # make check        format, lint, types, tests
+# make docs         build the site into build/site, with the report of every results page
 # make bench        measure speed, about half an hour; prints tables, asserts nothing
 # make fuzz         feed damaged files to every reader; INPUTS=20000 for a long run
 # make locked       install all packages but torch by their hashes
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 INPUTS ?= 2000
 
-.PHONY: quickstart test quick check lint bench fuzz locked audit
+.PHONY: quickstart test quick check lint docs bench fuzz locked audit
 
 quickstart: .venv/installed
 	$(BIN)/clipdrift run studies/quickstart.yaml --out runs/quickstart
@@ -36,6 +37,16 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Notebooks run and reports are made only where they changed. Warnings and dead links are errors.
+REPORTS := $(patsubst docs/results/%/records.tar.xz,build/site-extra/results/%/report.html,$(wildcard docs/results/*/records.tar.xz))
+
+docs: .venv/installed-docs $(REPORTS)
+	$(BIN)/python tools/write_reference.py site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs build/site
+
+build/site-extra/results/%/report.html: docs/results/%/records.tar.xz $(wildcard src/clipdrift/report/*) | .venv/installed-docs
+	$(BIN)/python tools/results_page.py report docs/results/$* $(@D)
 
 # What presets cost takes as long again: benchmarks/preset_cost.py.
 BENCHMARKS := $(filter-out %/preset_cost.py,$(sort $(wildcard benchmarks/*.py)))
@@ -68,4 +79,9 @@ audit:
 .venv/installed-dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev,ray,slurm]'
+	touch .venv/installed $@
+
+.venv/installed-docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable '.[docs]'
 	touch .venv/installed $@

@@ -26,7 +26,7 @@ from transformers import CLIPConfig, CLIPModel
 from clipdrift.backbone import Backbone
 from clipdrift.backbone.clip import CLIP
 from clipdrift.data.images import Images
-from clipdrift.machine.provenance import peak_memory_bytes
+from clipdrift.machine.memory import peak_memory_bytes
 from clipdrift.methods.adapted import AdaptedModel, build
 from clipdrift.spec.methods import FullFtSpec
 from clipdrift.spec.parts import ScheduleSpec

@@ -14,7 +14,8 @@ import sys
 
 from shapes import TINY, VIT_B32, machine, naive_step, noise, random_model, seconds
 
-from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.devices import supports_bfloat16
+from clipdrift.machine.memory import peak_memory_bytes
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from shapes import TINY, VIT_B32, Shape, machine, noise, random_model
 
-from clipdrift.machine.provenance import supports_bfloat16
+from clipdrift.machine.devices import supports_bfloat16
 from clipdrift.penalties.held import HeldNear
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.spec.penalties import PenaltySpec

@@ -1,7 +1,7 @@
 """What reading costs: drift probes against a plain forward pass, evaluation against the usual way.
 
     python benchmarks/reading_cost.py               # about four minutes on two cores
-    python benchmarks/reading_cost.py evaluation    # or probes, memory, precision, full: one part
+    python benchmarks/reading_cost.py evaluation    # or probes, memory, ... panel: one part
     python benchmarks/reading_cost.py --quick       # smaller samples, to see that it works
 
 Random weights, rendered images: time and memory are real, accuracies mean nothing. Ratios are of
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ from torch import Tensor, nn
 from clipdrift.backbone import ImageEncoder, load_backbone
 from clipdrift.data.drawn.world import render_world
 from clipdrift.data.images import Images
-from clipdrift.machine.devices import available_cores
-from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.devices import available_cores, supports_bfloat16
+from clipdrift.machine.memory import peak_memory_bytes
+from clipdrift.probes.gradient import gradient_energy
+from clipdrift.probes.panel import activation_signals, text_span
+from clipdrift.probes.traces import GRADIENT_IMAGES, read_traces
+from clipdrift.probes.weight_updates import weight_updates
 from clipdrift.reading.baseline import PROBE_BATCH, probe, score, score_in_full
+from clipdrift.reading.panel import elsewhere
 from clipdrift.reading.pictures import save_pictures
 from clipdrift.reading.screening import Predictor
 from clipdrift.records.lost_images import MOST
@@ -256,6 +262,37 @@ def full() -> None:
     print(f"| {seconds} | {read / passes:.2f} |", flush=True)
 
 
+def panel() -> None:
+    """What `evaluation.panel` adds for a ViT-B/32 with 200 probe images: seconds of the CPU, so
+    that a busy machine can say it too. Blocks are alike: three of the twelve are read."""
+    blocks, n = 3, 50
+    encoder, images = random_encoder({**B32, "num_hidden_layers": blocks}), rendered(n, 224)
+    before = dict(encoder.tower.named_parameters())
+    moved = {name: w + 1e-4 * torch.randn_like(w) for name, w in before.items()}
+    found = probe(encoder, images)
+    states = torch.randn(blocks, 200, 768)
+    found = replace(found, cls_activations=states, embeddings=torch.randn(200, 512))
+    other = replace(found, cls_activations=states + 0.01 * torch.randn_like(states))
+    span = text_span({"classes": torch.randn(CLASSES, 512)})
+    few = encoder.normalise(torch.from_numpy(images.take(slice(0, GRADIENT_IMAGES))))
+    parts: dict[str, tuple[float, Callable[[], object]]] = {
+        "all probes (for comparison)": (200 / n, lambda: probe(encoder, images)),
+        "activations, embeddings": (1, lambda: activation_signals(other, found, span)),
+        "weight updates, every matrix moved": (1, lambda: weight_updates(moved, before)),
+        "gradients": (1, lambda: gradient_energy(encoder.encode, few, 32)),
+        "flow and gradients": (1, lambda: read_traces(encoder.encode, encoder.tower, few)),
+        "100 transfer images": (100 / n, lambda: elsewhere(encoder, [images])),
+    }
+    print("\n## The panel, ViT-B/32, 200 probe images\n")
+    print("| part | seconds of the CPU |\n|---|---|", flush=True)
+    for name, (times, work) in parts.items():
+        work()
+        spent = time.process_time()
+        work()
+        whole = (time.process_time() - spent) * times * B32["num_hidden_layers"] / blocks
+        print(f"| {name} | {whole:.1f} |", flush=True)
+
+
 def main() -> None:
     if "--peak" in sys.argv:
         peak(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
@@ -268,6 +305,7 @@ def main() -> None:
         "evaluation": evaluation,
         "precision": precisions,
         "full": full,
+        "panel": panel,
     }
     for name in [name for name in parts if name in sys.argv] or parts:
         parts[name]()

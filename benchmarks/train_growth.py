@@ -18,8 +18,8 @@ from itertools import pairwise
 import torch
 from shapes import TINY, VIT_B32, Shape, machine, noise, random_model
 
-from clipdrift.machine.devices import available_cores
-from clipdrift.machine.provenance import peak_memory_bytes, supports_bfloat16
+from clipdrift.machine.devices import available_cores, supports_bfloat16
+from clipdrift.machine.memory import peak_memory_bytes
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import train
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 from shapes import TINY, VIT_B32, Shape, machine, naive_step, noise, random_model, seconds
 
-from clipdrift.machine.provenance import supports_bfloat16
+from clipdrift.machine.devices import supports_bfloat16
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import fast
 from clipdrift.training.loop import train

@@ -8,6 +8,7 @@ from pathlib import Path
 from clipdrift.analysis.files import write_analysis
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
+from clipdrift.report.packed import packed
 from clipdrift.report.page import render
 from clipdrift.report.read import read_study
 
@@ -35,4 +36,10 @@ def write_page(folder: StudyFolder) -> Path:
     return folder.report_path
 
 
-__all__ = ["study_folder", "write_page"]
+def write_packed_page(folder: StudyFolder) -> Path:
+    """The same as `clipdrift report` leaves it: for tests that open it in a browser."""
+    atomic_write(write_page(folder), packed(folder.report_path.read_text(encoding="utf-8")))
+    return folder.report_path
+
+
+__all__ = ["study_folder", "write_packed_page", "write_page"]

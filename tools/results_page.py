@@ -3,11 +3,13 @@
     python tools/results_page.py pack runs/real-small docs/results/real-small
     python tools/results_page.py make docs/results/real-small
     python tools/results_page.py check docs/results/real-small
+    python tools/results_page.py report docs/results/real-small build/site-extra/results/real-small
 
 `pack` puts study file, plan and records (no images, no weights) into `records.tar.xz`. `make`
 analyses them and writes anew what the page shows of them: every block of `real-small.md` between
 `<!-- made: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
-`real-small/`. `check` says whether the page is what its records give. People write the words.
+`real-small/`. `check` says whether the page is what its records give. `report` writes their
+`report.html` into a folder, for the site. People write the words.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -33,7 +36,10 @@ from clipdrift.report.source import Study
 NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?(?![\w.])")
 """Whole, so that names of runs and hashes are held letter by letter."""
 
-READ = ("runs/*/record.json", "runs/*/transfer_images.parquet", "after/**/*.json")
+READ = (
+    *("runs/*/record.json", "runs/*/transfer_images.parquet"),
+    *("after/**/*.json", "located/*.json"),
+)
 KEPT = ("study.yaml", "plan.json", *READ)
 ARCHIVE = "records.tar.xz"
 BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,6 +60,15 @@ def unpack(place: Path, folder: Path) -> StudyFolder:
     with tarfile.open(place / ARCHIVE, "r:xz") as archive:
         archive.extractall(folder, filter="data")
     return StudyFolder(folder)
+
+
+def report(place: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        study = unpack(place, Path(scratch))
+        write_analysis(study)
+        written = write_report(study)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(written, folder)
 
 
 def made(place: Path) -> Iterator[tuple[Path, bytes]]:
@@ -110,8 +125,8 @@ def same(theirs: bytes, ours: bytes) -> bool:
 
 
 def main(task: str, *places: str) -> int:
-    if task == "pack":
-        pack(*map(Path, places))
+    if task in ("pack", "report"):
+        {"pack": pack, "report": report}[task](*map(Path, places))
         return 0
     wrong = 0
     for path, data in (item for place in places for item in made(Path(place))):

@@ -1,14 +1,18 @@
 """Write the reference pages of the documentation from the code they describe.
 
     python tools/write_reference.py          # writes docs/study-file.md and docs/analysis.md
+    python tools/write_reference.py site     # writes docs/reference/made/, which `make docs` needs
 
-A test holds the pages to what this prints, so they cannot fall behind.
+A test holds the first two to what this prints, so they cannot fall behind. The others are in no
+commit: they are made for the site.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -19,6 +23,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from clipdrift.analysis.files import schema
+from clipdrift.records import RunRecord
+from clipdrift.records.readings import EpochReading, Reading, Result
+from clipdrift.records.transfer import Retrieval, TransferReading
 from clipdrift.spec.carving import ProbeSpec, SplitSpec
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TargetSpec, TransferSpec
 from clipdrift.spec.method_base import LayersSpec, MethodBase
@@ -51,9 +58,9 @@ COVERAGE = """
 
 Percent of rows of made-up studies whose interval holds the truth, or whose verdict is wrong, ± the
 Monte Carlo error; in brackets the percent of rows that print no interval. Intervals are to hold it
-in 95 of 100 studies where no other number stands, verdicts to be wrong in 5 at most. "Drawn" is
+in 95 of 100 studies where no other number stands, verdicts to be wrong in 5 at most. "Over" is
 `interval_over`: an interval over seeds is about the images at hand, one over seeds and images about
-all that might have been drawn. Studies have three methods at four rates with as many validation,
+all images like them. Studies have three methods at four rates with as many validation,
 test and transfer images; how they are made is in `benchmarks/simulated`. `selection` and `frontier`
 print no interval.
 
@@ -95,6 +102,20 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "probe": ProbeSpec,
     "evaluation": EvaluationSpec,
 }
+RECORD_SECTIONS: dict[str, type[BaseModel]] = {
+    "record": RunRecord,
+    "reading": Reading,
+    "history, further": EpochReading,
+    "result, further": Result,
+    "transfer.NAME and target_zero_shot": TransferReading,
+    "retrieval of these, test_retrieval": Retrieval,
+}
+RECORD_HEAD = """# The record of a run
+
+`runs/<run>/record.json`: what one run measured, under which conditions, on what. Everything that
+analysis and report say is computed from these files. Undefined is null, and `undefined` says why,
+by dotted name. A checksum covers all of it. [What each number means](../../measurements.md).
+"""
 STUDY_HEAD = """# The study file
 
 YAML; unknown keys are refused and all faults are told at once with their lines. Relative paths are
@@ -111,8 +132,29 @@ why. Backbones are never pooled. `clipdrift.analysis.files.schema()` is the JSON
 
 def study_page() -> str:
     """docs/study-file.md"""
-    parts = [STUDY_HEAD]
-    for title, model in SECTIONS.items():
+    return _page(STUDY_HEAD, SECTIONS)
+
+
+def record_page() -> str:
+    """docs/reference/made/record.md"""
+    return _page(RECORD_HEAD, RECORD_SECTIONS)
+
+
+def commands_page() -> str:
+    """docs/reference/made/commands.md: what every `--help` says."""
+    program = [sys.executable, "-m", "typer", "clipdrift.cli.app", "utils", "docs"]
+    told = subprocess.run(
+        [*program, "--name", "clipdrift", "--title", "Commands"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return told.stdout
+
+
+def _page(head: str, sections: dict[str, type[BaseModel]]) -> str:
+    parts = [head]
+    for title, model in sections.items():
         parts.append(f"\n## {title}\n")
         # A model without words of its own inherits pydantic's, which say nothing here.
         if model.__doc__ and model.__doc__ != BaseModel.__doc__:
@@ -183,14 +225,20 @@ def _type(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(named))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", annotation.__name__.removesuffix("Spec")).lower()
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    names = {
+        Any: "anything",
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+    }
     return names.get(annotation, str(annotation))
 
 
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    if info.default is None or isinstance(info.default, BaseModel):
+    if info.default_factory or info.default is None or isinstance(info.default, BaseModel):
         return ""
     return f"`{info.default}`" if info.default != "" else ""
 
@@ -209,6 +257,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+COMMITTED = {"study-file.md": study_page, "analysis.md": analysis_page}
+OF_THE_SITE = {
+    "reference/made/commands.md": commands_page,
+    "reference/made/record.md": record_page,
+}
+
 if __name__ == "__main__":
-    (DOCS / "study-file.md").write_text(study_page(), encoding="utf-8")
-    (DOCS / "analysis.md").write_text(analysis_page(), encoding="utf-8")
+    for name, page in (OF_THE_SITE if sys.argv[1:] == ["site"] else COMMITTED).items():
+        (DOCS / name).parent.mkdir(exist_ok=True)
+        (DOCS / name).write_text(page(), encoding="utf-8")

@@ -236,15 +236,21 @@ ASKED: dict[str, Asked] = {
     "ranks": Asked(USUAL, _ranking, _ranks("ranks {}: hold", alike=False)),
     "choice": Asked(USUAL, _choice, _leads("choose, lead in {}: holds", inside), SEEDS_AND_IMAGES),
     "results": Asked(USUAL, _equivalence, _results),
-    "told": Asked(ALIKE, _paired, _gaps("paired {}: equal ones told apart", told_wrongly)),
+    "told": Asked(ALIKE, _paired, _gaps("paired {}: equal ones called different", told_wrongly)),
     "families": Asked(ALIKE, _paired, _families),
-    "views-told": Asked(ALIKE, _views, _curves("matched {}: equal ones told apart", told_wrongly)),
-    "mixed-told": Asked(ALIKE, _mixed, _terms("mixed model: equal ones told apart", told_wrongly)),
-    "ranks-told": Asked(ALIKE, _ranking, _ranks("ranks {}: equal ones told apart", alike=True)),
+    "views-told": Asked(
+        ALIKE, _views, _curves("matched {}: equal ones called different", told_wrongly)
+    ),
+    "mixed-told": Asked(
+        ALIKE, _mixed, _terms("mixed model: equal ones called different", told_wrongly)
+    ),
+    "ranks-told": Asked(
+        ALIKE, _ranking, _ranks("ranks {}: equal ones called different", alike=True)
+    ),
     "choice-told": Asked(
         ALIKE,
         _choice,
-        _leads("choose by {}: an equal one told apart", told_wrongly),
+        _leads("choose by {}: an equal one called different", told_wrongly),
         SEEDS_AND_IMAGES,
     ),
     "apart": Asked(APART, _cells, _means("cells, 6 points between seeds: holds")),

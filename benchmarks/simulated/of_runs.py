@@ -136,7 +136,7 @@ def count_guesses(table: Table, rng: np.random.Generator, studies: int, images: 
     """Whether a model that guesses among 10 classes is told from chance."""
     right = rng.binomial(images, 0.1, size=10 * studies) / images
     found = [(str(i), wilson_low(float(p), images) > 0.1) for i, p in enumerate(right)]
-    table.add(Line("a model that guesses: told from chance", "images", images), 0, found)
+    table.add(Line("a model that guesses: called better than chance", "images", images), 0, found)
 
 
 COUNTS = {

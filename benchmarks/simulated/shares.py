@@ -71,7 +71,7 @@ class Table:
     def markdown(self) -> str:
         """One row a line."""
         columns = sorted({seeds for by_seeds in self.found.values() for seeds in by_seeds})
-        lines = [["what", "drawn", "images", *(f"{n} seeds" if n else "no seeds" for n in columns)]]
+        lines = [["what", "over", "images", *(f"{n} seeds" if n else "no seeds" for n in columns)]]
         lines.append(["---"] * len(lines[0]))
         for line, by_seeds in self.shares():
             cells = [str(by_seeds[n]) if n in by_seeds else "" for n in columns]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from report_study import study_folder, write_page
+from report_study import study_folder, write_packed_page
 from small_study import TEXT
 
 from clipdrift.analysis.files import write_analysis
@@ -79,7 +79,7 @@ def test_no_text_of_a_record_or_a_study_runs(
     study["transfers"] = [{"name": "y", "builtin": "digits", "templates": [f"{PAYLOADS[0]} {{}}"]}]
     folder.spec_path.write_text(with_checksum(yaml.safe_dump(study, allow_unicode=True)))
     write_analysis(StudyFolder(folder.path))
-    write_page(folder)
+    write_packed_page(folder)
     context = chromium.new_context()
     page = context.new_page()
     errors: list[str] = []

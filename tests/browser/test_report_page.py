@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_study import study_folder, write_page
+from report_study import study_folder, write_packed_page
 from synthetic_records import synthetic_records
 
 from clipdrift.records import StudyFolder
@@ -63,7 +63,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     picture = folder.run_path(best.run_id) / "attention" / "probe_image_0.png"
     picture.parent.mkdir(parents=True)
     Image.new("RGB", (584, 128), "navy").save(picture)
-    write_page(folder)
+    write_packed_page(folder)
     return folder
 
 

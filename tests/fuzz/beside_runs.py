@@ -59,7 +59,9 @@ def edit_seeds() -> list[bytes]:
         for b, k in ((None, "all"), (1, "block"), (1, "mlp"), (2, "block"))
     ]
     known = {"run_id": run.run_id, "run": run.identity, "identity": "i"}
-    return [LocatedRun(**known, draws=1, n_images=9, rows=edits).to_json().encode()]
+    return [
+        LocatedRun(**known, what=["weights"], draws=1, n_images=9, rows=edits).to_json().encode()
+    ]
 
 
 def race_seeds() -> list[bytes]:

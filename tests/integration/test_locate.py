@@ -24,6 +24,7 @@ from clipdrift.records.located import WHAT, located_path, read_located
 from clipdrift.report import audit_report
 from clipdrift.study.measure import run_study
 
+WHATS = ["kinds", "attention", "heads"]
 WORLD = {"world": {"builtin": "world", "n_images": 60}}
 
 
@@ -48,7 +49,7 @@ def damaged(block: int, *names: str, size: float = 2.0) -> Any:
 
 
 def locate(gauge: clipdrift.Gauge, model: Any, what: str, n: int = 60) -> Location:
-    return clipdrift.locate(gauge, model, what=[what], draws=1, n_images=n)  # type: ignore[list-item]
+    return clipdrift.locate(gauge, model, what=[what], n_images=n)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -140,14 +141,16 @@ def test_runs_of_a_study_are_located_and_kept(study: StudyFolder, cache_dir: Pat
     records = {path: path.read_bytes() for path in study.runs_path.glob("*/record.json")}
     said: list[str] = []
     found = clipdrift.locate(
-        study, draws=1, n_images=20, cache_dir=cache_dir, device="cpu", say=said.append
-    )
+        study, what=WHATS, n_images=20, workers=2, cache_dir=cache_dir, device="cpu",
+        say=said.append,
+    )  # fmt: skip
     assert (found.read, found.kept, len(found.left_out)) == (4, 0, 2)
     assert all("vpt" in run_id for run_id in found.left_out)
     assert "expected plain weights to edit, got a model of which no plain weights" in next(
         iter(found.left_out.values())
     )
-    assert said[-7].startswith("6 runs, 40 images each, up to ")
+    assert said[-7].startswith("6 runs, 40 images and up to ")
+    assert " passes of an image each, 2 at once: about 1 min, less for runs of" in said[-7]
     assert "1 of 6" in said[-6]
     assert ", 6 of 6, about 1 min left" in said[-1]
     assert {path: path.read_bytes() for path in records} == records
@@ -162,6 +165,10 @@ def test_runs_of_a_study_are_located_and_kept(study: StudyFolder, cache_dir: Pat
             assert none.loc["untouched", "score"] == recorded.baseline_accuracy
             gone = recorded.in_full["gone_pp"]
             assert none.loc["adapted", "gone_pp"] == pytest.approx(gone)
+    heads = frame[frame["head"].notna()]
+    assert set(heads["edit"]) == {"attention_other_model"}
+    assert set(heads["dataset"]) == {"digits"}
+    assert len(heads) == 4 * 2 * heads.groupby(["block", "head"]).ngroups
     lora = frame[frame["run_id"].str.contains("lora") & (frame["kind"] == "mlp")]
     assert (lora["change_pp"] == 0).all()
     assert lora["control_pp"].isna().all()
@@ -171,8 +178,15 @@ def test_runs_of_a_study_are_located_and_kept(study: StudyFolder, cache_dir: Pat
 def test_the_command_reads_what_is_there_and_reports_it(
     study: StudyFolder, cache_dir: Path
 ) -> None:
-    call = ["locate", str(study.path), "--draws", "1", "--images", "20", "--cache", str(cache_dir)]
-    done = CliRunner().invoke(app, [*call, "--device", "cpu"])
+    call = ["locate", str(study.path), "--cache", str(cache_dir), "--device", "cpu"]
+    before = {path: path.read_bytes() for path in study.path.rglob("*.json")}
+    dry = CliRunner().invoke(app, [*call, "--what", "all", "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    assert "6 runs, 60 images and up to" in dry.output
+    assert "0 read, 0 already there" in dry.output
+    assert {path: path.read_bytes() for path in study.path.rglob("*.json")} == before
+    what = [part for name in WHATS for part in ("--what", name)]
+    done = CliRunner().invoke(app, [*call, *what, "--images", "20"])
     assert done.exit_code == 0, done.output
     assert "0 read, 4 already there" in done.output
     assert "What carries the loss of transfer in study" in done.output
@@ -194,13 +208,13 @@ def test_a_damaged_file_is_read_again_and_runs_without_weights_are_told(
     path = located_path(copied, runs[0])
     whole = json.loads(path.read_text())
     path.write_text(json.dumps({**whole, "draws": 9}))
-    with pytest.raises(RecordError, match="expected edits of a run of version 1, got a damaged"):
+    with pytest.raises(RecordError, match="expected edits of a run of version 2, got a damaged"):
         read_located(path)
     next(copied.run_path(runs[1]).glob("**/*.safetensors")).unlink()
     for record in copied.records()[0]:
         if record.method != "lora":
             shutil.rmtree(copied.run_path(record.run_id))
-    asked = {"draws": 1, "n_images": 20, "cache_dir": cache_dir, "device": "cpu"}
+    asked = {"what": WHATS, "n_images": 20, "cache_dir": cache_dir, "device": "cpu"}
     found = clipdrift.locate(copied, **asked)  # type: ignore[arg-type]
     assert (found.read, found.kept, list(found.left_out)) == (1, 0, [runs[1]])
     assert "expected a file as it was saved" in found.left_out[runs[1]]

@@ -111,7 +111,7 @@ def test_retention_decides_only_under_a_floor_on_accuracy() -> None:
     rows = choice.rows(frame(CELLS), [Budget(min_retention_pct=82), Budget(within_pp=1.0)])
     first = {row.budget: name(row) for row in rows if row.standing == "chosen"}
     # Kept by full_ft: 78 and 82 on average; 1e-4 is best in accuracy at 0.94, 1e-5 has 0.94 too.
-    # lora at 0.92 is not told apart from it by three seeds, and keeps 97; at 0.61 it underfits.
+    # lora at 0.92 is not clearly apart by three seeds, and keeps 97; at 0.61 it underfits.
     assert list(first.values()) == [("lora", 1e-4), ("full_ft", 1e-5)]
     apart = [{**c, "val": tuple(0.01 * i + c["val"][1] for i in range(3))} for c in CELLS]
     rows = choice.rows(frame(apart), [Budget(min_retention_pct=70)])
@@ -182,7 +182,7 @@ def test_what_would_change_the_answer_is_said() -> None:
     best = rows[0]
     assert (name(best), best.n_unfinished) == (("full_ft", 1e-5), 2)
     for words in (
-        "not told apart from full_ft 0.0001 (4 pp behind): about ",
+        "not clearly different from full_ft 0.0001 (4 pp behind): about ",
         "3 seeds have 10 distinct draws",
         "1e-05 is the lowest rate of full_ft: a lower one may do better",
         "no interpolated weights were read",
@@ -283,14 +283,14 @@ def test_eleven_validation_images_do_not_tell_apart_and_the_trade_is_shown() -> 
     reached = chosen_of(records, Budget(within_pp=1.0))[0]
     assert reached.method == "full_ft"
     trade = (
-        "in val accuracy on 11 images not told apart from lora 1e-05 (9.1 pp behind), "
+        "in val accuracy on 11 images not clearly different from lora 1e-05 (9.1 pp behind), "
         "which keeps 97.2 % where it keeps 49.8 %"
     )
     assert trade in reached.would_change
     # Where accuracy decides, retention does between those that are not told apart.
     told = chosen_of(records, Budget(min_retention_pct=40))[0]
     assert told.method == "lora"
-    other = "not told apart from full_ft 1e-05 (9.1 pp ahead), which keeps 49.8"
+    other = "not clearly different from full_ft 1e-05 (9.1 pp ahead), which keeps 49.8"
     assert other in told.would_change
     many = read_on({"full_ft": (1100, 100), "lora": (1000, 195)}, n_val=1100, n_images=200)
     first = chosen_of(many, Budget(within_pp=1.0))[0]
@@ -303,7 +303,7 @@ def test_nothing_is_judged_on_a_set_at_chance_and_that_is_said() -> None:
     for record in records:
         guess = {"accuracy": 0.01, "baseline_accuracy": 0.01, "retention_pct": 100.0}
         record.result.transfer["world"] = TransferReading(**guess, n_images=100, n_classes=100)
-    why = "the untouched model is not told from chance: 1 of 100 right, chance 1 %"
+    why = "the untouched model is not distinguishable from chance: 1 of 100 right, chance 1 %"
     rows = chosen_of(records, Budget(min_retention_pct=70), at_chance=at_chance(records))
     assert rows[0].transfers == ["x"]
     assert f"retention on world cannot be judged: {why}" in rows[0].would_change

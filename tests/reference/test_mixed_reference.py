@@ -152,7 +152,7 @@ def test_metrics_of_any_unit_give_the_same_tests() -> None:
         (small().query("(learning_rate < 5e-6) == (seed == 7)"), "4 runs for 4 terms"),
         (
             small().query("method == 'full_ft' or learning_rate < 5e-6"),
-            "the grid has gaps: some terms cannot be told apart",
+            "the grid has gaps: some terms cannot be separated",
         ),
     ],
 )

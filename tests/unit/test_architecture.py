@@ -37,10 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "formats": BASE,
     "backbone": BASE | {"hub", "data", "formats"},
     "methods": BASE | {"plugins", "backbone"},
-    "probes": BACKBONE,
+    "probes": BACKBONE | {"machine"},
     "penalties": BACKBONE | {"methods", "probes"},
     "step": BACKBONE | {"machine", "methods", "penalties"},
-    "training": BACKBONE | {"methods", "penalties", "step"},
+    "training": BACKBONE | {"machine", "methods", "penalties", "step"},
     "materials": BACKBONE,
     "reading": MEASURED,
     "interventions": MEASURED | {"reading"},
@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # both
     "commands": WHOLE_STUDY
     | {"checkpoint", "interventions", "finished", "analysis", "racing", "report"},
-    "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "report", "commands"},
+    "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "racing", "report", "commands"},
     "__main__": {"cli"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""

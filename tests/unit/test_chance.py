@@ -26,7 +26,7 @@ from clipdrift.report.answer import answers
 from clipdrift.report.read import read_study
 from clipdrift.spec import content_hash
 
-WHY = "the untouched model is not told from chance: 1 of 100 right, chance 1 %"
+WHY = "the untouched model is not distinguishable from chance: 1 of 100 right, chance 1 %"
 
 
 def labelled(labels: NDArray[np.int64]) -> Images:

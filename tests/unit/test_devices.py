@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from clipdrift.executors.local import LocalExecutor
 from clipdrift.machine import devices
 from clipdrift.machine.devices import (
     asked_threads,
     available_cores,
+    can_compile,
     cpu_shares,
     crowded,
+    for_float64,
+    generator_state,
+    has_fused_adamw,
     limit_threads,
+    set_generator_state,
+    supports_bfloat16,
 )
+from clipdrift.machine.memory import forget_peak, free_memory_bytes, give_back, peak_memory_bytes
+from clipdrift.probes.weights import weight_drift_rel
 
 
 @pytest.fixture
@@ -136,3 +147,71 @@ def test_a_machine_with_more_to_do_than_cores_is_told(monkeypatch: pytest.Monkey
     assert crowded() is None
     monkeypatch.setattr(os, "getloadavg", lambda: (9.26, 0.0, 0.0))
     assert crowded() == "this machine is busy (load 9.3 on 4 cores): all takes longer than alone"
+
+
+class OfApple:
+    """Stands in for a tensor on a device without float64, which torch refuses there."""
+
+    device = torch.device("mps")
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self.values, self.shape = values, values.shape
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self) -> torch.Tensor:
+        return self.values
+
+    def detach(self) -> OfApple:
+        return self
+
+
+def test_what_has_no_float64_is_summed_on_the_cpu() -> None:
+    before, after = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])
+    there: dict[str, Any] = {"w": OfApple(before)}
+    with pytest.raises(TypeError):
+        there["w"].double()
+    assert for_float64(before) is before
+    assert weight_drift_rel({"w": after}, there) == weight_drift_rel({"w": after}, {"w": before})
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_devices_are_asked_only_for_what_is_known_of_them(kind: str) -> None:
+    device = torch.device(kind)
+    assert not has_fused_adamw(device)
+    assert not can_compile(device)
+    assert has_fused_adamw(torch.device("cpu"))
+    assert not supports_bfloat16("mps")
+
+
+def test_memory_is_that_of_the_system_where_a_device_shares_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch.mps has neither of the questions, and its memory is the machine's."""
+    shared = SimpleNamespace(empty_cache=lambda: None)
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: shared)
+    meminfo = Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0]
+    free = free_memory_bytes(torch.device("mps"))
+    assert free == pytest.approx(1024 * int(meminfo), rel=0.2)
+    peak = peak_memory_bytes("mps")
+    assert peak == peak_memory_bytes("cpu") > 1e8
+    forget_peak("mps")
+    give_back(torch.device("mps"))
+
+
+def test_dropout_goes_on_where_a_device_stood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.mps takes no device in the place where torch.cuda and torch.xpu do."""
+    set_to: list[tuple[Any, ...]] = []
+    state = torch.tensor([1], dtype=torch.uint8)
+    stand_in = SimpleNamespace(
+        get_rng_state=lambda *place: state, set_rng_state=lambda *given: set_to.append(given)
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda kind: stand_in)
+    for kind in ("mps", "cuda"):
+        device = torch.device(kind)
+        kept = generator_state(device)
+        assert kept is state
+        set_generator_state(device, kept)
+    assert set_to == [(state,), (state, torch.device("cuda"))]
+    assert generator_state(torch.device("cpu")) is None

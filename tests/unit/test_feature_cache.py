@@ -17,6 +17,7 @@ from transformers import SiglipModel
 
 from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
+from clipdrift.machine.memory import out_of_memory
 from clipdrift.methods.adapted import AdaptedModel, build, reload
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.methods.interpolate import interpolated
@@ -25,7 +26,6 @@ from clipdrift.penalties.held import held_near
 from clipdrift.spec.method_base import MethodBase
 from clipdrift.spec.methods import MethodSpec
 from clipdrift.spec.parts import ScheduleSpec
-from clipdrift.step import micro_batches
 from clipdrift.step.contrastive import AgainstTexts, contrastive_loss, sigmoid_loss
 from clipdrift.step.engine import Engine
 from clipdrift.step.micro_batches import MicroBatches
@@ -157,7 +157,7 @@ def test_a_batch_that_memory_does_not_hold_is_taken_in_parts(
         models[0].named_parameters(), models[1].parameters(), strict=True
     ):
         torch.testing.assert_close(one, other, rtol=0, atol=0, msg=name)
-    assert micro_batches.out_of_memory(MemoryError())
+    assert out_of_memory(MemoryError())
 
 
 # --- losses ---

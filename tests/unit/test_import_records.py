@@ -220,7 +220,7 @@ def test_retention_of_a_baseline_near_nothing_is_undefined(given: Import, baseli
 
 
 def test_counts_of_images_and_classes_give_errors_and_the_chance_rule(given: Import) -> None:
-    # 96 of 100 right; of 20 classes 6 % of 100 are not told from chance, of 50 they are.
+    # 96 of 100 right; of 20 classes 6 % of 100 are not distinguishable from chance, of 50 they are.
     given.fields["note"] = "transfer.cifar100.n_classes"
     given.rows = [
         {**ROW, "note": "20"},

@@ -23,7 +23,8 @@ from clipdrift.interventions.patches import (
     patches,
     with_rule,
 )
-from clipdrift.interventions.walk import Walk, embeddings_of, passes
+from clipdrift.interventions.states import States, embeddings_of, passes
+from clipdrift.interventions.walk import Walk
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.records.located import WHAT, What
 from clipdrift.spec.parts import BackboneSpec
@@ -98,14 +99,15 @@ def test_edits_go_on_from_kept_states_to_what_whole_passes_give(both: Both) -> N
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
     edits = every_edit(ends, walk.n_blocks)
-    found = embeddings_of(walk, [e.weights for e in edits], [ends.adapted, ends.untouched], images)
+    states = States(walk, [ends.adapted, ends.untouched], images)
+    found = embeddings_of(states, [e.weights for e in edits])
     for edit, embedded in zip(edits, found, strict=True):
         expected = whole_pass(backbone, edit.weights, images)
         torch.testing.assert_close(embedded, expected, rtol=1e-5, atol=1e-6)
     # One at a time and without a kept state it is the same bit by bit.
     for edit, embedded in list(zip(edits, found, strict=True))[::5]:
         copied = {name: value.clone() for name, value in edit.weights.items()}
-        (alone,) = embeddings_of(walk, [copied], [ends.adapted], images)
+        (alone,) = embeddings_of(States(walk, [ends.adapted], images), [copied])
         assert torch.equal(alone, embedded)
 
 
@@ -132,10 +134,8 @@ def test_all_put_back_is_untouched_and_all_moved_is_adapted(both: Both) -> None:
     ):
         assert all(torch.equal(one[name], same[name]) for name in same)
     got = embeddings_of(
-        walk,
+        States(walk, [ends.adapted, ends.untouched], images),
         [back.weights, whole.weights, ends.untouched, ends.adapted],
-        [ends.adapted, ends.untouched],
-        images,
     )
     assert torch.equal(got[0], got[2])
     assert torch.equal(got[1], got[3])
@@ -195,7 +195,7 @@ def test_what_did_not_move_is_neither_edited_nor_passed_again(both: Both) -> Non
     pair = [of_place(edits, name, b, "block").weights for name in ("revert", "graft")
             for b in range(1, n + 1)]  # fmt: skip
     both_ways = passes(pair, [ends.adapted, ends.untouched], n)
-    assert both_ways <= 2 * n + 2 * sum(n + 1 - b for b in range(1, n + 1))
+    assert both_ways <= 2 * sum(n + 1 - b for b in range(1, n + 1))
 
 
 @pytest.mark.parametrize("what", [("weights",), ("kinds",), ("kinds", "elsewhere")])
@@ -212,11 +212,11 @@ def test_the_cost_told_before_is_about_what_is_passed(
     stages = [editor.edits(first, controls=controls)]
     if not first:  # of transfer sets the blocks are known after a first stage
         stages.append(editor.edits_inside((1, walk.n_blocks), controls=controls))
-    passed = sum(
+    passed = 2 * walk.n_blocks + sum(
         passes([e.weights for e in edits], [ends.adapted, ends.untouched], walk.n_blocks)
         for edits in stages
     )
-    told = about_blocks(walk, Asked(what, draws=2), controls=controls)
+    told = about_blocks(walk, Asked(what, draws=2), on_transfer=controls)
     assert 0.85 * told <= passed <= 1.15 * told
 
 
@@ -292,7 +292,7 @@ def test_patched_attention_is_what_transformers_gives_with_it(both: Both) -> Non
     walk, images = Walk(backbone.encoder()), noise(backbone)
     wanted = patches(walk, ["attention", "ablations"])
     assert len(wanted) == 8 * (walk.n_blocks + 1)
-    found = patched(walk, walk.staged(ends.adapted), walk.staged(ends.untouched), images, wanted)
+    found = patched(States(walk, [ends.adapted, ends.untouched], images), wanted)
     assert list(found) == wanted
     sides = {"adapted": (ends.adapted, ends.untouched), "untouched": (ends.untouched, ends.adapted)}
     for of, (own, other) in sides.items():
@@ -306,10 +306,10 @@ def test_patched_attention_is_what_transformers_gives_with_it(both: Both) -> Non
 def test_a_head_is_patched_alone(both: Both) -> None:
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
+    states = States(walk, [ends.adapted, ends.untouched], images)
     wanted = patches(walk, ["heads"])
     assert len(wanted) == 2 * walk.n_blocks * walk.n_heads
-    found = patched(walk, *staged, images, wanted)
+    found = patched(states, wanted)
     for block in (1, walk.n_blocks):
         for head in (1, walk.n_heads):
             expected = by_hand(
@@ -325,19 +325,18 @@ def test_states_put_in_whole_are_weights_put_back_below(both: Both) -> None:
     """So that only the CLS token's state and that of the patches are put in apart."""
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
+    states = States(walk, [ends.adapted, ends.untouched], images)
     edits = every_edit(ends, walk.n_blocks)
-    pixels = next(iter(walk.batches(images)))
+    (batch,) = states
     with torch.inference_mode():
-        states = [walk.states(one, pixels) for one in staged]
         for block in range(1, walk.n_blocks):
             below = of_place(edits, "revert_below", block, "block").weights
-            whole = walk.go_on(staged[0], states[1][block], block + 1)
-            (expected,) = embeddings_of(walk, [below], [ends.untouched], images)
+            whole = walk.go_on(walk.staged(ends.adapted), batch.states[1][block], block + 1)
+            (expected,) = embeddings_of(States(walk, [ends.untouched], images), [below])
             assert torch.equal(whole, expected)
     wanted = patches(walk, ["states"])
     assert len(wanted) == (2 * 2 * (walk.n_blocks - 1) if walk.has_cls else 0)
-    for patch, got in patched(walk, *staged, images, wanted).items():
+    for patch, got in patched(states, wanted).items():
         tokens = slice(0, 1) if patch.kind == "cls" else slice(1, None)
         own, other = (ends.adapted, ends.untouched)
         if patch.of == "untouched":
@@ -373,11 +372,10 @@ def with_state(
 def test_shuffled_attention_is_the_same_weights_in_another_order(both: Both) -> None:
     backbone, ends = both
     walk, images = Walk(backbone.encoder()), noise(backbone)
-    staged = walk.staged(ends.adapted), walk.staged(ends.untouched)
+    states = States(walk, [ends.adapted, ends.untouched], images)
     at, all_else = Patch("attention_shuffled", "adapted", 1), patches(walk, WHAT)
     first, again, other = (
-        patched(walk, *staged, images, wanted, seed=seed)
-        for wanted, seed in (([at], 3), (all_else, 3), ([at], 4))
+        patched(states, wanted, seed=seed) for wanted, seed in (([at], 3), (all_else, 3), ([at], 4))
     )
     plain = whole_pass(backbone, ends.adapted, images)
     assert torch.equal(first[at], again[at])
@@ -395,10 +393,8 @@ def test_patching_a_block_alone_and_in_all_agree_on_a_model_of_one_block(both: B
     one = ends_of(kept, {n: ends.adapted[n] for n in kept})
     before = encoder.tower.config._attn_implementation
     wanted = patches(walk, ["attention", "ablations", "states"])
-    assert patch_passes(wanted, 1) == 3 + 16
-    found = patched(
-        walk, walk.staged(one.adapted), walk.staged(one.untouched), noise(backbone), wanted
-    )
+    assert patch_passes(wanted, 1) == 1 + 16
+    found = patched(States(walk, [one.adapted, one.untouched], noise(backbone)), wanted)
     for patch, embedded in found.items():
         if patch.edit != "attention_shuffled":  # drawn anew
             same = found[Patch(patch.edit, patch.of, 1)]

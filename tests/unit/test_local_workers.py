@@ -123,10 +123,27 @@ def test_busy_workers_get_time_to_save(
     assert file.exists() is saved
 
 
+def found(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:
+    """A machine on which torch finds so many devices of a kind."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: number)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(kind))
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_auto_takes_the_accelerator_that_torch_finds(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    found(monkeypatch, kind, 1)
+    assert every_device("auto") == every_device(kind) == every_device(f"{kind}:0") == (f"{kind}:0",)
+    assert every_device("cpu") == ("cpu",)
+    with pytest.raises(ExecutorError, match=f"expected one of cpu, {kind}:0, got cuda"):
+        every_device("cuda")
+
+
 @pytest.fixture
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    found(monkeypatch, "cuda", 3)
 
 
 @pytest.mark.usefixtures("three_gpus")
@@ -160,8 +177,7 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
 
 
 def test_without_gpus_cuda_is_refused_and_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert every_device("auto") == ("cpu",)
     with pytest.raises(ExecutorError, match="expected one of cpu, no GPU, got cuda"):
         every_device("cuda")

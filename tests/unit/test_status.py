@@ -64,6 +64,37 @@ def test_status_tells_what_is_under_way_and_how_far(
     assert study_status(folder.path)[RUNNING] == "to do"  # its worker is gone
 
 
+def test_watch_follows_a_study_to_its_end_and_keeps_a_page(
+    folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, seen = tmp_path / "progress.html", list[str]()
+    done = record()
+    hostile = "<b>d-4"  # a name is what somebody gave the method
+    folder.write_run_ids({done.run_id: done.identity, SAVED: SAVED, hostile: hostile})
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 7
+        seen.append(page.read_text())
+        (folder.run_path(hostile)).mkdir(exist_ok=True)
+        (folder.run_path(hostile) / STATE_FILE).touch()
+        if len(seen) == 2:
+            folder.write_run_ids({done.run_id: done.identity})  # as if the others were done
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    asked = ["watch", str(folder.path), "--every", "7", "--page", str(page)]
+    ended = CliRunner().invoke(app, asked, catch_exceptions=False)
+    assert ended.output.splitlines() == [
+        "3 runs: 1 finished, 1 interrupted, 1 to do",
+        "3 runs: 2 interrupted, 1 finished",
+        "1 runs: 1 finished",
+    ]
+    assert 'http-equiv="refresh" content="7"' in seen[0]
+    assert f"<td>{SAVED}</td><td>epoch 4 of 10</td>" in seen[0]
+    assert "&lt;b&gt;d-4" in seen[1]
+    assert hostile not in seen[1]
+    assert "refresh" not in page.read_text()  # nothing more to come
+
+
 def test_progress_is_written_now_and_then_and_goes_with_the_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from clipdrift.errors import TrainingError
+from clipdrift.machine.devices import can_compile
+from clipdrift.machine.memory import out_of_memory
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.spec.methods import LastBlocksSpec, LoraSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.step import fast, frozen_prefix
 from clipdrift.step.frozen_prefix import frozen_blocks
 from clipdrift.step.kernels import FastDropout, QuickGelu
-from clipdrift.step.micro_batches import MicroBatches, out_of_memory
+from clipdrift.step.micro_batches import MicroBatches
 from clipdrift.step.objective import Inputs, Objective
 from clipdrift.training.loop import EpochDone, epoch_flips, epoch_order, rate_factor, train
 
@@ -417,7 +419,7 @@ def test_compiled_blocks_take_batches_of_their_size_and_no_others(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(fast, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(fast, "can_compile", lambda blocks: True)
+    monkeypatch.setattr(fast, "can_compile", lambda device: True)
     model = adapted(LORA)
     blocks: Any = model.encoder.tower.encoder.layers
     fit(model, rules(epochs=2), precision="bfloat16")
@@ -440,7 +442,7 @@ def test_a_compiler_that_fails_does_not_stop_training(
 
     monkeypatch.setattr(torch, "compile", compile_)
     monkeypatch.setattr(fast, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(fast, "can_compile", lambda blocks: True)
+    monkeypatch.setattr(fast, "can_compile", lambda device: True)
     model = adapted("full_ft")
     with caplog.at_level(logging.WARNING):
         fit(model, rules(epochs=1), precision="bfloat16")
@@ -451,7 +453,7 @@ def test_a_compiler_that_fails_does_not_stop_training(
 
 
 def test_only_long_trainings_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fast, "can_compile", lambda blocks: True)
+    monkeypatch.setattr(fast, "can_compile", lambda device: True)
     blocks = nn.ModuleList([nn.Linear(1000, 1000, bias=False)])
     images = int(fast.WORTH_COMPILING / 1e6 / 50)
     assert not fast.pays_to_compile(blocks, 50, images)
@@ -459,13 +461,14 @@ def test_only_long_trainings_are_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     blocks.append(nn.Dropout(0.1))
     assert not fast.pays_to_compile(blocks, 50, images + 1)
     blocks[1] = nn.Dropout(0.0)
-    monkeypatch.setattr(fast, "can_compile", lambda blocks: False)
+    monkeypatch.setattr(fast, "can_compile", lambda device: False)
     assert not fast.pays_to_compile(blocks, 50, images + 1)
 
 
 def test_without_a_compiler_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = nn.ModuleList([nn.Linear(2, 2)])
-    monkeypatch.setattr(fast.shutil, "which", lambda name: name if name == "clang++" else None)
-    assert fast.can_compile(blocks)
-    monkeypatch.setattr(fast.shutil, "which", lambda name: None)
-    assert not fast.can_compile(blocks)
+    cpu = torch.device("cpu")
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang++" else None)
+    assert can_compile(cpu)
+    assert not can_compile(torch.device("mps"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not can_compile(cpu)

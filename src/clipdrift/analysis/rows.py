@@ -200,7 +200,9 @@ Outcome = Annotated[
 ]
 Count = Annotated[int, Said("count", "Runs", "runs with a value")]
 Seeds = Annotated[int, Said("count", words="seeds: the sample")]
-Drawn = Annotated[Literal["seeds and images", "seeds"] | None, Said(words="what is drawn")]
+Drawn = Annotated[
+    Literal["seeds and images", "seeds"] | None, Said(words="what the interval is over")
+]
 FIT = (
     "fits: mean test accuracy at least underfit_fraction of the best cell of the target; below it "
     "damaged, if a lower rate of the method or an earlier epoch of the runs was better by more "

@@ -20,6 +20,7 @@ from clipdrift.cli import (
     predicting,
     reading,
     replaying,
+    watching,
 )
 from clipdrift.cli.terminal import say
 
@@ -91,6 +92,7 @@ _run(
     "run study.yaml --out results/ --race 40% --min-retention 98",
 )
 _run(measuring.status, "status results/")
+_run(watching.watch, "watch results/", "watch results/ --page progress.html")
 _read(reading.analyze, "analyze results/")
 _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")

@@ -11,7 +11,6 @@ from clipdrift.cli.after import KEPT, tell_read
 from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, StudyDir
 from clipdrift.cli.terminal import Sheet, Terminal, note
-from clipdrift.records.located import WHAT
 
 if TYPE_CHECKING:
     from clipdrift.analysis.questions.located import LossPlace
@@ -34,8 +33,8 @@ def locate(
     what: Annotated[
         list[str] | None,
         typer.Option(
-            help="; ".join(f"{name}: {text}" for name, text in WHAT.items())
-            + "; all of them. Repeatable; default weights and attention",
+            help="weights, kinds, elsewhere, attention, heads, states or ablations, as "
+            "docs/interventions.md says, or all; repeatable; default weights and attention",
         ),
     ] = None,
     draws: Annotated[

@@ -8,7 +8,6 @@ import typer
 
 from clipdrift.cli.terminal import say
 from clipdrift.errors import Fault, SpecError
-from clipdrift.records.race_log import left_out
 
 if TYPE_CHECKING:
     from clipdrift.racing.standing import Question
@@ -68,6 +67,8 @@ def question(
 
 def tell(log: RaceLog, folder: StudyFolder) -> None:
     """The answer for each target, what it cost, and what was left out."""
+    from clipdrift.records.race_log import left_out
+
     say(f"Race: {log.budget}.")
     for target in log.answers:
         say(f"{log.words(target)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,8 +12,9 @@ import clipdrift
 from clipdrift.cli.options import StudyDir
 from clipdrift.cli.terminal import Terminal, is_quiet, note, say
 from clipdrift.errors import SHOWN_ALIKE
-from clipdrift.records import StudyFolder
-from clipdrift.records.race_log import left_out, read_race
+
+if TYPE_CHECKING:
+    from clipdrift.records import StudyFolder
 
 
 def analyze(folder: StudyDir) -> None:
@@ -56,6 +57,9 @@ def audit(
     Also where a planned run has no record, or a record cannot be used. It says what a race left
     out.
     """
+    from clipdrift.records import StudyFolder
+    from clipdrift.records.race_log import left_out, read_race
+
     differences = clipdrift.audit(folder)
     place = StudyFolder(folder)
     if read_race(place) is not None:
@@ -89,7 +93,7 @@ def import_(
     What holds for all rows stands under constants. The numbers of images
     (test_n_images, transfer.<name>.n_images) and of classes
     (transfer.<name>.n_classes) give accuracies their error from images, and take
-    away retention where the baseline is not told from chance.
+    away retention where the baseline is not distinguishable from chance.
     docs/importing.md lists the fields.
     """
     summary = clipdrift.import_csv(table, map_, out)

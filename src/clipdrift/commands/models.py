@@ -170,7 +170,7 @@ def predict(
 
     Args:
         model: or what `load` gives.
-        images: files, folders, patterns such as "photos/**/*.jpg", and Parquet files.
+        images: files, folders, patterns such as `photos/**/*.jpg`, and Parquet files.
         top: classes that are told of each.
         image_column: of a Parquet file.
 

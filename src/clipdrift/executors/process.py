@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from clipdrift.machine.signals import APART
 from clipdrift.records.writing import writing_to
 
 STOP_SECONDS = 30.0
@@ -27,7 +28,7 @@ def start(
                 stderr=errors,
                 text=True,
                 env={**os.environ, **environment},
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends them
+                **APART,
             )
 
 

@@ -28,7 +28,8 @@ from clipdrift.finished.runs import (
 )
 from clipdrift.interventions.asked import Asked, Price, price
 from clipdrift.interventions.read import read_edits
-from clipdrift.machine.devices import choose_device, cpu_shares, free_memory_bytes
+from clipdrift.machine.devices import choose_device, cpu_shares
+from clipdrift.machine.memory import free_memory_bytes
 from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
 from clipdrift.reading.gauge import Gauge

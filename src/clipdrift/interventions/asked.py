@@ -67,7 +67,7 @@ class Price:
 def price(gauge: Gauge, asked: Asked) -> Price:
     """What the edits of one model of the gauge will take if all of it moved."""
     backbone, pixels = gauge.backbone, gauge.guard_pixels
-    walk = Walk(backbone.live_encoder())
+    walk = Walk(backbone.encoder())
     staged = walk.staged(in_encoder(backbone.vision_state(), backbone.projection_state()))
     with torch.inference_mode():
         walk.states(staged, pixels)
@@ -76,27 +76,27 @@ def price(gauge: Gauge, asked: Asked) -> Price:
     each = (time.perf_counter() - started) / len(pixels)
     on_transfers = sum(min(asked.n_images, len(t.images)) for t in gauge.transfers.values())
     on_target = min(asked.n_images, len(gauge.target.test)) if gauge.target_name else 0
-    blocks = on_transfers * about_blocks(walk, asked, controls=True)
-    blocks += on_target * about_blocks(walk, asked, controls=False)
+    blocks = on_transfers * about_blocks(walk, asked, on_transfer=True)
+    blocks += on_target * about_blocks(walk, asked, on_transfer=False)
     passes = blocks / walk.n_blocks
     return Price(on_transfers + on_target, passes, each * passes)
 
 
-def about_blocks(walk: Walk, asked: Asked, *, controls: bool) -> int:
+def about_blocks(walk: Walk, asked: Asked, *, on_transfer: bool) -> int:
     """Blocks that run for one image where every tensor of the encoder moved.
 
     An edit of block b runs blocks b to L, its controls too, but that elsewhere, which is counted as
     if it lay there as well; one of the embeddings runs them all.
     """
     n = walk.n_blocks
-    found = patch_passes(patches(walk, asked.what), n)
+    found = 2 * n + patch_passes(patches(walk, asked.what, each_block=on_transfer), n)
     if not asked.of_weights:
-        return found + 2 * n
+        return found
     behind = n * (n + 1) // 2
-    beside = asked.draws if controls else 0
-    each = 2 * (1 + beside + (controls and "elsewhere" in asked.what))
-    found += 2 * n + 2 * (1 + beside) * n + n**2 + each * behind
+    beside = asked.draws if on_transfer else 0
+    each = 2 * (1 + beside + (on_transfer and "elsewhere" in asked.what))
+    found += 2 * (1 + beside) * n + n**2 + each * behind
     if "kinds" in asked.what:
         return found + len(KINDS) * each * behind
     looked_into = min(LOOKED_INTO, n)
-    return found + len(KINDS) * each * looked_into * (n + 1) // 2 + controls * 2 * n
+    return found + len(KINDS) * each * looked_into * (n + 1) // 2

@@ -155,7 +155,7 @@ class Editor:
     def _step(self, part: Part, other: Part, sign: float) -> dict[str, Tensor]:
         """The movement of another part, brought to the length of this one's."""
         apart = {
-            one: {n: self.ends.adapted[n] - self.ends.untouched[n] for n in one.names}
+            one: {n: self.ends.adapted[n] - self.ends.untouched[n] for n in sorted(one.names)}
             for one in (part, other)
         }
         own, there = (norm(apart[one].values()) for one in (part, other))

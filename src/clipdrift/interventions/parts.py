@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -95,22 +96,37 @@ class Ends:
     untouched: Weights
     adapted: Weights
 
-    @property
+    @cached_property
     def moved(self) -> frozenset[str]:
         """Names of tensors that training changed."""
         return frozenset(n for n, v in self.adapted.items() if v is not self.untouched[n])
 
     def moved_rel(self, part: Part) -> float:
         """||theta_1 - theta_0|| / ||theta_0|| over the tensors of a part; 0 where none moved."""
-        names = sorted(part.names & self.moved)
-        size = norm(self.untouched[name] for name in part.names)
-        apart = norm(self.adapted[name] - self.untouched[name] for name in names)
+        names = sorted(part.names)  # sums hang on their order in the last digit
+        size = math.sqrt(sum(self._squares[name][0] for name in names))
+        apart = math.sqrt(sum(self._squares[name][1] for name in names))
         return apart / size if apart else 0.0
+
+    @cached_property
+    def _squares(self) -> dict[str, tuple[float, float]]:
+        """Of each tensor the squared norm, and that of its movement."""
+        return {
+            name: (
+                _square(value),
+                _square(self.adapted[name] - value) if name in self.moved else 0.0,
+            )
+            for name, value in self.untouched.items()
+        }
 
 
 def norm(values: Iterable[Tensor]) -> float:
     """Frobenius norm of several tensors together."""
-    return math.sqrt(sum(float(v.double().square().sum()) for v in values))
+    return math.sqrt(sum(map(_square, values)))
+
+
+def _square(value: Tensor) -> float:
+    return float(value.double().square().sum())
 
 
 def ends(model: Readable, backbone: Backbone, where: str = "model") -> Ends:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from clipdrift.data.images import Images
 from clipdrift.interventions.parts import SIDES, other
+from clipdrift.interventions.states import States
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.probes.attention_given import Rule, attention_rule
 from clipdrift.records.located import ABLATIONS, STATES, Edited, EditName, PartKind, What
@@ -44,8 +44,12 @@ class Patch:
     head: int | None = None
 
 
-def patches(walk: Walk, what: Iterable[What]) -> list[Patch]:
-    """All that is asked for: of both models, block by block."""
+def patches(walk: Walk, what: Iterable[What], *, each_block: bool = True) -> list[Patch]:
+    """All that is asked for, of both models.
+
+    Args:
+        each_block: block by block too, not only in all of them together.
+    """
     asked, blocks = set(what), range(1, walk.n_blocks + 1)
     found: list[Patch] = []
     patterns: list[EditName] = ["attention_other_model"] if "attention" in asked else []
@@ -62,12 +66,12 @@ def patches(walk: Walk, what: Iterable[What]) -> list[Patch]:
             found += [
                 Patch("state_other_model", of, b, kind) for kind in STATES for b in blocks[:-1]
             ]
-    return found
+    return [patch for patch in found if each_block or patch.block is None]
 
 
 def patch_passes(wanted: Sequence[Patch], n_blocks: int) -> int:
-    """About as many blocks as `patched` runs for one image."""
-    found = 3 * n_blocks if wanted else 0  # states of both ends, and their patterns at half price
+    """About as many blocks as `patched` runs for one image, beside those of both ends."""
+    found = n_blocks if wanted else 0  # the patterns of both ends, at half the price of a block
     for patch in wanted:
         found += n_blocks + 1 - (patch.block or 1) - (patch.edit == "state_other_model")
     return found
@@ -75,10 +79,7 @@ def patch_passes(wanted: Sequence[Patch], n_blocks: int) -> int:
 
 @torch.inference_mode()
 def patched(
-    walk: Walk,
-    adapted: Stages,
-    untouched: Stages,
-    images: Images,
+    states: States,
     wanted: Sequence[Patch],
     *,
     seed: int = 0,
@@ -90,21 +91,23 @@ def patched(
     should come in no order.
 
     Args:
+        states: of the images at both ends.
         seed: of the shuffles.
     """
     found: dict[Patch, list[Tensor]] = {patch: [] for patch in wanted}
-    weights: dict[Edited, Stages] = {"adapted": adapted, "untouched": untouched}
-    for n, pixels in enumerate(walk.batches(images)):
-        states = {of: walk.states(own, pixels) for of, own in weights.items()}
-        batch = _Batch(walk, weights, states, DRAWS[0] * seed + DRAWS[1] * n)
+    walk = states.walk
+    weights = dict(zip(SIDES, map(walk.staged, states.ends), strict=True))
+    for n, batch in enumerate(states):
+        of = dict(zip(SIDES, batch.states, strict=True))
+        patching = _Patching(walk, weights, of, DRAWS[0] * seed + DRAWS[1] * n)
         for patch in wanted:
-            found[patch].append(batch.embedded(patch).float().cpu())
-        seen(len(pixels))
+            found[patch].append(patching.embedded(patch).float().cpu())
+        seen(len(batch.pixels))
     return {patch: torch.cat(pieces) for patch, pieces in found.items()}
 
 
 @dataclass
-class _Batch:
+class _Patching:
     """A few images on their way: the states of both ends, and the patterns made of them."""
 
     walk: Walk

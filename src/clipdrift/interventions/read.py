@@ -12,9 +12,10 @@ from clipdrift.errors import Fault, MethodError, SpecError
 from clipdrift.interventions.asked import Asked
 from clipdrift.interventions.edits import Edit, Editor
 from clipdrift.interventions.parts import SIDES, Ends, ends, other
-from clipdrift.interventions.patches import patch_passes, patched, patches
+from clipdrift.interventions.patches import Patch, patch_passes, patched, patches
+from clipdrift.interventions.states import States, embeddings_of, passes
 from clipdrift.interventions.told import Carried, Found, Key, Read, Told, plain, read_set
-from clipdrift.interventions.walk import Walk, embeddings_of, passes
+from clipdrift.interventions.walk import Walk
 from clipdrift.interventions.watched import Watched, watched
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import Readable
@@ -77,40 +78,41 @@ class _Reader:
         own_text: bool,
     ) -> None:
         self.walk = Walk(backbone.encoder())
-        self.both, self.sets, self.asked, self.tell = both, sets, asked, tell
+        self.sets, self.asked, self.tell = sets, asked, tell
         self.own_text = own_text
         self.ends = [both.adapted, both.untouched]
         elsewhere = "elsewhere" in asked.what
         self.editor = Editor(both, self.walk.n_blocks, asked.draws, elsewhere, asked.seed)
         every = range(1, self.walk.n_blocks + 1)
         self.inside = set(every if "kinds" in asked.what else ())
-        self.patches = patches(self.walk, asked.what)
-        self.patch_blocks = patch_passes(self.patches, self.walk.n_blocks)
         self.done, self.total = 0, sum(len(one.images) * self._blocks(one) for one in sets)
 
     def _blocks(self, one: Watched) -> int:
         """About as many as will run for one image of a set, if no block stands out."""
-        edits = [e.weights for e in self._edits(one)]
-        return self.patch_blocks + passes(edits, self.ends, self.walk.n_blocks)
+        edits, n = [e.weights for e in self._edits(one)], self.walk.n_blocks
+        return 2 * n + patch_passes(self._patches(one), n) + passes(edits, self.ends, n)
 
     def _edits(self, one: Watched) -> list[Edit]:
         if not self.asked.of_weights:
             return []
         return list(self.editor.edits(self.inside, controls=not one.on_target))
 
+    def _patches(self, one: Watched) -> list[Patch]:
+        return patches(self.walk, self.asked.what, each_block=not one.on_target)
+
     def read(self) -> Located:
         """Transfer sets come first: what they lost says which blocks are looked into."""
         rows: list[EditRow] = []
         carried = {}
         for one in self.sets:
-            edits = self._edits(one)
-            found = self._of_weights(one, edits)
+            states, edits = States(self.walk, self.ends, one.images), self._edits(one)
+            found = self._of_weights(one, states, edits)
             if edits and not one.on_target:
                 inside = self._inside(Told(one, found, {}).may_carry())
-                found |= self._of_weights(one, inside) if inside else {}
+                found |= self._of_weights(one, states, inside) if inside else {}
                 edits += inside
-            if self.patches:
-                found |= self._of_patches(one)
+            if wanted := self._patches(one):
+                found |= self._of_patches(one, states, wanted)
             told = Told(one, found, {edit.place: edit.moved_rel for edit in edits})
             rows += told.rows()
             if edits and not one.on_target and told.by_image:
@@ -123,12 +125,10 @@ class _Reader:
         self.inside |= new
         return list(self.editor.edits_inside(new))
 
-    def _of_weights(self, one: Watched, edits: Sequence[Edit]) -> Found:
+    def _of_weights(self, one: Watched, states: States, edits: Sequence[Edit]) -> Found:
         weights = [*(edit.weights for edit in edits), *self.ends]
         blocks = passes(weights, self.ends, self.walk.n_blocks)
-        embedded = embeddings_of(
-            self.walk, weights, self.ends, one.images, lambda n: self._seen(n * blocks)
-        )
+        embedded = embeddings_of(states, weights, lambda n: self._seen(n * blocks))
         known: dict[tuple[int, Edited, bool], Read] = {}
         found: Found = {}
 
@@ -148,15 +148,13 @@ class _Reader:
                 read(Key(name, of, None, "text"), features, other(of))
         return found
 
-    def _of_patches(self, one: Watched) -> Found:
+    def _of_patches(self, one: Watched, states: States, wanted: Sequence[Patch]) -> Found:
+        blocks = patch_passes(wanted, self.walk.n_blocks)
         embedded = patched(
-            self.walk,
-            self.walk.staged(self.both.adapted),
-            self.walk.staged(self.both.untouched),
-            one.images,
-            self.patches,
+            states,
+            wanted,
             seed=self.asked.seed,
-            seen=lambda n: self._seen(n * self.patch_blocks),
+            seen=lambda n: self._seen(n * blocks),
         )
         return {
             Key(p.edit, p.of, p.block, p.kind, head=p.head): read_set(one, x, p.of, full=True)

@@ -19,16 +19,14 @@ from torch import Tensor
 from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, MethodError
-from clipdrift.interventions.patches import pattern
 from clipdrift.interventions.walk import Stages, Walk
 from clipdrift.methods.merged import TOWER, Merged, Tensors, between, untouched_text
 from clipdrift.methods.tower_weights import in_encoder
+from clipdrift.probes.spectra import INTRUDER
+from clipdrift.probes.weight_updates import LEADING
 
 IN_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.")
 BEHIND = ("post_layernorm.", "final_layer_norm.", "head.")
-LEADING, INTRUDER = 10, 0.5
-"""Of so many leading directions those are intruders whose |cosine| with every untouched one is
-below this."""
 SPAN, HALVINGS = 16.0, 40
 """Attention is made at most so much sharper or flatter; the factor is found by halving."""
 
@@ -107,8 +105,7 @@ def tempered(part: Merged, backbone: Backbone, probe: Images, strength: float) -
     Raises:
         MethodError: of a model without a CLS token.
     """
-    encoder = backbone.live_encoder()
-    walk = Walk(encoder)
+    walk = Walk(backbone.encoder())
     if not walk.has_cls:
         got, step = "a SigLIP, whose tower has none", "Leave --temper away"
         raise MethodError(Fault(f"backbone {backbone.name}", "a CLS token", got, step))
@@ -140,7 +137,7 @@ def _staged(walk: Walk, tower: Tensors, part: Merged) -> Stages:
 
 def _from_cls(walk: Walk, number: int, weights: Stages, states: list[Tensor]) -> Tensor:
     """Log attention of CLS, [N, H, T] float64."""
-    rows = [pattern(walk, number, weights, hidden)[:, :, 0].double() for hidden in states]
+    rows = [walk.pattern(number, weights, hidden)[:, :, 0].double() for hidden in states]
     return torch.cat(rows).clamp_min(torch.finfo(torch.float32).tiny).log()
 
 

@@ -1,8 +1,9 @@
-"""What this machine has to compute on."""
+"""What this machine has to compute on, and what each kind of device cannot do."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,18 +11,20 @@ from clipdrift.errors import ExecutorError, Fault
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 
 def choose_device(device: str) -> str:
-    """ "auto" -> "cuda" where there is a GPU, else "cpu"; a device of this machine as it is.
+    """ "auto" -> "cuda", "mps" or "xpu" where torch finds one, else "cpu"; a device as it is.
 
     Raises:
         ExecutorError: if this machine has no device of that name.
     """
     gpus = _gpus()
+    kind = gpus[0].split(":")[0] if gpus else "cpu"
     if device == "auto":
-        return "cuda" if gpus else "cpu"
-    if device not in ("cpu", *gpus) and not (device == "cuda" and gpus):
+        return kind
+    if device not in ("cpu", kind, *gpus):
         seen = ", ".join(gpus) or "no GPU"
         raise ExecutorError(Fault("device", f"one of cpu, {seen}", device, "Choose a --device"))
     return device
@@ -34,14 +37,74 @@ def every_device(device: str) -> tuple[str, ...]:
         ExecutorError: if this machine has no device of that name.
     """
     chosen = choose_device(device)
-    return _gpus() if chosen == "cuda" else (chosen,)
+    return tuple(gpu for gpu in _gpus() if gpu.split(":")[0] == chosen) or (chosen,)
 
 
 def _gpus() -> tuple[str, ...]:
+    """Every device of the one kind that torch drives here: "cuda:0", "cuda:1"; "mps:0"."""
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return tuple(f"cuda:{i}" for i in range(there))
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = torch.accelerator.device_count() if found is not None else 0
+    return tuple(f"{found.type}:{i}" for i in range(there)) if found is not None else ()
+
+
+def supports_bfloat16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16 itself; emulated, it is ten times slower.
+
+    Of Apple's mps it is not known well enough: it trains in float32.
+    """
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "xpu":
+        return bool(torch.xpu.is_bf16_supported(including_emulation=False))
+    try:
+        flags = Path("/proc/cpuinfo").read_text() if kind == "cpu" else ""
+    except OSError:  # macOS, Windows
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def has_fused_adamw(device: torch.device) -> bool:
+    """Whether the optimiser may take its step as one kernel; the numbers are those of many."""
+    return device.type in ("cpu", "cuda")
+
+
+def for_float64(x: Tensor) -> Tensor:
+    """A tensor where it can be summed in float64: on the CPU if its device has none (mps, xpu)."""
+    return x if x.device.type in ("cpu", "cuda", "meta") else x.cpu()
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch has the compiler that this device asks for."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    compilers = ("g++", "clang++", "c++")
+    return device.type == "cpu" and any(shutil.which(name) for name in compilers)
+
+
+def generator_state(device: torch.device) -> Tensor | None:
+    """Where a device's own generator stands, which dropout draws from; None of the CPU."""
+    import torch
+
+    if device.type == "cpu":
+        return None
+    module, place = torch.get_device_module(device), () if device.type == "mps" else (device,)
+    state: Tensor = module.get_rng_state(*place)
+    return state
+
+
+def set_generator_state(device: torch.device, state: Tensor) -> None:
+    """Put it back; `state` as `generator_state` gave it, on the CPU."""
+    import torch
+
+    place = () if device.type == "mps" else (device,)
+    torch.get_device_module(device).set_rng_state(state, *place)
 
 
 def available_cores() -> int:
@@ -135,17 +198,3 @@ def crowded() -> str | None:
     if load <= cores:
         return None
     return f"this machine is busy (load {load:.1f} on {cores} cores): all takes longer than alone"
-
-
-def free_memory_bytes(device: torch.device) -> int:
-    """Memory that could be had now, on the GPU or, for the CPU, from the system."""
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
-        return int(kilobytes) * 1024
-    except (OSError, StopIteration):  # macOS, Windows: there is no telling without a library
-        return 2**32

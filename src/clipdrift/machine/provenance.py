@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import sys
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,33 +35,6 @@ def provenance(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
     }
-
-
-def peak_memory_bytes(device: str) -> int:
-    """Largest resident memory of this process so far, or of the GPU where one is used."""
-    import torch
-
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def supports_bfloat16(device: str) -> bool:
-    """Whether the hardware multiplies bfloat16 itself; emulated, it is ten times slower."""
-    import torch
-
-    if device.startswith("cuda"):
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 @lru_cache(maxsize=1)
@@ -100,13 +72,14 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        import torch
+    import torch
 
-        return str(torch.cuda.get_device_name(device))
+    kind = torch.device(device).type
+    if kind in ("cuda", "xpu"):
+        return str(torch.get_device_module(kind).get_device_name(device))
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
+    except OSError:  # macOS, Windows
+        return f"{platform.processor() or platform.machine()} ({kind})"
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0]} x{len(names)}" if names else platform.machine()

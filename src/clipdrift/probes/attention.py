@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from clipdrift.machine.devices import for_float64
+
 
 def cls_patch_attention(attn: Tensor) -> Tensor:
     """Attention from CLS to the patches, without CLS itself.
@@ -85,7 +87,8 @@ def erf95(a: Tensor, mass: float = 0.95) -> Tensor:
     if not 0 < mass <= 1:
         raise ValueError(f"mass: expected a share in (0, 1], got {mass}. Give 0.95 for ERF@0.95.")
     weights = as_float(a)
-    reached = weights.sort(dim=-1, descending=True).values.double().cumsum(dim=-1)
+    ranked = for_float64(weights.sort(dim=-1, descending=True).values)
+    reached = ranked.double().cumsum(dim=-1)
     total = reached[..., -1:]
     n_patches = a.shape[-1]
     # A mass that is met exactly (19 of 20 equal patches) must not be missed by rounding: that of
@@ -94,7 +97,7 @@ def erf95(a: Tensor, mass: float = 0.95) -> Tensor:
     n_short = (reached < mass * (1 - slack) * total).sum(dim=-1)
     defined = (total.isfinite() & (total > 0)).squeeze(-1)
     fraction = (n_short + 1).to(weights.dtype) / n_patches
-    return torch.where(defined, fraction, math.nan)
+    return torch.where(defined, fraction, math.nan).to(a.device)
 
 
 def gini(a: Tensor) -> Tensor:

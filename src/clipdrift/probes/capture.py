@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipdrift.machine.devices import for_float64
 from clipdrift.probes.attention import (
     cls_patch_attention,
     entropy_bits,
@@ -106,7 +107,7 @@ the tower itself.
     _require_float32("weights", (p for p in vision_model.parameters() if p.is_floating_point()))
     collector = _Collector(len(blocks), has_cls=has_cls_token(vision_model))
     with ExitStack() as stack:
-        stack.enter_context(_eval_mode(vision_model))
+        stack.enter_context(eval_mode(vision_model))
         stack.enter_context(attention_sink(vision_model, collector.attention))
         for number, block in enumerate(blocks):
             handle = block.register_forward_hook(partial(_pass_cls, collector, number))
@@ -152,7 +153,7 @@ class _Collector:
         )
         self._rollout = rollout_step(self._rollout, attention.mean)
         # Sums over the whole probe set in float64, so that its order and batches leave no trace.
-        maps = a.sum(dim=0, dtype=torch.float64)
+        maps = for_float64(a).sum(dim=0, dtype=torch.float64)
         if block < len(self.head_maps):
             self.head_maps[block] += maps
         else:
@@ -206,7 +207,8 @@ def _pass_cls(
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """While open, a model and all in it is in eval mode; then each module in the mode it was."""
     before = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clipdrift.probes.spectra import entropy_rank
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 ROWS = 1024
@@ -101,20 +103,16 @@ def _distances(a: Floats, b: Floats) -> Floats:
     return out
 
 
-def effective_rank(images: Floats) -> float:
-    """exp of the entropy of the singular values of the centred embeddings, as shares of their sum.
+def effective_rank(images: Floats) -> float | None:
+    """`entropy_rank` of the centred embeddings: in how many directions they lie.
 
     Returns:
-        1 (all in one direction) to min(N - 1, E).
-
-    Reference: Roy & Vetterli 2007, "The effective rank", eq. 4.
+        1 (all in one direction) to min(N - 1, E); None where all are the same.
 
     >>> round(effective_rank(np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 6)
     2.0
     """
-    singular = np.linalg.svd(images - images.mean(axis=0), compute_uv=False)
-    share = singular[singular > 0] / singular.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
+    return entropy_rank(np.linalg.svd(images - images.mean(axis=0), compute_uv=False))
 
 
 def margins(cosines: Floats, labels: Labels) -> Floats:

@@ -11,12 +11,23 @@ from clipdrift import plugins
 from clipdrift.errors import Fault, PluginError, collecting
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import BLOCKWISE, WHOLE, Value, mean
+from clipdrift.probes.panel import ELSEWHERE, INSIDE, OF_TRACES, OUTSIDE
+from clipdrift.probes.similarity import MEASURES
+from clipdrift.probes.weight_updates import OF_UPDATES
 
 STEMS = (*BLOCKWISE.values(), *WHOLE.values())
 OURS = {
     *(f"{stem}{end}" for stem in STEMS for end in ("_pct", "_last_pct")),
     *("cka_mean", "cka_last", "cka", "embedding_drift"),
     *("weight_drift_rel", "projection_drift_rel"),
+    *(f"{stem}_pct" for stem in OF_TRACES.values()),
+    *(f"{name}{end}" for name in MEASURES for end in ("", "_mean", "_last")),
+    *(
+        f"{where}{name}"
+        for where in ("", ELSEWHERE)
+        for name in ("embedding_drift", INSIDE, OUTSIDE)
+    ),
+    *OF_UPDATES,
 }
 """Names of the signals that clipdrift reads itself."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from clipdrift.machine.devices import for_float64
 from clipdrift.probes.zero_shot import cosines
 
 KS = (1, 5, 10)
@@ -60,10 +61,10 @@ def retrieval(
     ])  # fmt: skip
     out: dict[str, float] = {}
     for way, ranks in (("i2t", of_images), ("t2i", of_texts[text])):
-        out |= {f"{way}_r{k}": float((ranks <= k).double().mean()) for k in KS}
+        out |= {f"{way}_r{k}": float(for_float64(ranks <= k).double().mean()) for k in KS}
     out["mean_recall"] = sum(out.values()) / len(out)
     for way, ranks in (("i2t", of_images), ("t2i", of_texts[text])):
-        out[f"{way}_median_rank"] = float(ranks.double().quantile(0.5))
+        out[f"{way}_median_rank"] = float(for_float64(ranks).double().quantile(0.5))
     return out
 
 

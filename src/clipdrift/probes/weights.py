@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from clipdrift.machine.devices import for_float64
+
 
 def weight_drift_rel(adapted: Mapping[str, Tensor], baseline: Mapping[str, Tensor]) -> float | None:
     """Size of the update against the size of the weights it was made to.
@@ -32,7 +34,7 @@ def weight_drift_rel(adapted: Mapping[str, Tensor], baseline: Mapping[str, Tenso
     moved = size = 0.0
     for name, before in baseline.items():
         # detach: an update is measured, never trained on.
-        start = before.detach().double()
+        start = for_float64(before.detach()).double()
         step = adapted[name].detach().to(start.device).double() - start
         moved += step.square().sum().item()
         size += start.square().sum().item()

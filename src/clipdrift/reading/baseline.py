@@ -17,6 +17,7 @@ from clipdrift.data.images import Images
 from clipdrift.probes.average_precision import average_precision
 from clipdrift.probes.capture import ProbeReading, read_probe
 from clipdrift.probes.retrieval import retrieval
+from clipdrift.probes.traces import Traces
 from clipdrift.probes.zero_shot import cosines, largest
 from clipdrift.reading.in_full import InFull, read_in_full
 from clipdrift.reading.screening import Predictor
@@ -48,11 +49,13 @@ class Baselines:
     """The untouched backbone on a probe set and on every transfer set.
 
     target: on the test part of the target, zero-shot; None where there is no target.
+    traces: flow and gradient on images of the probe set, where the panel is asked for.
     """
 
     probe: ProbeReading
     target: TransferBaseline | None
     transfers: Mapping[str, TransferBaseline]
+    traces: Traces | None = None
 
 
 def score(
@@ -196,6 +199,17 @@ def load_reading(path: Path) -> ProbeReading | None:
         return ProbeReading(**saved[0]) if saved else None
     except TypeError:  # other fields than a reading has now
         return None
+
+
+def save_traces(traces: Traces, path: Path) -> None:
+    """Write flow and gradient with a checksum, whole or not at all."""
+    save_sealed(path, {k: v for k, v in vars(traces).items() if v is not None}, {})
+
+
+def load_traces(path: Path) -> Traces | None:
+    """What `save_traces` wrote, or None if it is missing or damaged."""
+    saved = load_sealed(path)
+    return None if saved is None else Traces(**saved[0])
 
 
 def save_transfer(baseline: TransferBaseline, path: Path) -> None:

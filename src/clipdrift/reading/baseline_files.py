@@ -15,12 +15,15 @@ from clipdrift.materials import Materials, TransferMaterial
 from clipdrift.reading.baseline import (
     Baselines,
     load_reading,
+    load_traces,
     load_transfer,
     measure_transfer,
     probe,
     save_reading,
+    save_traces,
     save_transfer,
 )
+from clipdrift.reading.panel import traces
 from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.spec import PROTOCOL_VERSION, StudySpec, content_hash
@@ -40,13 +43,15 @@ class BaselineFiles:
     backbone: Backbone
     batch_size: int
     in_full: bool = False
+    panel: bool = False
 
     @classmethod
     def of_study(
         cls, folder: StudyFolder, backbone: Backbone, evaluation: EvaluationSpec
     ) -> BaselineFiles:
         place = folder.path / "baselines"
-        return cls(place, backbone, evaluation.batch_size, evaluation.in_full)
+        asked = evaluation
+        return cls(place, backbone, asked.batch_size, asked.in_full, asked.panel)
 
     def ensure(
         self, probes: Mapping[str, Images], sets: Iterable[TransferMaterial], report: Report
@@ -61,6 +66,8 @@ class BaselineFiles:
             sets: scored zero-shot.
         """
         missing = [partial(self._probe, *named, report) for named in probes.items()]
+        if self.panel:
+            missing += [partial(self._traces, *named, report) for named in probes.items()]
         missing += [partial(self._zero_shot, one, report) for one in sets]
         while left := [ensure for ensure in missing if not ensure()]:
             if len(left) == len(missing):  # others are at all of them
@@ -87,7 +94,8 @@ class BaselineFiles:
         sets = [*([] if target is None else [target]), *transfers.values()]
         found = [load_transfer(self._zero_shot_path(one)) for one in sets]
         whole = [one for one in found if one is not None]
-        if reading is None or len(whole) < len(found):
+        traced = load_traces(self._traces_path(name, images)) if self.panel else None
+        if reading is None or len(whole) < len(found) or (self.panel and traced is None):
             raise RecordError(
                 Fault(
                     str(self.folder),
@@ -97,7 +105,7 @@ class BaselineFiles:
                 )
             )
         own = None if target is None else whole.pop(0)
-        return Baselines(reading, own, dict(zip(transfers, whole, strict=True)))
+        return Baselines(reading, own, dict(zip(transfers, whole, strict=True)), traced)
 
     def _probe(self, name: str, images: Images, report: Report) -> bool:
         """Whether the readings are there now; False while another process takes them."""
@@ -108,6 +116,17 @@ class BaselineFiles:
             if mine and load_reading(path) is None:
                 report(f"baseline drift readings: {name}")
                 save_reading(probe(self.backbone.encoder(), images), path)
+            return mine
+
+    def _traces(self, name: str, images: Images, report: Report) -> bool:
+        """As `_probe`, of flow and gradient."""
+        path = self._traces_path(name, images)
+        if load_traces(path) is not None:
+            return True
+        with claim(self._lock(path)) as mine:
+            if mine and load_traces(path) is None:
+                report(f"baseline attention flow and gradients: {name}")
+                save_traces(traces(self.backbone.live_encoder(), images), path)
             return mine
 
     def _zero_shot(self, material: TransferMaterial, report: Report) -> bool:
@@ -131,6 +150,9 @@ class BaselineFiles:
 
     def _probe_path(self, name: str, images: Images) -> Path:
         return self._path(name, images.sha256())
+
+    def _traces_path(self, name: str, images: Images) -> Path:
+        return self._path(f"{name}-traces", images.sha256())
 
     def _zero_shot_path(self, material: TransferMaterial) -> Path:
         return self._path(material.name, material.sha256, *(["in_full"] if self.in_full else []))

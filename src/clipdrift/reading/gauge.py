@@ -26,6 +26,7 @@ from clipdrift.materials import (
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.guard import assert_adapted
 from clipdrift.probes.capture import ProbeReading
+from clipdrift.probes.panel import activation_signals, elsewhere_signals, text_span
 from clipdrift.reading.baseline import (
     Baselines,
     Scored,
@@ -48,6 +49,7 @@ from clipdrift.reading.model import (
     undefined_reasons,
 )
 from clipdrift.reading.model_reading import ModelReading
+from clipdrift.reading.panel import CloseUp, close_up, elsewhere, extended
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
@@ -67,7 +69,7 @@ class Gauge:
 
     It holds the untouched backbone, the probe images on which drift is read, the transfer sets and
     what the backbone reads on them. The runner of studies, `evaluate` and `after` read through it,
-    and so can a training loop of one's own:
+    and so can a training loop of one's own::
 
         gauge = clipdrift.Gauge("openai/clip-vit-base-patch32", probe="photos/",
                                 transfers=["cifar100"])
@@ -81,6 +83,7 @@ class Gauge:
     predict: Predictor
     probes: Sequence[str]
     in_full: bool
+    panel: bool
     _target: TargetMaterial | None
     _baselines: Baselines
 
@@ -93,6 +96,7 @@ class Gauge:
         device: str = "auto",
         cache_dir: str | Path | None = None,
         in_full: bool = False,
+        panel: bool = False,
     ) -> None:
         """Load the backbone, prepare the images, read the backbone on them; all is cached.
 
@@ -107,6 +111,7 @@ class Gauge:
             cache_dir: default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
             in_full: read each transfer set also for what is gone and what only misaligned,
                 calibration and geometry: `reading.transfer[name].in_full`.
+            panel: read the spectral and geometric panel too, among `reading.drift`.
 
         Raises:
             ClipdriftError: with the faults of all parts together.
@@ -118,7 +123,7 @@ class Gauge:
         self.probe = open_probe(probe, self.backbone, cache)
         self.transfers = open_transfers(transfers, self.backbone, cache)
         self.predict, self.probes = Predictor(EvaluationSpec().batch_size), ()
-        self.in_full = in_full
+        self.in_full, self.panel = in_full, panel
         self._target = None
         self._baselines = self._measured("probe", cache)
 
@@ -165,7 +170,7 @@ class Gauge:
         for name in targets or materials.targets:
             gauge = gauges[name] = cls.__new__(cls)
             gauge._take(materials, name, Predictor(spec.evaluation.batch_size))
-            gauge.probes, gauge.in_full = spec.evaluation.probes, spec.evaluation.in_full
+            gauge._ask(spec.evaluation)
             gauge._baselines = gauge._measured(name, cache)
         return gauges
 
@@ -188,7 +193,7 @@ class Gauge:
         """
         asked, gauge = config.evaluation, cls.__new__(cls)
         gauge._take(materials, config.target.name, predict or Predictor(asked.batch_size))
-        gauge.probes, gauge.in_full = asked.probes, asked.in_full
+        gauge._ask(asked)
         files, own = BaselineFiles.of_study(folder, gauge.backbone, asked), gauge.target
         gauge._baselines = files.read(own.name, own.probe, own.zero_shot, gauge.transfers)
         return gauge
@@ -198,11 +203,14 @@ class Gauge:
         self.backbone, self.transfers = materials.backbone, materials.transfers
         self.probe, self.predict = self._target.probe, predict
 
+    def _ask(self, asked: EvaluationSpec) -> None:
+        self.probes, self.in_full, self.panel = asked.probes, asked.in_full, asked.panel
+
     def _measured(self, name: str, cache: Path) -> Baselines:
         with writing_to(cache):  # of pictures in memory nothing was prepared there
             cache.mkdir(parents=True, exist_ok=True)
         place, batch = cache / "baselines", self.predict.batch_size
-        files = BaselineFiles(place, self.backbone, batch, self.in_full)
+        files = BaselineFiles(place, self.backbone, batch, self.in_full, self.panel)
         target = self._target.zero_shot if self._target else None
         sets = [*self.transfers.values(), *([target] if target else [])]
         files.ensure({name: self.probe}, sets, lambda text: None)
@@ -231,6 +239,7 @@ class Gauge:
         backbone, probe = self.backbone, self.baselines.probe
         model = LiveModel(backbone.live_encoder(), None, None, backbone.vision_state())
         reading = drift_of(model, probe, backbone, probe, self.probes)
+        reading = self._with_panel(reading, probe, model, closely=True)
         return self._named(reading, self.untouched(whole=True), model)
 
     def read(self, model: Any) -> ModelReading:
@@ -249,9 +258,51 @@ class Gauge:
         drift, _ = self.drift(live)
         return self._named(drift, self.zero_shot(live, whole=True), live)
 
-    def drift(self, model: Readable) -> tuple[Reading, ProbeReading]:
-        """Levels and drift on the probe set, weight movement included; and image by image."""
-        return read_drift(model, self.backbone, self.probe, self.baselines.probe, self.probes)
+    def drift(self, model: Readable, *, closely: bool = True) -> tuple[Reading, ProbeReading]:
+        """Levels and drift on the probe set, weight movement included; and image by image.
+
+        Args:
+            closely: with the dear part of the panel, `close_up`, where the panel is asked for.
+        """
+        before = self.baselines.probe
+        reading, found = read_drift(model, self.backbone, self.probe, before, self.probes)
+        return self._with_panel(reading, found, model, closely=closely), found
+
+    def close_up(self, model: Readable) -> CloseUp | None:
+        """Of weight updates, attention flow and gradients; None where no panel is asked for."""
+        before = self.baselines.traces
+        if before is None:
+            return None
+        found = close_up(model, self.backbone, self.probe, before)
+        if self._text_span is not None:
+            now = elsewhere(model.encoder, self._transfer_images)
+            moved = elsewhere_signals(now, self._untouched_elsewhere, self._text_span)
+            found.signals.drift.update(moved)
+        return found
+
+    def _with_panel(
+        self, reading: Reading, found: ProbeReading, model: Readable, *, closely: bool
+    ) -> Reading:
+        if not self.panel:
+            return reading
+        near = activation_signals(found, self.baselines.probe, self._text_span)
+        reading = extended(reading, {}, near)
+        dear = self.close_up(model) if closely else None
+        return extended(reading, *dear.signals) if dear else reading
+
+    @cached_property
+    def _text_span(self) -> Tensor | None:
+        """Of what all transfer sets are held against; None where there is none."""
+        texts = {k: one.text_features for k, one in self.baselines.transfers.items()}
+        return text_span(texts) if texts else None
+
+    @property
+    def _transfer_images(self) -> list[Images]:
+        return [one.images for one in self.transfers.values()]
+
+    @cached_property
+    def _untouched_elsewhere(self) -> Tensor:
+        return elsewhere(self.backbone.live_encoder(), self._transfer_images)
 
     def zero_shot(self, model: Readable, *, whole: bool) -> ZeroShot:
         """Accuracy and retention on every transfer set, or on its part for epochs.

@@ -16,6 +16,7 @@ from clipdrift.methods.adapted import NOT_PLAIN
 from clipdrift.probes.attention_maps import has_cls_token
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import Value, drift_signals, undefined_without_cls
+from clipdrift.probes.panel import panel_reasons
 from clipdrift.probes.plugged import plugged_signals
 from clipdrift.probes.retrieval import chance_recall
 from clipdrift.probes.weights import weight_drift_rel
@@ -30,6 +31,7 @@ from clipdrift.records.correct import Correct
 from clipdrift.records.readings import TARGET_ZERO_SHOT, Reading, Result
 from clipdrift.records.transfer import AveragePrecision, Retrieval, TransferReading
 
+NOT_FINITE = "the baseline value is zero, or a value on the way is not finite"
 NO_PICTURES = "the vision tower has no CLS token: there is no CLS row of attention to draw"
 
 
@@ -98,7 +100,7 @@ def drift_of(
     )
     if model.text is not None:
         drift.update(_text_drift(model, backbone))
-    return Reading(**_unfolded(levels, drift))
+    return Reading(**unfolded(levels, drift))
 
 
 def _text_drift(model: Readable, backbone: Backbone) -> dict[str, Value]:
@@ -238,17 +240,16 @@ def undefined_reasons(reading: Reading, lacking: Mapping[str, str]) -> dict[str,
                 reasons[f"{name}.{field}"] = why
         full = why_undefined(found.in_full)
         reasons |= {f"{name}.{field}": why for field, why in full.items()}
+    of_panel = panel_reasons(
+        has_cls="drift.cka_mean" not in lacking, not_plain=lacking.get("drift.weight_drift_rel")
+    )
     for group in ("levels", "drift"):
-        for name, value in getattr(reading, group).items():
-            if value is None:
-                reasons.setdefault(
-                    f"{group}.{name}",
-                    "the baseline value is zero, or a value on the way is not finite",
-                )
+        for name in (f"{group}.{n}" for n, v in getattr(reading, group).items() if v is None):
+            reasons.setdefault(name, of_panel.get(name, NOT_FINITE))
     return reasons
 
 
-def _unfolded(levels: Mapping[str, Value], drift: Mapping[str, Value]) -> dict[str, Any]:
+def unfolded(levels: Mapping[str, Value], drift: Mapping[str, Value]) -> dict[str, Any]:
     """Fields of a reading: means, and lists over blocks under the same names in a field apart."""
     fields: dict[str, Any] = {}
     for group, values in (("levels", levels), ("drift", drift)):

@@ -16,10 +16,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from clipdrift.paths import read_file
 from clipdrift.records.writing import writing_to
@@ -35,27 +37,22 @@ LEASE = re.compile(r"(.+)\.lease-([0-9]{1,12})")
 @contextmanager
 def claim(path: Path) -> Iterator[bool]:
     """Hold the claim `path` while open; gives False at once if another process holds it."""
-    import fcntl
-
-    with writing_to(path):
-        path.parent.mkdir(exist_ok=True)
-        handle = os.open(_lock(path), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    lock = _lock(path)
+    with ExitStack() as stack:
         with writing_to(path):
-            os.utime(handle)
-            lease = _take(path, now=os.fstat(handle).st_mtime)
+            path.parent.mkdir(exist_ok=True)
+            try:
+                stack.enter_context(_exclusive(lock))
+            except Timeout:
+                yield False
+                return
+            os.utime(lock)
+            lease = _take(path, now=lock.stat().st_mtime)
         if lease is None:
             yield False
             return
         with _renewed(lease):
             yield True
-    finally:
-        os.close(handle)
 
 
 def held(path: Path) -> bool:
@@ -66,22 +63,25 @@ def held(path: Path) -> bool:
 
 def in_use(path: Path) -> bool:
     """Whether a process seems to hold the claim; for those who only look, and may write nothing."""
-    import fcntl
-
     number = max(_numbers(path), default=0) if path.parent.is_dir() else 0
     lease = _lease(path, number)
     holder = _holder(lease) if number else None
     if holder in (None, GIVEN_BACK):
         return False
     with suppress(OSError):
-        if holder != _machine():
-            return time.time() - lease.stat().st_mtime < LEASE_SECONDS
-        with _lock(path).open() as file:
+        if holder == _machine() and os.access(_lock(path), os.W_OK):
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+                with _exclusive(_lock(path)):
+                    return False
+            except Timeout:
                 return True
+        return time.time() - lease.stat().st_mtime < LEASE_SECONDS
     return False
+
+
+def _exclusive(lock: Path) -> BaseFileLock:
+    """An advisory lock to be entered; a `Timeout` at once where another holds it."""
+    return FileLock(lock, blocking=False, thread_local=False)
 
 
 def in_hand(folder: Path) -> list[str]:

@@ -31,8 +31,8 @@ class RunRecord(Sealed):
     """One run: identity, conditions, history, result, provenance."""
 
     schema_version: int = 1
-    run_id: str
-    identity: str
+    run_id: str = Field(description="name of its folder")
+    identity: str = Field(description="hash of configuration, data and code protocol")
     status: Status
     reason: str | None = None
     study: str
@@ -49,15 +49,19 @@ class RunRecord(Sealed):
     leaks: list[str] = Field(
         default_factory=list, description="what read the test part early; copies between sets"
     )
-    selected_epoch: int | None = None
+    selected_epoch: int | None = Field(None, description="the first best by `val_score`; kept")
     history: list[EpochReading] = Field(default_factory=list)
     result: Result = Field(default_factory=Result)
-    undefined: dict[str, str] = Field(default_factory=dict)
+    undefined: dict[str, str] = Field(
+        default_factory=dict, description="dotted name of a number that is null -> why"
+    )
     warnings: list[str] = Field(default_factory=list)
     files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256")
-    timing: dict[str, float | None] = Field(default_factory=dict)
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    checksum: str = ""
+    timing: dict[str, float | None] = Field(default_factory=dict, description="seconds, bytes")
+    provenance: dict[str, Any] = Field(
+        default_factory=dict, description="versions, commit, hardware and settings of torch"
+    )
+    checksum: str = Field("", description="SHA-256 of all the rest")
 
     @model_validator(mode="after")
     def _why_nothing_of_chance(self) -> Self:

@@ -128,7 +128,7 @@ class TransferReading(Retrieval):
 
     @property
     def at_chance(self) -> str | None:
-        """Why there is no retention where the baseline is not told from chance, else None.
+        """Why there is no retention where the baseline is at chance, else None.
 
         By Wilson's interval over images. A recall is a mean of values from 0 to 1 that are not all
         0 or 1: its interval is then wider than need be.
@@ -143,7 +143,8 @@ class TransferReading(Retrieval):
         read = f"{round(p * n):,} of {n:,} right"
         if self.mean_recall is not None:
             read = f"mean recall {100 * p:.3g} % of {n:,} images"
-        return f"the untouched model is not told from chance: {read}, chance {100 * guess:.3g} %"
+        told = f"{read}, chance {100 * guess:.3g} %"
+        return f"the untouched model is not distinguishable from chance: {told}"
 
     @property
     def few_right(self) -> str | None:

@@ -57,6 +57,8 @@ def atomic_write(path: Path, data: bytes | str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+        if os.name == "nt":  # folders have no descriptor there, and renames are journalled
+            return
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -196,6 +196,7 @@ def predictors(study: Study) -> Sequence[Block]:
     return [
         Charts(_present(drawn), "two"),
         listings.predictor_table(study),
+        listings.rank_table(study),
         listings.selection_table(study),
         Group("Drift between method and retention", between, folded=True),
     ]
@@ -225,6 +226,7 @@ def matched(study: Study) -> Sequence[Block]:
         listing(study, RankingAgreement, "Do the views rank alike?"),
         *_matched_charts(study),
         Group("Numbers", [listings.matched_table(study)], folded=True),
+        Group("Other doses", [listings.dose_axis_table(study)], folded=True),
     ]
 
 

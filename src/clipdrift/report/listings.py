@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clipdrift.analysis.questions.dose import DoseResponse
+from clipdrift.analysis.questions.dose_axes import DoseAxis
 from clipdrift.analysis.questions.equivalence import Equivalence
 from clipdrift.analysis.questions.grid_adequacy import GridAdequacy
 from clipdrift.analysis.questions.matched_views import MatchedView
@@ -14,6 +15,7 @@ from clipdrift.analysis.questions.paired import Paired
 from clipdrift.analysis.questions.power import Power
 from clipdrift.analysis.questions.predictors import Predictor
 from clipdrift.analysis.questions.selection import Selection
+from clipdrift.analysis.questions.signal_ranks import REFERENCE, SignalRank
 from clipdrift.report.metrics import metric
 from clipdrift.report.source import R, Study
 from clipdrift.report.tables import Table, listing
@@ -81,6 +83,25 @@ def dose_table(study: Study) -> Table | None:
 
 def matched_table(study: Study) -> Table | None:
     return listing(study, MatchedView, "Matched views", _rows_of_main(study, MatchedView))
+
+
+def dose_axis_table(study: Study) -> Table | None:
+    note = (
+        "Spread: root mean square of differences in retention between a cell and another method's "
+    )
+    note += "curve at the same dose, over those at the same rate. Covered: cells whose dose the "
+    note += "other curve has; an axis on which few are met says little."
+    return listing(study, DoseAxis, "A dose at which methods keep alike?", note=note)
+
+
+def rank_table(study: Study) -> Table | None:
+    """Of each moment and group the first three and weight drift."""
+    rows = [
+        row for row in study.rows(SignalRank) if (row.rank or 9) <= 3 or row.signal == REFERENCE
+    ]
+    note = "Runs are ranked within a method on a target, within a rate, or within a cell, where "
+    note += "seeds alone differ. Intervals draw cells. All signals: tables/signal_ranks.csv."
+    return listing(study, SignalRank, "Signals ranked where something is held", rows, note=note)
 
 
 def power_table(study: Study) -> Table | None:

@@ -30,12 +30,32 @@ SIGNALS = {
     "projection_drift": "Weight drift, projection",
     "text_weight_drift": "Weight drift, text tower",
     "text_projection_drift": "Weight drift, text projection",
+    "debiased_cka": "Debiased CKA",
+    "rsa": "RSA",
+    "procrustes_residual": "Procrustes residual",
+    "gram_distortion": "Gram distortion",
+    "subspace_angle": "Angle of activation subspaces",
+    "embedding_drift_inside": "Embedding drift inside the texts' span",
+    "embedding_drift_outside": "Embedding drift outside the texts' span",
+    "transfer_embedding_drift": "Embedding drift of transfer images",
+    "transfer_embedding_drift_inside": "Embedding drift of transfer images, inside the texts' span",
+    "transfer_embedding_drift_outside": "Embedding drift of transfer images, outside it",
+    "update_stable_rank": "Stable rank of updates",
+    "update_effective_rank": "Effective rank of updates",
+    "update_top_energy": "Update energy in top directions",
+    "update_bottom_energy": "Update energy in bottom directions",
+    "intruder_dimensions": "Intruder dimensions",
+    "leading_angle": "Angle of leading weight directions",
+    "gradient_erf95": "Gradient ERF@0.95",
+    "flow_erf95": "Attention flow ERF@0.95",
+    "flow_entropy": "Attention flow entropy",
     "log10_learning_rate": "log₁₀ learning rate",
 }
 UNITS = {
     "embedding_drift": "1 − cos",
     "nats": "nats",
     "bits": "bits",
+    "deg": "°",
 }
 PLAIN = {
     "suite.mean_retention_pct": "Retention, mean over sets",
@@ -209,12 +229,14 @@ def _recall(name: str, field: str, label: str) -> Metric:
 def _signal(name: str, kind: str, signal: str) -> Metric:
     """`drift.<stem>_pct` is a relative change; other drifts are read as they are."""
     stem, ending = signal, ""
-    for suffix in ("_pct", "_rel", "_nats", "_bits"):
+    for suffix in ("_pct", "_rel", "_nats", "_bits", "_deg"):
         if signal.endswith(suffix):
             stem, ending = signal.removesuffix(suffix), suffix[1:]
     stem, place = _place(stem)
+    if stem.endswith("_deg"):  # of a mean over blocks or the last one
+        stem, ending = stem.removesuffix("_deg"), "deg"
     label = SIGNALS.get(stem, stem.replace("_", " "))
-    if stem == "cka":
+    if stem in ("cka", "debiased_cka", "rsa"):
         return Metric(name, label + place, "", 1.0, 3, similarity=True)
     if kind == "drift" and ending == "pct":
         return Metric(name, f"{label} drift{place}", "%", 1.0, 2, signed=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
+from clipdrift.report.packed import unpacked
+
 BLOCKS = ("h1", "h2", "h3", "h4", "p", "li", "td", "th", "figcaption", "summary", "pre", "title")
 VOID = ("meta", "link", "input", "br", "img", "hr")
 ATTRIBUTES = (
@@ -59,9 +61,9 @@ class Page:
 
 
 def read_page(text: str) -> Page:
-    """Texts and data of a page that `render` made."""
+    """Texts and data of a page that `render` made, packed or not."""
     reader = _Reader()
-    reader.feed(text)
+    reader.feed(unpacked(text))
     reader.close()
     try:
         data = json.loads("".join(reader.script))

@@ -144,7 +144,7 @@ class Study:
     def outcomes(self) -> list[str]:
         """One metric per transfer dataset: retention, or accuracy where that is all there is.
 
-        None of a dataset on which the untouched model is not told from chance: what is kept of
+        None of a dataset on which the untouched model is at chance: what is kept of
         that says nothing.
         """
         unknown = {name for _, name in self.at_chance}

@@ -8,6 +8,7 @@ from clipdrift.analysis.files import write_analysis
 from clipdrift.errors import RecordError
 from clipdrift.records import AnyFolder, StudyFolder, atomic_write
 from clipdrift.report.latex import latex_tables
+from clipdrift.report.packed import packed
 from clipdrift.report.page import render
 from clipdrift.report.read import read_study
 from clipdrift.report.source import Study
@@ -37,7 +38,7 @@ def write_report(folder: AnyFolder, *, pictures: bool = False) -> Path:
     for name, data in static_figures(study):
         atomic_write(folder.figures_path / name, data)
     # The page comes last: where it exists, everything beside it does.
-    atomic_write(folder.report_path, render(study))
+    atomic_write(folder.report_path, packed(render(study)))
     return folder.report_path
 
 

@@ -129,8 +129,8 @@ def validation_warnings(materials: Materials) -> list[str]:
         if error > 1:
             found.append(
                 f"target {name}: on {n:,} validation images two standard errors of an accuracy of "
-                f"{100 * TYPICAL:.0f} % are {error:.1f} points: what lies 1 point apart is not "
-                "told apart"
+                f"{100 * TYPICAL:.0f} % are {error:.1f} points: a difference of 1 point "
+                "is less than that"
             )
         if least < FEW_A_CLASS:
             found.append(

@@ -176,7 +176,7 @@ class Epochs:
         None: before training.
         """
         epoch = done.epoch if done else 0
-        drift, probe = self.gauge.drift(model)
+        drift, probe = self.gauge.drift(model, closely=epoch == 1)
         reading = EpochReading(
             epoch=epoch,
             step=done.step if done else 0,

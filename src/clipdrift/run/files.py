@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.paths import file_hash, links_out
 from clipdrift.probes.capture import ProbeReading
 from clipdrift.probes.drift import per_image_table
+from clipdrift.probes.weight_updates import WeightUpdate
 from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.in_full import InFull
@@ -24,6 +26,7 @@ from clipdrift.records.writing import HALF_WRITTEN, ours, writing_to
 from clipdrift.run.progress import PROGRESS_FILE, STATE_FILE
 
 PROBE_FILE = "probe_images.parquet"
+UPDATES_FILE = "weight_updates.parquet"
 NO_CLASS = ""
 """Of an image whose embedding is no number; -1 in readings."""
 CLASSES_FILE = "classes.json"
@@ -56,6 +59,22 @@ def write_probe_table(
     columns = {"image": images.index.tolist(), "label": images.labels.tolist(), **table}
     with writing_to(folder / PROBE_FILE):
         pq.write_table(pa.table(columns), folder / PROBE_FILE)
+
+
+def write_weight_updates(folder: Path, updates: Sequence[WeightUpdate]) -> None:
+    """One row per weight matrix of the blocks, as `WeightUpdate` says; none where there are none.
+
+    Raises:
+        StudyFolderError: if the disk is full or the folder cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if updates:
+        with writing_to(folder / UPDATES_FILE):
+            pq.write_table(
+                pa.Table.from_pylist([asdict(one) for one in updates]), folder / UPDATES_FILE
+            )
 
 
 def write_transfer_table(folder: Path, gauge: Gauge, read: Mapping[str, InFull]) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from clipdrift.data.catalogue import templates_of
-from clipdrift.machine.provenance import peak_memory_bytes, provenance
+from clipdrift.machine.memory import forget_peak, peak_memory_bytes
+from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.interpolate import starts
 from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.model import not_read, undefined_reasons
+from clipdrift.reading.panel import extended
 from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.reading.start import model_at_start
@@ -41,6 +42,7 @@ from clipdrift.run.files import (
     write_lost_pictures,
     write_probe_table,
     write_transfer_table,
+    write_weight_updates,
 )
 from clipdrift.run.state import CHECKPOINT_SECONDS, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -90,8 +92,7 @@ class Run:
             Stopped: when `stop` says so; another `Run` of the same identity goes on from there.
         """
         clear_unfinished(self.path)
-        if self.device.startswith("cuda"):
-            torch.cuda.reset_peak_memory_stats(self.device)
+        forget_peak(self.device)
         model = model_at_start(self.gauge, self.config, self.device)
         start = starts(model)
         record = RunRecord.of_run(
@@ -148,6 +149,10 @@ class Run:
         save_attention_pictures(
             model.encoder, self.gauge.backbone, self.gauge.probe, self.path / "attention"
         )
+        reading, dear = kept.reading, self.gauge.close_up(model)
+        if dear is not None:
+            reading = extended(reading, *dear.signals)
+            write_weight_updates(self.path, dear.updates or [])
         extra = read_post_hoc(self.gauge, model, self.config.evaluation, start)
         correct = {**kept.reading.correct, **test.pop("correct"), **extra.correct}
         own = test.pop("extra", {})
@@ -155,7 +160,7 @@ class Run:
         write_transfer_table(self.path, self.gauge, read)
         write_lost_pictures(self.path, self.gauge, model, read)
         return Result(
-            **kept.reading.model_dump(exclude=NOT_OF_RESULT),
+            **reading.model_dump(exclude=NOT_OF_RESULT),
             **test,
             parameters_trained=sum(p.numel() for p in model.trained().values()),
             parameters_total=sum(p.numel() for p in model.parameters()),

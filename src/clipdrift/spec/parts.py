@@ -105,6 +105,11 @@ class EvaluationSpec(Part):
         "read each transfer set and the target zero-shot in full at the end: what is gone and what "
         "only misaligned, calibration, geometry; and the calibration of the head",
     )
+    panel: bool = added(
+        False,
+        "read the spectral and geometric panel too: of activations and embeddings after every "
+        "epoch; of weight updates, attention flow and gradients after epoch 1 and at the end",
+    )
 
 
 def interpolation_paths(evaluation: EvaluationSpec, method: MethodBase) -> list[InterpolationPath]:

@@ -11,7 +11,6 @@ and scored. Two things, each measured in docs/performance.md:
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clipdrift.machine.devices import can_compile
 from clipdrift.step.kernels import FastDropout, QuickGelu
 
 LOG = logging.getLogger(__name__)
@@ -160,13 +160,5 @@ def pays_to_compile(blocks: nn.ModuleList, tokens: int, images_to_see: int) -> b
     if any(isinstance(m, nn.Dropout) and m.p > 0 for m in blocks.modules()):
         return False  # the compiler's draws cost as much as it saves elsewhere
     weights = sum(p.numel() for block in blocks for p in block.parameters())
-    return weights * tokens * images_to_see > WORTH_COMPILING and can_compile(blocks)
-
-
-def can_compile(blocks: nn.ModuleList) -> bool:
-    """Whether torch has the compiler that this device asks for."""
-    if next(blocks.parameters()).device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        return bool(has_triton())
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+    device = next(blocks.parameters()).device
+    return weights * tokens * images_to_see > WORTH_COMPILING and can_compile(device)

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from clipdrift.machine.devices import generator_state, set_generator_state
 from clipdrift.step.contrastive import AgainstTexts
 from clipdrift.step.objective import Inputs, Objective
 
@@ -29,13 +30,13 @@ class Draws:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._cpu = device, torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._own = generator_state(device)
 
     def put_back(self) -> None:
         """Let them draw again what they drew since."""
         torch.set_rng_state(self._cpu)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda, self._device)
+        if self._own is not None:
+            set_generator_state(self._device, self._own)
 
 
 class _Twice(Generic[T]):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clipdrift.data.images import Images
-from clipdrift.machine.devices import free_memory_bytes
+from clipdrift.machine.memory import free_memory_bytes
 from clipdrift.methods.adapted import AdaptedModel
 
 LOG = logging.getLogger(__name__)

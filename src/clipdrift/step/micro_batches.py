@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, TrainingError
+from clipdrift.machine.memory import give_back, out_of_memory
 from clipdrift.step.contrastive import AgainstTexts
 from clipdrift.step.feature_cache import Draws, cached_gradient
 from clipdrift.step.objective import Inputs, Objective
 
 LOG = logging.getLogger(__name__)
-CPU_ALLOCATOR = "DefaultCPUAllocator"
-"""What torch's plain RuntimeError of a CPU that is out of memory names."""
 
 
 class MicroBatches:
@@ -53,6 +52,7 @@ class MicroBatches:
                 if not out_of_memory(error):
                     raise
             # Here, and not in the handler, the failed pass and what it held are gone.
+            give_back(target.device)
             self._halve(len(target))
             draws.put_back()
 
@@ -82,11 +82,4 @@ class MicroBatches:
                 )
             )
         self.size = (at_once + 1) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         LOG.warning("out of memory: batches of %d are taken %d images at a time", n, self.size)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on a GPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error)

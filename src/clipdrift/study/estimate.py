@@ -7,8 +7,7 @@ from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.errors import ClipdriftError, MethodError
-from clipdrift.machine.devices import choose_device, cpu_shares, crowded
-from clipdrift.machine.provenance import supports_bfloat16
+from clipdrift.machine.devices import choose_device, cpu_shares, crowded, supports_bfloat16
 from clipdrift.materials import load_materials
 from clipdrift.reading.post_hoc import ENDS
 from clipdrift.spec import RunConfig, StudySpec, expand
@@ -42,7 +41,7 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
         MethodError: with all methods that do not fit the backbone.
     """
     device = choose_device(device)
-    on_gpu = device.startswith("cuda")
+    on_gpu = device != "cpu"
     workers, threads = cpu_shares(1 if on_gpu else None)
     machine = "this GPU" if on_gpu else f"{workers * threads} cores"
     cache_dir = cache_dir or default_cache_dir()

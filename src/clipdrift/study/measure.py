@@ -16,8 +16,7 @@ from clipdrift.data.cache import default_cache_dir
 from clipdrift.errors import Fault, SpecError
 from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
-from clipdrift.machine.devices import choose_device
-from clipdrift.machine.provenance import supports_bfloat16
+from clipdrift.machine.devices import choose_device, supports_bfloat16
 from clipdrift.materials import load_materials, without_missing
 from clipdrift.records import StudyFolder
 from clipdrift.records.imported import refuse_imported

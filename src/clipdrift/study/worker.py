@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.machine.devices import strict_float32
+from clipdrift.machine.memory import out_of_memory
 from clipdrift.machine.signals import StopRequest
 from clipdrift.materials import Materials, load_materials
 from clipdrift.reading.baseline_files import ensure_baselines
@@ -43,9 +44,6 @@ Say = Callable[[dict[str, Any]], None]
 
 ALIVE_SECONDS = 5.0
 """How often a worker in training says that it makes progress."""
-
-NO_MEMORY = ("can't allocate memory", "could not create a primitive")
-"""What torch and oneDNN say on a CPU that has no memory left."""
 
 
 class Worker:
@@ -190,17 +188,9 @@ def _closing(worker: Worker, key: str, say: Say) -> dict[str, Any]:
         return {"event": "failed", "reason": str(error), "fatal": fatal}
     except (Exception, SystemExit) as error:  # one run's bug must not take the others with it
         traceback.print_exc()
-        if _out_of_memory(error):
+        if out_of_memory(error):
             raise SystemExit(f"out of memory: {' '.join(str(error).split())[:150]}") from None
         return {"event": "failed", "reason": f"{type(error).__name__}: {error}"[:500]}
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
 
 
 def main() -> None:

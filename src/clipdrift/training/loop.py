@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from clipdrift.data.captions import Captions
 from clipdrift.data.images import Images
+from clipdrift.machine.devices import has_fused_adamw
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.penalties.held import HeldNear
 from clipdrift.spec.parts import ScheduleSpec
@@ -168,7 +169,7 @@ def train(
     optimiser = torch.optim.AdamW(
         list(model.parameter_groups(learning_rate, head_rate)),
         weight_decay=schedule.weight_decay,
-        fused=True,
+        fused=has_fused_adamw(device),
     )
     if resume is not None:
         restore(model, optimiser, resume)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, RecordError
+from clipdrift.machine.devices import generator_state, set_generator_state
 from clipdrift.methods.adapted import AdaptedModel
 from clipdrift.methods.weights_file import assign
 
@@ -86,14 +87,14 @@ def restore_generators(state: TrainState, device: torch.device) -> None:
     """Set torch's global generators, which dropout draws from, to where they were."""
     saved = _under(GENERATOR, state.tensors)
     torch.set_rng_state(saved["cpu"].cpu())
-    if device.type == "cuda" and "cuda" in saved:
-        torch.cuda.set_rng_state(saved["cuda"].cpu(), device)
+    if device.type != "cpu" and device.type in saved:
+        set_generator_state(device, saved[device.type].cpu())
 
 
 def _generators(device: torch.device) -> dict[str, Tensor]:
     states = {f"{GENERATOR}cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states[f"{GENERATOR}cuda"] = torch.cuda.get_rng_state(device)
+    if (own := generator_state(device)) is not None:
+        states[f"{GENERATOR}{device.type}"] = own
     return states
 
 

@@ -129,9 +129,9 @@ def rows(
     read, and what was made of it after training. A candidate meets a budget where its means over
     seeds reach all floors; accuracy is that of validation, retention that of the transfer dataset
     on which it keeps least, so every one of them holds. The best of those that meet has the most
-    of what the budget leaves open (`Budget.decides`); equals are told apart by the other of the
+    of what the budget leaves open (`Budget.decides`); equals are ordered by the other of the
     two, then by their order. Where accuracy decides, those are equals whose accuracy is at least
-    `underfit_fraction` of the highest and not told apart from it by the 95 % interval of the
+    `underfit_fraction` of the highest and not clearly below it by the 95 % interval of the
     difference, over seeds and images: between them retention decides. If none meets, the nearest
     miss is the candidate whose larger shortfall, in percentage points, is smallest. The test part
     has no say where validation accuracies are known, and is reported.

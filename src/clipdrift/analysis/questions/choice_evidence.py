@@ -35,7 +35,7 @@ class Lead(NamedTuple):
 
     @property
     def blur_pp(self) -> float:
-        """By how much two candidates can differ and not be told apart.
+        """By how much two candidates can differ without a clear difference.
 
         The half-width of the interval; without one two errors from images; 0 if nothing is known.
         """
@@ -153,11 +153,11 @@ def _runner_up(told: Evidence) -> Iterator[str]:
     elif gap.ci.low is not None and gap.ci.low <= 0:
         seeds = seeds_needed(gap.pp, gap.sd_pp) if gap.pp > 0 else None
         step = f"about {seeds} seeds would" if seeds else "no number of seeds is likely to"
-        yield f"not told apart from {gap.other} ({gap.pp:.2g} pp behind): {step} do it"
+        yield f"not clearly different from {gap.other} ({gap.pp:.2g} pp behind): {step} settle it"
 
 
 def _trade(told: Evidence) -> Iterator[str]:
-    """What another candidate reaches and keeps whose accuracy is not told apart from its own."""
+    """What a candidate of no clearly different accuracy reaches and keeps."""
     if told.trade is None:
         return
     other, gap = told.trade
@@ -166,7 +166,7 @@ def _trade(told: Evidence) -> Iterator[str]:
     kept = [float(one.kept.mean(axis=0).min()) for one in (other, told.best)]
     what = told.field.selected_on.replace("_", " ")
     trade = f"which keeps {kept[0]:.1f} % where it keeps {kept[1]:.1f} %"
-    yield f"in {what}{on} not told apart from {other.name} ({far}), {trade}"
+    yield f"in {what}{on} not clearly different from {other.name} ({far}), {trade}"
 
 
 def _grid(told: Evidence) -> Iterator[str]:

@@ -77,7 +77,11 @@ RIVALS = (
     (attrgetter("against_lower_rate"), "the next lower rate of the same method"),
     (attrgetter("against_mean"), "the mean"),
 )
-FOUND = {"better": "beats", "not told apart": "is not told apart from", "worse": "is worse than"}
+FOUND = {
+    "better": "beats",
+    "no clear difference": "is not clearly different from",
+    "worse": "is worse than",
+}
 
 
 def verdict(validation: Iterable[EarlyWarning], level: float = LEVEL) -> str:

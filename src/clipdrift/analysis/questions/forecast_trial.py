@@ -17,7 +17,7 @@ from clipdrift.analysis.statistics.intervals import t_ci
 from clipdrift.analysis.statistics.ranks import spearman
 
 LEVEL = 0.8
-Against = Literal["better", "worse", "not told apart"]
+Against = Literal["better", "worse", "no clear difference"]
 Better = Annotated[
     Against | None,
     sure(
@@ -170,8 +170,8 @@ def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> Against | 
     interval = t_ci(means)
     if interval.low is None or interval.high is None:
         # Gains that do not vary, as of a forecast that is the mean itself, show nothing.
-        return None if len(means) < 2 else "not told apart"
-    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "not told apart"
+        return None if len(means) < 2 else "no clear difference"
+    return "better" if interval.low > 0 else "worse" if interval.high < 0 else "no clear difference"
 
 
 def _spearman_within(data: Lessons, values: Floats, used: NDArray[np.bool_]) -> list[float]:

@@ -106,7 +106,7 @@ class Judged:
         self.floor = underfit_fraction * _best_test(self.candidates, field.selected_on)
 
     def _within(self, among: NDArray[np.bool_]) -> Floats:
-        """By how much each candidate can lie behind the highest accuracy and not be told apart."""
+        """How far behind the highest accuracy each candidate can lie and not be clearly lower."""
         top = int(np.where(among, self.means.accuracy[:, 0], -np.inf).argmax())
         gaps = [lead(self.candidates[top], one, "accuracy", self.images) for one in self.candidates]
         return np.array([gap.blur_pp / 100 for gap in gaps])
@@ -204,7 +204,7 @@ class Judged:
         }
 
     def _trade(self, first: int) -> tuple[Candidate, Lead] | None:
-        """What keeps most of those not told apart in accuracy from the best, if it keeps more.
+        """What keeps most of those not clearly below the best in accuracy, if it keeps more.
 
         Where accuracy decides, and retention between equals, what reaches most of the equals.
         """

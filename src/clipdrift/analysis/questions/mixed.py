@@ -197,7 +197,7 @@ def _unfit(design: Design, n_seeds: int) -> str | None:
     if n <= k:
         return f"{n} runs for {k} terms"
     if np.linalg.matrix_rank(design.matrix) < k:
-        return "the grid has gaps: some terms cannot be told apart"
+        return "the grid has gaps: some terms cannot be separated"
     return None
 
 

@@ -22,7 +22,7 @@ LOG_LR = "log10_learning_rate"
 VAL_ACCURACY = "val_accuracy"
 RUN_ORDER = ["backbone", "target", "method", "learning_rate", "seed", "run_id"]
 DRIFT = "drift."
-SIMILARITIES = ("cka", "linear_cka")
+SIMILARITIES = ("cka", "linear_cka", "debiased_cka", "rsa")
 OUTCOMES_OF_THEIR_OWN = ("extra.interpolation", "extra.corruption.", "extra.test_")
 
 

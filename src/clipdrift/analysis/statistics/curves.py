@@ -82,8 +82,12 @@ class Curve:
         NaN outside a draw's curve (nothing is extrapolated), for draws of fewer than two knots,
         and for metrics undefined at some knot.
         """
-        nothing = np.full(self.n_metrics, np.nan)
-        return np.stack([one.at(place) if one else nothing for one in self.draws], axis=1)
+        return np.stack([self.at_draw(place, i) for i in range(len(self.draws))], axis=1)
+
+    def at_draw(self, places: float | Floats, draw: int) -> Floats:
+        """`at` of one draw alone, for one place or some: (n_metrics,) or (n_places, n_metrics)."""
+        one = self.draws[draw]
+        return one.at(places) if one else np.full((*np.shape(places), self.n_metrics), np.nan)
 
 
 class _Drawn(NamedTuple):
@@ -92,7 +96,7 @@ class _Drawn(NamedTuple):
     pchip: Any
     undefined: Floats
 
-    def at(self, place: float, *, beyond: bool = False) -> Floats:
+    def at(self, place: float | Floats, *, beyond: bool = False) -> Floats:
         """The metrics there, (n_metrics,); `beyond` its ends the last piece goes on, or NaN."""
         return np.asarray(self.pchip(place, extrapolate=beyond) + self.undefined)
 

@@ -1,6 +1,20 @@
 "use strict";
-(() => {
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+(async () => {
+  // Long parts of the page are deflated: zlib in base64.
+  const text = async (element) => {
+    const packed = element.dataset.packed;
+    if (packed === undefined) return element.textContent;
+    const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0));
+    const opened = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Response(opened).text();
+  };
+  const page = JSON.parse(await text(document.getElementById("page-data")));
+  const library = document.getElementById("plotly");
+  if (library.dataset.packed !== undefined) {
+    const script = document.createElement("script");
+    script.textContent = await text(library);
+    document.head.append(script);
+  }
   const darkQuery = matchMedia("(prefers-color-scheme: dark)");
   const hidden = new Set();
   const chosen = {};
@@ -59,9 +73,16 @@
       const start = performance.now();
       while (waiting.length && performance.now() - start < 30) draw(waiting.shift());
       if (waiting.length) setTimeout(step);
-      else document.documentElement.dataset.drawn = "yes";
+      else openTables();
     };
     step();
+  };
+  const openTables = async () => {
+    for (const rows of document.querySelectorAll("tbody[data-packed]")) {
+      rows.innerHTML = await text(rows);
+      firstStop(rows);
+    }
+    document.documentElement.dataset.drawn = "yes";
   };
   const clicked = (point) => {
     const data = point && point.customdata;
@@ -166,10 +187,11 @@
 
   // Keyboard: one tab stop per table and per text; arrows move between numbers, Enter opens.
   const groups = document.querySelectorAll("tbody, .facts, .sentences, .limits, .notices ul");
-  for (const group of groups) {
+  const firstStop = (group) => {
     const first = group.querySelector("[data-runs]");
     if (first) first.tabIndex = 0;
-  }
+  };
+  groups.forEach(firstStop);
   const move = (cell, key) => {
     const row = cell.closest("tr");
     if (!row) {
