@@ -92,8 +92,8 @@ def test_the_grid_grows_where_the_best_lies_at_its_edge(cache_dir: Path, tmp_pat
     asked = Question(margin_pp=100.0)
     _, log = race(spec, tmp_path, "4 runs", asked, executor=InProcess(), cache_dir=cache_dir)
     (added,) = log.rates_added.values()
-    assert set(added) <= {3.3e-6, 9e-5, 2.7e-4, 1.1e-6}
-    assert added
+    assert added[0] in {3.3e-6, 9e-5}
+    assert log.spent <= 4
     kept = StudyFolder(tmp_path).read_spec()
     assert kept is not None
     assert kept.learning_rates == sorted({1e-5, 3e-5, *added})

@@ -49,6 +49,7 @@ def test_draws_have_the_moments_of_the_joint_normal(monkeypatch: pytest.MonkeyPa
     sds = np.array([0.7, 0.4, 0.3, 0.2, 0.25])
     scales = [(np.log(sds) - drawing.TYPICAL) / drawing.SPREAD] * drawing.N_SCALES
     monkeypatch.setattr(drawing, "_scales", lambda *given: scales)
+    monkeypatch.setattr(drawing, "WIDEN", 1.0)
     x = rng.standard_normal((4, 2))
     cell, seed = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
     joint = np.array(

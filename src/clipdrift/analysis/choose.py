@@ -94,7 +94,9 @@ def choose(
         top=top,
     )
     leaks = tuple(sorted({leak for record in usable for leak in record.leaks}))
-    return Choice(found, leaks, [*faults, *made_faults], race and _left_out(whole, runs))
+    return Choice(
+        found, leaks, [*faults, *made_faults], None if race is None else _left_out(whole, runs)
+    )
 
 
 def _left_out(whole: pd.DataFrame, runs: pd.DataFrame) -> str:
