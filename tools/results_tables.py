@@ -5,6 +5,7 @@ Everything is read from the analysis; the words around the tables are written by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -212,6 +213,53 @@ def predictors(analysis: Row, most: str = "12") -> str:
     return table(head, lines)
 
 
+def doses(analysis: Row, least: str = "0.2") -> str:
+    """Every axis over the targets and sets of a study: how far it brings methods together."""
+    found: dict[str, list[Row]] = {}
+    for row in analysis["dose_axes"]:
+        if row["collapse"] is not None and row["covered"] >= float(least):
+            found.setdefault(row["axis"], []).append(row)
+    lines = []
+    for axis, rows in found.items():
+        mean = math.exp(sum(math.log(row["collapse"]) for row in rows) / len(rows))
+        covered = sum(row["covered"] for row in rows) / len(rows)
+        each = "; ".join(
+            f"{row['target']} {number(row['collapse'], '{:.2f}')} "
+            f"({number(row['ci_low'], '{:.2f}')} to {number(row['ci_high'], '{:.2f}')})"
+            for row in rows
+        )
+        lines.append((mean, [f"`{axis}`", f"{mean:.2f}", f"{covered:.0%}", each]))
+    head = ["held equal", "collapse", "cells that meet", "by target (95 % CI)"]
+    return table(head, [line for _, line in sorted(lines, key=lambda pair: pair[0])])
+
+
+def ranked(analysis: Row, when: str, within: str, most: str = "8") -> str:
+    """The first signals of `signal_ranks`, and weight drift, per outcome."""
+    lines = []
+    for row in pick(analysis["signal_ranks"], when=when, within=within):
+        if (row["rank"] or math.inf) <= int(most) or row["signal"] == "|drift.weight_drift_rel|":
+            gap = [] if row["gap"] is None else [f"{row['gap']:+.2f}"]
+            gap += (
+                []
+                if row["gap"] is None
+                else [f"({row['gap_ci_low']:+.2f} to {row['gap_ci_high']:+.2f})"]
+            )
+            ends = [number(row[end], "{:+.2f}") for end in ("ci_low", "ci_high")]
+            rho = number(row["rho"], "{:+.2f}")
+            lines.append(
+                [
+                    str(row["rank"] or "–"),
+                    f"`{row['signal']}`",
+                    rho,
+                    " to ".join(ends),
+                    " ".join(gap) or "–",
+                ]
+            )
+    return table(
+        ["rank", "signal", "ρ", "95 % CI", "|ρ| less that of weight drift (95 % CI)"], lines
+    )
+
+
 def forewarned(analysis: Row) -> str:
     lines = [
         [
@@ -415,9 +463,30 @@ def patterns(analysis: Row, target: str, transfer: str) -> str:
             line = [row["method"], f"{row['learning_rate']:g}", number(row["lost_pp"])]
             for side in ("adapted", "untouched"):
                 line += change(found[side])
-            lines.append(line)
+            back, alone = (found[side]["change_pp"] for side in ("adapted", "untouched"))
+            share = (back - alone) / 2 / row["lost_pp"] if row["lost_pp"] >= 5 else None
+            lines.append([*line, number(share, "{:.2f}")])
     head = ["method", "LR", "lost, pp", "adapted with the untouched pattern, pp", "95 % interval"]
-    return table([*head, "untouched with the adapted pattern, pp", "95 % interval"], lines)
+    return table([*head, "untouched with the adapted pattern, pp", "95 % interval", "share"], lines)
+
+
+def patched(
+    analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str
+) -> str:
+    """Of one cell, block by block, what patches of both models change; `heads` for single heads."""
+    found: dict[int | None, dict[str, Row]] = {}
+    for row in pick(analysis["located"], target=target, method=method, dataset=transfer):
+        edit = "heads" if row["head"] else row["edit"]
+        if edit in edits and row["learning_rate"] == float(rate):
+            what = row["kind"] if row["kind"] != "attention" else edit.removeprefix("attention_")
+            what = f"head {row['head']}" if row["head"] else what.replace("_", " ")
+            found.setdefault(row["block"], {})[f"{row['edited']}: {what}"] = row
+    names = list(dict.fromkeys(name for own in found.values() for name in own))
+    lines = [
+        [str(block or "all"), *(f"{own[n]['change_pp']:+.1f}" if n in own else "–" for n in names)]
+        for block, own in sorted(found.items(), key=lambda item: item[0] or 0)
+    ]
+    return table(["block", *names], lines)
 
 
 def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str) -> str:
@@ -447,6 +516,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "frontier": frontier,
     "choice": choice,
     "predictors": predictors,
+    "doses": doses,
+    "ranked": ranked,
     "forecast": forewarned,
     "stopping": stopped,
     "lost": lost,
@@ -457,6 +528,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "places": places,
     "edits": edits,
     "patterns": patterns,
+    "patched": patched,
     "cumulative": cumulative,
 }
 """What a page asks for by name; the arguments after the analysis are words of the page."""
