@@ -1,8 +1,8 @@
 """Replay races, successive halving and random order on the records of whole grids.
 
-    python benchmarks/race_replay.py STUDY... --out replay.json      # unpacked records.tar.xz
-    python benchmarks/race_replay.py --simulated 40 --out simulated.json
-    python benchmarks/race_replay.py --draw docs/results/racing replay.json simulated.json
+    python benchmarks/race_replay.py STUDY... --out replays.json.xz     # unpacked records.tar.xz
+    python benchmarks/race_replay.py --simulated 12 --out simulated.json.xz
+    python benchmarks/race_replay.py --draw curves.png docs/results/racing/replays.json.xz
 
 Each budget on each target is replayed once for every rotation of the seeds. What is right is the
 answer of the whole grid, all seeds and rates, by the same reading (validation accuracy, retention
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import lzma
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ import numpy as np
 from simulated.of_races import made_up
 
 from clipdrift.analysis.questions.budget import Budget
-from clipdrift.analysis.questions.choice import verdict
 from clipdrift.analysis.questions.draws import Means
-from clipdrift.race.contest import Contest, Entry, Look, Records, Task, spent
-from clipdrift.race.standing import Question, judged
+from clipdrift.analysis.questions.judged import verdict
+from clipdrift.racing.contest import Contest, Entry, Look, Records, Task, spent
+from clipdrift.racing.standing import Question, judged
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.readings import Result
 
@@ -84,7 +85,7 @@ def paused(record: RunRecord, epoch: int) -> RunRecord:
 
 def means(contest: Contest, records: Records) -> tuple[list[tuple[str, float, float]], Means]:
     """Every candidate with a finished run, and its means over finished seeds."""
-    from clipdrift.race.contest import _alphas, _numbers, _transfers
+    from clipdrift.racing.contest import _alphas, _numbers, _transfers
 
     alphas = _alphas(records, contest.entries)
     rows = contest._rows(records)
@@ -240,6 +241,9 @@ def told(rows: Sequence[dict[str, Any]]) -> None:
     print("| way | compute | right |\n|---|---|---|")
     for way, share, right, _ in curves(rows):
         print(f"| {way} | {100 * share:.0f} % | {100 * right:.1f} % |")
+    print("| promised | held | looks |\n|---|---|---|")
+    for promised, held, n in reliability(rows):
+        print(f"| {100 * promised:.0f} % | {100 * held:.0f} % | {n} |")
     ends = [at_cap(row["race"], 0.4) for row in rows]
     decided = [end for end in ends if end["decided"]]
     print(f"decided by 40 %: {len(decided)} of {len(ends)}, of them right "
@@ -280,16 +284,14 @@ def reliability(rows: Sequence[dict[str, Any]]) -> list[tuple[float, float, int]
     ]
 
 
-def draw(out: Path, files: Sequence[Path]) -> None:
-    """Compute against error, and promised against held, as SVG."""
+def draw(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Compute against error, and promised against held."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    out.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    rows = [row for file in files for row in json.loads(file.read_text())]
     for way in ("race", "successive halving", "seed by seed", "random order"):
         points = [(share, 1 - good, error) for w, share, good, error in curves(rows) if w == way]
         x, y, e = (100 * np.array(values) for values in zip(*points, strict=True))
@@ -303,7 +305,7 @@ def draw(out: Path, files: Sequence[Path]) -> None:
     right.plot([0, 100], [0, 100], color="0.6", linewidth=0.8)
     right.scatter(100 * np.array(promised), 100 * np.array(held), s=20 + np.array(n) / max(n) * 80)
     right.set(xlabel="probability that the race gives, %", ylabel="right, %")
-    figure.savefig(out / "curves.svg", metadata={"Date": None})
+    figure.savefig(out, dpi=110, metadata={"Software": None})
 
 
 def main() -> None:
@@ -316,8 +318,11 @@ def main() -> None:
     parser.add_argument("--draw", type=Path)
     given = parser.parse_args()
     if given.draw:
-        draw(given.draw, given.paths)
-        told([row for file in given.paths for row in json.loads(file.read_text())])
+        kept = [
+            row for path in given.paths for row in json.loads(lzma.decompress(path.read_bytes()))
+        ]
+        draw(given.draw, kept)
+        told(kept)
         return
     rows: list[dict[str, Any]] = []
     for path in given.paths:
@@ -330,7 +335,7 @@ def main() -> None:
         print("simulated", number, flush=True)
     told(rows)
     if given.out:
-        given.out.write_text(json.dumps(rows))
+        given.out.write_bytes(lzma.compress(json.dumps(rows).encode()))
 
 
 if __name__ == "__main__":

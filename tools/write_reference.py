@@ -25,7 +25,6 @@ from pydantic_core import PydanticUndefined
 from clipdrift.analysis.files import schema
 from clipdrift.records import RunRecord
 from clipdrift.records.readings import EpochReading, Reading, Result
-from clipdrift.records.schema import EarlyStop
 from clipdrift.records.transfer import Retrieval, TransferReading
 from clipdrift.spec.carving import ProbeSpec, SplitSpec
 from clipdrift.spec.datasets import DatasetSpec, SplitFiles, TargetSpec, TransferSpec
@@ -110,7 +109,6 @@ RECORD_SECTIONS: dict[str, type[BaseModel]] = {
     "result, further": Result,
     "transfer.NAME and target_zero_shot": TransferReading,
     "retrieval of these, test_retrieval": Retrieval,
-    "stopped_early": EarlyStop,
 }
 RECORD_HEAD = """# The record of a run
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from clipdrift.race.contest import Entry
+from clipdrift.racing.contest import Entry
 from clipdrift.records import EpochReading, RunRecord
 from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         load,
         predict,
     )
+    from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
-    from clipdrift.early_warning.rule import StopRule
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
     from clipdrift.executors.ray import RayExecutor
@@ -58,7 +58,6 @@ _HOMES = {
     "RayExecutor": "clipdrift.executors.ray",
     "RunRecord": "clipdrift.records",
     "SlurmExecutor": "clipdrift.executors.slurm",
-    "StopRule": "clipdrift.early_warning.rule",
     "StudyFolder": "clipdrift.records",
     "StudySpec": "clipdrift.spec",
     "after": "clipdrift.commands.models",
@@ -77,6 +76,7 @@ _HOMES = {
     "lost": "clipdrift.commands.reading",
     "parse_spec": "clipdrift.spec",
     "plan": "clipdrift.commands.measuring",
+    "race": "clipdrift.commands.racing",
     "read_frames": "clipdrift.analysis.folder",
     "read_record": "clipdrift.records",
     "record": "clipdrift.own_loop.record",
@@ -98,7 +98,6 @@ __all__ = [
     "RayExecutor",
     "RunRecord",
     "SlurmExecutor",
-    "StopRule",
     "StudyFolder",
     "StudySpec",
     "after",
@@ -119,6 +118,7 @@ __all__ = [
     "parse_spec",
     "plan",
     "predict",
+    "race",
     "read_frames",
     "read_record",
     "record",

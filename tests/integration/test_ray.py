@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from equal_records import measured, two_runs
 from planted_modules import plant
-from stop_rule import SAVED, STOPPED, assert_stopped
+from tiny_study import tiny
 from worker_program import handed_out, process_of, program, stubborn
 
-from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.ray import RayExecutor
@@ -24,6 +23,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
 from clipdrift.study.measure import run_study, worker_program
 from clipdrift.study.status import study_status
+from clipdrift.study.tasks import Task
 
 CPUS = max(1, available_cores() // 2)
 """Threads of a worker, as the local executor gives each of two."""
@@ -158,14 +158,14 @@ def test_a_study_whose_node_is_killed_gives_the_records_of_local_workers(
     assert measured(out) == {run_id: local[run_id] for run_id in study_status(out)}
 
 
-def test_the_rule_that_ends_runs_early_reaches_the_workers(
+def test_a_run_pauses_after_the_epoch_that_it_is_told(
     cluster: Any, cache_dir: Path, tmp_path: Path
 ) -> None:
     outcome = run_study(
-        STOPPED,
+        tiny(),
         tmp_path / "study",
         executor=RayExecutor(cluster.address, cpus=CPUS),
         cache_dir=cache_dir,
-        stop_rule=StopRule(SAVED, 80.0),
+        batches=lambda folder, planned: [[Task(planned[0], until=1)]],
     )
-    assert_stopped(outcome)
+    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})

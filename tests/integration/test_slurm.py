@@ -15,11 +15,9 @@ import pytest
 from equal_records import measured, two_runs
 from planted_modules import plant
 from slurm_cluster import PATH, missing_programs, slurm_cluster
-from stop_rule import SAVED, STOPPED, assert_stopped
 from tiny_study import tiny
 from worker_program import handed_out, program
 
-from clipdrift.early_warning.rule import StopRule
 from clipdrift.errors import ExecutorError
 from clipdrift.executors import Event
 from clipdrift.executors.slurm import SlurmExecutor
@@ -28,6 +26,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.spec import StudySpec
 from clipdrift.study.measure import run_study, worker_program
 from clipdrift.study.status import study_status
+from clipdrift.study.tasks import Task
 
 CPUS = max(1, available_cores() // 2)
 """Threads of a worker, as the local executor gives each of two."""
@@ -205,12 +204,12 @@ def _job_of(out: Path, key: str) -> str:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_the_rule_that_ends_runs_early_reaches_the_workers(cache_dir: Path, tmp_path: Path) -> None:
+def test_a_run_pauses_after_the_epoch_that_it_is_told(cache_dir: Path, tmp_path: Path) -> None:
     outcome = run_study(
-        STOPPED,
+        tiny(),
         tmp_path / "study",
         executor=SlurmExecutor(minutes=5, poll_seconds=0.5),
         cache_dir=cache_dir,
-        stop_rule=StopRule(SAVED, 80.0),
+        batches=lambda folder, planned: [[Task(planned[0], until=1)]],
     )
-    assert_stopped(outcome)
+    assert (outcome.measured, outcome.stopped, outcome.failed) == (0, 1, {})

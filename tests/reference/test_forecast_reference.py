@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,13 @@ from clipdrift.analysis.questions.forecast_trial import next_lower_rate, validat
 from clipdrift.analysis.questions.held_out import hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons, lessons
 from clipdrift.analysis.statistics.forecast_fit import fit
-from clipdrift.early_warning.forecast import KEPT, SIGNALS, read_forecast, weighted_quantile
+from clipdrift.analysis.statistics.forecast_model import (
+    KEPT,
+    SIGNALS,
+    weighted_quantile,
+)
 from clipdrift.errors import RecordError, SpecError
-from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records import StudyFolder
 from clipdrift.records.imported import import_csv
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -81,7 +84,7 @@ def test_many_runs_at_a_time_are_forecast_as_few_at_a_time(monkeypatch: pytest.M
     model = fit(moved[:30], kept[:30], np.arange(30) // 2)
     whole = model.forecast(moved, 0.8)
     for values in (1, 100, 30 * 40):  # one run at a time; three; all of them
-        monkeypatch.setattr("clipdrift.early_warning.forecast.MAX_VALUES", values)
+        monkeypatch.setattr("clipdrift.analysis.statistics.forecast_model.MAX_VALUES", values)
         for ours, theirs in zip(model.forecast(moved, 0.8), whole, strict=True):
             assert ours.tolist() == theirs.tolist()
 
@@ -201,7 +204,7 @@ def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() 
     whole = data()
     halves = [cell._replace(backbone=f"clip-{cell.target}") for cell in whole.cells]
     whole = whole._replace(cells=halves)
-    told, _ = forecast(whole, after_epoch=1, limits=[85.0])
+    told = forecast(whole, after_epoch=1, limits=[85.0])
     for row in told["validation"]:
         refused = row.split in ("method", "backbone")
         assert (row.coverage is None) is (row.median_width is None) is refused
@@ -267,7 +270,7 @@ def test_lessons_are_early_drift_and_the_least_of_final_retentions(folder: Study
 
 def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -> None:
     found, _ = lessons([folder], after_epoch=1)
-    told, _ = forecast(found, after_epoch=1)
+    told = forecast(found, after_epoch=1)
     judged, priced = early_warning.rows(folder.records()[0])
     assert [row.split for row in judged] == ["cell", "target", "method", "backbone"]
     for row, other in zip(judged, told["validation"], strict=True):
@@ -352,10 +355,10 @@ def imported(path: Path, *, columns: str = "cka_mean,cifar10") -> StudyFolder:
 def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> None:
     found, _ = lessons([imported(tmp_path / "a")], after_epoch=1)
     assert (found.signals, len(found.kept), found.epochs) == (["cka_mean", KEPT], 48, [])
-    told, saved = forecast(found, after_epoch=1)
+    told = forecast(found, after_epoch=1)
     (by_cell, *_) = told["validation"]
     assert by_cell.mae < by_cell.mae_mean
-    assert saved.signals == ["cka_mean", KEPT]
+    assert found.signals == ["cka_mean", KEPT]
     # How long the runs were is not known, so it stops none.
     assert [row.steps_saved_pct for row in told["stopping"]] == [None] * len(told["stopping"])
     for columns, missing in (
@@ -375,42 +378,10 @@ def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> Non
         )
 
 
-def test_a_saved_forecast_reads_back_the_same_and_an_edited_one_is_refused(
-    folder: StudyFolder, tmp_path: Path
-) -> None:
-    found, _ = lessons([folder], after_epoch=1)
-    told, saved = forecast(found, after_epoch=1)
-    path = tmp_path / "forecast.json"
-    atomic_write(path, saved.to_json())
-    again = read_forecast(path)
-    assert again.hash == saved.hash
-    for a, b in zip(
-        again.model.forecast(found.moved, 0.8), saved.model.forecast(found.moved, 0.8), strict=True
-    ):
-        assert np.array_equal(a, b)
-    assert [row.split for row in told["validation"]] == ["cell", "target", "method", "backbone"]
-    body = json.loads(path.read_text())
-    for change, words in (
-        ({"level": 0.5}, "a hash that does not match its content"),
-        ({"kind": "other"}, "another kind of file"),
-        ({"version": 2}, "version 2"),
-    ):
-        atomic_write(path, json.dumps({**body, **change}))
-        with pytest.raises(RecordError, match=f"expected a forecast of version 1, got {words}"):
-            read_forecast(path)
-    atomic_write(path, "{")
-    with pytest.raises(RecordError, match="got a damaged or edited file"):
-        read_forecast(path)
-
-
 @pytest.mark.slow
-def test_the_command_validates_prices_and_saves_without_torch(
-    folder: StudyFolder, tmp_path: Path
-) -> None:
-    out = tmp_path / "forecast.json"
-    done = command("forecast", folder.path, "--stop-below", "60", "--save", out)
+def test_the_command_validates_and_prices_without_torch(folder: StudyFolder) -> None:
+    done = command("forecast", folder.path, "--stop-below", "60")
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     for text in ("48 runs in 16 cells", "next lower rate", "The forecast "):
         assert text in done.stdout
     assert "Left out by backbone: one backbone in these records." in done.stdout
-    assert read_forecast(out).transfers == ["cifar10", "shapes100"]

@@ -21,7 +21,7 @@ BASE = {"errors", "paths", "spec", "records"}
 BACKBONE = BASE | {"plugins", "data", "formats", "backbone"}
 TRAINED = BACKBONE | {"methods", "probes", "penalties", "step", "training"}
 MEASURED = TRAINED | {"machine", "materials"}
-ONE_RUN = MEASURED | {"early_warning", "reading", "run"}
+ONE_RUN = MEASURED | {"reading", "run"}
 WHOLE_STUDY = ONE_RUN | {"executors", "study"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -33,7 +33,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "machine": {"errors"},
     "hub": {"errors"},
     "plugins": {"errors"},
-    "early_warning": BASE,
     "data": BASE | {"plugins", "hub", "machine"},
     "formats": BASE,
     "backbone": BASE | {"hub", "data", "formats"},
@@ -52,17 +51,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint": WHOLE_STUDY,
     "finished": WHOLE_STUDY | {"checkpoint", "interventions"},
     # reading side
-    "analysis": BASE | {"early_warning"},
+    "analysis": BASE,
+    "racing": BASE | {"analysis"},
     "report": BASE | {"analysis"},
     # both
-    "commands": WHOLE_STUDY | {"checkpoint", "interventions", "finished", "analysis", "report"},
-    "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "report", "commands"},
+    "commands": WHOLE_STUDY
+    | {"checkpoint", "interventions", "finished", "analysis", "racing", "report"},
+    "cli": WHOLE_STUDY | {"checkpoint", "finished", "analysis", "racing", "report", "commands"},
     "__main__": {"cli"},
 }
 """Rooms in the order of the flow: a room imports only rooms above it."""
 
 FACADE = "__init__"
-READING = ("errors", "spec", "records", "early_warning", "analysis", "report")
+READING = ("errors", "spec", "records", "analysis", "racing", "report")
 MEASURING_LIBRARIES = {"torch", "transformers", "peft", "safetensors", "datasets"}
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 

@@ -28,8 +28,6 @@ from clipdrift.backbone.sizes import size_faults
 from clipdrift.data.cache import prepare
 from clipdrift.data.decode import MAX_PIXELS, Square
 from clipdrift.data.sources import open_dataset
-from clipdrift.early_warning.forecast import read_forecast
-from clipdrift.early_warning.rule import read_rule
 from clipdrift.errors import MAX_PART, BackboneError, DataError, Fault, RecordError, SpecError
 from clipdrift.methods.weights_file import load_tensors
 from clipdrift.reading.sealed import load_sealed
@@ -37,6 +35,7 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write, read_record
 from clipdrift.records.after import read_after
 from clipdrift.records.import_table import LARGEST, Cell, _parse
 from clipdrift.records.located import read_located
+from clipdrift.records.race_log import read_race
 from clipdrift.report import audit_report
 from clipdrift.report.attention import attention_images
 from clipdrift.report.read import read_study
@@ -112,9 +111,8 @@ def test_pipes_among_the_files_of_a_study_are_not_waited_for(tmp_path: Path) -> 
     folder.create()
     readers: dict[Path, Callable[[], object]] = {
         folder.plan_path: folder.planned,
-        folder.stop_rule_path: lambda: read_rule(folder),
+        folder.race_path: lambda: read_race(folder),
         tmp_path / "record.json": lambda: read_record(tmp_path / "record.json"),
-        tmp_path / "forecast.json": lambda: read_forecast(tmp_path / "forecast.json"),
         tmp_path / "after.json": lambda: read_after(tmp_path / "after.json"),
         tmp_path / "edits.json": lambda: read_located(tmp_path / "edits.json"),
         folder.analysis_path: lambda: read_study(folder),

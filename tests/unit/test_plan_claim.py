@@ -44,7 +44,7 @@ def test_another_plan_waits_for_the_last_command_on_the_first(folder: StudyFolde
             pass
         assert str(refused.value) == (
             f"{folder.path}: expected a folder in which no other study is being measured, got one "
-            "with another study, or another --stop-below, under way. Wait for its command to end, "
+            "with another study under way. Wait for its command to end, "
             "or choose another --out."
         )
         assert folder.planned() == FIRST

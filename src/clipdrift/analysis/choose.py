@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import pandas as pd
+
 from clipdrift.analysis.frame import at_chance, runs_frame
 from clipdrift.analysis.questions import choice
 from clipdrift.analysis.questions.budget import Budget
+from clipdrift.analysis.raced import CELL, contenders
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import Fault, RecordError, SpecError, did_you_mean
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import readings
+from clipdrift.records.race_log import read_race
 
 
 class Choice(NamedTuple):
@@ -25,6 +29,8 @@ class Choice(NamedTuple):
     """Distinct leaks that the records state."""
     faults: list[Fault]
     """Records that could not be read; they count nowhere."""
+    raced: str | None = None
+    """Of a study that was raced: what was left out of the choice."""
 
 
 def choose(
@@ -72,7 +78,9 @@ def choose(
     if unknown:
         raise SpecError(unknown)
     spec = folder.read_spec()
-    runs = runs_frame(records)
+    race = read_race(folder)
+    whole = runs_frame(records)
+    runs = contenders(whole, race)
     made, made_faults = readings(folder, records)
     found = choice.rows(
         runs[runs["target"].isin(list(targets))] if targets else runs,
@@ -86,7 +94,16 @@ def choose(
         top=top,
     )
     leaks = tuple(sorted({leak for record in usable for leak in record.leaks}))
-    return Choice(found, leaks, [*faults, *made_faults])
+    return Choice(
+        found, leaks, [*faults, *made_faults], None if race is None else _left_out(whole, runs)
+    )
+
+
+def _left_out(whole: pd.DataFrame, runs: pd.DataFrame) -> str:
+    n, of = (len(frame[CELL].drop_duplicates()) for frame in (runs, whole))
+    return (
+        f"a race was run: chosen from the {n} of {of} cells that have as many seeds as its answer"
+    )
 
 
 def kept_transfers(records: Iterable[RunRecord]) -> set[str]:

@@ -1,4 +1,4 @@
-"""What the command `forecast` gives: the trial of a forecast, and the forecast for runs to come."""
+"""What the command `forecast` gives: the trial of a forecast."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 from clipdrift.analysis.questions.early_stopping import LIMITS, stopping
 from clipdrift.analysis.questions.forecast_trial import LEVEL, validation
 from clipdrift.analysis.questions.held_out import SPLITS, hold_out
-from clipdrift.analysis.questions.lessons import Cell, Lessons
-from clipdrift.analysis.statistics.forecast_fit import fit
-from clipdrift.early_warning.forecast import Saved
+from clipdrift.analysis.questions.lessons import Lessons
 from clipdrift.errors import Fault, SpecError
 
 
@@ -40,16 +38,16 @@ def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None
 
 def forecast(
     data: Lessons, *, after_epoch: int, level: float = LEVEL, limits: Sequence[float] = LIMITS
-) -> tuple[dict[str, Any], Saved]:
-    """Validate a forecast on the runs it is made from, price the stopping, and fit it to all.
+) -> dict[str, Any]:
+    """Validate a forecast on runs that it has not seen, and price the stopping.
 
     Returns:
-        `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, the rows of
-        `validation` and `stopping`; and the model for runs to come.
+        `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, and the rows of
+        `validation` and `stopping`.
     """
     held = [hold_out(data, split, level) for split in SPLITS]
     n_cells = len(set(data.cells))
-    told = {
+    return {
         "n_runs": len(data.kept),
         "n_cells": n_cells,
         "n_left_out": data.n_left_out,
@@ -59,23 +57,3 @@ def forecast(
         "validation": [validation(data, one) for one in held],
         "stopping": [stopping(data, one, limit) for one in held if one.bounded for limit in limits],
     }
-    return told, fitted(data, after_epoch=after_epoch, level=level)
-
-
-def fitted(data: Lessons, *, after_epoch: int = 1, level: float = LEVEL) -> Saved:
-    """The forecast for runs to come, from all runs there are."""
-    return Saved(
-        fit(data.moved, data.kept, data.labels(*Cell._fields)),
-        level,
-        after_epoch,
-        data.signals,
-        data.transfers,
-        data.epochs,
-        sorted({cell.backbone for cell in data.cells}),
-        sorted({cell.method for cell in data.cells}),
-        {
-            "n_runs": len(data.kept),
-            "n_cells": len(set(data.cells)),
-            "records_hash": data.records_hash,
-        },
-    )

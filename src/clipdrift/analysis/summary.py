@@ -47,6 +47,7 @@ from clipdrift.analysis.questions import (
 )
 from clipdrift.analysis.questions.families import QUESTIONS
 from clipdrift.analysis.questions.supporting import with_supporting
+from clipdrift.analysis.raced import contenders
 from clipdrift.analysis.rows import Row
 from clipdrift.analysis.statistics.columns import matched_runs
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
@@ -57,6 +58,7 @@ from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.records.located import LocatedRun
 from clipdrift.records.located import located as read_edits
+from clipdrift.records.race_log import RaceLog, read_race
 from clipdrift.spec import StudySpec, content_hash
 
 SCHEMA_VERSION = 5
@@ -145,6 +147,7 @@ def analyze(
     edits: Mapping[str, LocatedRun] | None = None,
     faults: Sequence[Fault] = (),
     planned: Collection[str] | None = None,
+    race: RaceLog | None = None,
 ) -> dict[str, Any]:
     """Every statistic of a study, as `schema` says.
 
@@ -162,6 +165,7 @@ def analyze(
         faults: of records that could not be read; they become warnings.
         planned: run ids that the study was to have, where that is known; those without a record
             are told.
+        race: of a study that was raced: what is chosen from are its contenders.
 
     Returns:
         `schema_version`, `generated_from`, `settings`, `warnings` and one list of flat rows per
@@ -192,7 +196,10 @@ def analyze(
             "underfit_fraction": underfit,
         }
         lists: Sequence[Sequence[Row]] = (
-            caveats.rows(records, faults, varied, compared, planned),
+            [
+                *caveats.of_race(records, planned, race),
+                *caveats.rows(records, faults, varied, compared, None if race else planned),
+            ],
             untouched.rows(records),
             cell_metrics.rows(runs, images=images, underfit_fraction=underfit),
             profiles.by_block(per_block_frame(records)),
@@ -218,7 +225,7 @@ def analyze(
             effects,
             places,
             choice.rows(
-                runs,
+                contenders(runs, race),
                 made=made,
                 images=images,
                 at_chance=at_chance(records),
@@ -279,6 +286,7 @@ def analyze_folder(folder: StudyFolder, *, published: str | None = None) -> dict
         edits=edits,
         faults=[*faults, *table_faults, *image_faults, *made_faults, *edit_faults],
         planned=folder.planned(),
+        race=read_race(folder),
     )
 
 

@@ -89,7 +89,7 @@ _run(
     "run study.yaml --out /shared/results --executor ray --gpus-per-run 0.5",
     "run study.yaml --out /shared/results --executor slurm --gpus-per-run 1 "
     "--slurm partition=gpu --time-limit 120",
-    "run wide.yaml --out wide/ --stop-below 80 --forecast-from results/",
+    "run study.yaml --out results/ --race 40% --min-retention 98",
 )
 _run(measuring.status, "status results/")
 _run(watching.watch, "watch results/", "watch results/ --page progress.html")

@@ -10,7 +10,7 @@ import typer
 
 import clipdrift
 from clipdrift.cli.options import Json, StudyDir
-from clipdrift.cli.terminal import Terminal, say, say_json
+from clipdrift.cli.terminal import Terminal, note, say, say_json
 
 if TYPE_CHECKING:
     from clipdrift.errors import Fault
@@ -66,6 +66,8 @@ def choose(
     console = Terminal()
     for part in choice_text(found.rows, found.leaks):
         console.print(part)
+    if found.raced:
+        note(f"Note: {found.raced}.")
 
 
 def forecast(
@@ -80,7 +82,6 @@ def forecast(
         typer.Option(help="retention in percent below which to end runs; repeatable"),
     ] = None,
     json_: Json = False,
-    save: Annotated[Path | None, typer.Option(help="write the forecast as JSON")] = None,
 ) -> None:
     """Say whether the first epoch foretells final retention, and what stopping would save.
 
@@ -97,7 +98,6 @@ def forecast(
         level=level,
         transfers=transfer or [],
         stop_below=stop_below,
-        save=save,
     )
     tell_left_out(found.faults)
     if json_:
@@ -106,8 +106,6 @@ def forecast(
     console = Terminal()
     for part in forecast_text(found.rows):
         console.print(part)
-    if save is not None:
-        say(f"Wrote {save}.")
 
 
 def tell_left_out(faults: Sequence[Fault]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +26,7 @@ from clipdrift.cli.executing import (
 )
 from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, Json, Settings, SpecFile, StudyDir
-from clipdrift.cli.stopping import ForecastFrom, StopBelow, chosen_rule
+from clipdrift.cli.racing import MinAccuracy, MinRetention, RaceLimit, Within, question, tell
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 
@@ -150,8 +150,10 @@ def run(
     time_limit: TimeLimit = None,
     runs_per_job: RunsPerJob = None,
     slurm: SlurmOptions = None,
-    stop_below: StopBelow = None,
-    forecast_from: ForecastFrom = None,
+    race: RaceLimit = None,
+    min_accuracy: MinAccuracy = None,
+    within: Within = None,
+    min_retention: MinRetention = None,
     track: Annotated[
         str | None,
         typer.Option(help="log each run as it ends: tensorboard, wandb, mlflow or trackio"),
@@ -165,9 +167,10 @@ def run(
     Every executor gives the same records. Two commands on one folder share its runs: each waits for
     those of the other, and both end with the whole report.
 
-    With --stop-below, a run ends after its first epoch where the upper bound of its forecast
-    retention lies below the limit. It is recorded as stopped and is in no mean. The same command
-    without the option, or with a lower limit, measures it whole.
+    With --race, every cell is read after a few epochs of one seed; then those runs go on, and more
+    seeds and rates are measured, that can still change which candidate the whole grid would choose,
+    until it is known with 95 % or the limit is reached. Runs that were paused are in no mean; the
+    same command without the option measures all that was left out.
 
     With ray and slurm, study folder and cache must have the same path on all machines.
     """
@@ -187,34 +190,40 @@ def run(
         "--runs-per-job": runs_per_job,
         "--slurm": slurm or None,
     }
+    asked = question(race, min_accuracy, within, min_retention)
     chosen = make_executor(executor, given)
     spec = clipdrift.load_spec(spec_file, settings or [])
     folder = out or Path("runs") / spec.name
     study = StudyFolder(folder)
-    rule, words = chosen_rule(stop_below, forecast_from or [], spec, study)
-    note(*words)
     if executor is Kind.local:
         _tell_crowded()
-    again = shlex.join(["clipdrift", "run", str(spec_file), "--out", str(folder)])
+    floors = {"--race": race, "--min-accuracy": min_accuracy, "--within": within}
+    floors["--min-retention"] = min_retention
+    raced = [f"{part}" for pair in floors.items() if pair[1] is not None for part in pair]
+    again = shlex.join(["clipdrift", "run", str(spec_file), "--out", str(folder), *raced])
     with said_when_interrupted(
         "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
         f"Resume: {again}{_as_typed(settings or [])}"
     ):
         with StudyProgress(Terminal(quiet=is_quiet())) as progress:
-            outcome = clipdrift.run_study(
-                spec,
-                folder,
-                executor=chosen,
-                cache_dir=cache,
-                stop_rule=rule,
-                track=track,
-                on_event=progress,
-            )
+            rest: dict[str, Any] = {
+                "executor": chosen,
+                "cache_dir": cache,
+                "track": track,
+                "on_event": progress,
+            }
+            log = None
+            if race is None or asked is None:
+                outcome = clipdrift.run_study(spec, folder, **rest)
+            else:
+                outcome, log = clipdrift.race(
+                    spec, folder, race, asked, workers=workers or 2, **rest
+                )
         with same_plan(study, outcome.plan):
             if study.has_finished():
                 close_study(study)
-    if outcome.stopped:
-        say(f"{outcome.stopped} runs were stopped early, and are in no mean")
+    if log is not None:
+        tell(log, study)
     for run_id, reason in outcome.failed.items():
         say(f"failed: {run_id}: {reason}")
     if outcome.failed:

@@ -69,7 +69,10 @@ class StudyProgress:
         self.steps, self.started = dict(event["epochs"]), time.monotonic()
         kept = f", {event['kept']} already done" if event["kept"] else ""
         self._say(f"{event['total']} runs{kept}; measuring {len(self.steps)}")
+        self.done, self.finished = {}, 0
         if self.live and self.steps:
+            for earlier in self.bar.task_ids:
+                self.bar.remove_task(earlier)
             self.task = self.bar.add_task("measuring", total=len(self.steps), left="")
             self.bar.start()
 

@@ -54,9 +54,16 @@ def audit(
 ) -> None:
     """Recompute every number of a report from the records; exit code 1 if one differs.
 
-    Also where a planned run has no record, or a record cannot be used.
+    Also where a planned run has no record, or a record cannot be used. It says what a race left
+    out.
     """
+    from clipdrift.records import StudyFolder
+    from clipdrift.records.race_log import left_out, read_race
+
     differences = clipdrift.audit(folder)
+    place = StudyFolder(folder)
+    if read_race(place) is not None:
+        say(f"Note: {left_out(place.planned() or {}, place.records()[0])}.")
     # One row too few shifts all below it: of one table the first differences say what is wrong.
     alike: dict[str, list[str]] = {}
     for difference in differences:

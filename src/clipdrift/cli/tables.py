@@ -57,7 +57,7 @@ def cell_table(analysis: Mapping[str, Any]) -> Sheet:
     fraction = analysis["settings"]["underfit_fraction"]
     caption = f"below {fraction:.0%} of the target's best cell: {FIT_KEY}"
     if stopped:
-        caption += "; stopped runs are in no mean: what is left of their cells is flattered"
+        caption += "; stopped: paused by a race, in no mean"
     table.caption = line(caption)
     return table
 

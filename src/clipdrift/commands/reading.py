@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clipdrift.errors import Fault
-from clipdrift.records import AnyFolder, StudyFolder, atomic_write
+from clipdrift.records import AnyFolder, StudyFolder
 
 if TYPE_CHECKING:
     from clipdrift.analysis.choose import Choice
     from clipdrift.analysis.questions.lost_classes import LostClass
     from clipdrift.analysis.replay import Replay
-    from clipdrift.early_warning.forecast import Saved
     from clipdrift.report import Difference
 
 
@@ -82,10 +80,9 @@ def choose(
 
 
 class Forecast(NamedTuple):
-    """What the first epochs foretell, the model for runs to come, and records left out."""
+    """What the first epochs foretell, and records left out."""
 
     rows: dict[str, Any]
-    saved: Saved
     faults: list[Fault]
 
 
@@ -95,7 +92,6 @@ def forecast(
     level: float = 80,
     transfers: Sequence[str] = (),
     stop_below: Sequence[float] | None = None,
-    save: str | Path | None = None,
 ) -> Forecast:
     """Whether an early epoch foretells final retention, and what stopping runs then would save.
 
@@ -105,7 +101,6 @@ def forecast(
         level: coverage of the interval, percent.
         transfers: those on which retention counts, default all that the folders share.
         stop_below: retentions in percent below which runs would be stopped.
-        save: file to write the forecast to, for `run --forecast-from`.
 
     Raises:
         SpecError: if an argument makes no sense.
@@ -123,10 +118,8 @@ def forecast(
         after_epoch=after_epoch,
         transfers=list(transfers),
     )
-    rows, saved = learn(data, after_epoch=after_epoch, level=level / 100, limits=limits)
-    if save is not None:
-        atomic_write(Path(save), saved.to_json())
-    return Forecast(rows, saved, faults)
+    rows = learn(data, after_epoch=after_epoch, level=level / 100, limits=limits)
+    return Forecast(rows, faults)
 
 
 class Lost(NamedTuple):

@@ -73,8 +73,8 @@ class StudyFolder:
         return self.path / "report.html"
 
     @property
-    def stop_rule_path(self) -> Path:
-        return self.path / "stop_rule.json"
+    def race_path(self) -> Path:
+        return self.path / "race.json"
 
     def run_path(self, run_id: str) -> Path:
         """Folder of one run. The id comes from validated names, so it stays inside `runs`."""
@@ -227,6 +227,19 @@ class StudyFolder:
         """The valid record of a run that came to its end under exactly this identity, else None."""
         record = self.recorded(run_id, identity)
         return record if record and record.status in ("finished", "diverged") else None
+
+    def settled(self, run_id: str, identity: str, until: int | None = None) -> RunRecord | None:
+        """The record of a run that needs no measuring, to its end or until an epoch, else None.
+
+        One that failed is tried again; one that was stopped has come as far as its last epoch.
+        """
+        record = self.recorded(run_id, identity)
+        if record is None or record.status == "failed":
+            return None
+        if record.status == "stopped":
+            far = until is not None and record.history and record.history[-1].epoch >= until
+            return record if far else None
+        return record
 
     def has_finished(self) -> bool:
         """Whether any run of the plan is finished, so that there is something to analyse."""

@@ -91,7 +91,7 @@ def _in_use(folder: StudyFolder, at_work: list[str]) -> StudyFolderError:
         Fault(
             str(folder.path),
             "a folder in which no other study is being measured",
-            f"one with another study, or another --stop-below, under way{named}",
+            f"one with another study under way{named}",
             "Wait for its command to end, or choose another --out",
         )
     )

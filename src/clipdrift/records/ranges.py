@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from clipdrift.records.transfer import RECALLS
 
-_READING = re.compile(r"(result|history\[\d+\]|epoch1|stopped_early|timing)\.")
+_READING = re.compile(r"(result|history\[\d+\]|epoch1|timing)\.")
 LARGEST = 1e100
 """Nothing measured is larger, and the square of a larger number is no number any more."""
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from clipdrift.errors import Fault, RecordError
 from clipdrift.paths import read_file
@@ -25,35 +25,6 @@ SCHEMA_VERSION = 2
 nothing of `in_full` read."""
 RESTORE = "Restore the file or redo the run"
 Status = Literal["finished", "diverged", "stopped", "failed"]
-
-
-class EarlyStop(BaseModel):
-    """Why a run was ended: a forecast of its final retention, in percent, and the limit.
-
-    epoch: the last one that was trained. learned_from: how many runs and cells, which records.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    epoch: int
-    read_after_epoch: int
-    limit_pct: float
-    forecast_pct: float
-    low_pct: float
-    high_pct: float
-    level: float
-    transfers: list[str]
-    forecast_hash: str
-    learned_from: dict[str, int | str]
-
-    @property
-    def words(self) -> str:
-        """The decision in a sentence without a full stop."""
-        return (
-            f"retention on {', '.join(self.transfers)} forecast at {self.forecast_pct:.1f} % "
-            f"({self.level:.0%} interval {self.low_pct:.1f} to {self.high_pct:.1f}) after epoch "
-            f"{self.read_after_epoch}, below the limit of {self.limit_pct:g} %"
-        )
 
 
 class RunRecord(Sealed):
@@ -77,11 +48,6 @@ class RunRecord(Sealed):
     )
     leaks: list[str] = Field(
         default_factory=list, description="what read the test part early; copies between sets"
-    )
-    stopped_early: EarlyStop | None = Field(
-        None,
-        description="only of a run that was stopped: it has a history and no result",
-        exclude_if=lambda value: value is None,
     )
     selected_epoch: int | None = Field(None, description="the first best by `val_score`; kept")
     history: list[EpochReading] = Field(default_factory=list)

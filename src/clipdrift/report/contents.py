@@ -41,7 +41,7 @@ from clipdrift.report.figures.lost import lost_charts, of_set, read_in_full
 from clipdrift.report.figures.matched import VIEWS, matched_chart, matched_pairs_of
 from clipdrift.report.figures.predictors import predictor_chart
 from clipdrift.report.figures.robustness import robustness_charts
-from clipdrift.report.forewarning import forewarning, stopped_table, validation_table
+from clipdrift.report.forewarning import forewarning, validation_table
 from clipdrift.report.lost_pictures import lost_pictures
 from clipdrift.report.metrics import metric
 from clipdrift.report.notices import notices
@@ -207,19 +207,17 @@ def early_warning(study: Study) -> Sequence[Block]:
     lead = by_seeds(
         "Do drift and retention after the first epoch foretell what a run keeps in the end, better "
         "than that retention does by itself? ",
-        "Of a method or a backbone that it has not learned from the forecast gives no interval, "
-        "and no run of one is stopped. ",
+        "Of a method or a backbone that it has not learned from the forecast gives no interval. ",
         "Every run is judged by a forecast that has not seen its cell, target, method or backbone. "
         "What it would have saved is told for runs that all ran to their end, so wrong stops can "
-        "be counted. The form of the forecast was chosen on records of this kind. "
-        "<code>clipdrift run --stop-below</code> ends runs by it.",
+        "be counted. The form of the forecast was chosen on records of this kind.",
     )
     trial: list[Block] = [
         Words(forewarning(study)),
         validation_table(study),
         listing(study, EarlyStopping, caption),
     ]
-    return [Group("", trial, lead(study)), stopped_table(study)]
+    return [Group("", trial, lead(study))]
 
 
 def matched(study: Study) -> Sequence[Block]:

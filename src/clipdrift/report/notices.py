@@ -10,9 +10,10 @@ from clipdrift.report.source import Study
 
 WARNING_WORDS = {
     "runs_to_do": "The study is not whole: what follows is of the runs that are there",
+    "raced": "The study was raced: what follows is of the runs that it took",
     "leak": "Sets that were not kept apart",
     "run_not_finished": "Run not finished, in no mean",
-    "run_stopped": "Run stopped early by a forecast, in no mean; means of its cell are of the rest",
+    "run_stopped": "Run that a race paused, in no mean",
     "unreadable_record": "Record that cannot be read",
     "duplicate_kept_once": "Duplicated run, counted once",
     "duplicate_dropped": "Duplicated run that contradicts itself, left out",
@@ -28,7 +29,7 @@ WARNING_WORDS = {
     "run_warning": "Remark of a run",
     "trained_elsewhere": "Trained elsewhere, recorded beside the study",
 }
-URGENT = ("runs_to_do", "leak", "duplicate_dropped", "unreadable_record")
+URGENT = ("runs_to_do", "raced", "leak", "duplicate_dropped", "unreadable_record")
 MAX_LISTED = 40
 
 
@@ -45,7 +46,10 @@ class Notice:
 
 def notices(study: Study) -> list[Notice]:
     """Everything a reader must know before the numbers, the urgent first."""
-    out = [_notice(study, row) for row in study.rows(Caveat)]
+    # What a race paused is told at once, not run by run.
+    raced = any(study.rows(Caveat, kind="raced"))
+    rows = [row for row in study.rows(Caveat) if not (raced and row.kind == "run_stopped")]
+    out = [_notice(study, row) for row in rows]
     return sorted(out, key=lambda notice: not notice.urgent)[:MAX_LISTED]
 
 

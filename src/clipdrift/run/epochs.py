@@ -19,7 +19,6 @@ from clipdrift.reading.gauge import Gauge
 from clipdrift.reading.target import on_part, read_val, score_of
 from clipdrift.records import EpochReading
 from clipdrift.records.readings import OF_SETS
-from clipdrift.records.schema import EarlyStop
 from clipdrift.run.head_first import probe_head
 from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec import RunConfig
@@ -38,16 +37,10 @@ class EpochEvent:
 
 OnEpoch = Callable[[EpochEvent], None]
 Stop = Callable[[], bool]
-Forewarn = Callable[[list[EpochReading]], EarlyStop | None]
-"""What was read so far -> why the run is to end now."""
 
 
-class EndedEarly(Exception):
-    """The run is not worth its further epochs."""
-
-    def __init__(self, why: EarlyStop) -> None:
-        super().__init__(why.words)
-        self.why = why
+class Paused(Exception):
+    """The run has come as far as it was to come for now; its state is saved."""
 
 
 class Epochs:
@@ -61,10 +54,10 @@ class Epochs:
         *,
         on_epoch: OnEpoch,
         stop: Stop,
-        forewarn: Forewarn,
+        until: int | None,
     ) -> None:
         self.config, self.gauge, self.file = config, gauge, file
-        self.on_epoch, self.stop, self.forewarn = on_epoch, stop, forewarn
+        self.on_epoch, self.stop, self.until = on_epoch, stop, until
         self.history: list[EpochReading] = []
         self.selected: Selected | None = None
         self.train_seconds, self.images_seen, self.interruptions = 0.0, 0, 0
@@ -76,7 +69,7 @@ class Epochs:
 
         Raises:
             Diverged: see `training.train`.
-            EndedEarly: when `forewarn` says so.
+            Paused: after the epoch `until`, if it is not the last one; the state is saved.
             Stopped: when `stop` says so; the state is saved.
         """
         state = self.file.load()
@@ -86,7 +79,7 @@ class Epochs:
             self._probe_head(model, self.config.method)
         if not self.history:
             self._read(model.eval(), None)
-        self._heed()
+        self._pause()
         try:
             for done in self._epochs(model, state.train if state else None):
                 if done.epoch < len(self.history):
@@ -95,7 +88,7 @@ class Epochs:
                 self.images_seen += done.images
                 self.micro_batch = done.micro_batch or self.micro_batch
                 self._read(model, done)
-                self._heed()
+                self._pause(done)
                 if self.stop():
                     raise Stopped(done.state())
                 if self.file.due():
@@ -104,10 +97,14 @@ class Epochs:
             self._save(stopped.state)
             raise
 
-    def _heed(self) -> None:
-        why = self.forewarn(self.history)
-        if why is not None:
-            raise EndedEarly(why)
+    def _pause(self, done: EpochDone | None = None) -> None:
+        """After `until`; without `done` the state is that of an earlier call."""
+        epoch = self.history[-1].epoch
+        if self.until is None or not self.until <= epoch < self.config.schedule.epochs:
+            return
+        if done is not None:
+            self._save(done.state())
+        raise Paused(f"paused after epoch {epoch} of {self.config.schedule.epochs} by a race")
 
     def wall_seconds(self) -> float:
         """Seconds since the start, those before interruptions included."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from clipdrift.data.catalogue import templates_of
-from clipdrift.early_warning.rule import StopRule
 from clipdrift.machine.memory import forget_peak, peak_memory_bytes
 from clipdrift.machine.provenance import provenance
 from clipdrift.materials import Materials
@@ -24,9 +23,8 @@ from clipdrift.reading.pictures import save_attention_pictures
 from clipdrift.reading.post_hoc import read_post_hoc, undefined_extra
 from clipdrift.reading.start import model_at_start
 from clipdrift.reading.target import read_test
-from clipdrift.records import EpochReading, RunRecord, StudyFolder, atomic_write
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.readings import Result
-from clipdrift.records.schema import EarlyStop
 from clipdrift.run.conditions import (
     copied_images,
     data_warnings,
@@ -35,7 +33,7 @@ from clipdrift.run.conditions import (
     licences,
     plugins_of,
 )
-from clipdrift.run.epochs import EndedEarly, Epochs, OnEpoch, Stop
+from clipdrift.run.epochs import Epochs, OnEpoch, Paused, Stop
 from clipdrift.run.files import (
     clear_state,
     clear_unfinished,
@@ -69,10 +67,9 @@ class Run:
         device: str,
         on_epoch: OnEpoch,
         stop: Stop = lambda: False,
-        stop_rule: StopRule | None = None,
+        until: int | None = None,
         checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
-        self.stop_rule = stop_rule
         self.config, self.materials, self.gauge = config, materials, gauge
         self.study, self.identity, self.device = study, identity, device
         self.run_id = config.run_id(identity)
@@ -85,11 +82,11 @@ class Run:
             self.state_file,
             on_epoch=on_epoch,
             stop=stop,
-            forewarn=self._forewarned,
+            until=until,
         )
 
     def record(self) -> RunRecord:
-        """Measure and write the run, from where it was interrupted if it was.
+        """Measure and write the run, from where it was interrupted or paused if it was.
 
         Raises:
             Stopped: when `stop` says so; another `Run` of the same identity goes on from there.
@@ -114,9 +111,8 @@ class Run:
             kept = self.epochs.selected
         except Diverged as error:
             record.status, record.reason, kept = "diverged", str(error), None
-        except EndedEarly as ended:
-            record.status, record.reason, kept = "stopped", str(ended), None
-            record.stopped_early = ended.why
+        except Paused as paused:
+            record.status, record.reason, kept = "stopped", str(paused), None
         record.history = self.epochs.history
         record.warnings += self.epochs.warnings()
         if kept is not None:
@@ -137,13 +133,9 @@ class Run:
             **({"licences": licences(self.config)} if self.gauge.in_full else {}),
         }
         atomic_write(self.record_path, record.to_json())
-        clear_state(self.path)
+        if record.status != "stopped":
+            clear_state(self.path)
         return record
-
-    def _forewarned(self, history: list[EpochReading]) -> EarlyStop | None:
-        if self.stop_rule is None:
-            return None
-        return self.stop_rule.verdict(self.config, self.gauge.backbone.name, history)
 
     def _finish(self, model: AdaptedModel, kept: Selected, start: Mapping[str, Tensor]) -> Result:
         """Back to the selected epoch: prove the path, read test and transfers, keep the weights."""

@@ -7,19 +7,12 @@ else is measured. A changed study, backbone or dataset has other identities and 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from clipdrift.data.cache import default_cache_dir
-from clipdrift.early_warning.rule import (
-    StopRule,
-    backbone_faults,
-    has_rule,
-    rule_faults,
-    settled,
-    write_rule,
-)
 from clipdrift.errors import Fault, SpecError
 from clipdrift.executors import Executor, Program
 from clipdrift.executors.local import LocalExecutor
@@ -32,7 +25,16 @@ from clipdrift.run.files import clear_state
 from clipdrift.spec import AnyStudy, StudySpec, as_spec
 from clipdrift.study.missing_runs import MissingRuns, OnEvent
 from clipdrift.study.plan import PlannedRun, plan_runs, require_fit, settle_precision
+from clipdrift.study.tasks import Task
 from clipdrift.study.trackers import Tracking
+
+Batches = Callable[[StudyFolder, list[PlannedRun]], Iterable[list[Task]]]
+"""The planned runs -> what is to be measured, batch by batch; the next is asked for when one is."""
+
+
+def whole(folder: StudyFolder, planned: list[PlannedRun]) -> Iterator[list[Task]]:
+    """Every run to its end, in one batch."""
+    yield [Task(run) for run in planned]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def run_study(
     workers: int | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
-    stop_rule: StopRule | None = None,
+    batches: Batches = whole,
     track: str | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Outcome:
@@ -74,22 +76,21 @@ def run_study(
         workers: processes at once; default: as `LocalExecutor` has it.
         device: "auto" (the GPUs if there are any), "cpu", "cuda" (every GPU), "cuda:1", ...
         cache_dir: of prepared images; default `$CLIPDRIFT_CACHE` or `~/.cache/clipdrift`.
-        stop_rule: by which runs end after an early epoch. Stopped runs are no finished ones; they
-            are measured whole by a later call without the rule.
+        batches: what is measured; default all runs to their end. A run that was paused after an
+            epoch is no finished one, and goes on from there when it is asked for again.
         track: "tensorboard", "wandb", "mlflow" or "trackio": each run is logged there as it ends.
-        on_event: told of `prepare` (text), `plan` (total, kept, epochs), `epoch`, `measured`,
-            `found`, `retry`, `failed` and `lost`, with `key` the run id. `found`: done by another
-            process, which has been waited for if need be.
+        on_event: told of `prepare` (text), `plan` (total, kept, epochs; before each batch),
+            `epoch`, `measured`, `found`, `retry`, `failed` and `lost`, with `key` the run id.
+            `found`: done by another process, which has been waited for if need be.
 
     Returns:
         The outcome; failed runs are recorded as failed and are tried again next time.
 
     Raises:
-        ClipdriftError: if backbone, data, folder, executor or rule cannot be used. Nothing
+        ClipdriftError: if backbone, data, folder or executor cannot be used. Nothing
             finished is lost.
     """
     spec = as_spec(study)
-    _require_sense(stop_rule, spec)
     folder = StudyFolder(Path(out).absolute())
     refuse_imported(folder)
     tracking = Tracking(track, folder, on_event)
@@ -99,24 +100,26 @@ def run_study(
         with folder.made():
             spec = without_missing(spec, lambda text: on_event({"event": "prepare", "text": text}))
             spec = _settled(spec, folder, _device_of(executor))
-            planned = _prepare(spec, cache, stop_rule, on_event)
+            planned = _prepare(spec, cache, on_event)
             plan = {run.run_id: run.identity for run in planned}
             until_done.enter_context(
                 plan_in_use(
                     folder,
-                    lambda: folder.has_plan(spec, plan) and has_rule(folder, stop_rule),
-                    lambda: _write_plan(folder, spec, plan, stop_rule),
+                    lambda: folder.has_plan(spec, plan),
+                    lambda: folder.write_plan(spec, plan),
                 )
             )
         folder.clear_half_written()
-        pending = _pending(folder, planned, stop_rule)
-        kept = len(planned) - len(pending)
-        steps = {run.run_id: run.config.schedule.epochs + 1 for run in pending}
-        on_event({"event": "plan", "total": len(planned), "kept": kept, "epochs": steps})
         program = worker_program(folder, cache)
-        missing = MissingRuns(folder, spec, executor, program, stop_rule, tracking)
+        missing = MissingRuns(folder, spec, executor, program, tracking)
         until_done.callback(tracking.close)
-        missing.measure(pending)
+        kept = 0
+        for batch in batches(folder, planned):
+            pending = _pending(folder, batch)
+            kept += len(batch) - len(pending)
+            steps = {task.run.run_id: task.epochs + 1 for task in pending}
+            on_event({"event": "plan", "total": len(batch), "kept": kept, "epochs": steps})
+            missing.measure(pending)
     return Outcome(
         folder=folder,
         plan=plan,
@@ -135,13 +138,6 @@ def worker_program(folder: StudyFolder, cache: Path) -> Program:
         (sys.executable, "-m", "clipdrift.study.worker", str(folder.path), "--cache", str(cache)),
         folder.path / "logs",
     )
-
-
-def _require_sense(rule: StopRule | None, spec: StudySpec) -> None:
-    """Refuse a rule that cannot stop a run of the study rightly, before anything is written."""
-    faults = [] if rule is None else list(rule_faults(rule, spec))
-    if faults:
-        raise SpecError(faults)
 
 
 def _device_of(executor: Executor) -> str:
@@ -170,9 +166,7 @@ def _settled(spec: StudySpec, folder: StudyFolder, device: str) -> StudySpec:
     return settle_precision(spec, folder, "bfloat16" if supports_bfloat16(device) else "float32")
 
 
-def _prepare(
-    spec: StudySpec, cache: Path, stop_rule: StopRule | None, on_event: OnEvent
-) -> list[PlannedRun]:
+def _prepare(spec: StudySpec, cache: Path, on_event: OnEvent) -> list[PlannedRun]:
     """Prepare the images and plan; what is read of the backbone is left to workers."""
     materials = load_materials(
         spec,
@@ -180,26 +174,17 @@ def _prepare(
         report=lambda text: on_event({"event": "prepare", "text": text}),
     )
     require_fit(spec, materials.backbone)
-    if stop_rule and (faults := list(backbone_faults(stop_rule, materials.backbone.name))):
-        raise SpecError(faults)
     return plan_runs(spec, materials)
 
 
-def _write_plan(
-    folder: StudyFolder, spec: StudySpec, plan: dict[str, str], stop_rule: StopRule | None
-) -> None:
-    write_rule(folder, stop_rule)
-    folder.write_plan(spec, plan)
-
-
-def _pending(
-    folder: StudyFolder, planned: list[PlannedRun], rule: StopRule | None
-) -> list[PlannedRun]:
-    """The runs without a record; what others were to go on from is cleared, if a kill left it."""
+def _pending(folder: StudyFolder, batch: list[Task]) -> list[Task]:
+    """Those without a record; what others were to go on from is cleared, if a kill left it."""
     pending = []
-    for run in planned:
-        if settled(folder, run.config, run.identity, rule) is None:
-            pending.append(run)
-        else:
+    for task in batch:
+        run = task.run
+        record = folder.settled(run.run_id, run.identity, task.until)
+        if record is None:
+            pending.append(task)
+        elif record.status != "stopped":
             clear_state(folder.run_path(run.run_id))
     return pending

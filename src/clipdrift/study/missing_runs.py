@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from clipdrift.early_warning.rule import StopRule, settled
 from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.executors import Event, Executor, Program
 from clipdrift.machine.provenance import provenance
@@ -15,6 +14,7 @@ from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.claims import held
 from clipdrift.spec import StudySpec
 from clipdrift.study.plan import PlannedRun
+from clipdrift.study.tasks import Task
 
 OnEvent = Callable[[Event], None]
 
@@ -33,12 +33,11 @@ class MissingRuns:
     spec: StudySpec
     executor: Executor
     program: Program
-    stop_rule: StopRule | None
     on_event: OnEvent
     counts: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def measure(self, pending: list[PlannedRun]) -> None:
+    def measure(self, pending: list[Task]) -> None:
         """All of them.
 
         Raises:
@@ -47,24 +46,26 @@ class MissingRuns:
         while pending:
             pending = self._wait(self._offer(pending))
 
-    def _offer(self, pending: list[PlannedRun]) -> list[PlannedRun]:
+    def _offer(self, pending: list[Task]) -> list[Task]:
         """Offer each run to the workers; returns those that another process is at."""
-        by_id, busy = {run.run_id: run for run in pending}, []
-        events = self.executor.run(self.program, list(by_id))
+        by_key, busy = {task.key: task for task in pending}, []
+        events = self.executor.run(self.program, list(by_key))
         try:
-            for event in events:
-                if event["event"] == "busy":
-                    busy.append(by_id[event["key"]])
+            for said in events:
+                task = by_key.get(said.get("key", ""))
+                event = said if task is None else {**said, "key": task.run.run_id}
+                if task is not None and event["event"] == "busy":
+                    busy.append(task)
                     continue
                 self.folder.require_there()
                 self.on_event(event)
-                if event.get("last"):
-                    self._close(by_id[event["key"]], event)
+                if task is not None and event.get("last"):
+                    self._close(task.run, event)
         finally:
             events.close()  # type: ignore[attr-defined]
         return busy
 
-    def _wait(self, busy: list[PlannedRun]) -> list[PlannedRun]:
+    def _wait(self, busy: list[Task]) -> list[Task]:
         """Until each run is done by who is at it, or nobody is at it any more; returns the latter.
 
         Who is at it may be another command, or a worker whose own command was killed.
@@ -76,11 +77,12 @@ class MissingRuns:
         remind = since + REMIND_SECONDS
         while busy:
             self.folder.require_there()
-            still = [run for run in busy if held(self.folder.claim_path(run.run_id))]
-            for run in (run for run in busy if run not in still):
-                record = settled(self.folder, run.config, run.identity, self.stop_rule)
+            still = [task for task in busy if held(self.folder.claim_path(task.run.run_id))]
+            for task in (task for task in busy if task not in still):
+                run = task.run
+                record = self.folder.settled(run.run_id, run.identity, task.until)
                 if record is None:
-                    free.append(run)
+                    free.append(task)
                 else:
                     event = {"event": "found", "key": run.run_id, "status": record.status}
                     self.on_event({**event, "last": True})
@@ -126,8 +128,8 @@ class MissingRuns:
         atomic_write(self.folder.record_path(run.run_id), record.to_json())
 
 
-def _reminder(busy: list[PlannedRun], since: float) -> str:
-    names = ", ".join(run.run_id for run in busy[:3]) + (", ..." if len(busy) > 3 else "")
+def _reminder(busy: list[Task], since: float) -> str:
+    names = ", ".join(task.run.run_id for task in busy[:3]) + (", ..." if len(busy) > 3 else "")
     minutes = round((time.time() - since) / 60)
     return (
         f"waiting for {len(busy)} runs of another process since "

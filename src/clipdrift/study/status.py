@@ -9,13 +9,16 @@ from clipdrift.records import AnyFolder, StudyFolder
 from clipdrift.records.claims import in_use
 from clipdrift.run.progress import STATE_FILE, Progress, read_progress
 
+AGAIN = ("failed", "stopped")
+"""Of a record whose run a worker may be at once more."""
+
 
 def study_status(folder: AnyFolder) -> dict[str, str]:
     """Run id -> its state, for every planned run.
 
     Those with a record are "finished", "diverged", "stopped" or "failed"; of the others, "running"
     is one that a worker is at, "interrupted" one that goes on from its saved state, and the rest
-    are "to do".
+    are "to do". One that is "stopped" was paused by a race, which went on with others.
 
     Raises:
         StudyFolderError: if there is no study in the folder.
@@ -34,7 +37,7 @@ def study_status(folder: AnyFolder) -> dict[str, str]:
     found = {run_id: folder.recorded(run_id, identity) for run_id, identity in planned.items()}
     return {
         run_id: _without_record(folder, run_id)
-        if record is None or (record.status == "failed" and in_use(folder.claim_path(run_id)))
+        if record is None or (record.status in AGAIN and in_use(folder.claim_path(run_id)))
         else record.status
         for run_id, record in found.items()
     }

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from clipdrift.early_warning.rule import StopRule, read_rule, settled
 from clipdrift.errors import ClipdriftError, Fault, RecordError, StudyFolderError
 from clipdrift.machine.devices import strict_float32
 from clipdrift.machine.memory import out_of_memory
@@ -37,6 +36,7 @@ from clipdrift.run.measure import Run
 from clipdrift.run.progress import ProgressFile
 from clipdrift.run.state import CHECKPOINT_SECONDS
 from clipdrift.study.plan import PlannedRun, plan_runs
+from clipdrift.study.tasks import task_of
 from clipdrift.training.loop import Stopped
 
 Say = Callable[[dict[str, Any]], None]
@@ -70,8 +70,9 @@ class Worker:
         self.has_baselines = False
         self.stop, self.checkpoint_seconds = stop, checkpoint_seconds
 
-    def measure(self, run_id: str, say: Say) -> dict[str, Any]:
-        """One run; returns the closing event."""
+    def measure(self, key: str, say: Say) -> dict[str, Any]:
+        """One run, to its end or until an epoch (`Task.key`); returns the closing event."""
+        run_id, until = task_of(key)
         if run_id not in self.runs:
             raise RecordError(
                 Fault(
@@ -85,11 +86,10 @@ class Worker:
         with claim(self.folder.claim_path(run_id)) as mine:
             if not mine:
                 return {"event": "busy"}
-            rule = read_rule(self.folder)
-            found = settled(self.folder, planned.config, planned.identity, rule)
+            found = self.folder.settled(run_id, planned.identity, until)
             if found is not None:  # another process finished it since this one was told to
                 return {"event": "found", "status": found.status}
-            record = self._run(planned, rule, say).record()
+            record = self._run(planned, until, say).record()
         return {
             "event": "measured",
             "status": record.status,
@@ -97,7 +97,7 @@ class Worker:
             "seconds": record.timing.get("wall_seconds"),
         }
 
-    def _run(self, planned: PlannedRun, rule: StopRule | None, say: Say) -> Run:
+    def _run(self, planned: PlannedRun, until: int | None, say: Say) -> Run:
         def report(text: str) -> None:
             say({"event": "prepare", "text": text})
 
@@ -124,7 +124,7 @@ class Worker:
             device=self.device,
             on_epoch=on_epoch,
             stop=_AfterStep(self.stop, say, self.folder),
-            stop_rule=rule,
+            until=until,
             checkpoint_seconds=self.checkpoint_seconds,
         )
 

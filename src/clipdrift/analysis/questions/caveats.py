@@ -23,6 +23,7 @@ from clipdrift.analysis.usable import (
 )
 from clipdrift.errors import Fault
 from clipdrift.records import RunRecord
+from clipdrift.records.race_log import RaceLog, left_out
 
 NAMED = 3
 SCORES = {
@@ -55,6 +56,15 @@ class Caveat(Row):
 Caveats = Iterator[Caveat]
 
 
+def of_race(
+    records: Sequence[RunRecord], planned: Collection[str] | None, race: RaceLog | None
+) -> list[Caveat]:
+    """One row, `raced`, of a study that was raced: the runs that were not worth measuring."""
+    if race is None:
+        return []
+    return [Caveat(kind="raced", detail=left_out(planned or (), records))]
+
+
 def rows(
     records: Sequence[RunRecord],
     faults: Sequence[Fault] = (),
@@ -65,8 +75,8 @@ def rows(
     """Everything that limits the analysis, one row per kind and place.
 
     Kinds: `runs_to_do` (planned, without a record), `unreadable_record`, `run_not_finished`
-    (diverged or failed: listed, in no mean), `run_stopped` (ended early by a forecast: listed, in
-    no mean; those of its cell are of the runs that went on, and so flattered),
+    (diverged or failed: listed, in no mean), `run_stopped` (paused by a race: listed, in
+    no mean),
     `duplicate_kept_once`, `duplicate_dropped`, `run_warning`, `trained_elsewhere` (by no
     run of clipdrift's), `leak` (the test part was read before the end, or sets share images),
     `undefined_value`, `several_backbones` (never pooled), `one_method`, `one_learning_rate`,

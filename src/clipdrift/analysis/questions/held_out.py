@@ -11,7 +11,7 @@ from clipdrift.analysis.questions.lessons import MIN_CELLS, Cell, Lessons
 from clipdrift.analysis.rows import Said, key
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.forecast_fit import fit
-from clipdrift.early_warning.forecast import NO_INTERVAL_OF, Forecast
+from clipdrift.analysis.statistics.forecast_model import NO_INTERVAL_OF, Forecast
 
 Split = Literal["cell", "target", "method", "backbone"]
 SPLITS: tuple[Split, ...] = ("cell", "target", "method", "backbone")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from clipdrift.analysis.choose import kept_transfers, unknown_names
 from clipdrift.analysis.statistics.columns import Floats
+from clipdrift.analysis.statistics.forecast_model import KEPT, SIGNALS, early_values, movement
 from clipdrift.analysis.usable import usable_records
-from clipdrift.early_warning.forecast import KEPT, SIGNALS, early_values, movement
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.spec import content_hash

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from clipdrift.analysis.statistics.columns import Floats
-from clipdrift.early_warning.forecast import ROUNDING, Line, Model
+from clipdrift.analysis.statistics.forecast_model import ROUNDING, Line, Model
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 MAX_FOLDS = 20

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clipdrift.analysis.questions.budget import DEFAULT, Budget
 from clipdrift.analysis.questions.draws import Means
 from clipdrift.analysis.questions.judged import verdict
-from clipdrift.race.imputed import Floats, Numbers, imputed
+from clipdrift.racing.imputed import Floats, Numbers, imputed
 
 N_DRAWS = 400
 EDGE = 1e-9

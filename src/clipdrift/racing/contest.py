@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from clipdrift.analysis.statistics.extras import interpolations
-from clipdrift.race.imputed import Floats, Numbers
-from clipdrift.race.standing import Question, Standing, standing
+from clipdrift.errors import Fault, RecordError
+from clipdrift.racing.imputed import Floats, Numbers
+from clipdrift.racing.standing import Question, Standing, standing
 from clipdrift.records import RunRecord
 from clipdrift.records.readings import Reading
 
@@ -101,6 +102,9 @@ class Contest:
         if before or not rows:
             return Look(before)
         transfers = _transfers(records, self.entries)
+        if not transfers:
+            rule, step = "a transfer set that the untouched model knows", "Add one to the study"
+            raise RecordError(Fault("--race", rule, "none", step))
         alphas = _alphas(records, self.entries)
         known = _numbers(rows, records, transfers, alphas)
         found = standing(known, self.question, np.random.default_rng(0))
@@ -151,12 +155,11 @@ def _next(row: Sequence[Entry], records: Records) -> Task | None:
 
 def _transfers(records: Records, entries: Iterable[Entry]) -> list[str]:
     """Sets with a retention: of finished runs, or, before there are any, of early readings."""
-    found = [records[one.run_id] for one in entries if one.run_id in records]
+    found = [r for one in entries if (r := records.get(one.run_id)) and r.history]
     whole = [one.result for one in found if one.status == "finished"]
     read: Iterable[Reading] = whole or [one.history[-1] for one in found]
-    return sorted(
-        {n for one in read for n, t in one.transfer.items() if t.retention_pct is not None}
-    )
+    sets = (item for one in read for item in one.transfer.items())
+    return sorted({name for name, found in sets if found.retention_pct is not None})
 
 
 def _alphas(records: Records, entries: Iterable[Entry]) -> list[float]:
@@ -197,7 +200,7 @@ def _numbers(
 
 
 def _early(record: RunRecord, epoch: int, transfers: Sequence[str]) -> list[float]:
-    """NaN throughout where the epoch was not read; a set too small for a retention counts as kept."""
+    """NaN where the epoch was not read; a set too small for a retention counts as kept."""
     reading = next((one for one in record.history if one.epoch == epoch), None)
     if reading is None or reading.val_score is None:
         return [np.nan] * (1 + len(transfers))

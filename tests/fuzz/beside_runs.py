@@ -1,4 +1,4 @@
-"""Forecasts, the rule that stops runs by one, and readings of finished runs that were changed."""
+"""The log of a race, and readings of finished runs that were changed."""
 
 from __future__ import annotations
 
@@ -13,36 +13,22 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from small_records import record
-from stop_rule import SAVED, SPEC
 
 from clipdrift.analysis.questions.located import rows as edited_rows
-from clipdrift.early_warning.forecast import SIGNALS, read_forecast
-from clipdrift.early_warning.rule import StopRule, read_rule, write_rule
-from clipdrift.records import EpochReading, StudyFolder
+from clipdrift.records import StudyFolder
 from clipdrift.records.after import AfterReading, readings
 from clipdrift.records.located import EditRow, LocatedRun, located, located_path
-from clipdrift.spec import content_hash, expand
-
-HISTORY = [
-    EpochReading(epoch=epoch, step=epoch, drift=dict.fromkeys(SIGNALS, 0.5)) for epoch in (0, 1)
-]
+from clipdrift.records.race_log import Leader, RaceLog, Step, read_race
+from clipdrift.spec import content_hash
 
 
-def feed_forecast(data: bytes, folder: Path) -> None:
-    """A forecast that is taken decides a run."""
-    path = folder / "forecast.json"
-    path.write_bytes(data)
-    saved = read_forecast(path)
-    StopRule(saved, 80.0).verdict(expand(SPEC, precision="float32")[0], "mini-clip", HISTORY)
-
-
-def feed_rule(data: bytes, folder: Path) -> None:
+def feed_race(data: bytes, folder: Path) -> None:
     study = StudyFolder(folder)
-    study.stop_rule_path.write_bytes(data)
-    rule = read_rule(study)
-    assert rule is not None
-    rule.verdict(expand(SPEC, precision="float32")[0], "mini-clip", HISTORY)
-    write_rule(study, rule)
+    study.race_path.write_bytes(data)
+    log = read_race(study)
+    assert log is not None
+    assert all(map(log.words, log.answers))
+    log.write(study)
 
 
 def feed_reading(data: bytes, folder: Path) -> None:
@@ -78,17 +64,20 @@ def edit_seeds() -> list[bytes]:
     ]
 
 
-def forecast_seeds() -> list[bytes]:
-    return [SAVED.to_json().encode()]
-
-
-def rule_seeds() -> list[bytes]:
-    body = {
-        "kind": "clipdrift stop rule",
-        "below_pct": 80.0,
-        "forecast": json.loads(SAVED.to_json()),
-    }
-    return [as_json({**body, "hash": content_hash(body)})]
+def race_seeds() -> list[bytes]:
+    leader = Leader(method="lora", learning_rate=1e-3, alpha=1.0, probability=0.9)
+    log = RaceLog(
+        budget="most retention",
+        limit="40%",
+        margin_pp=1.0,
+        probability=0.95,
+        n_runs=9,
+        rates_added={"pets": [1e-2]},
+        steps=[Step(spent=1.0, leaders={"pets": leader}, measure={"pets-lora": 1})],
+        answers={"pets": leader},
+        outcome={"pets": "open"},
+    )
+    return [log.to_json().encode()]
 
 
 def reading_seeds() -> list[bytes]:
@@ -126,8 +115,7 @@ def _shaped(seeds: Callable[[], list[bytes]], seal: str) -> SearchStrategy[bytes
 
 
 TARGETS = [
-    Target("forecast", feed_forecast, forecast_seeds, lambda: _shaped(forecast_seeds, "hash")),
-    Target("stop rule", feed_rule, rule_seeds, lambda: _shaped(rule_seeds, "hash")),
+    Target("race", feed_race, race_seeds, lambda: _shaped(race_seeds, "checksum")),
     Target(
         "reading after training",
         feed_reading,

@@ -1,26 +1,17 @@
-"""A forecast of final retention from what a run reads early, with an interval; kept as JSON."""
+"""A forecast of final retention from what a run reads early, with an interval."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from clipdrift.errors import Fault, RecordError
-from clipdrift.paths import read_file
 from clipdrift.records.readings import EpochReading
-from clipdrift.spec import content_hash
 
 Floats = NDArray[np.float64]
-KIND, VERSION = "clipdrift forecast", 1
-MAX_BYTES = 16_000_000
 MAX_VALUES = 1_000_000
 """Forecasts times residuals held in memory at a time."""
 ROUNDING = 1e-12
@@ -145,107 +136,3 @@ def weighted_quantile(values: Floats, weights: Floats, level: float) -> Floats:
     ordered = np.take_along_axis(values, order, axis=0)
     first = np.take_along_axis(ordered, below.argmax(axis=0)[None], axis=0)[0]
     return np.where(below.any(axis=0), first, np.inf)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A model with what it is for: which epoch, transfer datasets, backbones and methods.
-
-    signals: those of `SIGNALS` that it reads. transfers: retention, early and final, is that of the
-    one on which a run keeps least. epochs: lengths of the runs that it has learned from, as far as
-    they are known.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    model: Model
-    level: float
-    after_epoch: int
-    signals: list[str]
-    transfers: list[str]
-    epochs: list[int]
-    backbones: list[str]
-    methods: list[str]
-    trained_on: Mapping[str, int | str]
-
-    def moved(self, reading: EpochReading) -> Floats | None:
-        """Movement of a model, shape (1, n_signals); None where one of the signals is undefined."""
-        values = early_values(reading, self.transfers)
-        if not all(name in values for name in self.signals):
-            return None
-        return movement(np.array([[values[name] for name in self.signals]]), self.signals)
-
-    def body(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        model = {**self.model.__dict__, "line": self.model.line._asdict()}
-        model["lines"] = [line._asdict() for line in self.model.lines]
-        return {"kind": KIND, "version": VERSION, **self.__dict__, "model": model}
-
-    @property
-    def hash(self) -> str:
-        return content_hash(self.body())
-
-    def to_json(self) -> str:
-        return json.dumps({**self.body(), "hash": self.hash}, indent=1, allow_nan=False)
-
-
-def read_forecast(path: Path) -> Saved:
-    """Read a saved forecast and hold it against its hash.
-
-    Raises:
-        RecordError: if it is missing, damaged, edited, or not a forecast of this version.
-    """
-    try:
-        return forecast_of(json.loads(read_file(path, MAX_BYTES)))
-    except OSError as error:
-        got = str(error.strerror)
-    except (ValueError, RecursionError) as error:
-        got = str(error) if isinstance(error, Refused) else "a damaged or edited file"
-    step = "Write it anew with 'clipdrift forecast DIR --save FILE'"
-    raise RecordError(Fault(str(path), f"a forecast of version {VERSION}", got, step))
-
-
-class Refused(ValueError):
-    """Content that says of itself why it cannot be used."""
-
-
-def forecast_of(body: Any) -> Saved:
-    """A forecast from the JSON value that `Saved.to_json` wrote.
-
-    Raises:
-        ValueError: if it is none; a `Refused` says why.
-    """
-    if not isinstance(body, dict) or body.get("kind") != KIND:
-        raise Refused("another kind of file")
-    if body.get("version") != VERSION:
-        raise Refused(f"version {body.get('version')}")
-    content = {key: value for key, value in body.items() if key != "hash"}
-    if content_hash(content) != body.get("hash"):
-        raise Refused("a hash that does not match its content")
-    rest = {key: value for key, value in content.items() if key not in ("kind", "version")}
-    try:
-        saved = _adapter().validate_json(json.dumps(rest), strict=True)
-    except ValidationError:
-        raise Refused("a file of another form") from None
-    if not _fits(saved):
-        raise Refused("parts that do not fit each other")
-    return saved
-
-
-@cache
-def _adapter() -> TypeAdapter[Saved]:
-    return TypeAdapter(Saved)
-
-
-def _fits(saved: Saved) -> bool:
-    model, n = saved.model, len(saved.model.folds)
-    lines = [model.line, *model.lines]
-    return (
-        bool(saved.signals)
-        and saved.signals == [name for name in SIGNALS if name in saved.signals]
-        and len(model.residuals) == len(model.weights) == n > 0
-        and all(0 <= fold < len(model.lines) for fold in model.folds)
-        and all(len(line.slopes) == len(saved.signals) and line.low <= line.high for line in lines)
-        and 0.5 < saved.level < 1 <= saved.after_epoch
-        and bool(saved.transfers)
-    )

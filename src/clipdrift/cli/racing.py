@@ -1,0 +1,78 @@
+"""`run --race`: the options that ask the question, and what came of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipdrift.cli.terminal import say
+from clipdrift.errors import Fault, SpecError
+
+if TYPE_CHECKING:
+    from clipdrift.racing.standing import Question
+    from clipdrift.records import StudyFolder
+    from clipdrift.records.race_log import RaceLog
+
+PANEL = "Race"
+RaceLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--race",
+        metavar="LIMIT",
+        rich_help_panel=PANEL,
+        help="measure only what can change the answer, and at most so much: 2h, 40% of the grid, "
+        "or '60 runs'",
+        show_default=False,
+    ),
+]
+MinAccuracy = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=PANEL, help="the race's floor on accuracy, percent"),
+]
+Within = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=PANEL, help="or: points below the best accuracy; default 1"),
+]
+MinRetention = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=PANEL, help="the race's floor on retention, percent"),
+]
+
+
+def question(
+    race: str | None, min_accuracy: float | None, within: float | None, min_retention: float | None
+) -> Question | None:
+    """What the race is to decide; None without one.
+
+    Raises:
+        SpecError: if a floor makes no sense, or there is one and no race.
+    """
+    floors = {
+        "--min-accuracy": min_accuracy,
+        "--within": within,
+        "--min-retention": min_retention,
+    }
+    if race is None:
+        if given := [name for name, value in floors.items() if value is not None]:
+            step = "Add --race with a limit such as 40%, or ask 'clipdrift choose' afterwards"
+            raise SpecError(Fault(given[0], "--race beside it", "none", step))
+        return None
+    from clipdrift.analysis.questions.budget import budget
+    from clipdrift.racing.standing import Question
+
+    asked = budget(min_accuracy=min_accuracy, within_pp=within, min_retention=min_retention)
+    return Question(asked)
+
+
+def tell(log: RaceLog, folder: StudyFolder) -> None:
+    """The answer for each target, what it cost, and what was left out."""
+    from clipdrift.records.race_log import left_out
+
+    say(f"Race: {log.budget}.")
+    for target in log.answers:
+        say(f"{log.words(target)}.")
+    share = 100 * log.spent / log.n_runs
+    say(f"Spent: the training of {log.spent:.1f} runs of {log.n_runs} ({share:.0f} %).")
+    words = left_out(folder.planned() or {}, folder.records()[0])
+    say(f"{words[0].upper()}{words[1:]}.")
