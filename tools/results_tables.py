@@ -470,9 +470,7 @@ def patterns(analysis: Row, target: str, transfer: str) -> str:
     return table([*head, "untouched with the adapted pattern, pp", "95 % interval", "share"], lines)
 
 
-def patched(
-    analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str
-) -> str:
+def patched(analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str) -> str:
     """Of one cell, block by block, what patches of both models change; `heads` for single heads."""
     found: dict[int | None, dict[str, Row]] = {}
     for row in pick(analysis["located"], target=target, method=method, dataset=transfer):
