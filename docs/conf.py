@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -62,7 +63,7 @@ def read_source(app: Sphinx, page: str, source: list[str]) -> None:
     depth = "../" * page.count("/")
     source[0] = OUTSIDE.sub(lambda m: f"]({depth}project/{m[1].lower()}.md", source[0])
     study = page.removeprefix(RESULTS)
-    if page.startswith(RESULTS) and study != "index":
+    if page.startswith(RESULTS) and (Path(app.srcdir) / page / "records.tar.xz").exists():
         link = f'<p><a class="open-report" href="{study}/report.html">Open the report</a></p>'
         source[0] = re.sub(r"\A(# .+\n)", rf"\1\n{link}\n", source[0])
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from clipdrift.cli.app import app
 from clipdrift.commands.racing import race
 from clipdrift.errors import RecordError, SpecError
-from clipdrift.racing.standing import Question
 from clipdrift.records import StudyFolder, read_record
 from clipdrift.records.race_log import read_race
 from clipdrift.spec import dump_spec
@@ -89,8 +88,8 @@ def test_a_paused_run_goes_on_to_the_record_it_would_have_made(
 def test_the_grid_grows_where_the_best_lies_at_its_edge(cache_dir: Path, tmp_path: Path) -> None:
     spec = tiny(learning_rates=[1e-5, 3e-5], seeds=[7], transfers=WORLD)
     # So wide a margin that the leader is right at once; the floor is met by none.
-    asked = Question(margin_pp=100.0)
-    _, log = race(spec, tmp_path, "4 runs", asked, executor=InProcess(), cache_dir=cache_dir)
+    rest = {"executor": InProcess(), "cache_dir": cache_dir}
+    _, log = race(spec, tmp_path, "4 runs", margin=100.0, **rest)
     (added,) = log.rates_added.values()
     assert added[0] in {3.3e-6, 9e-5}
     assert log.spent <= 4

@@ -26,7 +26,7 @@ from clipdrift.cli.executing import (
 )
 from clipdrift.cli.interrupted import said_when_interrupted
 from clipdrift.cli.options import Cache, Device, Json, Settings, SpecFile, StudyDir
-from clipdrift.cli.racing import MinAccuracy, MinRetention, RaceLimit, Within, question, tell
+from clipdrift.cli.racing import MinAccuracy, MinRetention, RaceLimit, Within, require_race, tell
 from clipdrift.cli.terminal import Quiet, Terminal, is_quiet, note, say, say_json
 from clipdrift.errors import Fault, SpecError
 
@@ -190,16 +190,21 @@ def run(
         "--runs-per-job": runs_per_job,
         "--slurm": slurm or None,
     }
-    asked = question(race, min_accuracy, within, min_retention)
+    floors = {
+        "--min-accuracy": min_accuracy,
+        "--within": within,
+        "--min-retention": min_retention,
+    }
+    if race is None:
+        require_race(floors)
     chosen = make_executor(executor, given)
     spec = clipdrift.load_spec(spec_file, settings or [])
     folder = out or Path("runs") / spec.name
     study = StudyFolder(folder)
     if executor is Kind.local:
         _tell_crowded()
-    floors = {"--race": race, "--min-accuracy": min_accuracy, "--within": within}
-    floors["--min-retention"] = min_retention
-    raced = [f"{part}" for pair in floors.items() if pair[1] is not None for part in pair]
+    typed = {"--race": race, **floors}
+    raced = [f"{part}" for pair in typed.items() if pair[1] is not None for part in pair]
     again = shlex.join(["clipdrift", "run", str(spec_file), "--out", str(folder), *raced])
     with said_when_interrupted(
         "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
@@ -213,11 +218,18 @@ def run(
                 "on_event": progress,
             }
             log = None
-            if race is None or asked is None:
+            if race is None:
                 outcome = clipdrift.run_study(spec, folder, **rest)
             else:
                 outcome, log = clipdrift.race(
-                    spec, folder, race, asked, workers=workers or 2, **rest
+                    spec,
+                    folder,
+                    race,
+                    min_accuracy=min_accuracy,
+                    within=within,
+                    min_retention=min_retention,
+                    workers=workers or 2,
+                    **rest,
                 )
         with same_plan(study, outcome.plan):
             if study.has_finished():

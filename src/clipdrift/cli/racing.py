@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,6 @@ from clipdrift.cli.terminal import say
 from clipdrift.errors import Fault, SpecError
 
 if TYPE_CHECKING:
-    from clipdrift.racing.standing import Question
     from clipdrift.records import StudyFolder
     from clipdrift.records.race_log import RaceLog
 
@@ -40,29 +40,15 @@ MinRetention = Annotated[
 ]
 
 
-def question(
-    race: str | None, min_accuracy: float | None, within: float | None, min_retention: float | None
-) -> Question | None:
-    """What the race is to decide; None without one.
+def require_race(floors: Mapping[str, float | None]) -> None:
+    """Refuse floors without a race.
 
     Raises:
-        SpecError: if a floor makes no sense, or there is one and no race.
+        SpecError: naming the first.
     """
-    floors = {
-        "--min-accuracy": min_accuracy,
-        "--within": within,
-        "--min-retention": min_retention,
-    }
-    if race is None:
-        if given := [name for name, value in floors.items() if value is not None]:
-            step = "Add --race with a limit such as 40%, or ask 'clipdrift choose' afterwards"
-            raise SpecError(Fault(given[0], "--race beside it", "none", step))
-        return None
-    from clipdrift.analysis.questions.budget import budget
-    from clipdrift.racing.standing import Question
-
-    asked = budget(min_accuracy=min_accuracy, within_pp=within, min_retention=min_retention)
-    return Question(asked)
+    if given := [name for name, value in floors.items() if value is not None]:
+        step = "Add --race with a limit such as 40%, or ask 'clipdrift choose' afterwards"
+        raise SpecError(Fault(given[0], "--race beside it", "none", step))
 
 
 def tell(log: RaceLog, folder: StudyFolder) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clipdrift.analysis.questions.budget import budget
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.executors import Executor
 from clipdrift.racing.contest import Contest, Entry, Look, spent
@@ -31,9 +32,13 @@ SMALLEST_RATE, LARGEST_RATE = 1e-9, 1.0
 def race(
     study: AnyStudy,
     out: Path | str,
-    limit: Limit | str,
-    question: Question | None = None,
+    limit: str,
     *,
+    min_accuracy: float | None = None,
+    within: float | None = None,
+    min_retention: float | None = None,
+    margin: float = 1.0,
+    probability: float = 0.95,
     executor: Executor | None = None,
     workers: int = 2,
     cache_dir: Path | None = None,
@@ -45,8 +50,11 @@ def race(
     Args:
         limit: what may be spent, such as "2h", "40%" or "60 runs"; a race that is not decided by
             then says so.
-        question: the budget, the margin and the probability; default: most retention within a point
-            of the best accuracy, within a point, 95 %.
+        min_accuracy: floor on target accuracy, percent.
+        within: or percentage points below the best accuracy; 1 where there is no floor.
+        min_retention: floor on retention, percent of the untouched accuracy.
+        margin: percentage points by which an answer may miss the best one and be right.
+        probability: that it is right, from which on a target is decided.
         workers: runs at once: so many are asked for at a time.
 
     Raises:
@@ -57,10 +65,9 @@ def race(
     if faults := list(_faults(spec)):
         raise SpecError(faults)
     folder = StudyFolder(Path(out).absolute())
-    asked = question or Question()
-    if isinstance(limit, str):
-        limit = read_limit(limit)
-    running = _Race(spec, asked, limit, max(2, workers), on_event, _log(folder, spec, asked, limit))
+    floors = budget(min_accuracy=min_accuracy, within_pp=within, min_retention=min_retention)
+    asked, most = Question(floors, margin, probability), read_limit(limit)
+    running = _Race(spec, asked, most, max(2, workers), on_event, _log(folder, spec, asked, most))
     while True:
         running.wider = False
         outcome = run_study(
