@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from results_tables import Row, number, pick, spread, table
 
@@ -128,11 +129,55 @@ def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str
     return table([*head, "target"], lines)
 
 
+def rescaled(analysis: Row, target: str, transfer: str) -> str:
+    """What rescalings of a run reach and keep, and how far from plain interpolation that is.
+
+    Plain: the tower's movement times a factor, straight lines between the factors that were read;
+    means over seeds.
+    """
+    accuracy, kept = "test_accuracy", f"transfer.{transfer}.retention_pct"
+    cells: dict[tuple[str, float], dict[tuple[str, float], dict[str, Row]]] = {}
+    for row in pick(analysis["after_training"], target=target):
+        if row["kind"] != "soup" and row["metric"] in (accuracy, kept):
+            cell = cells.setdefault((row["method"], row["learning_rate"]), {})
+            cell.setdefault((row["kind"], row["scale"]), {})[row["metric"]] = row
+    lines = []
+    for (method, rate), made in cells.items():
+        first = next(iter(made.values()))
+        trained = 100 * first[accuracy]["cell_mean"], first[kept]["cell_mean"]
+        means = {
+            key: (100 * own[accuracy]["mean"], own[kept]["mean"]) for key, own in made.items()
+        }
+        path = [means[key] for key in sorted(means) if key[0] == "scaled"] + [trained]
+        lines.append([method, f"{rate:g}", "as trained", *_plane(trained), "–"])
+        for key, point in means.items():
+            gap = None if key[0] == "scaled" else _above(path, point)
+            words = made[key][accuracy]["weights"]
+            lines.append([method, f"{rate:g}", words, *_plane(point), number(gap, "{:+.1f}")])
+    head = ["method", "LR", "weights", "test accuracy, %", "kept, %"]
+    return table([*head, "kept, less plain interpolation at equal accuracy, pp"], lines)
+
+
+def _plane(point: tuple[float, float]) -> list[str]:
+    return [f"{value:.1f}" for value in point]
+
+
+def _above(path: list[tuple[float, float]], point: tuple[float, float]) -> float | None:
+    """How much more is kept than on the best straight piece of a path; None beyond its ends."""
+    best = None
+    for (a0, k0), (a1, k1) in pairwise(path):
+        if min(a0, a1) <= point[0] <= max(a0, a1) and a0 != a1:
+            there = k0 + (point[0] - a0) / (a1 - a0) * (k1 - k0)
+            best = there if best is None else max(best, there)
+    return None if best is None else point[1] - best
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "places": places,
     "edits": edits,
     "patterns": patterns,
     "patched": patched,
     "cumulative": cumulative,
+    "rescaled": rescaled,
 }
 """What a page asks for by name, beside those of `results_tables`."""
