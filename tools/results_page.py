@@ -24,7 +24,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import results_tables as tables
+import results_located
+import results_tables
 
 from clipdrift.analysis.files import to_csv, write_analysis
 from clipdrift.records import StudyFolder
@@ -42,6 +43,7 @@ READ = (
 )
 KEPT = ("study.yaml", "plan.json", *READ)
 ARCHIVE = "records.tar.xz"
+TABLES = results_tables.TABLES | results_located.TABLES
 BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -91,7 +93,7 @@ def made(place: Path) -> Iterator[tuple[Path, bytes]]:
 def _block(block: re.Match[str], study: Study) -> str:
     name, *arguments = block[2].split()
     make = {"answer": answer, "limits": limits}.get(name)
-    text = make(study, *arguments) if make else tables.TABLES[name](study.analysis, *arguments)
+    text = make(study, *arguments) if make else TABLES[name](study.analysis, *arguments)
     return f"{block[1]}{text}{block[3]}"
 
 

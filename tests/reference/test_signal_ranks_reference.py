@@ -65,7 +65,7 @@ def test_what_makes_the_loss_is_ranked_first_and_better_than_weight_drift() -> N
         assert (first.rank, first.better) == (1, "better")
         assert first.rho < -0.9
         weights = pick(found, **wanted, signal="|drift.weight_drift_rel|")
-        assert weights.gap is None
+        assert (weights.gap, weights.reason) == (None, "no gap: it is the reference")
         assert first.gap == pytest.approx(abs(first.rho) - abs(weights.rho), abs=1e-12)
     nothing = pick(found, **wanted, signal="log10_learning_rate")
     assert (nothing.rank, nothing.rho, nothing.reason) == (
@@ -125,5 +125,6 @@ def test_an_interval_holds_the_spread_and_nothing_to_compare_says_so() -> None:
     apart = apart[apart["method"] != "bitfit"]
     row = pick(dose_axes.rows(apart), target="pets", outcome=OUTCOME, axis="|drift.dose|")
     assert row.collapse is None
-    assert row.reason == "no cell whose dose another method's curve has"
+    why = "no cell whose dose another method's curve has; met on no other target or backbone"
+    assert row.reason == why
     assert dose_axes.rows(planted()[lambda f: f["method"] == "lora"]) == []

@@ -65,7 +65,7 @@ OTHERWISE_NAMED = {
     "import": "import_csv",
     "export-model": "export_model",
 }
-FOR_THE_TERMINAL = {"init", "datasets", "cache"}
+FOR_THE_TERMINAL = {"init", "datasets", "cache", "watch"}
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - FOR_THE_TERMINAL))
@@ -92,7 +92,7 @@ def test_help_breaks_no_sentence(call: Call, name: str) -> None:
         if line.strip() and first:
             assert len(line.rstrip()) + len(first) >= 98, line
     assert "--jobs" not in said
-    assert said.count("--workers") == (1 if name == "run" else 0)
+    assert said.count("--workers") == (1 if name in ("run", "locate") else 0)
 
 
 def test_a_wrong_option_is_two_lines_and_exit_code_2(call: Call) -> None:

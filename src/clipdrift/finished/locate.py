@@ -228,7 +228,7 @@ class _Reader:
         gauge, name = self.gauges[record.target], record.run_id
         with self._reloading:  # adapters are made with the random numbers that all threads share
             model = reloaded(record, self.folder, self.materials, gauge, self.device)
-        found = read_edits(gauge, model, self.asked, where=name, tell=partial(self._tell, name))
+        found = read_edits(gauge, model, self.asked, tell=partial(self._tell, name))
         run = LocatedRun(
             run_id=name,
             run=record.identity,

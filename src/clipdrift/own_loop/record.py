@@ -38,7 +38,7 @@ def record(
     Analysis, report, choice and audit take it beside the other runs. Its record holds the
     fingerprints of what the gauge fixes (backbone, probe set, transfer sets), so it is paired only
     with runs that were read alike; that it was trained alike is proven by nothing, which the
-    report says. Recording the same run again with equal numbers changes nothing.
+    report says. Recording the same run again with equal numbers changes nothing::
 
         reading = gauge.read(model)
         clipdrift.record(gauge, reading, out="results/", method="mine", learning_rate=1e-5, seed=0,

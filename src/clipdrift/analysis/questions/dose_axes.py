@@ -165,10 +165,11 @@ def _at(curve: Curve, places: Floats, draw: int) -> Floats:
 
 def _held_elsewhere(found: list[DoseAxis]) -> Iterator[DoseAxis]:
     """With what each axis came to on all other targets and backbones."""
-    usable = [row for row in found if row.collapse and (row.covered or 0) >= LEAST_COVERED]
     logs: dict[str, list[tuple[tuple[str, str], float]]] = {}
-    for row in usable:
-        logs.setdefault(row.axis, []).append(((row.backbone, row.target), np.log(row.collapse)))
+    for row in found:
+        if row.collapse and (row.covered or 0) >= LEAST_COVERED:
+            place = row.backbone, row.target
+            logs.setdefault(row.axis, []).append((place, float(np.log(row.collapse))))
     for row in found:
         own = (row.backbone, row.target)
         means = {
@@ -177,6 +178,11 @@ def _held_elsewhere(found: list[DoseAxis]) -> Iterator[DoseAxis]:
             if (others := [value for place, value in known if place != own])
         }
         best = min(means, key=means.__getitem__, default=None)
+        elsewhere, why = means.get(row.axis), "met on no other target or backbone"
+        reasons = [row.reason, why if elsewhere is None else None]
         yield replace(
-            row, collapse_elsewhere=means.get(row.axis), chosen_elsewhere=row.axis == best
+            row,
+            collapse_elsewhere=elsewhere,
+            chosen_elsewhere=row.axis == best,
+            reason="; ".join(filter(None, reasons)) or None,
         )

@@ -32,6 +32,7 @@ DRAWS = 1000
 LARGEST = 1 - 1e-6
 LEAST_CELLS = 6
 """Clusters: of fewer a bootstrap tells little."""
+Better = Literal["better", "not told apart", "worse"]
 Within = Literal["method", "rate", "cell"]
 STRATA: dict[Within, list[str]] = {
     "method": ["target", "method"],
@@ -49,13 +50,13 @@ class SignalRank(OfBackbone):
 
     within: method: runs of one method on one target, over rates and seeds; rate: of one rate on one
         target, over methods and seeds; cell: of one method at one rate on one target, seeds alone
-    rank: of |rho| among the signals read at that moment, from 1
+    rank: of |rho| among the signals read at that moment that have an interval, from 1
     rho: Spearman's, pooled over the groups within which runs are ranked; -1: the more it moved, the
         less was kept
     ci_low: cluster bootstrap over cells: t on Fisher's z, its error that of 1,000 draws
     gap: |rho| less that of weight drift at the same moment, over the runs that have both
     gap_ci_low: likewise, not on z
-    better: better or worse than weight drift: the interval of the gap leaves out 0
+    better: than weight drift, or worse, where the interval of the gap leaves out 0
     n_groups: in which both vary
     n_cells: clusters
     """
@@ -73,7 +74,7 @@ class SignalRank(OfBackbone):
     gap: Annotated[float | None, Said("two", "Gap to weight drift")] = None
     gap_ci_low: Annotated[float | None, sure("95 % CI of gap", "two", upto="gap_ci_high")] = None
     gap_ci_high: float | None = None
-    better: Literal["better", "worse"] | None = None
+    better: Better | None = None
     n: Count
     n_groups: Annotated[int, Said("count")]
     n_cells: Annotated[int, Said("count")]
@@ -137,11 +138,11 @@ def _codes(runs: pd.DataFrame, keys: list[str]) -> NDArray[np.intp]:
 
 
 def _ranked(found: list[SignalRank]) -> Iterator[SignalRank]:
-    """Best first; those without a correlation last, without a rank."""
-    known = [row for row in found if row.rho is not None]
+    """Best first; those without an interval last, without a rank: few runs are soon in order."""
+    known = [row for row in found if row.ci_low is not None]
     ordered = sorted(known, key=lambda row: (-abs(row.rho or 0.0), row.signal))
     yield from (replace(row, rank=place) for place, row in enumerate(ordered, start=1))
-    yield from (row for row in found if row.rho is None)
+    yield from (row for row in found if row.ci_low is None)
 
 
 def _correlated(known: SignalRank, held: _Held) -> list[SignalRank]:
@@ -158,29 +159,31 @@ def _correlated(known: SignalRank, held: _Held) -> list[SignalRank]:
         else:
             ends = [float(np.tanh(end)) for end in _interval(np.arctanh(rho), len(sums.cells))]
             row = replace(row, rho=float(rho[0]), ci_low=ends[0], ci_high=ends[1])
-            if name != REFERENCE and REFERENCE in held.signals:
-                row = _held_against(row, held)
+            row = _held_against(row, held)
         out.append(row)
     return out
 
 
 def _held_against(row: SignalRank, held: _Held) -> SignalRank:
     """With its gap to the reference, over the runs that have both."""
+    if row.signal == REFERENCE or REFERENCE not in held.signals:
+        why = "it is the reference" if row.signal == REFERENCE else "no weight drift was read"
+        return replace(row, reason=f"no gap: {why}")
     names = (row.signal, REFERENCE)
     both = np.all([np.isfinite(held.signals[name]) for name in names], axis=0)
     own, other = (_rho(held.sums(name, both).cells) for name in names)
     if len(own) != len(other) or not len(own):
-        return row  # a cell in which one of them does not vary
+        return replace(row, reason="no gap: cells in which one of the two does not vary")
     # |rho| with the sign that it has over all runs, so that it may cross 0 in a draw.
     gaps = np.sign(own[0]) * own - np.sign(other[0]) * other
     low, high = _interval(gaps, row.n_cells)
-    better: Literal["better", "worse"] | None = "better" if low > 0 else None
+    better: Better = "better" if low > 0 else "worse" if high < 0 else "not told apart"
     return replace(
         row,
         gap=float(gaps[0]),
         gap_ci_low=low,
         gap_ci_high=high,
-        better="worse" if high < 0 else better,
+        better=better,
     )
 
 
@@ -238,7 +241,7 @@ def _centred_ranks(values: Floats, groups: NDArray[np.intp]) -> Floats:
 
 def _by_code(values: Floats, codes: NDArray[np.intp]) -> Floats:
     """Sums over the members of each code."""
-    return np.bincount(codes, values)
+    return np.asarray(np.bincount(codes, values), dtype=np.float64)
 
 
 def _mean(values: Floats, codes: NDArray[np.intp]) -> Floats:
@@ -253,7 +256,7 @@ def _rho(totals: Floats) -> Floats:
     products, x, y = (_draws(len(totals)) @ totals).T
     with np.errstate(divide="ignore", invalid="ignore"):
         # A correlation of 1, of few runs that a signal happens to order alike, has no z.
-        return np.clip(products / np.sqrt(x * y), -LARGEST, LARGEST)
+        return np.asarray(np.clip(products / np.sqrt(x * y), -LARGEST, LARGEST))
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,138 @@
+"""The tables of a results page about edits of finished runs; `results_tables` makes the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from results_tables import Row, number, pick, spread, table
+
+
+def change(row: Row) -> list[str]:
+    """What an edit changes, with its interval where seeds differ."""
+    low, high = (number(row[end], "{:+.1f}") for end in ("ci_low", "ci_high"))
+    return [f"{row['change_pp']:+.1f}", "–" if low == "–" else f"{low} to {high}"]
+
+
+def places(analysis: Row, target: str) -> str:
+    """The part of the image encoder that carries what each cell lost, or why none is named."""
+    kept = {
+        (row["method"], row["learning_rate"]): spread(row, 100)
+        for row in pick(analysis["cells"], target=target, metric="test_accuracy")
+    }
+    lines = [
+        [
+            row["method"],
+            f"{row['learning_rate']:g}",
+            kept[row["method"], row["learning_rate"]],
+            row["transfer"],
+            number(row["lost_pp"]),
+            row["carried_by"],
+            number(row["share"], "{:.2f}"),
+            number(row["p_holm"], "{:.2g}"),
+            row["reason"] or "",
+        ]
+        for row in pick(analysis["loss_places"], target=target)
+    ]
+    head = ["method", "LR", "test accuracy", "set", "lost, pp", "carried by", "share", "Holm p"]
+    return table([*head, "why not more"], lines)
+
+
+def edits(analysis: Row, target: str, method: str, rate: str, transfer: str) -> str:
+    """Every part of one cell put back, and moved alone: what it does to a set and to the target."""
+    own = [
+        row
+        for row in pick(analysis["located"], target=target, method=method, head=None)
+        if row["learning_rate"] == float(rate)
+    ]
+    at = {(row["edit"], row["block"], row["kind"], row["dataset"]): row for row in own}
+    lines = []
+    for row in pick(own, edit="revert", dataset=transfer):
+        place = (row["block"], row["kind"])
+        alone = at["graft", *place, transfer]
+        there = at.get(("revert", *place, target))
+        lines.append(
+            [
+                row["kind"] if row["block"] is None else f"{row['block']}, {row['kind']}",
+                *change(row),
+                number(row["control_pp"], "{:+.1f}"),
+                *change(alone),
+                number(alone["control_pp"], "{:+.1f}"),
+                number(row["retention_pct"]),
+                "–" if there is None else number(there["change_pp"], "{:+.1f}"),
+            ]
+        )
+    head = ["part", "put back, pp", "95 % interval", "random, pp", "moved alone, pp"]
+    head += ["95 % interval", "random, pp", "kept with it put back, %", "target accuracy then, pp"]
+    return table(head, lines)
+
+
+def patterns(analysis: Row, target: str, transfer: str) -> str:
+    """What a model gains or loses with the attention pattern of the other one in all blocks."""
+    lines = []
+    for row in pick(analysis["loss_places"], target=target, transfer=transfer):
+        cell = {key: row[key] for key in ("target", "method", "learning_rate")}
+        found = {
+            side["edited"]: side
+            for side in pick(
+                analysis["located"],
+                edit="attention_other_model",
+                block=None,
+                dataset=transfer,
+                **cell,
+            )
+        }
+        if found:
+            line = [row["method"], f"{row['learning_rate']:g}", number(row["lost_pp"])]
+            for side in ("adapted", "untouched"):
+                line += change(found[side])
+            back, alone = (found[side]["change_pp"] for side in ("adapted", "untouched"))
+            share = (back - alone) / 2 / row["lost_pp"] if row["lost_pp"] >= 5 else None
+            lines.append([*line, number(share, "{:.2f}")])
+    head = ["method", "LR", "lost, pp", "adapted with the untouched pattern, pp", "95 % interval"]
+    return table([*head, "untouched with the adapted pattern, pp", "95 % interval", "share"], lines)
+
+
+def patched(analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str) -> str:
+    """Of one cell, block by block, what patches of both models change; `heads` for single heads."""
+    found: dict[int | None, dict[str, Row]] = {}
+    for row in pick(analysis["located"], target=target, method=method, dataset=transfer):
+        edit = "heads" if row["head"] else row["edit"]
+        if edit in edits and row["learning_rate"] == float(rate):
+            what = row["kind"] if row["kind"] != "attention" else edit.removeprefix("attention_")
+            what = f"head {row['head']}" if row["head"] else what.replace("_", " ")
+            found.setdefault(row["block"], {})[f"{row['edited']}: {what}"] = row
+    names = list(dict.fromkeys(name for own in found.values() for name in own))
+    lines = [
+        [str(block or "all"), *(f"{own[n]['change_pp']:+.1f}" if n in own else "–" for n in names)]
+        for block, own in sorted(found.items(), key=lambda item: item[0] or 0)
+    ]
+    return table(["block", *names], lines)
+
+
+def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str) -> str:
+    """What is kept, and accuracy on the target, as the model is put back from either end."""
+    own = [
+        row
+        for row in pick(analysis["located"], target=target, method=method)
+        if row["learning_rate"] == float(rate) and row["edit"].startswith("revert_")
+    ]
+    lines = []
+    for block in sorted({row["block"] for row in own}):
+        line = [str(block)]
+        for edit in ("revert_below", "revert_above"):
+            for name in (transfer, target):
+                (row,) = pick(own, edit=edit, block=block, dataset=name)
+                line.append(f"{100 * row['score']:.1f} ({row['change_pp']:+.1f})")
+        lines.append(line)
+    head = ["block", f"{transfer}, put back up to it", "target", f"{transfer}, put back from it on"]
+    return table([*head, "target"], lines)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "places": places,
+    "edits": edits,
+    "patterns": patterns,
+    "patched": patched,
+    "cumulative": cumulative,
+}
+"""What a page asks for by name, beside those of `results_tables`."""
