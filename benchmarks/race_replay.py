@@ -331,7 +331,7 @@ def main() -> None:
             print(path.name, target, len(rows), flush=True)
     for number in range(given.simulated):
         entries, records = made_up(number, given.seeds)
-        rows += replayed("simulated", str(number), Grid(entries, records), 1, BUDGETS[2:9:2])
+        rows += replayed("simulated", str(number), Grid(entries, records), 1, BUDGETS[2:8:2])
         print("simulated", number, flush=True)
     told(rows)
     if given.out:
