@@ -145,9 +145,7 @@ def rescaled(analysis: Row, target: str, transfer: str) -> str:
     for (method, rate), made in cells.items():
         first = next(iter(made.values()))
         trained = 100 * first[accuracy]["cell_mean"], first[kept]["cell_mean"]
-        means = {
-            key: (100 * own[accuracy]["mean"], own[kept]["mean"]) for key, own in made.items()
-        }
+        means = {key: (100 * own[accuracy]["mean"], own[kept]["mean"]) for key, own in made.items()}
         path = [means[key] for key in sorted(means) if key[0] == "scaled"] + [trained]
         lines.append([method, f"{rate:g}", "as trained", *_plane(trained), "–"])
         for key, point in means.items():
