@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fuzz import (
+    beside_runs,
     data_folders,
-    forecasts,
     hubs,
     images,
     imports,
@@ -17,7 +17,17 @@ from fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for room in (specs, imports, records, images, data_folders, models, forecasts, hubs, open_clip)
+    for room in (
+        specs,
+        imports,
+        records,
+        images,
+        data_folders,
+        models,
+        beside_runs,
+        hubs,
+        open_clip,
+    )
     for target in room.TARGETS
 }
 

@@ -17,6 +17,7 @@ from clipdrift.records import StudyFolder
 from clipdrift.records.claims import claim
 from clipdrift.study import missing_runs
 from clipdrift.study.missing_runs import MissingRuns
+from clipdrift.study.tasks import Task
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -42,8 +43,10 @@ def test_every_minute_it_is_said_what_is_waited_for_and_since_when(
     folder, events = StudyFolder(tmp_path), []
     folder.plan_path.write_text("{}")
     runs: list[Any] = [
-        SimpleNamespace(
-            run_id=name, identity=name, config=SimpleNamespace(run_id=lambda identity: identity)
+        Task(
+            SimpleNamespace(
+                run_id=name, identity=name, config=SimpleNamespace(run_id=lambda identity: identity)
+            )
         )
         for name in NAMES
     ]
@@ -63,7 +66,7 @@ def test_every_minute_it_is_said_what_is_waited_for_and_since_when(
         )
         monkeypatch.setattr(missing_runs, "time", clock)
         program = Program((), tmp_path / "logs")
-        missing = MissingRuns(folder, study(), BusyAtFirst(), program, None, events.append)
+        missing = MissingRuns(folder, study(), BusyAtFirst(), program, events.append)
         missing.measure(runs)
     assert [event["text"] for event in events if event["event"] == "prepare"] == [
         "4 runs are being measured by another process; waiting for them",

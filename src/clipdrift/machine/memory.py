@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-NO_MEMORY = (
-    "DefaultCPUAllocator",
-    "can't allocate memory",
-    "could not create a primitive",
-    "MPS backend out of memory",
-)
-"""What torch and oneDNN say without an error of its own kind."""
+NO_TENSOR = ("DefaultCPUAllocator", "MPS backend out of memory")
+"""What torch says of a tensor that found no room, without an error of its own kind."""
+NO_PROCESS = ("can't allocate memory", "could not create a primitive")
+"""What torch and oneDNN say where a process has no room left for anything: a new one may have."""
 
 
 def free_memory_bytes(device: torch.device) -> int:
@@ -56,13 +53,20 @@ def give_back(device: torch.device) -> None:
         module.empty_cache()
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the CPU or on a device."""
+def no_room_for_tensor(error: BaseException) -> bool:
+    """Whether an error says that a tensor was too large, so that smaller ones may do."""
     import torch
 
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or _says(error, NO_TENSOR)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of a tensor or of the whole process."""
+    return no_room_for_tensor(error) or _says(error, NO_PROCESS)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(some in str(error) for some in words)
 
 
 def _module(device: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipdrift.errors import Fault, TrainingError
-from clipdrift.machine.memory import give_back, out_of_memory
+from clipdrift.machine.memory import give_back, no_room_for_tensor
 from clipdrift.step.contrastive import AgainstTexts
 from clipdrift.step.feature_cache import Draws, cached_gradient
 from clipdrift.step.objective import Inputs, Objective
@@ -49,7 +49,7 @@ class MicroBatches:
             try:
                 return self._parts(inputs, target)
             except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
+                if not no_room_for_tensor(error):
                     raise
             # Here, and not in the handler, the failed pass and what it held are gone.
             give_back(target.device)

@@ -50,7 +50,7 @@ class SignalRank(OfBackbone):
 
     within: method: runs of one method on one target, over rates and seeds; rate: of one rate on one
         target, over methods and seeds; cell: of one method at one rate on one target, seeds alone
-    rank: of |rho| among the signals read at that moment that have an interval, from 1
+    rank: of |rho| among the signals read at that moment whose error is known, from 1
     rho: Spearman's, pooled over the groups within which runs are ranked; -1: the more it moved, the
         less was kept
     ci_low: cluster bootstrap over cells: t on Fisher's z, its error that of 1,000 draws
@@ -153,6 +153,8 @@ def _correlated(known: SignalRank, held: _Held) -> list[SignalRank]:
         rho = _rho(sums.cells)
         if not len(rho):
             row = replace(row, reason="signal or outcome varies within no group")
+        elif sums.n == len(sums.cells):  # a rate is no replicate
+            row = replace(row, rho=float(rho[0]), reason="one run a cell: no interval")
         elif len(sums.cells) < LEAST_CELLS:
             reason = f"no interval of {len(sums.cells)} cells, {LEAST_CELLS} needed"
             row = replace(row, rho=float(rho[0]), reason=reason)
