@@ -129,16 +129,21 @@ def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str
     return table([*head, "target"], lines)
 
 
-def rescaled(analysis: Row, target: str, transfer: str) -> str:
+def rescaled(analysis: Row, target: str, transfer: str, *asked: str) -> str:
     """What rescalings of a run reach and keep, and how far from plain interpolation that is.
 
     Plain: the tower's movement times a factor, straight lines between the factors that were read;
     means over seeds.
+
+    Args:
+        asked: cells as full_ft@1e-3.
     """
+    wanted = {(name, float(rate)) for name, _, rate in (cell.partition("@") for cell in asked)}
     accuracy, kept = "test_accuracy", f"transfer.{transfer}.retention_pct"
     cells: dict[tuple[str, float], dict[tuple[str, float], dict[str, Row]]] = {}
     for row in pick(analysis["after_training"], target=target):
-        if row["kind"] != "soup" and row["metric"] in (accuracy, kept):
+        named = (row["method"], row["learning_rate"]) in wanted
+        if named and row["kind"] != "soup" and row["metric"] in (accuracy, kept):
             cell = cells.setdefault((row["method"], row["learning_rate"]), {})
             cell.setdefault((row["kind"], row["scale"]), {})[row["metric"]] = row
     lines = []
