@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -99,7 +100,7 @@ def entropies(backbone: Backbone, tower: dict[str, Tensor], images: Images) -> n
     """[L, H]: mean entropy of attention from CLS as transformers' eager attention gives it."""
     from transformers import CLIPVisionModel
 
-    config = backbone.model.config.vision_config
+    config = deepcopy(backbone.model.config.vision_config)  # which is told the implementation
     model = CLIPVisionModel._from_config(config, attn_implementation="eager").eval()
     named = {f"vision_model.{name}": value for name, value in tower.items()}
     own = model.state_dict()
