@@ -25,7 +25,7 @@ from simulated.of_races import made_up
 from clipdrift.analysis.questions.budget import Budget
 from clipdrift.analysis.questions.draws import Means
 from clipdrift.analysis.questions.judged import verdict
-from clipdrift.racing.contest import Contest, Entry, Look, Records, Task, spent
+from clipdrift.racing.contest import Contest, Entry, Look, Records, Wanted, spent
 from clipdrift.racing.standing import Question, judged
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.records.readings import Result
@@ -127,7 +127,7 @@ def race(grid: Grid, contest: Contest, truth: Truth) -> Iterator[dict[str, Any]]
     records: dict[str, RunRecord] = {}
     entries = {one.run_id: one for one in grid.entries}
 
-    def do(tasks: Sequence[Task]) -> None:
+    def do(tasks: Sequence[Wanted]) -> None:
         for task in tasks:
             whole = grid.records[task.run_id]
             records[task.run_id] = whole if task.until is None else paused(whole, task.until)

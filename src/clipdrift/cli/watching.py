@@ -49,6 +49,7 @@ def watch(
     meanwhile, too; it says which runs have no record yet.
     """
     from clipdrift.cli.tables import state_line
+    from clipdrift.records import atomic_write
     from clipdrift.study.status import study_status, under_way
 
     console, told = Terminal(), ""
@@ -61,7 +62,7 @@ def watch(
             progress, line = under_way(folder, states), state_line(states)
             goes_on = any(state in OPEN for state in states.values())
             if page is not None:
-                page.write_text(_page(line, states, progress, every if goes_on else None), "utf-8")
+                atomic_write(page, _page(line, states, progress, every if goes_on else None))
             if not goes_on:
                 break
             if console.is_terminal:

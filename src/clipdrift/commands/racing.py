@@ -13,8 +13,7 @@ from pathlib import Path
 from clipdrift.analysis.questions.budget import budget
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.executors import Executor
-from clipdrift.racing.contest import Contest, Entry, Look, spent
-from clipdrift.racing.contest import Task as Wanted
+from clipdrift.racing.contest import Contest, Entry, Look, Wanted, spent
 from clipdrift.racing.limit import Limit
 from clipdrift.racing.limit import limit as read_limit
 from clipdrift.racing.standing import Question

@@ -10,7 +10,6 @@ References: Wang et al. (2024), "LiNeS", arXiv 2410.17146, equation 4; Shuttlewo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -20,18 +19,15 @@ from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, MethodError
 from clipdrift.interventions.walk import Stages, Walk
-from clipdrift.methods.merged import TOWER, Merged, Tensors, between, untouched_text
+from clipdrift.methods.merged import Merged, Tensors, between, rescaled
 from clipdrift.methods.tower_weights import in_encoder
-from clipdrift.probes.spectra import INTRUDER
+from clipdrift.probes.spectra import are_intruders, spectrum
 from clipdrift.probes.weight_updates import LEADING
 
 IN_BLOCK = re.compile(r"encoder\.layers\.(\d+)\.")
 BEHIND = ("post_layernorm.", "final_layer_norm.", "head.")
 SPAN, HALVINGS = 16.0, 40
 """Attention is made at most so much sharper or flatter; the factor is found by halving."""
-
-Rescaling = Callable[[Tensors, Tensors], dict[str, Tensor]]
-"""A tower's untouched and adapted tensors -> those of the rescaled one."""
 
 
 def lines(part: Merged, backbone: Backbone, first: float) -> Merged:
@@ -43,7 +39,7 @@ def lines(part: Merged, backbone: Backbone, first: float) -> Merged:
         first: factor of the first block, 0 to 1.
     """
 
-    def rescaled(untouched: Tensors, adapted: Tensors) -> dict[str, Tensor]:
+    def by_depth(untouched: Tensors, adapted: Tensors) -> dict[str, Tensor]:
         last = max(int(found[1]) for name in adapted if (found := IN_BLOCK.match(name)))
         out: dict[str, Tensor] = {}
         for name, value in adapted.items():
@@ -53,7 +49,7 @@ def lines(part: Merged, backbone: Backbone, first: float) -> Merged:
             out |= between({name: untouched[name]}, {name: value}, scale)
         return out
 
-    return _both_towers(part, backbone, rescaled)
+    return rescaled(part, backbone, by_depth)
 
 
 def damped(part: Merged, backbone: Backbone, factor: float) -> Merged:
@@ -66,29 +62,25 @@ def damped(part: Merged, backbone: Backbone, factor: float) -> Merged:
         factor: 0 (removed) to 1 (as trained).
     """
 
-    def rescaled(untouched: Tensors, adapted: Tensors) -> dict[str, Tensor]:
+    def by_direction(untouched: Tensors, adapted: Tensors) -> dict[str, Tensor]:
         return {
-            name: _damped(untouched[name].to(value.device), value, factor)
+            name: _damped(untouched[name], value, factor)
             if IN_BLOCK.match(name) and value.ndim == 2
             else value
             for name, value in adapted.items()
         }
 
-    return _both_towers(part, backbone, rescaled)
+    return rescaled(part, backbone, by_direction)
 
 
 def _damped(untouched: Tensor, adapted: Tensor, factor: float) -> Tensor:
-    if torch.equal(untouched, adapted):
+    if torch.equal(untouched.to(adapted.device), adapted):
         return adapted
-    before, now = untouched.double(), adapted.double()
-    own = torch.linalg.svd(before, full_matrices=False)[0]
-    left, values, right = (
-        part[..., :LEADING] if n < 2 else part[:LEADING]
-        for n, part in enumerate(torch.linalg.svd(now, full_matrices=False))
-    )
-    intruder = (own.T @ left).abs().amax(dim=0) < INTRUDER
-    removed: Tensor = (left[:, intruder] * values[intruder]) @ right[intruder]
-    return (now - (1 - factor) * removed).to(adapted.dtype)
+    before, now = (w.double().cpu().numpy() for w in (untouched, adapted))
+    own = spectrum(now, LEADING)
+    out = are_intruders(own.left, spectrum(before).left)
+    removed = (own.left[:, out] * own.values[out]) @ own.right[:, out].T
+    return torch.from_numpy(now - (1 - factor) * removed).to(adapted)
 
 
 def tempered(part: Merged, backbone: Backbone, probe: Images, strength: float) -> Merged:
@@ -157,14 +149,3 @@ def _factor(log_attention: Tensor, wanted: Tensor) -> Tensor:
         flatter = _entropy(log_attention, middle) > wanted
         low, high = torch.where(flatter, middle, low), torch.where(flatter, high, middle)
     return (low * high).sqrt()
-
-
-def _both_towers(part: Merged, backbone: Backbone, rescaled: Rescaling) -> Merged:
-    tower = rescaled(backbone.vision_state(), part.tower)
-    side = {n.removeprefix(TOWER): v for n, v in part.text.items() if n.startswith(TOWER)}
-    if not side:
-        return replace(part, tower=tower)
-    named = untouched_text(backbone, {f"{TOWER}{name}": value for name, value in side.items()})
-    before = {name.removeprefix(TOWER): value for name, value in named.items()}
-    moved = {f"{TOWER}{name}": value for name, value in rescaled(before, side).items()}
-    return replace(part, tower=tower, text={**part.text, **moved})

@@ -9,8 +9,8 @@ models with task arithmetic", for scaling what training moved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from clipdrift.spec.method_base import MethodBase
 from clipdrift.spec.methods import FullFtSpec
 
 Tensors = Mapping[str, Tensor]
+Rescaling = Callable[[Tensors, Tensors], dict[str, Tensor]]
+"""A tower's untouched and adapted tensors -> those of the rescaled one."""
 TOWER = "tower."
 
 
@@ -115,10 +117,21 @@ def scaled(part: Merged, backbone: Backbone, scale: float) -> Merged:
     For a linear adapter this is its alpha times `scale`. Up to 1 it differs from interpolated
     weights in leaving the projection alone; above 1 it goes on beyond what training reached.
     """
-    tower = {name: value for name, value in part.text.items() if name.startswith(TOWER)}
-    text = {**part.text, **between(untouched_text(backbone, tower), tower, scale)}
-    moved = between(backbone.vision_state(), part.tower, scale)
-    return Merged(moved, part.projection, part.head, text)
+    return rescaled(part, backbone, lambda before, now: between(before, now, scale))
+
+
+def rescaled(part: Merged, backbone: Backbone, rule: Rescaling) -> Merged:
+    """The image tower, and an adapted text tower, by one rule; all else as it was trained."""
+    tower = rule(backbone.vision_state(), part.tower)
+    side = {name: value for name, value in part.text.items() if name.startswith(TOWER)}
+    before = {_in_tower(n): v for n, v in untouched_text(backbone, side).items()}
+    moved = rule(before, {_in_tower(n): v for n, v in side.items()}) if side else {}
+    text = {**part.text, **{f"{TOWER}{name}": value for name, value in moved.items()}}
+    return replace(part, tower=tower, text=text)
+
+
+def _in_tower(name: str) -> str:
+    return name.removeprefix(TOWER)
 
 
 def as_model(

@@ -108,8 +108,8 @@ def energy_within(update: Floats, left: Floats, right: Floats) -> float | None:
     return float(np.square(left.T @ update @ right).sum()) / whole if whole > 0 else None
 
 
-def intruders(adapted: Floats, baseline: Floats) -> int:
-    """How many leading directions of the adapted weight are like none of the untouched one.
+def are_intruders(adapted: Floats, baseline: Floats) -> NDArray[np.bool_]:
+    """Which leading directions of the adapted weight are like none of the untouched one, [k].
 
     Those whose largest |cosine| with any untouched singular vector is below `INTRUDER`.
 
@@ -120,7 +120,8 @@ def intruders(adapted: Floats, baseline: Floats) -> int:
     Reference: Shuttleworth et al. 2024, arXiv 2410.21228, section 4, which varies k and threshold.
 
     >>> eye = np.eye(4)
-    >>> intruders(eye[:, :1], eye), intruders(np.full((4, 1), 0.5), eye[:, :2] * 0.9)
-    (0, 1)
+    >>> are_intruders(eye[:, :1], eye), are_intruders(np.full((4, 1), 0.5), eye[:, :2] * 0.9)
+    (array([False]), array([ True]))
     """
-    return int((np.abs(baseline.T @ adapted).max(axis=0) < INTRUDER).sum())
+    found: NDArray[np.bool_] = np.abs(baseline.T @ adapted).max(axis=0) < INTRUDER
+    return found

@@ -14,9 +14,9 @@ from torch import Tensor
 from clipdrift.probes.drift import Value
 from clipdrift.probes.spectra import (
     Floats,
+    are_intruders,
     energy_within,
     entropy_rank,
-    intruders,
     spectrum,
     stable_rank,
     update_values,
@@ -109,7 +109,7 @@ def _moved(name: str, block: int, now: Floats, before: Floats, few: int) -> Weig
         effective_rank=entropy_rank(values),
         top_energy=energy_within(update, untouched.left[:, top], untouched.right[:, top]),
         bottom_energy=energy_within(update, untouched.left[:, bottom], untouched.right[:, bottom]),
-        intruder_dimensions=intruders(leading, untouched.left),
+        intruder_dimensions=int(are_intruders(leading, untouched.left).sum()),
         angles_deg=tuple(angles.tolist()),
     )
 

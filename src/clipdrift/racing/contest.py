@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         return max(1, self.epochs // EARLY_SHARE)
 
 
-class Task(NamedTuple):
+class Wanted(NamedTuple):
     """A run to be measured, to its end or until an epoch; cost: as a share of a whole run."""
 
     run_id: str
@@ -58,10 +58,10 @@ class Look(NamedTuple):
     could change the answer, the most worth their compute first, with that worth.
     """
 
-    before: list[Task]
+    before: list[Wanted]
     standing: Standing | None = None
     answer: tuple[str, float, float] | None = None
-    options: Sequence[tuple[float, Task]] = ()
+    options: Sequence[tuple[float, Wanted]] = ()
 
 
 Records = Mapping[str, RunRecord]
@@ -95,7 +95,7 @@ class Contest:
         rows = self._rows(records)
         begun = [any(one.run_id in records for one in row) for row in rows.values()]
         before = [
-            Task(row[0].run_id, _until(row[0]), row[0].early / row[0].epochs)
+            Wanted(row[0].run_id, _until(row[0]), row[0].early / row[0].epochs)
             for row, there in zip(rows.values(), begun, strict=True)
             if not there
         ]
@@ -143,13 +143,13 @@ def _until(one: Entry) -> int | None:
     return one.early if one.early < one.epochs else None
 
 
-def _next(row: Sequence[Entry], records: Records) -> Task | None:
+def _next(row: Sequence[Entry], records: Records) -> Wanted | None:
     """The first of a cell's runs that is not at its end."""
     for one in row:
         record = records.get(one.run_id)
         if record is None or record.status != "finished":
             done = 0 if record is None else record.history[-1].epoch
-            return Task(one.run_id, None, (one.epochs - done) / one.epochs)
+            return Wanted(one.run_id, None, (one.epochs - done) / one.epochs)
     return None
 
 

@@ -108,44 +108,49 @@ class BaselineFiles:
         return Baselines(reading, own, dict(zip(transfers, whole, strict=True)), traced)
 
     def _probe(self, name: str, images: Images, report: Report) -> bool:
-        """Whether the readings are there now; False while another process takes them."""
         path = self._probe_path(name, images)
-        if load_reading(path) is not None:
-            return True
-        with claim(self._lock(path)) as mine:
-            if mine and load_reading(path) is None:
-                report(f"baseline drift readings: {name}")
-                save_reading(probe(self.backbone.encoder(), images), path)
-            return mine
+
+        def take() -> None:
+            report(f"baseline drift readings: {name}")
+            save_reading(probe(self.backbone.encoder(), images), path)
+
+        return self._once(path, load_reading, take)
 
     def _traces(self, name: str, images: Images, report: Report) -> bool:
-        """As `_probe`, of flow and gradient."""
         path = self._traces_path(name, images)
-        if load_traces(path) is not None:
-            return True
-        with claim(self._lock(path)) as mine:
-            if mine and load_traces(path) is None:
-                report(f"baseline attention flow and gradients: {name}")
-                save_traces(traces(self.backbone.live_encoder(), images), path)
-            return mine
+
+        def take() -> None:
+            report(f"baseline attention flow and gradients: {name}")
+            save_traces(traces(self.backbone.live_encoder(), images), path)
+
+        return self._once(path, load_traces, take)
 
     def _zero_shot(self, material: TransferMaterial, report: Report) -> bool:
-        """Whether the accuracies are there now; False while another process takes them."""
         path = self._zero_shot_path(material)
-        if load_transfer(path) is not None:
+
+        def take() -> None:
+            report(f"baseline zero-shot accuracy: {material.name}")
+            found = measure_transfer(
+                self.backbone,
+                material.prompts,
+                material.images,
+                material.epoch_images,
+                batch_size=self.batch_size,
+                in_full=self.in_full,
+            )
+            save_transfer(found, path)
+
+        return self._once(path, load_transfer, take)
+
+    def _once(
+        self, path: Path, load: Callable[[Path], object | None], take: Callable[[], None]
+    ) -> bool:
+        """Whether a reading is there now; False while another process takes it."""
+        if load(path) is not None:
             return True
-        with claim(self._lock(path)) as mine:
-            if mine and load_transfer(path) is None:
-                report(f"baseline zero-shot accuracy: {material.name}")
-                found = measure_transfer(
-                    self.backbone,
-                    material.prompts,
-                    material.images,
-                    material.epoch_images,
-                    batch_size=self.batch_size,
-                    in_full=self.in_full,
-                )
-                save_transfer(found, path)
+        with claim(self.folder.parent / ".locks" / f"baseline-{path.stem}") as mine:
+            if mine and load(path) is None:
+                take()
             return mine
 
     def _probe_path(self, name: str, images: Images) -> Path:
@@ -161,9 +166,6 @@ class BaselineFiles:
         """Named after content, so that a changed backbone or set is measured anew."""
         mark = content_hash([PROTOCOL_VERSION, self.backbone.sha256, *content])
         return self.folder / f"{name}-{mark[:12]}.safetensors"
-
-    def _lock(self, path: Path) -> Path:
-        return self.folder.parent / ".locks" / f"baseline-{path.stem}"
 
 
 def ensure_baselines(

@@ -14,18 +14,6 @@ LONG = 20_000
 """Characters from which on rows of a table are packed: shorter ones are read without scripts."""
 MOST = 200_000_000
 """Characters that a packed part may come to: a page may be anyone's."""
-PLAIN = re.compile(
-    r"<tbody>(?P<rows>.*?)</tbody>"
-    r'|<script id="plotly">(?P<plotly>.*?)</script>'
-    r'|<script type="application/json" id="page-data">(?P<data>.*?)</script>',
-    re.DOTALL,
-)
-PACKED = re.compile(
-    r'<tbody data-packed="(?P<rows>[A-Za-z0-9+/=]*)"></tbody>'
-    r'|<script id="plotly" type="text/plain" data-packed="(?P<plotly>[A-Za-z0-9+/=]*)"></script>'
-    r'|<script type="application/json" id="page-data" data-packed="(?P<data>[A-Za-z0-9+/=]*)">'
-    r"</script>"
-)
 FORMS = {
     "rows": ("<tbody>{}</tbody>", '<tbody data-packed="{}"></tbody>'),
     "plotly": (
@@ -38,6 +26,16 @@ FORMS = {
     ),
 }
 """What each part looks like, plain and packed."""
+
+
+def _any_part(form: int, inside: str) -> re.Pattern[str]:
+    """Finds every part in one of its two forms; the group that matched is named after it."""
+    kinds = ((part, forms[form].split("{}")) for part, forms in FORMS.items())
+    found = (f"{re.escape(a)}(?P<{part}>{inside}){re.escape(b)}" for part, (a, b) in kinds)
+    return re.compile("|".join(found), re.DOTALL)
+
+
+PLAIN, PACKED = _any_part(0, ".*?"), _any_part(1, "[A-Za-z0-9+/=]*")
 
 
 def packed(page: str) -> str:

@@ -60,7 +60,7 @@ def estimate(spec: StudySpec, *, device: str, cache_dir: Path | None) -> Estimat
 def _trials(
     spec: StudySpec, runs: list[RunConfig], device: str, threads: int, cache_dir: Path
 ) -> Trials:
-    key = key_of(spec, device, threads)
+    key = key_of(spec, runs, device, threads)
     if key is not None and (known := remembered(cache_dir, key)) is not None:
         return known
     materials = load_materials(spec, cache_dir=cache_dir, device=device)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from clipdrift.errors import ClipdriftError, StudyFolderError
 from clipdrift.paths import read_file
 from clipdrift.records import atomic_write
 from clipdrift.run.conditions import plugins_of
-from clipdrift.spec import StudySpec, content_hash, expand
+from clipdrift.spec import RunConfig, StudySpec, content_hash
 
 KEPT_SECONDS = 86_400.0
 _PACKAGES = ("clipdrift", "torch", "transformers", "peft")
@@ -70,7 +71,7 @@ class Trials:
 _FORM = TypeAdapter(Trials)
 
 
-def key_of(spec: StudySpec, device: str, threads: int) -> str | None:
+def key_of(spec: StudySpec, runs: Sequence[RunConfig], device: str, threads: int) -> str | None:
     """Of all that trials depend on, as a hash; None of a study that is not ready to be tried, whose
     faults are told by who tries it, and of weights that lie in a hub.
     """
@@ -84,7 +85,6 @@ def key_of(spec: StudySpec, device: str, threads: int) -> str | None:
         weights = backbone_source(spec.backbone)
         data = [one for target in spec.targets for one in (target, *target.corrupted)]
         stamps = [_stamp(open_dataset(one)) for one in (*data, *spec.transfers)]
-        runs = expand(spec, precision="float32")
         added = {name: origin for run in runs for name, origin in plugins_of(run).items()}
     except ClipdriftError:
         return None
