@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
+    from clipdrift.commands.tuned import Tuned
+    from clipdrift.commands.tuning import preview, tune
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
     from clipdrift.executors.ray import RayExecutor
@@ -82,7 +84,10 @@ _HOMES = {
     "record": "clipdrift.own_loop.record",
     "replay": "clipdrift.commands.reading",
     "run_study": "clipdrift.study.measure",
+    "Tuned": "clipdrift.commands.tuned",
+    "preview": "clipdrift.commands.tuning",
     "study_status": "clipdrift.study.status",
+    "tune": "clipdrift.commands.tuning",
     "write_report": "clipdrift.report",
 }
 
@@ -100,6 +105,7 @@ __all__ = [
     "SlurmExecutor",
     "StudyFolder",
     "StudySpec",
+    "Tuned",
     "after",
     "analyze",
     "audit",
@@ -118,6 +124,7 @@ __all__ = [
     "parse_spec",
     "plan",
     "predict",
+    "preview",
     "race",
     "read_frames",
     "read_record",
@@ -125,6 +132,7 @@ __all__ = [
     "replay",
     "run_study",
     "study_status",
+    "tune",
     "write_report",
 ]
 
