@@ -73,7 +73,7 @@ def proposed(
     text = study_text(images, named, backbone=backbone, transfers=transfers)
     settings = [
         "splits.group_by=duplicates",
-        f"splits.val_fraction={VAL_FRACTION}",
+        *([] if (images / "val").is_dir() else [f"splits.val_fraction={VAL_FRACTION}"]),
         "targets.0.max_bad_images=1000000",  # counted below
         f"methods={json.dumps([*METHODS, {**PROBE, 'learning_rates': PROBE_RATES}])}",
         f"evaluation.interpolation={json.dumps(ALPHAS)}",

@@ -131,9 +131,11 @@ HEADING = "## What was measured"
 CARD = """\
 {heading}
 
-`{name}` was chosen of {n} candidates by validation images and the seeds of the search ({budget}).
-Search: {race}. The figures below are of this model: it was trained from seeds that had no part in the
-choice, and read on test images that had none. Intervals are 95 %, over images.
+`{name}` was chosen of {n} candidates by validation images and the seeds of a search: {budget}.
+{race}.
+
+The figures below are of this model: it was trained from seeds that had no part in the choice, and
+read on test images that had none. Intervals are 95 %, over images.
 
 | figure | value |
 | --- | --- |
