@@ -103,7 +103,7 @@ def _tell_plan(spec: StudySpec, budget: str, device: str, cache: Path | None) ->
     from clipdrift.cli.progress import duration
     from clipdrift.racing.limit import limit
 
-    found, most = clipdrift.plan(spec, device=device, cache_dir=cache), limit(budget)
+    found, most = clipdrift.plan(spec, device=device, cache_dir=cache), limit(budget, "--budget")
     methods = ", ".join(method.name for method in spec.methods)
     say(f"Would race {methods}: {len(found.runs)} runs of {spec.schedule.epochs} epochs")
     say("Learning rates would be found by a ramp first; these are counted with four of them")

@@ -22,6 +22,7 @@ from clipdrift.commands.racing import race
 from clipdrift.commands.reading import analyze, choose
 from clipdrift.commands.tuned import Tuned, told_of
 from clipdrift.errors import Fault, RecordError, SpecError
+from clipdrift.executors import Executor
 from clipdrift.finished.classifier import MODEL
 from clipdrift.machine.devices import choose_device
 from clipdrift.racing.limit import Limit, limit
@@ -74,7 +75,7 @@ class Asked:
 
     def race_limit(self) -> str:
         """What the race may spend of the budget."""
-        found = limit(self.budget)
+        found = limit(self.budget, "--budget")
         if found.unit != "h":
             return found.words
         return Limit(SEARCH_SHARE * found.value, "h").words
@@ -89,6 +90,7 @@ def tune(
     transfers: Sequence[str] = (),
     backbone: str | None = None,
     budget: str = "40%",
+    executor: Executor | None = None,
     workers: int = 2,
     device: str = "auto",
     cache_dir: Path | None = None,
@@ -107,6 +109,7 @@ def tune(
         transfers: as `init`; default one that the backbone knows.
         backbone: hub id or folder.
         budget: what the race may spend: "2h", "40%" of the grid, "60 runs".
+        executor: where runs are measured, as `run_study`.
         workers: runs at once.
         say: told what is begun and what was seen.
 
@@ -122,9 +125,14 @@ def tune(
     limit_words, device = asked.race_limit(), choose_device(device)
     place = Path(out)
     study = _study(Path(images), place, backbone, transfers, cache_dir, device, say)
-    rest: dict[str, Any] = {"cache_dir": cache_dir, "on_event": on_event}
+    rest: dict[str, Any] = {
+        "executor": executor,
+        "workers": workers,
+        "cache_dir": cache_dir,
+        "on_event": on_event,
+    }
     search = StudyFolder(place / SEARCH)
-    _, log = race(study, search.path, limit_words, workers=workers, **asked.floors, **rest)
+    _, log = race(study, search.path, limit_words, **asked.floors, **rest)
     say("reading soups and rescalings of the finalists")
     found = choose(search, top=None, **asked.floors)
     after(
@@ -141,7 +149,7 @@ def tune(
     made = chosen(best, search)
     say(f"confirming {best.name} with seeds and images that had no part in the choice")
     confirmed = StudyFolder(place / CONFIRMATION)
-    run_study(confirmation(study, made), confirmed.path, workers=workers, **rest)
+    run_study(confirmation(study, made), confirmed.path, **rest)
     if made.kind in ("soup", "scaled"):
         asked_of: dict[str, Any] = (
             {"alphas": [made.alpha]} if made.soup else {"scales": [made.scale]}
@@ -324,8 +332,8 @@ def _export(runs: Sequence[RunRecord], made: Made, out: Path, say: Say) -> None:
     names = [record.run_id for record in runs]
     if (out / ORIGIN_FILE).is_file():
         origin = read_json(out / ORIGIN_FILE)
-        there = origin.get("made") or {"runs": [origin.get("run_id")]}
-        if there == {**there, "runs": names, **({"alpha": made.alpha} if "alpha" in there else {})}:
+        there = origin.get("made") or {"runs": [origin.get("run_id")], "alpha": 1.0, "scale": 1.0}
+        if there == {"runs": names, "alpha": made.alpha, "scale": made.scale}:
             return
         step = f"Move {out} away"
         raise RecordError(Fault(str(out), f"a model of {names}", f"one of {there}", step))
