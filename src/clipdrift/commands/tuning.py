@@ -37,7 +37,7 @@ SEARCH, CONFIRMATION, STUDY = "search", "confirmation", "study.yaml"
 FRESH_SEEDS = [101, 103, 107]
 """None of the race's; what is told of the model comes from them."""
 OTHER_DRAW, MORE_IMAGES = 1, 2
-"""Added to the seed that draws the images of a transfer set; and how many times as many are read."""
+"""Added to the seed that draws a transfer set's images; and how many times as many are read."""
 FINALISTS = 3
 SOUPS, SCALES = (1.0, 0.75, 0.5), (1.25,)
 LARGEST_KEPT = 1000
