@@ -25,6 +25,7 @@ from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.executors import Executor
 from clipdrift.finished.classifier import MODEL
 from clipdrift.machine.devices import choose_device
+from clipdrift.machine.energy import Meter
 from clipdrift.racing.limit import Limit, limit
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings
@@ -123,7 +124,7 @@ def tune(
     asked = Asked(keep, min_accuracy, budget)
     floors_of(min_accuracy=min_accuracy)
     limit_words, device = asked.race_limit(), choose_device(device)
-    place = Path(out)
+    place, meter = Path(out), Meter()
     study = _study(Path(images), place, backbone, transfers, cache_dir, device, say)
     rest: dict[str, Any] = {
         "executor": executor,
@@ -171,6 +172,7 @@ def tune(
         min_accuracy=min_accuracy,
         cache_dir=cache_dir,
         device=device,
+        energy=lambda seconds: meter.so_far(seconds, on_gpu=device != "cpu"),
     )
     tuned.write()
     say("writing the report of the search")
