@@ -26,7 +26,7 @@ from clipdrift.analysis.statistics.forecast_model import (
 )
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -317,7 +317,7 @@ def imported(path: Path, *, columns: str = "cka_mean,cifar10") -> StudyFolder:
     path.mkdir()
     (path / "runs.csv").write_text("\n".join(lines))
     (path / "map.yaml").write_text("columns:\n" + "".join(f"  {a}: {b}\n" for a, b in pairs))
-    import_csv(path / "runs.csv", path / "map.yaml", path / "study")
+    import_runs(path / "runs.csv", path / "map.yaml", path / "study")
     return StudyFolder(path / "study")
 
 

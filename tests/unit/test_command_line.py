@@ -62,7 +62,7 @@ OTHERWISE_NAMED = {
     "run": "run_study",
     "status": "study_status",
     "report": "write_report",
-    "import": "import_csv",
+    "import": "import_runs",
     "export-model": "export_model",
 }
 FOR_THE_TERMINAL = {"init", "datasets", "cache", "watch"}

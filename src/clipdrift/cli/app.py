@@ -100,7 +100,12 @@ _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
 _read(choosing.forecast, "forecast results/ --after-epoch 1")
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
-_read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
+_read(
+    reading.import_,
+    "import runs.csv --map columns.yaml --out results/",
+    "import method_comparison/MetaMathQA/results --out peft/",
+    name="import",
+)
 _models(
     checkpoints.evaluate,
     "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d",
