@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
+    from clipdrift.commands.sharing import bundle
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
     from clipdrift.executors.ray import RayExecutor
@@ -63,6 +64,7 @@ _HOMES = {
     "after": "clipdrift.commands.models",
     "analyze": "clipdrift.commands.reading",
     "audit": "clipdrift.commands.reading",
+    "bundle": "clipdrift.commands.sharing",
     "check": "clipdrift.commands.measuring",
     "choose": "clipdrift.commands.reading",
     "convert": "clipdrift.commands.models",
@@ -103,6 +105,7 @@ __all__ = [
     "after",
     "analyze",
     "audit",
+    "bundle",
     "check",
     "choose",
     "convert",

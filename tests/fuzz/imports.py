@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -11,6 +13,7 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from clipdrift import bundle
 from clipdrift.analysis.files import to_csv, to_json, write_analysis
 from clipdrift.analysis.summary import row_keys
 from clipdrift.records import StudyFolder
@@ -59,6 +62,31 @@ def feed_map(data: bytes, folder: Path) -> None:
 def feed_json(data: bytes, folder: Path) -> None:
     (folder / "run.json").write_bytes(data)
     import_runs(folder / "run.json", None, folder / "out")
+
+
+def feed_bundle(data: bytes, folder: Path) -> None:
+    (folder / "study.tar.xz").write_bytes(data)
+    import_runs(folder / "study.tar.xz", None, folder / "out")
+
+
+def bundle_seeds() -> list[bytes]:
+    """A bundle of the table, and what xz holds in it, which is packed again after each edit."""
+    with tempfile.TemporaryDirectory() as scratch:
+        feed_table(table_seeds()[1], Path(scratch))
+        bundle(Path(scratch) / "out", Path(scratch) / "a.tar.xz")
+        return [(Path(scratch) / "a.tar.xz").read_bytes()]
+
+
+@st.composite
+def bundles(draw: DrawFn) -> bytes:
+    """Good bundles with a few bytes replaced, most of them under the compression."""
+    plain = bytearray(lzma.decompress(bundle_seeds()[0]))
+    for _ in range(draw(st.integers(0, 4))):
+        plain[draw(st.integers(0, len(plain) - 1))] = draw(st.integers(0, 255))
+    packed = bytearray(lzma.compress(plain, preset=0))
+    if draw(st.integers(0, 3)) == 0:
+        packed[draw(st.integers(0, len(packed) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(packed)
 
 
 def feed_analysis(data: bytes, folder: Path) -> None:
@@ -134,6 +162,7 @@ def maps() -> SearchStrategy[bytes]:
 TARGETS = [
     Target("imported table", feed_table, table_seeds, tables, examples=60, share=0.8),
     Target("result of peft", feed_json, json_seeds, json_runs, examples=40, share=0.3),
+    Target("bundle", feed_bundle, bundle_seeds, bundles, examples=30, share=0.1),
     Target("map of columns", feed_map, map_seeds, maps, examples=60, share=0.8),
     Target(
         "analysis of a table",

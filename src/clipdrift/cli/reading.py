@@ -83,7 +83,9 @@ def audit(
 def import_(
     source: Annotated[
         Path,
-        typer.Argument(help="CSV with one row per run, or JSON files of runs", show_default=False),
+        typer.Argument(
+            help="CSV with one row per run, JSON files of runs, or a bundle", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="new study folder", show_default=False)],
     map_: Annotated[
@@ -95,7 +97,7 @@ def import_(
         ),
     ] = None,
 ) -> None:
-    """Make records of runs that were measured elsewhere.
+    """Make records of runs that were measured elsewhere, or open a bundle.
 
     The map says which column is which field: columns: {acc: test_accuracy, ...}.
     What holds for all rows stands under constants. The numbers of images

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
+from clipdrift.records.bundle import is_bundle, open_bundle
 from clipdrift.records.folder import StudyFolder, safe_name
 from clipdrift.records.import_map import COSTS, EPOCH1, TEST_IMAGES, ImportMap, is_count
 from clipdrift.records.import_source import Source, read_source
@@ -53,20 +54,24 @@ def import_runs(source: str | Path, map_path: str | Path | None, out: str | Path
     the state of the run: what diverged or failed is listed and in no mean. Empty, NaN and infinite
     cells are null with the reason in the record. Importing the same files again changes nothing.
 
+    A bundle (`clipdrift.bundle`) is opened: the study as it was, every file held by its hash.
     Of JSON files, each a run, a column is the dotted path of a value, and what the map does not
     name is left out. Results of peft's method_comparison need no map. A map with `clip_benchmark`
     names the runs among the models of a CSV or of JSON files of CLIP_benchmark.
 
     Args:
-        source: comma-separated UTF-8 text, with a header in row 1; a JSON file or a folder of them.
+        source: comma-separated UTF-8 text, with a header in row 1; a JSON file or a folder of
+            them; a bundle.
         map_path: YAML; None where clipdrift knows what wrote the files.
         out: new or empty folder, or the result of the same import.
 
     Raises:
-        RecordError: with every fault of map or table, before anything is written.
+        RecordError: with every fault of map, table or bundle, before anything is written.
         StudyFolderError: if `out` holds other runs or cannot be written.
     """
     path, out = Path(source), Path(out)
+    if is_bundle(path):
+        return _opened(path, map_path, out)
     read = read_source(path, None if map_path is None else Path(map_path))
     cells, mapping = Table(path, read.header, read.lines, read.mapping), read.mapping
     rows, extras = cells.rows()
@@ -85,6 +90,15 @@ def import_runs(source: str | Path, map_path: str | Path | None, out: str | Path
         constant_columns=constant,
         warnings=(*read.warnings, *warnings),
     )
+
+
+def _opened(path: Path, map_path: str | Path | None, out: Path) -> ImportSummary:
+    if map_path is not None:
+        step = "Leave it out: a bundle holds records"
+        raise RecordError(Fault("--map", "no map for a bundle", str(map_path), step))
+    open_bundle(path, out)
+    n = len(StudyFolder(out).records()[0])
+    return ImportSummary(out, n, n, (), (), (), ())
 
 
 def _records(rows: list[Row], read: Source) -> tuple[list[RunRecord], list[str]]:
