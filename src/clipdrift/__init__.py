@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
     from clipdrift.commands.sharing import bundle
+    from clipdrift.commands.tuned import Tuned
+    from clipdrift.commands.tuning import preview, tune
     from clipdrift.errors import ClipdriftError
     from clipdrift.executors.local import LocalExecutor
     from clipdrift.executors.ray import RayExecutor
@@ -84,7 +86,10 @@ _HOMES = {
     "record": "clipdrift.own_loop.record",
     "replay": "clipdrift.commands.reading",
     "run_study": "clipdrift.study.measure",
+    "Tuned": "clipdrift.commands.tuned",
+    "preview": "clipdrift.commands.tuning",
     "study_status": "clipdrift.study.status",
+    "tune": "clipdrift.commands.tuning",
     "write_report": "clipdrift.report",
 }
 
@@ -102,6 +107,7 @@ __all__ = [
     "SlurmExecutor",
     "StudyFolder",
     "StudySpec",
+    "Tuned",
     "after",
     "analyze",
     "audit",
@@ -121,6 +127,7 @@ __all__ = [
     "parse_spec",
     "plan",
     "predict",
+    "preview",
     "race",
     "read_frames",
     "read_record",
@@ -128,6 +135,7 @@ __all__ = [
     "replay",
     "run_study",
     "study_status",
+    "tune",
     "write_report",
 ]
 

@@ -21,6 +21,7 @@ from clipdrift.cli import (
     reading,
     replaying,
     sharing,
+    tuning,
     watching,
 )
 from clipdrift.cli.terminal import say
@@ -126,7 +127,16 @@ _models(
 _models(locating.locate, "locate results/ --images 100", "locate results/ --what attention")
 _models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
 _models(
-    checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"
+    checkpoints.export_model,
+    "export-model results/runs/RUN --out models/pets",
+    "export-model results/runs/pets-lora-lr0.001-seed* --alpha 0.75 --out models/soup",
+    name="export-model",
+)
+_models(
+    tuning.tune,
+    "tune photos/ --keep 98 --out tuned/",
+    "tune photos/ --transfers cifar100 --min-accuracy 90 --budget 2h",
+    "tune photos/ --dry-run",
 )
 _models(
     predicting.predict,

@@ -49,7 +49,7 @@ def init(
     ] = False,
 ) -> None:
     """Write a commented study file for your own images."""
-    from clipdrift.cli.scaffold import study_text
+    from clipdrift.commands.scaffold import study_text
     from clipdrift.records.writing import writing_to
 
     if out.exists():
