@@ -17,7 +17,7 @@ from PIL import Image
 from planted_modules import NAMES, plant
 
 from clipdrift.cli import main
-from clipdrift.cli.scaffold import study_text
+from clipdrift.commands.scaffold import study_text
 
 LINE = re.compile(r"^.+: expected .+, got .+\. .+[.?]$", re.DOTALL)
 Call = Callable[..., tuple[int, str, list[str]]]

@@ -52,7 +52,14 @@ def test_version_and_help_are_told(call: Call) -> None:
     code, short, _ = call("-h")
     assert (code, call("--help")[1]) == (0, short)
     panels = re.findall(r"─ ([A-Z][^─]+) ─", short)
-    assert panels == ["Options", "Start a study", "Run it", "Read what came of it", "Models"]
+    assert panels == [
+        "Options",
+        "Start a study",
+        "Run it",
+        "Read what came of it",
+        "Join and share studies",
+        "Models",
+    ]
     assert all(f" {name} " in short for name in COMMANDS)
     code, said, _ = call()
     assert (code, "Start a study" in said) == (2, True)
@@ -62,7 +69,7 @@ OTHERWISE_NAMED = {
     "run": "run_study",
     "status": "study_status",
     "report": "write_report",
-    "import": "import_csv",
+    "import": "import_runs",
     "export-model": "export_model",
 }
 FOR_THE_TERMINAL = {"init", "datasets", "cache", "watch"}
@@ -92,7 +99,7 @@ def test_help_breaks_no_sentence(call: Call, name: str) -> None:
         if line.strip() and first:
             assert len(line.rstrip()) + len(first) >= 98, line
     assert "--jobs" not in said
-    assert said.count("--workers") == (1 if name in ("run", "locate") else 0)
+    assert said.count("--workers") == (1 if name in ("run", "locate", "tune") else 0)
 
 
 def test_a_wrong_option_is_two_lines_and_exit_code_2(call: Call) -> None:

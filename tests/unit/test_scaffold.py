@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clipdrift.cli.scaffold import study_text
+from clipdrift.commands.scaffold import study_text
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import ClipdriftError
 from clipdrift.spec import StudySpec, expand, parse_spec

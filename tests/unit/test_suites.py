@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from clipdrift.backbone import load_backbone
-from clipdrift.cli.scaffold import study_text
 from clipdrift.cli.tables import dataset_card
+from clipdrift.commands.scaffold import study_text
 from clipdrift.data.builtin import known_names
 from clipdrift.data.catalogue import catalogue
 from clipdrift.errors import ClipdriftError, DataError, SpecError

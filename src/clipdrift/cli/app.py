@@ -20,6 +20,8 @@ from clipdrift.cli import (
     predicting,
     reading,
     replaying,
+    sharing,
+    tuning,
     watching,
 )
 from clipdrift.cli.terminal import say
@@ -77,6 +79,7 @@ def _panel(panel: str) -> Callable[..., None]:
 
 _start, _run = _panel("Start a study"), _panel("Run it")
 _read, _models = _panel("Read what came of it"), _panel("Models")
+_share = _panel("Join and share studies")
 
 _start(measuring.init, "init photos/ --out study.yaml")
 _start(measuring.datasets, "datasets imagenet")
@@ -97,10 +100,20 @@ _read(reading.analyze, "analyze results/")
 _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")
 _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
-_read(choosing.forecast, "forecast results/ --after-epoch 1 --stop-below 90")
+_read(choosing.forecast, "forecast results/ --after-epoch 1")
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
-_read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
+_share(
+    reading.import_,
+    "import runs.csv --map columns.yaml --out results/",
+    "import method_comparison/MetaMathQA/results --out peft/",
+    "import pets.tar.xz --out results/",
+    name="import",
+)
+_share(
+    sharing.bundle,
+    "bundle results/ --out pets.tar.xz --licence CC-BY-4.0 --title 'Pets, three methods'",
+)
 _models(
     checkpoints.evaluate,
     "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d",
@@ -114,7 +127,16 @@ _models(
 _models(locating.locate, "locate results/ --images 100", "locate results/ --what attention")
 _models(after.after, "after results/ --soup --alpha 0.5 --scale 0.5 --scale 1.5")
 _models(
-    checkpoints.export_model, "export-model results/runs/RUN --out models/pets", name="export-model"
+    checkpoints.export_model,
+    "export-model results/runs/RUN --out models/pets",
+    "export-model results/runs/pets-lora-lr0.001-seed* --alpha 0.75 --out models/soup",
+    name="export-model",
+)
+_models(
+    tuning.tune,
+    "tune photos/ --keep 98 --out tuned/",
+    "tune photos/ --transfers cifar100 --min-accuracy 90 --budget 2h",
+    "tune photos/ --dry-run",
 )
 _models(
     predicting.predict,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -150,8 +150,13 @@ def convert(
 
 
 def export_model(
-    run_dir: Annotated[
-        Path, typer.Argument(help="folder of one run, or of a study: lists its runs")
+    run_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="folder of one run; of all seeds of a cell: a soup, the mean of their weights; of "
+            "a study: lists its runs",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="new folder for the model", show_default=False)
@@ -166,25 +171,37 @@ def export_model(
     to: Annotated[
         Library, typer.Option(help="the library that is to load a whole model")
     ] = Library.transformers,
+    alpha: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="mix with the untouched weights: 0 those alone"),
+    ] = 1.0,
+    scale: Annotated[
+        float, typer.Option(min=0, max=10, help="of what training moved in the towers")
+    ] = 1.0,
 ) -> None:
-    """Write the model of a run for transformers, open_clip or peft, read it back and compare."""
+    """Write the model of a run for transformers, open_clip or peft, read it back and compare.
+
+    What 'clipdrift choose' names at an alpha, or a soup, is written by --alpha and by its runs.
+    """
     from clipdrift.backbone import backbone_folder
     from clipdrift.finished.evaluate import finished_run
 
-    _require_run(run_dir)
+    for run_dir in run_dirs:
+        _require_run(run_dir)
     if out is None:
         raise SpecError(Fault("--out", "a new folder for the model", "none", "Name one"))
-    clipdrift.export_model(run_dir, out, adapter=adapter, to=to.value)
-    base = finished_run(run_dir)[1].backbone
+    rest: dict[str, Any] = {"adapter": adapter, "to": to.value, "alpha": alpha, "scale": scale}
+    clipdrift.export_model(run_dirs, out, **rest)
+    base = finished_run(run_dirs[0])[1].backbone
     where = str(backbone_folder(base))
-    study = run_dir.resolve().parent.parent / "study.yaml"
+    study = run_dirs[0].resolve().parent.parent / "study.yaml"
     load = f"AutoModel.from_pretrained({str(out)!r})"
     if adapter:
         tower = f"AutoModel.from_pretrained({where!r}).vision_model"
         load = f"PeftModel.from_pretrained({tower}, {str(out)!r})"
     if to is Library.open_clip:
         load = f"open_clip.create_model_and_transforms({f'local-dir:{out}'!r})"
-    say(f"Wrote {out}; read back, its embeddings are those of the run.")
+    say(f"Wrote {out}; read back, its embeddings are those that were written.")
     say(f"In Python: {load}")
     if adapter:
         say("Classifier and projection, which lie outside the adapter: head.safetensors")

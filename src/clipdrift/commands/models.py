@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from clipdrift.checkpoint.find import kind_of
@@ -15,7 +15,7 @@ from clipdrift.checkpoint.measure import (
 )
 from clipdrift.errors import Fault, SpecError
 from clipdrift.finished import predict as predicting
-from clipdrift.finished.after import Asked, read_after_training
+from clipdrift.finished.after import Asked, CellName, read_after_training
 from clipdrift.finished.classifier import Classifier, load
 from clipdrift.finished.convert import convert
 from clipdrift.finished.evaluate import Compared, evaluate_run
@@ -107,6 +107,7 @@ def after(
     lines: Sequence[float] = (),
     damp: Sequence[float] = (),
     temper: Sequence[float] = (),
+    cells: Collection[CellName] | None = None,
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Callable[[str], None] = lambda text: None,
@@ -120,6 +121,7 @@ def after(
         lines: with the movement of its blocks growing from this at the first to 1 at the last.
         damp: with the intruder dimensions of its weights times this, 0 to 1.
         temper: with each head's attention brought back to the untouched entropy, 1 wholly.
+        cells: those alone, by method and learning rate; default all.
 
     Raises:
         ClipdriftError: if a value makes no sense, or there is no finished run with weights.
@@ -133,28 +135,47 @@ def after(
     soups = [1.0] if soup or not (alphas or any(rescaled.values())) else []
     asked = Asked({"soup": list(dict.fromkeys([*soups, *alphas])), **rescaled})
     place = StudyFolder.at(folder)
-    return read_after_training(place, asked, cache_dir=cache_dir, device=device, say=say)
+    return read_after_training(
+        place, asked, cells=cells, cache_dir=cache_dir, device=device, say=say
+    )
 
 
 def export_model(
-    run_dir: str | Path, out: str | Path, *, adapter: bool = False, to: Layout = "transformers"
+    run_dirs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    adapter: bool = False,
+    to: Layout = "transformers",
+    alpha: float = 1.0,
+    scale: float = 1.0,
 ) -> Path:
     """Write the model of a run for transformers, open_clip or peft, read it back and compare.
 
     Args:
+        run_dirs: one run, or the seeds of one cell: a soup, the mean of their weights.
         out: new folder.
         adapter: what peft loads onto the vision tower, in place of a whole model.
         to: the library that loads the whole model.
+        alpha: mix with the untouched weights: 0 those alone, 1 the adapted ones.
+        scale: of what training moved in the towers, from 0 to 10.
 
     Raises:
         MethodError: if the run's method cannot be exported so.
-        ClipdriftError: if the run cannot be read, or `out` has something in it.
+        ClipdriftError: if a run cannot be read, or `out` has something in it.
     """
-    if adapter and to == "open_clip":
+    given = [run_dirs] if isinstance(run_dirs, str | Path) else run_dirs
+    runs = [Path(one) for one in given]
+    if not adapter:
+        whole = export_open_clip if to == "open_clip" else export_merged
+        whole(runs, Path(out), alpha=alpha, scale=scale)
+        return Path(out)
+    if to == "open_clip":
         expected, step = "a whole model for open_clip", "Leave --adapter away"
         raise SpecError(Fault("--to open_clip", expected, "--adapter", step))
-    whole = export_open_clip if to == "open_clip" else export_merged
-    (export_adapter if adapter else whole)(Path(run_dir), Path(out))
+    if len(runs) > 1 or (alpha, scale) != (1.0, 1.0):
+        expected, step = "one run as it was trained for --adapter", "Leave --adapter away"
+        raise SpecError(Fault("--adapter", expected, "several runs, an alpha or a scale", step))
+    export_adapter(runs[0], Path(out))
     return Path(out)
 
 

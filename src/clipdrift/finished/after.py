@@ -7,7 +7,7 @@ read before is kept, so the same call goes on where it was interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,7 @@ from clipdrift.finished.runs import (
     runs_with_weights,
     study_with_runs,
 )
+from clipdrift.finished.saved import LARGEST_SCALE
 from clipdrift.interventions.rescaled import damped, lines, tempered
 from clipdrift.machine.devices import choose_device
 from clipdrift.machine.provenance import provenance
@@ -39,7 +40,8 @@ from clipdrift.records.readings import Result
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, content_hash
 
 Cell = list[RunRecord]
-LARGEST_SCALE = 10.0
+CellName = tuple[str, float]
+"""Method and learning rate."""
 
 
 OPTIONS: dict[Kind, tuple[str, float]] = {
@@ -72,11 +74,15 @@ def read_after_training(
     folder: StudyFolder,
     asked: Asked,
     *,
+    cells: Collection[CellName] | None = None,
     cache_dir: Path | None = None,
     device: str = "auto",
     say: Say = lambda text: None,
 ) -> Done:
     """Read soups and rescaled runs of every cell that are not yet read.
+
+    Args:
+        cells: those alone, by method and learning rate.
 
     Raises:
         SpecError: if a value asked for makes no sense.
@@ -90,6 +96,8 @@ def read_after_training(
     materials = materials_of(spec, folder, cache_dir=cache_dir, device=device, say=say)
     done = Done()
     for cell in _cells(folder):
+        if cells is not None and (cell[0].method, cell[0].learning_rate) not in cells:
+            continue
         gauge = Gauge.of_run(RunConfig.model_validate(cell[0].config), materials, folder)
         _Cell(cell, folder, materials, gauge, device, done, say).read(asked)
     return done

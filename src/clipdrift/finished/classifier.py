@@ -17,12 +17,16 @@ from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.data.decode import Square, to_square
 from clipdrift.data.parts import Loaded
 from clipdrift.errors import Fault, RecordError
-from clipdrift.finished.export import origin_of, saved_run
+from clipdrift.finished.export import origin_of
+from clipdrift.finished.saved import saved_run
 from clipdrift.machine.devices import choose_device, strict_float32
 from clipdrift.methods.adapted import HEAD, HEAD_FILE
 from clipdrift.methods.head import Head, TextHead
 from clipdrift.methods.weights_file import load_tensors
 from clipdrift.spec.parts import BackboneSpec
+
+MODEL = "model"
+"""Where `tune` puts the model in its folder."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Classifier:
 
 
 def load(folder: str | Path, *, device: str = "auto") -> Classifier:
-    """Load the classifier of a run, or of a folder that `export-model` wrote.
+    """Load the classifier of a run, or of a folder that `export-model` or `tune` wrote.
 
     Args:
         device: "auto", "cpu", "cuda", "cuda:1", ...
@@ -66,6 +70,8 @@ def load(folder: str | Path, *, device: str = "auto") -> Classifier:
         model.classes[int(scores[0].argmax())]
     """
     device, path = choose_device(device), Path(folder)
+    if not (path / ORIGIN_FILE).is_file() and (path / MODEL / ORIGIN_FILE).is_file():
+        path /= MODEL
     strict_float32()
     if kind_of(path) == "run":
         saved = saved_run(path)

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +22,38 @@ from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, backbone_sou
 from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
-from clipdrift.errors import AdapterInactiveError, Fault, MethodError, RecordError
+from clipdrift.errors import AdapterInactiveError, Fault, MethodError
 from clipdrift.finished.convert import as_open_clip
 from clipdrift.finished.evaluate import finished_run
 from clipdrift.finished.folders import new_folder
 from clipdrift.finished.model_card import card
+from clipdrift.finished.saved import ADAPTED, Saved, made_of, plain_model, saved_run
 from clipdrift.formats.write import COPIED
-from clipdrift.methods.adapted import HEAD_FILE, NOT_PLAIN, AdaptedModel, reload
-from clipdrift.methods.guard import ROUNDING, assert_adapted, relative
-from clipdrift.methods.merged import merged
+from clipdrift.methods.adapted import HEAD_FILE
+from clipdrift.methods.guard import ROUNDING, relative
 from clipdrift.methods.peft_folder import CONFIG, WEIGHTS
 from clipdrift.methods.peft_folder import FOLDER as ADAPTER_FOLDER
-from clipdrift.methods.weights_file import load_tensors, save_tensors
-from clipdrift.records import RunRecord, atomic_write
+from clipdrift.methods.weights_file import save_tensors
+from clipdrift.records import atomic_write
 from clipdrift.run.files import CLASSES_FILE
-from clipdrift.spec import RunConfig
 from clipdrift.spec.parts import BackboneSpec
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A run reloaded from its files."""
-
-    run_dir: Path
-    record: RunRecord
-    config: RunConfig
-    backbone: Backbone
-    model: AdaptedModel
-
-
-def export_merged(run_dir: Path, out: Path) -> None:
+def export_merged(
+    run_dirs: Path | Sequence[Path], out: Path, *, alpha: float = ADAPTED, scale: float = ADAPTED
+) -> None:
     """Write the run's model as a folder that transformers loads as it does the backbone, float32.
 
-    A text tower that was not adapted is the backbone's, bit by bit; a contrastive run brings its
-    logit scale. Tokenizer and preprocessing are copied.
+    Of several runs, an `alpha` or a `scale`: the weights that `made_of` makes. A text tower that
+    was not adapted is the backbone's, bit by bit; a contrastive run brings its logit scale.
+    Tokenizer and preprocessing are copied.
 
     Raises:
         MethodError: if no plain weights amount to what the method makes of the vision tower.
         ClipdriftError: if the run cannot be read, or `out` has something in it.
     """
-    saved = saved_run(run_dir)
-    model = _merged_model(saved)
+    saved = made_of([run_dirs] if isinstance(run_dirs, Path) else run_dirs, alpha, scale)
+    model = plain_model(saved)
     with new_folder(out) as folder:
         model.save_pretrained(folder)
         for path in folder.glob("*.safetensors"):  # written for the owner's eyes alone
@@ -85,7 +76,9 @@ def export_merged(run_dir: Path, out: Path) -> None:
                 _require_equal(written.live_text_encoder()(TRIAL), saved.model.text(TRIAL), out)
 
 
-def export_open_clip(run_dir: Path, out: Path) -> None:
+def export_open_clip(
+    run_dirs: Path | Sequence[Path], out: Path, *, alpha: float = ADAPTED, scale: float = ADAPTED
+) -> None:
     """Write the run's model as open_clip keeps one; head, classes and origin lie beside it.
 
     Raises:
@@ -94,7 +87,7 @@ def export_open_clip(run_dir: Path, out: Path) -> None:
     """
     with new_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as place:
         merged_folder = Path(place) / out.name
-        export_merged(run_dir, merged_folder)
+        export_merged(run_dirs, merged_folder, alpha=alpha, scale=scale)
         as_open_clip(merged_folder, folder, str(out))
         for name in (HEAD_FILE, ORIGIN_FILE):
             shutil.copyfile(merged_folder / name, folder / name)
@@ -132,54 +125,6 @@ def export_adapter(run_dir: Path, out: Path) -> None:
         images = saved.backbone.trial_images()
         with torch.inference_mode():
             _require_equal(read_back(images), saved.model.encoder(images), out)
-
-
-def saved_run(run_dir: Path) -> Saved:
-    """A finished run from its files, proven to be the one that was measured.
-
-    Raises:
-        RecordError: if files or backbone are not those of the run.
-        AdapterInactiveError: if what was reloaded is not adapted.
-    """
-    record, config = finished_run(run_dir)
-    backbone = load_backbone(config.backbone)
-    was = record.provenance.get("data", {}).get("backbone")
-    if was != backbone.sha256:
-        raise RecordError(
-            Fault(
-                f"{record.run_id} backbone",
-                f"content {was}",
-                backbone.sha256,
-                "Restore the backbone that was used",
-            )
-        )
-    n_classes = len(load_tensors(run_dir / HEAD_FILE)["head.weight"])
-    model = reload(backbone, config.method, n_classes, run_dir)
-    assert_adapted(model, backbone, backbone.trial_images())
-    return Saved(run_dir, record, config, backbone, model)
-
-
-def _merged_model(saved: Saved) -> Any:
-    """A copy of the backbone's model that holds the adapted weights."""
-    import copy
-
-    weights = merged(saved.model)
-    if weights is None:
-        kind = saved.config.method.kind
-        step = "Read the run with clipdrift itself: its files hold all that trained"
-        expected = "a method whose towers a plain model can hold, for --merged"
-        raise MethodError(Fault(str(saved.run_dir), expected, f"{kind}: {NOT_PLAIN}", step))
-    model = copy.deepcopy(saved.backbone.model)
-    with torch.no_grad():
-        for name, value in weights.tower.items():
-            model.vision_model.get_parameter(name).copy_(value)
-        saved.backbone.architecture.projection(model).load_state_dict(dict(weights.projection))
-        text = replace(saved.backbone, model=model).live_text_encoder()
-        beside = {"log_scale": "logit_scale", "bias": "logit_bias"}
-        for name, value in weights.text.items():
-            own = model if name in beside else text
-            own.get_parameter(beside.get(name, name)).copy_(value)
-    return model
 
 
 def _preprocessing(backbone: Backbone) -> dict[str, Any]:
@@ -228,7 +173,14 @@ def _write_origin(saved: Saved, folder: Path, *, base: str | None) -> None:
     atomic_write(folder / ORIGIN_FILE, origin)
     model_class = saved.backbone.architecture.model_class
     resample = RESAMPLE[saved.config.interpolation]
-    text = card(saved.record, saved.config, model_class=model_class, resample=resample, base=base)
+    text = card(
+        saved.record,
+        saved.config,
+        made=saved.made,
+        model_class=model_class,
+        resample=resample,
+        base=base,
+    )
     atomic_write(folder / "README.md", text)
 
 
@@ -237,6 +189,7 @@ def origin_of(saved: Saved) -> dict[str, Any]:
     return {
         "run_id": saved.record.run_id,
         "identity": saved.record.identity,
+        **({"made": saved.made} if saved.made else {}),
         "backbone": saved.config.backbone.model_dump(mode="json"),
         "backbone_sha256": saved.backbone.sha256,
         "target": saved.config.target.name,

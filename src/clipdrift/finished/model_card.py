@@ -6,6 +6,9 @@ patches, so a folder named to its pipeline alone is read with another classifier
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from clipdrift.records import RunRecord
 from clipdrift.records.readings import Result
 from clipdrift.spec import RunConfig
@@ -106,6 +109,7 @@ def card(
     record: RunRecord,
     config: RunConfig,
     *,
+    made: Mapping[str, Any],
     model_class: str,
     resample: int,
     base: str | None = None,
@@ -113,6 +117,7 @@ def card(
     """Markdown of an exported run.
 
     Args:
+        made: how weights were made of several runs, as `Saved` has it.
         model_class: of the backbone, in transformers.
         resample: Pillow's number of the filter that the run's images were resized with.
         base: of an adapter: folder or hub id of the backbone that it is put onto.
@@ -133,10 +138,19 @@ def card(
         backbone=record.backbone,
         method=record.method,
         target=config.target.name,
-        test=_reached(record.result),
+        test=_made(made) if made else _reached(record.result),
         and_peft=" and peft" if base else "",
         code=code,
     )
+
+
+def _made(made: Mapping[str, Any]) -> str:
+    """How its weights came about, in a sentence. What the run reached is not what they reach."""
+    runs, alpha, scale = made["runs"], made["alpha"], made["scale"]
+    of = f"the mean of {len(runs)} runs ({', '.join(runs)})" if len(runs) > 1 else f"run {runs[0]}"
+    moved = f", its towers' movement times {scale:g}" if scale != 1 else ""
+    mixed = f", mixed with the untouched weights at alpha {alpha:g}" if alpha != 1 else ""
+    return f"Its weights are those of {of}{moved}{mixed}."
 
 
 def _reached(result: Result) -> str:

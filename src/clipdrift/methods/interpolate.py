@@ -73,14 +73,24 @@ def _on_plain_weights(
     whole = merged(model)
     if whole is None:
         raise ValueError(f"interpolation: expected plain weights, got a method with {NOT_PLAIN}")
-    there = Merged(
+    there = mixed(whole, backbone, alpha, start)
+    plain = as_model(there, backbone, model.spec, model.texts.prompts if model.texts else None)
+    return plain, plain.snapshot()
+
+
+def mixed(
+    whole: Merged,
+    backbone: Backbone,
+    alpha: float,
+    start: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Merged:
+    """theta(alpha) of merged weights; the head as it is but for what of it is in `start`."""
+    return Merged(
         between(backbone.vision_state(), whole.tower, alpha),
         between(backbone.projection_state(), whole.projection, alpha),
         between({**whole.head, **_head(start)}, whole.head, alpha),
         between(untouched_text(backbone, whole.text), whole.text, alpha),
     )
-    plain = as_model(there, backbone, model.spec, model.texts.prompts if model.texts else None)
-    return plain, plain.snapshot()
 
 
 def _head(start: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ class Limit(NamedTuple):
         return (self.value if self.unit == "runs" else self.value / 100 * n_runs) - spent
 
 
-def limit(text: str) -> Limit:
+def limit(text: str, where: str = "--race") -> Limit:
     """Read a limit.
 
     >>> limit("40%"), limit("90 min").value, limit("60 runs").words
@@ -47,7 +47,7 @@ def limit(text: str) -> Limit:
     value, unit = (float(found[1]), found[2].lower()) if found else (0.0, "")
     if not value or (unit == "%" and value > 100):
         expected = "a time (2h, 90min), a share of the grid (40%) or a number of runs (60 runs)"
-        raise SpecError(Fault("--race", expected, repr(text), "Write for example --race 40%"))
+        raise SpecError(Fault(where, expected, repr(text), f"Write for example {where} 40%"))
     if unit == "min":
         return Limit(value / 60, "h")
     return Limit(value, "%" if unit == "%" else "h" if unit == "h" else "runs")

@@ -48,7 +48,8 @@ def _sizes(materials: Materials) -> Sizes:
     )
 
 
-def _trial(run: RunConfig, materials: Materials, device: str) -> Speed:
+def built(run: RunConfig, materials: Materials, device: str) -> tuple[AdaptedModel, torch.Tensor]:
+    """The model of a run at step 0, and the features [C, E] of class texts, if any."""
     target = materials.targets[run.target.name]
     captions = target.train.captions
     text = torch.zeros(0, materials.backbone.width)
@@ -62,7 +63,13 @@ def _trial(run: RunConfig, materials: Materials, device: str) -> Speed:
         text_features=text,
         prompts=target.prompts,
         captions=captions.texts if captions is not None else (),
-    ).to(device)
+    )
+    return model.to(device), text
+
+
+def _trial(run: RunConfig, materials: Materials, device: str) -> Speed:
+    target = materials.targets[run.target.name]
+    model, text = built(run, materials, device)
     few = target.probe.select(torch.arange(min(TRIAL_IMAGES, len(target.probe))).numpy())
     if few.captions is not None:
         text = materials.backbone.live_text_encoder().features(few.captions.texts)

@@ -1,0 +1,319 @@
+"""What `tune` tells of the model it made: one screen, `answer.json`, and the model's own card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clipdrift.analysis.questions.choice import Candidacy
+from clipdrift.analysis.statistics.influence import Images
+from clipdrift.analysis.statistics.intervals import Interval, of_share
+from clipdrift.analysis.usable import numbers
+from clipdrift.commands.reading import lost
+from clipdrift.data.images import Images as Pixels
+from clipdrift.errors import Fault, RecordError
+from clipdrift.finished.classifier import MODEL, Classifier, load
+from clipdrift.finished.runs import materials_of
+from clipdrift.machine.energy import Energy
+from clipdrift.probes.calibration import calibration_error
+from clipdrift.records import RunRecord, StudyFolder, atomic_write
+from clipdrift.records.after import AfterReading
+from clipdrift.records.race_log import RaceLog
+from clipdrift.spec import StudySpec
+
+ANSWER = "answer.json"
+Z = 1.959963984540054
+READ_AT_ONCE = 256
+AGREES = 0.01
+"""Share of test images by which the written model may differ from what was measured."""
+FELL = 0.05
+"""p after Holm's correction, below which a class fell."""
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the shipped model with its 95 % interval over images, and what lies beside it.
+
+    before: of the untouched model. seeds: of each fresh seed alike made, where there are several.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n_images: int | None
+    before: float | None = None
+    chance: float | None = None
+    seeds: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of `tune`.
+
+    accuracy: a fraction, on test images. kept: transfer set -> retention in percent. ece: expected
+    calibration error on test images, a fraction. fell: what classes of transfer sets lost, in
+    words. met: whether the figures, as they were confirmed, reach the floors.
+    """
+
+    folder: str
+    name: str
+    budget: str
+    met: bool
+    accuracy: Figure
+    kept: dict[str, Figure]
+    ece: float
+    worst_classes: dict[str, float]
+    fell: list[str]
+    race: str
+    n_candidates: int
+    runs: int
+    runs_spared: float
+    hours: float
+    energy: str
+    search_report: str
+
+    def write(self) -> None:
+        """`answer.json`, and the figures in the card of the model.
+
+        Raises:
+            StudyFolderError: if the folder cannot be written.
+        """
+        place = Path(self.folder)
+        atomic_write(place / ANSWER, json.dumps(asdict(self), indent=1, ensure_ascii=False))
+        card = place / MODEL / "README.md"
+        own, _, _ = card.read_text(encoding="utf-8").partition(HEADING)
+        atomic_write(card, own.rstrip() + "\n\n" + self.card())
+
+    def lines(self) -> Iterator[str]:
+        """The answer, for one screen."""
+        yield f"Chosen: {self.name}, of {self.n_candidates} candidates"
+        yield f"  asked for: {self.budget}; " + (
+            "the confirmed figures reach it"
+            if self.met
+            else "the confirmed figures do NOT reach it"
+        )
+        yield f"  accuracy: {_share(self.accuracy)}; calibration error {100 * self.ece:.1f} points"
+        for name, one in self.kept.items():
+            yield f"  kept on {name}: {_percent(one)}"
+        yield f"  search: {self.race}"
+        yield (
+            f"Begun: {self.runs} runs, {self.hours:.2f} hours of all workers together, "
+            f"{self.energy}; the search spared the training of {self.runs_spared:.0f}"
+        )
+        yield f"Model: {Path(self.folder) / MODEL}   Report: {self.search_report}"
+
+    def card(self) -> str:
+        """The section of the model's card, Markdown."""
+        kept = "\n".join(f"| kept on {name} | {_percent(one)} |" for name, one in self.kept.items())
+        worst = ", ".join(f"{name} {value:.0%}" for name, value in self.worst_classes.items())
+        fell = "; ".join(self.fell) or "none that stands out from its own spread"
+        return CARD.format(
+            heading=HEADING,
+            name=self.name,
+            budget=self.budget,
+            n=self.n_candidates,
+            race=self.race,
+            accuracy=_share(self.accuracy),
+            ece=f"{100 * self.ece:.1f} points",
+            kept=kept,
+            worst=worst,
+            fell=fell,
+            runs=self.runs,
+            hours=self.hours,
+            energy=self.energy,
+        )
+
+
+HEADING = "## What was measured"
+CARD = """\
+{heading}
+
+`{name}` was chosen of {n} candidates by validation images and the seeds of a search: {budget}.
+{race}.
+
+The figures below are of this model: it was trained from seeds that had no part in the choice, and
+read on test images that had none. Intervals are 95 %, over images.
+
+| figure | value |
+| --- | --- |
+| accuracy on the test images | {accuracy} |
+| expected calibration error there | {ece} |
+{kept}
+
+Retention is zero-shot accuracy after training, percent of that of the untouched model on the same
+images. Least accurate classes of its own: {worst}.
+
+Classes of other sets that fell (runs as trained, all fresh seeds, p < 0.05 after Holm): {fell}.
+
+{runs} runs were begun to choose and confirm it, {hours:.2f} hours of all workers together,
+{energy}.
+
+The weights derive from those of the backbone: its licence holds for them too. What the training
+images allow is for you to say.
+"""
+
+
+def told_of(
+    place: Path,
+    *,
+    best: Candidacy,
+    log: RaceLog,
+    search: StudyFolder,
+    confirmed: StudyFolder,
+    shipped: RunRecord | AfterReading,
+    prefix: str,
+    n_candidates: int,
+    keep: float | None,
+    min_accuracy: float | None,
+    cache_dir: Path | None,
+    device: str,
+    energy: Callable[[float], Energy],
+) -> Tuned:
+    """The figures of the model that lies in `place`, held to what it gives when it is loaded.
+
+    Args:
+        shipped: what was read of its weights, or of the run that it is made of, where its names
+            begin with `prefix`.
+        energy: of so many core seconds.
+
+    Raises:
+        RecordError: if the written model is not as accurate as the measured one.
+    """
+    records = [r for r in confirmed.records()[0] if r.status == "finished"]
+    images = Images(records, [shipped] if isinstance(shipped, AfterReading) else [])
+    key = shipped.identity if isinstance(shipped, AfterReading) else shipped.run_id
+    values = numbers(shipped.result)
+    seeds = [numbers(r.result) for r in records] if isinstance(shipped, RunRecord) else []
+    sets = shipped.result.transfer
+    before = next((r.result.target_zero_shot for r in records if r.result.target_zero_shot), None)
+    name = f"{prefix}test_accuracy"
+    accuracy = _figure(
+        images,
+        key,
+        name,
+        values,
+        seeds,
+        before=before.baseline_accuracy if before else None,
+        chance=records[0].result.test_chance,
+    )
+    kept = {
+        set_: _figure(images, key, f"{prefix}transfer.{set_}.retention_pct", values, seeds)
+        for set_, reading in sets.items()
+        if reading.retention_pct is not None
+    }
+    target, model = _test_part(confirmed, cache_dir, device), load(place / MODEL, device=device)
+    scores = _scores(model, target)
+    labels = np.asarray(target.labels)
+    found = float((scores.argmax(axis=1) == labels).mean())
+    if abs(found - accuracy.value) > AGREES:
+        step = "Export the run by hand and compare; do not use this model"
+        expected = f"the accuracy that was measured, {accuracy.value:.1%}"
+        raise RecordError(Fault(str(place / MODEL), expected, f"{found:.1%}", step))
+    everything = [*search.records()[0], *records]
+    seconds = sum(r.timing.get("wall_seconds") or 0.0 for r in everything)
+    return Tuned(
+        folder=str(place),
+        name=best.name,
+        budget=best.budget,
+        met=(keep is None or all(one.value >= keep for one in kept.values()))
+        and (min_accuracy is None or 100 * accuracy.value >= min_accuracy),
+        accuracy=accuracy,
+        kept=kept,
+        ece=calibration_error(np.log(np.maximum(scores, 1e-12)), labels),
+        worst_classes=_worst(model, scores, labels),
+        fell=_fell(confirmed),
+        race=log.words(best.target),
+        n_candidates=n_candidates,
+        runs=len(everything),
+        runs_spared=log.n_runs - log.spent,
+        hours=seconds / 3600,
+        energy=energy(sum(r.core_seconds for r in everything)).words,
+        search_report=str(search.report_path),
+    )
+
+
+def _figure(
+    images: Images,
+    key: str,
+    name: str,
+    values: dict[str, Any],
+    seeds: Sequence[dict[str, Any]],
+    *,
+    before: float | None = None,
+    chance: float | None = None,
+) -> Figure:
+    """One model is a fixed thing: its interval draws images alone."""
+    value, influence = float(values[name]), images.influence([key], name)
+    ends = Interval(None, None)
+    if influence is not None:
+        half = Z * influence.crossed().image_se
+        ends = Interval(value - half, value + half)
+    if name.endswith("accuracy"):
+        ends = of_share(ends, value)
+    each = [float(one[name]) for one in seeds if one.get(name) is not None]
+    return Figure(value, *ends, images.count([key], name), before, chance, each)
+
+
+def _test_part(folder: StudyFolder, cache_dir: Path | None, device: str) -> Pixels:
+    spec = folder.read_spec()
+    assert isinstance(spec, StudySpec)  # it was run just now
+    found = materials_of(
+        spec, folder, cache_dir=cache_dir, device=device, say=lambda text: None
+    ).targets
+    return found[spec.targets[0].name].test
+
+
+def _scores(model: Classifier, images: Pixels) -> np.ndarray:
+    import torch
+
+    parts = [
+        model(torch.from_numpy(images.take(slice(start, start + READ_AT_ONCE))))
+        for start in range(0, len(images), READ_AT_ONCE)
+    ]
+    found: np.ndarray = torch.cat(parts).double().numpy()
+    return found
+
+
+def _worst(model: Classifier, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    right = scores.argmax(axis=1) == labels
+    share = {
+        name: float(right[labels == i].mean())
+        for i, name in enumerate(model.classes)
+        if (labels == i).any()
+    }
+    return dict(sorted(share.items(), key=lambda item: item[1])[:NAMED])
+
+
+def _fell(folder: StudyFolder) -> list[str]:
+    rows = [row for row in lost(folder).rows if row.p_holm is not None and row.p_holm < FELL]
+    fallen = sorted((row for row in rows if row.change_pp < 0), key=lambda row: row.change_pp)
+    return [
+        f"{row.class_name} of {row.transfer} ({row.change_pp:+.0f} points)"
+        for row in fallen[:NAMED]
+    ]
+
+
+def _share(one: Figure) -> str:
+    beside = [] if one.before is None else [f"untouched, by class texts, {100 * one.before:.1f} %"]
+    beside += [] if one.chance is None else [f"chance {100 * one.chance:.1f} %"]
+    ends = [None if end is None else 100 * end for end in (one.low, one.high)]
+    each = [100 * value for value in one.seeds]
+    scale = replace(one, value=100 * one.value, low=ends[0], high=ends[1], seeds=each)
+    return "; ".join([_percent(scale), *beside])
+
+
+def _percent(one: Figure) -> str:
+    parts = []
+    if one.low is not None and one.high is not None:
+        parts.append(f"{one.low:.1f} to {one.high:.1f}")
+    if one.n_images:
+        parts.append(f"{one.n_images:,} images")
+    if len(one.seeds) > 1:
+        parts.append("fresh seeds: " + ", ".join(f"{value:.1f}" for value in one.seeds))
+    return f"{one.value:.1f} %" + (f" ({'; '.join(parts)})" if parts else "")

@@ -1,0 +1,84 @@
+"""A short ramp of learning rates: from where a method learns at all to where it breaks.
+
+Reference: Smith (2017), "Cyclical Learning Rates for Training Neural Networks", section 3.3, the
+range test. Here the rate rises in steps, and the head stands still: what falls is what the encoder
+has learned. Optimal rates of ten methods differ by orders of magnitude, so each is asked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from clipdrift.materials import Materials
+from clipdrift.penalties.held import held_near
+from clipdrift.spec import RunConfig
+from clipdrift.study.trial import built
+from clipdrift.training.loop import Diverged, train
+
+LADDER = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+STEPS = 5
+"""Batches at each rate."""
+BROKEN = 1.5
+"""A loss this many times the lowest one ends a ramp."""
+BELOW = 2
+"""Rates of the ladder to try below the one at which the loss was lowest."""
+LONG = 1000
+"""Epochs of a schedule whose rate stays nearly as it is over a few steps."""
+
+Ramp = list[tuple[float, float]]
+"""Learning rates, rising, with the mean loss in nats over the steps at each."""
+
+
+def ramp(run: RunConfig, materials: Materials, device: str) -> Ramp:
+    """Train one model with rising rates until it breaks; the run's own rate has no part."""
+    images = materials.targets[run.target.name].train
+    model, _ = built(run, materials, device)
+    held = held_near(run.method, model, materials.backbone)
+    steps = {"epochs": LONG, "max_steps": STEPS, "warmup_fraction": 0.0}
+    schedule = run.schedule.model_copy(update=steps)
+    found: Ramp = []
+    for seed, rate in enumerate(LADDER):  # other images at each rate
+        loss = math.inf
+        with suppress(Diverged):
+            for done in train(
+                model, images, schedule=schedule, learning_rate=rate, head_rate=0.0, seed=seed,
+                precision=run.precision, held=held,
+            ):  # fmt: skip
+                loss = done.train_loss
+        if loss > BROKEN * min((other for _, other in found), default=math.inf):
+            break
+        found.append((rate, loss))
+    return found
+
+
+def ramps(
+    runs: Iterable[RunConfig],
+    materials: Materials,
+    device: str,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Ramp]:
+    """The ramp of every method that shares its rates with others, on the first target of each."""
+    found: dict[str, Ramp] = {}
+    for run in runs:
+        method = run.method
+        if method.role == "matched" and method.name not in found:
+            say(f"finding the range of learning rates: {method.name}")
+            found[method.name] = ramp(run, materials, device)
+    return found
+
+
+def rates_of(found: Mapping[str, Ramp]) -> list[float]:
+    """Rates that reach from a tenth of each method's best rung to the rung itself, rising.
+
+    The best rung is that of the lowest loss. What lies between the ranges of two methods is in:
+    one grid for all.
+
+    >>> rates_of({"a": [(1e-4, 2.0), (3e-4, 1.0), (1e-3, 1.4)], "b": [(3e-4, 2.0), (1e-3, 1.0)]})
+    [3e-05, 0.0001, 0.0003, 0.001]
+    """
+    best = [LADDER.index(min(one, key=lambda rung: rung[1])[0]) for one in found.values() if one]
+    if not best:
+        return [LADDER[4], LADDER[6]]
+    return list(LADDER[max(0, min(best) - BELOW) : max(best) + 1])
