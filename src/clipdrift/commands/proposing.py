@@ -35,7 +35,7 @@ PROBE_RATES = [1e-3, 1e-2]
 ALPHAS = [0.25, 0.5, 0.75]
 VAL_FRACTION = 0.25
 """More than a study takes: among so many candidates few images choose badly."""
-TRANSFER_IMAGES, EARLY_IMAGES = 2000, 300
+TRANSFER_IMAGES, EARLY_IMAGES = 1000, 300
 IMAGES_SEEN, MOST_EPOCHS, LEAST_EPOCHS = 4000, 12, 4
 """A run sees about so many images: small data are gone through more often."""
 MOST_UNREADABLE = 0.05
