@@ -98,7 +98,11 @@ _read(reading.analyze, "analyze results/")
 _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")
 _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
-_read(choosing.forecast, "forecast results/ --after-epoch 1 --stop-below 90")
+_read(
+    choosing.forecast,
+    "forecast results/ --after-epoch 1 --stop-below 90",
+    "forecast results/ others/ --before study.yaml",
+)
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
 _read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")

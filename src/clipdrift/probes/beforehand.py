@@ -1,4 +1,4 @@
-"""What the untouched model tells of a training to come: how embeddings lie, and a first gradient."""
+"""What the untouched model tells of a training to come: its embeddings, and a first gradient."""
 
 from __future__ import annotations
 

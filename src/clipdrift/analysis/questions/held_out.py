@@ -19,6 +19,7 @@ SPLITS: tuple[Split, ...] = ("cell", "target", "method", "backbone")
 MAX_CELL_FOLDS = 20
 OfBackbone = Annotated[str | None, key("Backbone", words="null: all of them together")]
 LeftOut = Annotated[Split, key("Left out", words="what forecasts were told nothing about")]
+Numbers = NDArray[np.intp]
 Why = Annotated[str | None, Said(words="why something is null, or runs are missing")]
 
 
@@ -47,24 +48,44 @@ def hold_out(data: Lessons, split: Split, level: float) -> Held:
     """Forecast every run from the others, leaving out one group at a time."""
     cells = data.labels(*Cell._fields)
     groups = cells % MAX_CELL_FOLDS if split == "cell" else data.labels(split)
-    n = len(data.kept)
-    empty = np.full((4, n), np.nan)
+    least = min(MIN_CELLS, len(np.unique(cells)) - 1)
+    return left_out(split, groups, cells, data.moved, data.kept, level, least=least)
+
+
+def left_out(
+    split: Split,
+    groups: Numbers,
+    clusters: Numbers,
+    moved: Floats,
+    kept: Floats,
+    level: float,
+    *,
+    least: int,
+) -> Held:
+    """Forecast every group from the others.
+
+    Args:
+        groups, clusters: (n,) what is left out at a time, and what counts as one in the interval.
+        moved, kept: see `fit`.
+        least: clusters without which nothing is learned.
+    """
+    empty = np.full((4, len(kept)), np.nan)
     names = np.unique(groups)
-    there = np.zeros(n, dtype=bool)
+    there = np.zeros(len(kept), dtype=bool)
     for name in names if len(names) > 1 else []:
         out = groups == name
-        if len(np.unique(cells[~out])) < min(MIN_CELLS, len(np.unique(cells)) - 1):
+        if len(np.unique(clusters[~out])) < least:
             continue
-        model = fit(data.moved[~out], data.kept[~out], cells[~out])
-        empty[:3, out] = model.forecast(data.moved[out], level)
-        empty[3, out] = data.kept[~out].mean()
+        model = fit(moved[~out], kept[~out], clusters[~out])
+        empty[:3, out] = model.forecast(moved[out], level)
+        empty[3, out] = kept[~out].mean()
         there |= out
     reasons = []
     if len(names) < 2:
         reasons.append(f"one {split} in these records")
     elif not there.all():
         reasons.append(
-            f"{int((~there).sum())} runs not forecast: too few cells without their {split}"
+            f"{int((~there).sum())} not forecast: too little to learn from without their {split}"
         )
     if split in NO_INTERVAL_OF:
         empty[1:3] = np.nan
