@@ -35,7 +35,7 @@ Rival = Literal[
     "the nearest target",
     "the early-epoch forecast",
 ]
-OUTCOMES: dict[OutcomeName, str] = {"gain_pp": "accuracy gained", "retention_pct": "retention"}
+OUTCOMES: dict[OutcomeName, str] = {"gain_pp": "gain of accuracy", "retention_pct": "retention"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,4 +212,4 @@ def verdict(rows: Iterable[BeforeTrial], level: float) -> Iterator[str]:
             )
         yield f"The forecast of {OUTCOMES[name]} {'; '.join(words)}."
         if first.split == "target" and first.against != "better":
-            yield f"For {OUTCOMES[name]} on a new target it is no better than the mean of the others."
+            yield f"On a new target it is no better than the mean {OUTCOMES[name]} of the others."
