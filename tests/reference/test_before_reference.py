@@ -11,12 +11,10 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from clipdrift.analysis.questions.before_trial import BeforeTrial, trials, verdict
+from clipdrift.analysis.questions.before_trial import USUAL, BeforeTrial, trials, verdict
 from clipdrift.analysis.questions.beforehand import (
-    LIFTED,
     SIGNALS,
     Known,
-    OutcomeName,
     both_ways,
     expected,
     require_enough,
@@ -85,39 +83,39 @@ def test_gradients_are_compared_as_one_vector_and_matrix_by_matrix() -> None:
 
 
 def made_up(
-    rng: np.random.Generator, n_targets: int, *, planted: float, noise: float = 3.0
+    rng: np.random.Generator, n_targets: int, *, planted: float, noise: float = 1.0
 ) -> list[Known]:
     """Cells of some targets; gain is `planted` x the target's IIMM, with noise."""
     known = []
     for t in range(n_targets):
         own = {name: float(rng.normal()) for name in SIGNALS["gain_pp"]}
-        level = 30 + planted * own["iimm"] + noise * rng.normal()
+        level = 10 + planted * own["iimm"] + noise * rng.normal()
         for method in METHODS:
             for rate in RATES:
                 cell = Cell("study", "mini", f"target {t}", method, rate)
-                signals = {**own, "log_dose": math.log10(rate)}
-                known.append(Known(cell, None, signals, level + rng.normal()))
+                signals = {**own, "log_dose": math.log10(rate), "zero_shot": 0.4}
+                known.append(Known(cell, None, signals, level + 0.3 * rng.normal()))
     return known
 
 
-def of_targets(rows: Iterator[BeforeTrial]) -> BeforeTrial:
-    """Beside the mean, on a left-out target."""
-    return next(row for row in rows if (row.split, row.rival) == ("target", "the mean"))
+def of_targets(rows: Iterator[BeforeTrial], rival: str = "the mean") -> BeforeTrial:
+    """Beside a rival, on a left-out target."""
+    return next(row for row in rows if (row.split, row.rival) == ("target", rival))
 
 
 def test_slopes_of_both_signs_are_those_of_plain_ridge() -> None:
-    data = taught("gain_pp", made_up(np.random.default_rng(2), 9, planted=10))
-    model = fit(both_ways(data.values), data.lifted, data.targets)
+    data = taught("gain_pp", made_up(np.random.default_rng(2), 9, planted=4))
+    model = fit(both_ways(data.values), data.outcome, data.targets)
     scaled = (data.values - data.values.mean(axis=0)) / data.values.std(axis=0)
-    ridge = Ridge(alpha=model.penalty * len(data.outcome), tol=1e-14).fit(scaled, data.lifted)
-    told = np.clip(ridge.predict(scaled), data.lifted.min(), data.lifted.max())
+    ridge = Ridge(alpha=model.penalty * len(data.outcome), tol=1e-14).fit(scaled, data.outcome)
+    told = np.clip(ridge.predict(scaled), data.outcome.min(), data.outcome.max())
     assert model.line.at(both_ways(data.values)) == pytest.approx(told, rel=1e-6)
 
 
 def test_a_planted_truth_is_found() -> None:
     rng = np.random.default_rng(3)
-    data = [taught("gain_pp", made_up(rng, 10, planted=30)) for _ in range(4)]
-    rows = [of_targets(trials(one, [], 0.8, 1)) for one in data]
+    data = [taught("gain_pp", made_up(rng, 10, planted=10)) for _ in range(4)]
+    rows = [of_targets(trials(one, [], 0.8, 1), USUAL) for one in data]
     assert {row.against for row in rows} == {"better"}
     assert sum(row.mae or 99 for row in rows) < 0.5 * sum(row.mae_rival or 0 for row in rows)
     assert np.mean([row.coverage for row in rows]) > 0.7
@@ -126,7 +124,7 @@ def test_a_planted_truth_is_found() -> None:
 def test_its_interval_holds_new_targets_about_as_often_as_it_says() -> None:
     rng, held = np.random.default_rng(7), []
     for _ in range(40):
-        found = made_up(rng, 13, planted=15)
+        found = made_up(rng, 13, planted=5)
         data = taught("gain_pp", found[:48])
         for row, one in zip(expected(data, found[48:], 0.8), found[48:], strict=True):
             assert row.low is not None
@@ -136,12 +134,12 @@ def test_its_interval_holds_new_targets_about_as_often_as_it_says() -> None:
     assert 0.68 <= np.mean(held) <= 0.95
 
 
-def test_of_noise_it_says_that_the_mean_is_as_good() -> None:
+def test_of_noise_it_says_that_other_targets_tell_as_much() -> None:
     rng, claims = np.random.default_rng(4), 0
     for _ in range(8):
         rows = list(trials(taught("gain_pp", made_up(rng, 7, planted=0)), [], 0.8, 1))
-        found, told = of_targets(iter(rows)).against, " ".join(verdict(rows, 0.8))
-        words = "On a new target it is no better than the mean gain of accuracy of the others."
+        found, told = of_targets(iter(rows), USUAL).against, " ".join(verdict(rows, 0.8))
+        words = "tells nothing clear of gain of accuracy beyond the same method and rate on other"
         assert (words in told) == (found != "better")
         claims += found == "better"
     # Each claims by chance with about 2.5 %: two or more of eight with 2 %.
@@ -149,7 +147,7 @@ def test_of_noise_it_says_that_the_mean_is_as_good() -> None:
 
 
 def test_rivals_are_those_of_the_targets_that_are_left() -> None:
-    known = made_up(np.random.default_rng(5), 6, planted=10)
+    known = made_up(np.random.default_rng(5), 6, planted=4)
     data = taught("gain_pp", known)
     rows = {(row.split, row.rival): row for row in trials(data, [], 0.8, 1)}
     same, near = [], []
@@ -178,7 +176,7 @@ def test_rivals_are_those_of_the_targets_that_are_left() -> None:
 
 
 def test_what_was_not_learned_from_has_no_interval() -> None:
-    known = made_up(np.random.default_rng(6), 6, planted=10)
+    known = made_up(np.random.default_rng(6), 6, planted=4)
     data = taught("gain_pp", known)
     vpt = known[0]._replace(cell=known[0].cell._replace(method="vpt"), outcome=math.nan)
     blind = known[1]._replace(signals={"iimm": 0.1}, outcome=math.nan)
@@ -200,9 +198,3 @@ def test_too_few_targets_are_refused_with_how_many_would_do() -> None:
         "or lower --level (4 are enough for 75)."
     )
     require_enough("a", map(str, range(5)), 0.8)
-
-
-@pytest.mark.parametrize("name", SIGNALS)
-def test_learned_outcomes_are_never_below_zero(name: OutcomeName) -> None:
-    """The lower end of a forecast is held at 0: a loss of all accuracy is a gain of -100."""
-    assert LIFTED[name] - (100 if name == "gain_pp" else 0) >= 0

@@ -164,11 +164,15 @@ class _Seen:
         return cls(few, text, x, t)
 
     @property
+    def zero_shot(self) -> float:
+        """Accuracy by class texts, 0 to 1."""
+        return float(((self.x @ self.t.T).argmax(axis=1) == self.images.labels).mean())
+
+    @property
     def above_chance(self) -> float:
         """Zero-shot accuracy less that of always naming the commonest class, -1 to 1."""
         labels = self.images.labels
-        right = (self.x @ self.t.T).argmax(axis=1) == labels
-        return float(right.mean() - np.bincount(labels).max() / len(labels))
+        return self.zero_shot - float(np.bincount(labels).max() / len(labels))
 
     def alone(self) -> Signals:
         """Of a target."""
@@ -179,6 +183,7 @@ class _Seen:
             "silhouette": probes.silhouette(self.x, labels),
             "margin": None if margin is None else float(margin),
             "above_chance": self.above_chance,
+            "zero_shot": self.zero_shot,
         }
 
     def beside(self, transfer: _Seen) -> Signals:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from clipdrift.analysis.questions.beforehand import OF_TARGET, OutcomeName, Taught, both_ways
+from clipdrift.analysis.questions.beforehand import OF_TARGET, OutcomeName, Taught
 from clipdrift.analysis.questions.early_warning import compared
 from clipdrift.analysis.questions.forecast_trial import Against, against
 from clipdrift.analysis.questions.held_out import (
@@ -23,11 +25,12 @@ from clipdrift.analysis.questions.held_out import (
 from clipdrift.analysis.questions.lessons import Cell, labels_of, lessons_of
 from clipdrift.analysis.rows import Row, Said, key, sure
 from clipdrift.analysis.statistics.columns import Floats
+from clipdrift.analysis.statistics.forecast_model import Forecast
 from clipdrift.errors import ClipdriftError
 from clipdrift.records import RunRecord
 
 SPLITS: tuple[Split, ...] = ("target", "method", "backbone")
-LEAST_TARGETS = 2
+LEAST = 2
 """Without which nothing is learned: one to fit, one to choose the penalty by."""
 Rival = Literal[
     "the mean",
@@ -35,6 +38,7 @@ Rival = Literal[
     "the nearest target",
     "the early-epoch forecast",
 ]
+USUAL: Rival = "the same method and rate on other targets"
 OUTCOMES: dict[OutcomeName, str] = {"gain_pp": "gain of accuracy", "retention_pct": "retention"}
 
 
@@ -47,9 +51,9 @@ class BeforeTrial(Row):
     outcome: see `Expected`
     n_folds: groups that were left out in turn
     n: cells forecast by both
-    rival: mean of the cells learned from; mean of the same method and rate on other targets; the
-        most alike cell of the target whose embeddings are most alike; the forecast from the first
-        epoch, on the same cells left out
+    rival: mean of the cells learned from; mean of the same method and rate on other targets (of all
+        methods where its own is left out); the most alike cell of the target whose embeddings are
+        most alike; the forecast from an early epoch, on the same cells left out
     coverage: share of all cells of the split inside their interval; null of a left-out method or
         backbone, of which no interval is given
     """
@@ -64,7 +68,9 @@ class BeforeTrial(Row):
     against: Annotated[
         Against | None,
         sure(
-            "Forecast is", words="by the 95 % t interval over targets of the difference of errors"
+            "Forecast is",
+            "name",
+            words="by the 95 % t interval over targets of the difference of errors",
         ),
     ] = None
     coverage: Annotated[float | None, sure("Covered", "two")] = None
@@ -83,17 +89,11 @@ def trials(
     for split in SPLITS:
         groups = labels_of(data.cells, split)
         held = left_out(
-            split,
-            groups,
-            data.targets,
-            both_ways(data.values),
-            data.lifted,
-            level,
-            least=LEAST_TARGETS,
+            split, groups, data.targets, data.outcome, partial(_others, data, level), least=LEAST
         )
         rivals: dict[Rival, Floats] = {
             "the mean": held.mean,
-            "the same method and rate on other targets": _elsewhere(data, groups),
+            USUAL: _usual(data, groups),
             "the nearest target": _nearest(data, groups),
         }
         if data.name == "retention_pct":
@@ -103,11 +103,11 @@ def trials(
 
 def _beside(data: Taught, held: Held, rival: Rival, told: Floats) -> BeforeTrial:
     both = held.there & np.isfinite(told)
-    ours, theirs = (np.abs(one - data.lifted) for one in (held.forecast.kept, told))
+    ours, theirs = (np.abs(one - data.outcome) for one in (held.forecast.kept, told))
     coverage = width = None
     if held.bounded:
         there, (_, low, high) = held.there, held.forecast
-        coverage = float(((low <= data.lifted) & (data.lifted <= high))[there].mean())
+        coverage = float(((low <= data.outcome) & (data.outcome <= high))[there].mean())
         median = float(np.median(high[there] - low[there]))
         width = median if np.isfinite(median) else None
     return BeforeTrial(
@@ -125,15 +125,17 @@ def _beside(data: Taught, held: Held, rival: Rival, told: Floats) -> BeforeTrial
     )
 
 
-def _elsewhere(data: Taught, groups: Numbers) -> Floats:
-    """Mean of the same method and rate outside of each cell's group; NaN where there is none."""
-    same = labels_of(data.cells, "method", "learning_rate")
-    told = np.full(len(groups), np.nan)
-    for i in range(len(groups)):
-        there = (same == same[i]) & (groups != groups[i]) & (data.targets != data.targets[i])
-        if there.any():
-            told[i] = data.lifted[there].mean()
-    return told
+def _others(data: Taught, level: float, out: NDArray[np.bool_]) -> Forecast:
+    asked = [one for one, left in zip(data.known, out, strict=True) if left]
+    return data.forecast(~out, asked, level)
+
+
+def _usual(data: Taught, groups: Numbers) -> Floats:
+    """`Taught.usual` of each cell without its group."""
+    found = [
+        data.usual([cell], groups != own) for cell, own in zip(data.cells, groups, strict=True)
+    ]
+    return np.concatenate(found)
 
 
 def _nearest(data: Taught, groups: Numbers) -> Floats:
@@ -147,7 +149,7 @@ def _nearest(data: Taught, groups: Numbers) -> Floats:
     alike = (alike / np.where(spread > 0, spread, 1.0)).round(9)
     methods = labels_of(data.cells, "method")
     sets = np.array([one.transfer or "" for one in data.known])
-    rates = np.log10([cell.learning_rate for cell in data.cells])
+    rates = data.rates
     told = np.full(len(groups), np.nan)
     for i in range(len(groups)):
         rows = np.flatnonzero((groups != groups[i]) & (data.targets != data.targets[i]))
@@ -158,7 +160,7 @@ def _nearest(data: Taught, groups: Numbers) -> Floats:
                 sets[rows] != sets[i],
                 methods[rows] != methods[i],
             )
-            told[i] = data.lifted[rows[np.lexsort((*order, far))[0]]]
+            told[i] = data.outcome[rows[np.lexsort((*order, far))[0]]]
     return told
 
 
@@ -211,5 +213,9 @@ def verdict(rows: Iterable[BeforeTrial], level: float) -> Iterator[str]:
                 f"its {level:.0%} interval held {first.coverage:.0%} of cells on a left-out target"
             )
         yield f"The forecast of {OUTCOMES[name]} {'; '.join(words)}."
-        if first.split == "target" and first.against != "better":
-            yield f"On a new target it is no better than the mean {OUTCOMES[name]} of the others."
+        usual = next(row for row in mine if row.rival == USUAL)
+        if usual.split == "target" and usual.against != "better":
+            yield (
+                f"On a new target the untouched model tells nothing clear of {OUTCOMES[name]} "
+                f"beyond {USUAL}."
+            )

@@ -15,6 +15,7 @@ from clipdrift.analysis.questions.lessons import Cell, labels_of
 from clipdrift.analysis.rows import LearningRate, Reason, Row, Said, key
 from clipdrift.analysis.statistics.columns import Floats
 from clipdrift.analysis.statistics.forecast_fit import fit
+from clipdrift.analysis.statistics.forecast_model import Forecast
 from clipdrift.errors import Fault, RecordError
 from clipdrift.records import RunRecord
 from clipdrift.records.beforehand import Beforehand
@@ -29,8 +30,8 @@ SIGNALS: dict[OutcomeName, tuple[str, ...]] = {
     "retention_pct": (*OF_TARGET, *OF_CELL, *OF_TRANSFER),
 }
 """What each outcome is learned from. log_dose: log10 of learning rate times steps."""
-LIFTED = {"gain_pp": 100.0, "retention_pct": 0.0}
-"""Added to an outcome while it is learned: the forecast is of numbers that are never below 0."""
+ZERO_SHOT = "zero_shot"
+"""Accuracy of the untouched model on the target: what there is to lose, and to gain."""
 
 
 class Known(NamedTuple):
@@ -109,8 +110,52 @@ class Taught(NamedTuple):
         return labels_of(self.cells, "target")
 
     @property
-    def lifted(self) -> Floats:
-        return self.outcome + LIFTED[self.name]
+    def rates(self) -> Floats:
+        """log10 of the learning rate, (n,)."""
+        return np.log10([cell.learning_rate for cell in self.cells])
+
+    def usual(self, cells: Sequence[Cell], seen: NDArray[np.bool_]) -> Floats:
+        """What cells of their method come to at their rate on other targets, (len(cells),).
+
+        Means over the cells seen, linear in log rate between rates; of a method that was not seen
+        over those of all methods; NaN where no other target was seen.
+
+        Args:
+            seen: (n,) which of these may be used.
+        """
+        methods, targets = (
+            np.array([getattr(own, name) for own in self.cells]) for name in ("method", "target")
+        )
+        told = np.full(len(cells), np.nan)
+        for i, cell in enumerate(cells):
+            rows = seen & (targets != cell.target)
+            mine = rows & (methods == cell.method)
+            rows = mine if mine.any() else rows
+            at = np.unique(self.rates[rows])
+            means = [self.outcome[rows & (self.rates == rate)].mean() for rate in at]
+            if len(at):
+                told[i] = np.interp(np.log10(cell.learning_rate), at, means)
+        return told
+
+    def forecast(self, seen: NDArray[np.bool_], asked: Sequence[Known], level: float) -> Forecast:
+        """What is usual on other targets, and what signals say of this one: ridge on the rest.
+
+        Intervals are those of `Model.forecast` over targets, which weigh equally.
+
+        Args:
+            seen: (n,) what is learned from.
+
+        Reference: Lee, Barber & Willett 2023, "Distribution-free inference with hierarchical data",
+        arXiv 2306.06342, for targets with any number of cells.
+        """
+        rest = self.outcome - self.usual(self.cells, seen)
+        model = fit(both_ways(self.values[seen]), rest[seen], self.targets[seen])
+        found = np.array(model.forecast(both_ways(values(self.name, asked)), level))
+        usual = self.usual([one.cell for one in asked], seen)
+        untouched = np.array([100 * one.signals[ZERO_SHOT] for one in asked])
+        gain = self.name == "gain_pp"
+        low, high = (-untouched, 100 - untouched) if gain else (0.0, np.inf)
+        return Forecast(*np.clip(usual + found, low, high))
 
 
 def taught(name: OutcomeName, known: Iterable[Known]) -> Taught:
@@ -126,7 +171,7 @@ def of_outcome(name: OutcomeName, one: Known) -> bool:
 
 def whole(name: OutcomeName, one: Known) -> bool:
     """Whether a cell is of an outcome and has all of its signals."""
-    return of_outcome(name, one) and set(SIGNALS[name]) <= set(one.signals)
+    return of_outcome(name, one) and {*SIGNALS[name], ZERO_SHOT} <= set(one.signals)
 
 
 def values(name: OutcomeName, known: Sequence[Known]) -> Floats:
@@ -199,18 +244,13 @@ class Expected(Row):
 
 
 def expected(data: Taught, plan: Sequence[Known], level: float) -> list[Expected]:
-    """The forecast of every cell of a study, with the interval of `Model.forecast` over targets.
-
-    Reference: Lee, Barber & Willett 2023, "Distribution-free inference with hierarchical data",
-    arXiv 2306.06342, for targets that weigh equally, whatever the number of their cells.
-    """
+    """The forecast of every cell of a study that is of the outcome."""
     asked = [one for one in plan if of_outcome(data.name, one)]
     able = [one for one in asked if whole(data.name, one)]
     told: dict[tuple[Cell, str | None], NDArray[np.float64]] = {}
     if able:
-        model = fit(both_ways(data.values), data.lifted, data.targets)
-        found = model.forecast(both_ways(values(data.name, able)), level)
-        ends = np.array(found).T - LIFTED[data.name]
+        seen = np.ones(len(data.known), dtype=bool)
+        ends = np.array(data.forecast(seen, able, level)).T
         told = {(one.cell, one.transfer): row for one, row in zip(able, ends, strict=True)}
     return [_expected(data, one, told.get((one.cell, one.transfer))) for one in asked]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -49,36 +50,40 @@ def hold_out(data: Lessons, split: Split, level: float) -> Held:
     cells = data.labels(*Cell._fields)
     groups = cells % MAX_CELL_FOLDS if split == "cell" else data.labels(split)
     least = min(MIN_CELLS, len(np.unique(cells)) - 1)
-    return left_out(split, groups, cells, data.moved, data.kept, level, least=least)
+
+    def others(out: NDArray[np.bool_]) -> Forecast:
+        model = fit(data.moved[~out], data.kept[~out], cells[~out])
+        found = model.forecast(data.moved[out], level)
+        return found._replace(low=np.maximum(found.low, 0.0))
+
+    return left_out(split, groups, cells, data.kept, others, least=least)
 
 
 def left_out(
     split: Split,
     groups: Numbers,
     clusters: Numbers,
-    moved: Floats,
-    kept: Floats,
-    level: float,
+    outcome: Floats,
+    others: Callable[[NDArray[np.bool_]], Forecast],
     *,
     least: int,
 ) -> Held:
     """Forecast every group from the others.
 
     Args:
-        groups, clusters: (n,) what is left out at a time, and what counts as one in the interval.
-        moved, kept: see `fit`.
+        groups: (n,) what is left out at a time. clusters: (n,) what is counted.
+        others: mask (n,) of those left out -> their forecast by all the rest.
         least: clusters without which nothing is learned.
     """
-    empty = np.full((4, len(kept)), np.nan)
+    empty = np.full((4, len(outcome)), np.nan)
     names = np.unique(groups)
-    there = np.zeros(len(kept), dtype=bool)
+    there = np.zeros(len(outcome), dtype=bool)
     for name in names if len(names) > 1 else []:
         out = groups == name
         if len(np.unique(clusters[~out])) < least:
             continue
-        model = fit(moved[~out], kept[~out], clusters[~out])
-        empty[:3, out] = model.forecast(moved[out], level)
-        empty[3, out] = kept[~out].mean()
+        empty[:3, out] = others(out)
+        empty[3, out] = outcome[~out].mean()
         there |= out
     reasons = []
     if len(names) < 2:
