@@ -61,7 +61,7 @@ class BeforeTrial(Row):
     outcome: Annotated[OutcomeName, key("Outcome", "words")]
     split: LeftOut
     rival: Annotated[Rival, key("Beside")]
-    n_folds: Annotated[int, Said("count")]
+    n_folds: Annotated[int, Said("count", "Groups")]
     n: Annotated[int, Said("count", "Cells")]
     mae: Annotated[float | None, Said("one", "Error (pp)")] = None
     mae_rival: Annotated[float | None, Said("one", "its error")] = None
@@ -201,20 +201,19 @@ def _early_of(
 
 
 def verdict(rows: Iterable[BeforeTrial], level: float) -> Iterator[str]:
-    """Of each outcome, whether the forecast is worth its trouble."""
+    """Of each outcome, whether the forecast is worth its trouble on a target it has not seen."""
     by_outcome: dict[OutcomeName, list[BeforeTrial]] = {}
     for row in rows:
         by_outcome.setdefault(row.outcome, []).append(row)
     for name, mine in by_outcome.items():
-        words = list(compared((row.rival, row.split, row.against) for row in mine if row.n))
-        first = mine[0]
-        if first.coverage is not None:
-            words.append(
-                f"its {level:.0%} interval held {first.coverage:.0%} of cells on a left-out target"
-            )
-        yield f"The forecast of {OUTCOMES[name]} {'; '.join(words)}."
-        usual = next(row for row in mine if row.rival == USUAL)
-        if usual.split == "target" and usual.against != "better":
+        new = [row for row in mine if row.split == "target" and row.n]
+        words = list(compared((row.rival, row.split, row.against) for row in new))
+        held = next((row.coverage for row in new if row.coverage is not None), None)
+        if held is not None:
+            words.append(f"its {level:.0%} interval held {held:.0%} of cells there")
+        if words:
+            yield f"The forecast of {OUTCOMES[name]} {'; '.join(words)}."
+        if any(row.rival == USUAL and row.against != "better" for row in new):
             yield (
                 f"On a new target the untouched model tells nothing clear of {OUTCOMES[name]} "
                 f"beyond {USUAL}."
