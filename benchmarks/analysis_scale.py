@@ -29,7 +29,7 @@ from clipdrift.analysis.files import write_analysis
 from clipdrift.reading.in_full import NAMES
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.correct import Correct
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 from clipdrift.records.lost_images import TABLE
 from clipdrift.records.readings import Result
 from clipdrift.records.transfer import TransferReading
@@ -161,7 +161,7 @@ def measure(n_runs: int) -> None:
         folder = Path(name)
         write_table(folder, n_runs)
         start = time.perf_counter()
-        import_csv(folder / "runs.csv", folder / "map.yaml", folder / "study")
+        import_runs(folder / "runs.csv", folder / "map.yaml", folder / "study")
         imported = time.perf_counter()
         result = write_analysis(StudyFolder(folder / "study"))
         analyzed = time.perf_counter()

@@ -5,7 +5,7 @@
     python tools/results_page.py check docs/results/real-small
     python tools/results_page.py report docs/results/real-small build/site-extra/results/real-small
 
-`pack` puts study file, plan and records (no images, no weights) into `records.tar.xz`. `make`
+`pack` makes the bundle `records.tar.xz` (`clipdrift bundle`). `make`
 analyses them and writes anew what the page shows of them: every block of `real-small.md` between
 `<!-- made: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
 `real-small/`. `check` says whether the page is what its records give. `report` writes their
@@ -14,12 +14,10 @@ analyses them and writes anew what the page shows of them: every block of `real-
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import shutil
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from pathlib import Path
 import results_located
 import results_tables
 
+import clipdrift
 from clipdrift.analysis.files import to_csv, write_analysis
 from clipdrift.records import StudyFolder
 from clipdrift.report import write_report
@@ -37,30 +36,17 @@ from clipdrift.report.source import Study
 NUMBER = re.compile(rb"(?<![\w.])-?\d+\.\d+(?:e-?\d+)?(?![\w.])")
 """Whole, so that names of runs and hashes are held letter by letter."""
 
-READ = (
-    *("runs/*/record.json", "runs/*/transfer_images.parquet"),
-    *("after/**/*.json", "located/*.json"),
-)
-KEPT = ("study.yaml", "plan.json", *READ)
 ARCHIVE = "records.tar.xz"
 TABLES = results_tables.TABLES | results_located.TABLES
 BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pack(study: Path, place: Path) -> None:
-    """The same records give the same bytes."""
-    place.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(place / ARCHIVE, "w:xz") as archive:
-        for path in sorted({path for pattern in KEPT for path in study.glob(pattern)}):
-            data = path.read_bytes()
-            item = tarfile.TarInfo(path.relative_to(study).as_posix())
-            item.size = len(data)
-            archive.addfile(item, io.BytesIO(data))
+    clipdrift.bundle(study, place / ARCHIVE, licence="Apache-2.0")
 
 
 def unpack(place: Path, folder: Path) -> StudyFolder:
-    with tarfile.open(place / ARCHIVE, "r:xz") as archive:
-        archive.extractall(folder, filter="data")
+    clipdrift.import_runs(place / ARCHIVE, None, folder)
     return StudyFolder(folder)
 
 

@@ -280,22 +280,6 @@ def forewarned(analysis: Row) -> str:
     return table([*head, "covered (80 %)", "width pp"], lines)
 
 
-def stopped(analysis: Row) -> str:
-    keys = ("n_below", "n_stopped", "n_right", "n_wrong")
-    lines = [
-        [
-            row["split"],
-            number(row["limit_pct"], "{:g}"),
-            *(number(row[key], "{}") for key in keys),
-            number(row["steps_saved_pct"]),
-            number(row["seconds_saved_pct"]),
-        ]
-        for row in analysis["early_stopping"]
-    ]
-    head = ["left out", "limit %", "below it", "stopped", "rightly", "wrongly"]
-    return table([*head, "steps saved %", "training time saved %"], lines)
-
-
 def lost(analysis: Row, target: str) -> str:
     """Lost, gone and misaligned points of every cell and transfer dataset."""
     found: dict[tuple[str, str, float], dict[str, Row]] = {}
@@ -396,7 +380,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "doses": doses,
     "ranked": ranked,
     "forecast": forewarned,
-    "stopping": stopped,
     "lost": lost,
     "lost_at_equal": lost_at_equal,
     "calibration": calibration,

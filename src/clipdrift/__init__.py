@@ -1,7 +1,7 @@
 """clipdrift: matched fine-tuning studies of CLIP-style models.
 
 The names below are the public face: a function for every command (`run_study`, `study_status`,
-`write_report` and `import_csv` for run, status, report and import; the others go by the command's
+`write_report` and `import_runs` for run, status, report and import; the others go by the command's
 name), and the types in their signatures. Each is imported when it is first used, so that
 `import clipdrift` costs nothing and reading records never loads torch.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
+    from clipdrift.commands.sharing import bundle
     from clipdrift.commands.tuned import Tuned
     from clipdrift.commands.tuning import preview, tune
     from clipdrift.errors import ClipdriftError
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from clipdrift.reading.gauge import Gauge
     from clipdrift.reading.model_reading import ModelReading
     from clipdrift.records import RunRecord, StudyFolder, read_record
-    from clipdrift.records.imported import import_csv
+    from clipdrift.records.imported import import_runs
     from clipdrift.report import dose_response_figure, write_report
     from clipdrift.spec import StudySpec, load_spec, parse_spec
     from clipdrift.study.measure import Outcome, run_study
@@ -66,6 +67,7 @@ _HOMES = {
     "after": "clipdrift.commands.models",
     "analyze": "clipdrift.commands.reading",
     "audit": "clipdrift.commands.reading",
+    "bundle": "clipdrift.commands.sharing",
     "check": "clipdrift.commands.measuring",
     "choose": "clipdrift.commands.reading",
     "convert": "clipdrift.commands.models",
@@ -74,7 +76,7 @@ _HOMES = {
     "export_model": "clipdrift.commands.models",
     "forecast": "clipdrift.commands.reading",
     "forecast_before": "clipdrift.commands.forecasting",
-    "import_csv": "clipdrift.records.imported",
+    "import_runs": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
     "locate": "clipdrift.commands.locating",
     "lost": "clipdrift.commands.reading",
@@ -111,6 +113,7 @@ __all__ = [
     "after",
     "analyze",
     "audit",
+    "bundle",
     "check",
     "choose",
     "convert",
@@ -119,7 +122,7 @@ __all__ = [
     "export_model",
     "forecast",
     "forecast_before",
-    "import_csv",
+    "import_runs",
     "load",
     "load_spec",
     "locate",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import lzma
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -10,10 +13,11 @@ from fuzz.target import Target
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from clipdrift import bundle
 from clipdrift.analysis.files import to_csv, to_json, write_analysis
 from clipdrift.analysis.summary import row_keys
 from clipdrift.records import StudyFolder
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 
 MAP = {
     "columns": {
@@ -44,7 +48,7 @@ TABLE = "\n".join([HEADER, *ROWS]) + "\n"
 def feed_table(data: bytes, folder: Path) -> None:
     (folder / "runs.csv").write_bytes(data)
     (folder / "map.yaml").write_text(yaml.safe_dump(MAP))
-    summary = import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+    summary = import_runs(folder / "runs.csv", folder / "map.yaml", folder / "out")
     records, faults = StudyFolder(folder / "out").records()
     assert (len(records), faults) == (summary.n_records, [])
 
@@ -52,7 +56,37 @@ def feed_table(data: bytes, folder: Path) -> None:
 def feed_map(data: bytes, folder: Path) -> None:
     (folder / "runs.csv").write_text(TABLE)
     (folder / "map.yaml").write_bytes(data)
-    import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+    import_runs(folder / "runs.csv", folder / "map.yaml", folder / "out")
+
+
+def feed_json(data: bytes, folder: Path) -> None:
+    (folder / "run.json").write_bytes(data)
+    import_runs(folder / "run.json", None, folder / "out")
+
+
+def feed_bundle(data: bytes, folder: Path) -> None:
+    (folder / "study.tar.xz").write_bytes(data)
+    import_runs(folder / "study.tar.xz", None, folder / "out")
+
+
+def bundle_seeds() -> list[bytes]:
+    """A bundle of the table, and what xz holds in it, which is packed again after each edit."""
+    with tempfile.TemporaryDirectory() as scratch:
+        feed_table(table_seeds()[1], Path(scratch))
+        bundle(Path(scratch) / "out", Path(scratch) / "a.tar.xz")
+        return [(Path(scratch) / "a.tar.xz").read_bytes()]
+
+
+@st.composite
+def bundles(draw: DrawFn) -> bytes:
+    """Good bundles with a few bytes replaced, most of them under the compression."""
+    plain = bytearray(lzma.decompress(bundle_seeds()[0]))
+    for _ in range(draw(st.integers(0, 4))):
+        plain[draw(st.integers(0, len(plain) - 1))] = draw(st.integers(0, 255))
+    packed = bytearray(lzma.compress(plain, preset=0))
+    if draw(st.integers(0, 3)) == 0:
+        packed[draw(st.integers(0, len(packed) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(packed)
 
 
 def feed_analysis(data: bytes, folder: Path) -> None:
@@ -68,6 +102,18 @@ def feed_analysis(data: bytes, folder: Path) -> None:
 
 def table_seeds() -> list[bytes]:
     return [TABLE.encode(), "\n".join([HEADER, *ROWS[:2]]).encode()]
+
+
+def json_seeds() -> list[bytes]:
+    metrics = [{"valid accuracy": 0.5}, {"test accuracy": 0.5, "forgetting": 0.1}]
+    rate = {"model_id": "llama", "seed": 0, "optimizer_kwargs": {"lr": 1e-4}}
+    run = {"experiment_name": "lora", "total_time": 9.5, "train_config": rate}
+    end = {"status": "success", "metrics": metrics, "num_trainable_params": 9}
+    return [json.dumps({"run_info": run, "train_info": end}).encode()]
+
+
+def json_runs() -> SearchStrategy[bytes]:
+    return edited([json.loads(json_seeds()[0])]).map(lambda tree: json.dumps(tree).encode())
 
 
 def map_seeds() -> list[bytes]:
@@ -115,6 +161,8 @@ def maps() -> SearchStrategy[bytes]:
 
 TARGETS = [
     Target("imported table", feed_table, table_seeds, tables, examples=60, share=0.8),
+    Target("result of peft", feed_json, json_seeds, json_runs, examples=40, share=0.3),
+    Target("bundle", feed_bundle, bundle_seeds, bundles, examples=30, share=0.1),
     Target("map of columns", feed_map, map_seeds, maps, examples=60, share=0.8),
     Target(
         "analysis of a table",

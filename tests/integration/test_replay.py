@@ -16,7 +16,7 @@ from clipdrift.analysis.questions.reproduction import published
 from clipdrift.analysis.replay import replay
 from clipdrift.errors import RecordError, SpecError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 from clipdrift.records.readings import EpochReading, Result
 from clipdrift.records.transfer import TransferReading
 
@@ -43,7 +43,7 @@ def imported(folder: Path, *, shift: float = 0.0, cells: list[list[object]] = CE
             lines.append(",".join(map(str, row)))
     (folder / "runs.csv").write_text("\n".join(lines))
     (folder / "map.yaml").write_text(MAP)
-    import_csv(folder / "runs.csv", folder / "map.yaml", folder / "out")
+    import_runs(folder / "runs.csv", folder / "map.yaml", folder / "out")
     return StudyFolder(folder / "out")
 
 

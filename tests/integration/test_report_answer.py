@@ -18,7 +18,7 @@ from synthetic_records import synthetic_records, with_images
 from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.questions.untouched import Untouched
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 from clipdrift.records.transfer import TransferReading
 from clipdrift.report.answer import Answer, answers
 from clipdrift.report.digits import NBSP
@@ -85,7 +85,7 @@ def imported(folder: Path, rows: list[dict[str, Any]]) -> StudyFolder:
     text = f"columns:\n{columns}constants:\n  backbone: b32\nunits:\n"
     units = "  val_accuracy: fraction\n  test_accuracy: fraction\n  transfer: fraction\n"
     (folder / "map.yaml").write_text(text + units)
-    import_csv(folder / "runs.csv", folder / "map.yaml", folder / "study")
+    import_runs(folder / "runs.csv", folder / "map.yaml", folder / "study")
     study = StudyFolder(folder / "study")
     write_analysis(study)
     return study

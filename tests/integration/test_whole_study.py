@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from clipdrift.analysis.files import write_analysis
 from clipdrift.cli.app import app
 from clipdrift.records import StudyFolder, atomic_write, imported
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 
 RUNNER = CliRunner()
 
@@ -105,11 +105,11 @@ def test_an_import_that_was_killed_is_a_part_until_it_is_made_again(
     with monkeypatch.context() as patched:
         patched.setattr(imported, "atomic_write", killed)
         with pytest.raises(KeyboardInterrupt):
-            import_csv(*given)
+            import_runs(*given)
     folder = StudyFolder(given[2])
     assert told("analyze", folder).startswith("4 of 4 records used, 10 planned, 6 to do: ")
     folder.plan_path.write_text("{")  # by a kill at another moment
-    import_csv(*given)
+    import_runs(*given)
     assert told("status", folder) == "10 runs: 10 finished"
     assert told("report", folder).startswith("10 of 10 records used ")
     assert told("audit", folder) == "Every printed number follows from the records."

@@ -15,7 +15,6 @@ from synthetic_records import synthetic_records
 
 from clipdrift.analysis.forecasting import check_asked, forecast
 from clipdrift.analysis.questions import early_warning
-from clipdrift.analysis.questions.early_stopping import stopping
 from clipdrift.analysis.questions.forecast_trial import next_lower_rate, validation
 from clipdrift.analysis.questions.held_out import hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons, lessons
@@ -27,7 +26,7 @@ from clipdrift.analysis.statistics.forecast_model import (
 )
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.records import StudyFolder
-from clipdrift.records.imported import import_csv
+from clipdrift.records.imported import import_runs
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -130,10 +129,8 @@ def data(kept: list[float] | None = None) -> Lessons:
     size = np.clip(dose[:, None], 0, None) * rng.uniform(0.9, 1.1, (len(cells), 6))
     read = size * np.array([-1, 1, 1, 1, 1, -1]) + np.array([1, 0, 0, 0, 0, 100])
     values = 100 - 12 * dose + rng.normal(size=len(cells)) if kept is None else np.array(kept)
-    steps = np.full(len(cells), 40.0)
     ids = [f"run-{i}" for i in range(len(cells))]
-    times = (steps / 4, steps, steps / 40, steps / 10)
-    return Lessons(cells, ids, list(SIGNALS), read, values, *times, [4], ["c"], 0, "hash")
+    return Lessons(cells, ids, list(SIGNALS), read, values, ["c"], 0)
 
 
 @pytest.mark.parametrize("split", ["cell", "target", "method"])
@@ -204,7 +201,7 @@ def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() 
     whole = data()
     halves = [cell._replace(backbone=f"clip-{cell.target}") for cell in whole.cells]
     whole = whole._replace(cells=halves)
-    told = forecast(whole, after_epoch=1, limits=[85.0])
+    told = forecast(whole, after_epoch=1)
     for row in told["validation"]:
         refused = row.split in ("method", "backbone")
         assert (row.coverage is None) is (row.median_width is None) is refused
@@ -212,7 +209,6 @@ def test_of_a_method_or_backbone_it_has_not_learned_from_it_gives_no_interval() 
         assert row.reason == (words if refused else None)
         assert row.n == 32
         assert row.mae > 0
-    assert {row.split for row in told["stopping"]} == {"cell", "target"}
     said = early_warning.verdict(told["validation"], 0.8)
     assert said.endswith("it gives no interval on a left-out method or backbone.")
 
@@ -222,27 +218,6 @@ def test_a_forecast_of_noise_does_not_beat_anything() -> None:
     row = validation(noise, hold_out(noise, "cell", 0.8))
     assert row.against_mean in ("worse", "no clear difference")
     assert abs(row.spearman_within) < 0.6
-
-
-def test_stopping_counts_runs_and_steps_by_hand() -> None:
-    whole = data()
-    held = hold_out(whole, "cell", 0.8)
-    for limit in (70.0, 85.0):
-        stopped = [i for i in range(32) if held.forecast.high[i] < limit]
-        row = stopping(whole, held, limit)
-        assert row.n_stopped == len(stopped) > 0
-        assert row.n_wrong == sum(whole.kept[i] >= limit for i in stopped)
-        assert row.n_right == sum(whole.kept[i] < limit for i in stopped)
-        assert row.seconds_saved == pytest.approx(3 * len(stopped))
-        assert row.seconds_saved_pct == pytest.approx(100 * 3 * len(stopped) / (32 * 4))
-        assert row.steps_saved_pct == pytest.approx(100 * 30 * len(stopped) / (32 * 40))
-
-
-def test_time_that_was_not_recorded_is_not_saved_as_zero() -> None:
-    untimed = data()._replace(seconds=np.zeros(32), early_seconds=np.zeros(32))
-    row = stopping(untimed, hold_out(untimed, "cell", 0.8), 85.0)
-    assert row.n_stopped > 0
-    assert (row.seconds_saved, row.seconds_saved_pct) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -264,26 +239,22 @@ def test_lessons_are_early_drift_and_the_least_of_final_retentions(folder: Study
         assert moved == pytest.approx([*sizes, lost])
         assert kept == min(r.retention_pct or 0 for r in record.result.transfer.values())
         assert record.role == "matched"
-    assert set(found.steps) == {20.0}
-    assert set(found.early_steps) == {10.0}
 
 
 def test_the_rows_of_an_analysis_are_those_of_the_command(folder: StudyFolder) -> None:
     found, _ = lessons([folder], after_epoch=1)
     told = forecast(found, after_epoch=1)
-    judged, priced = early_warning.rows(folder.records()[0])
+    judged = early_warning.rows(folder.records()[0])
     assert [row.split for row in judged] == ["cell", "target", "method", "backbone"]
     for row, other in zip(judged, told["validation"], strict=True):
         assert replace(row, backbone=None, run_ids=[]) == other
         assert len(row.run_ids) == row.n
-    known = told["stopping"]
-    assert [replace(row, backbone=None, run_ids=[]) for row in priced] == known
     both = [*folder.records()[0], *synthetic_records(blocks=1, backbone="other", rng_seed=3)]
-    crossed = early_warning.rows(both)[0]
+    crossed = early_warning.rows(both)
     assert [row.n for row in crossed if row.split == "backbone"] == [48, 48]
     assert next(row for row in crossed if row.split == "method") == judged[2]
     few = [record for record in folder.records()[0] if record.method == "lora"][:12]
-    assert early_warning.rows(few) == ([], [])
+    assert early_warning.rows(few) == []
 
 
 @pytest.mark.slow
@@ -321,10 +292,8 @@ def test_too_few_runs_unknown_names_and_nonsense_are_refused(
         "a wider grid."
     )
     with pytest.raises(SpecError) as nonsense:
-        check_asked(0, 0.8, [-5.0])
-    assert [fault.where for fault in nonsense.value.faults] == [
-        "--after-epoch", "--level", "--stop-below",
-    ]  # fmt: skip
+        check_asked(0, 0.8)
+    assert [fault.where for fault in nonsense.value.faults] == ["--after-epoch", "--level"]
 
 
 def imported(path: Path, *, columns: str = "cka_mean,cifar10") -> StudyFolder:
@@ -348,19 +317,17 @@ def imported(path: Path, *, columns: str = "cka_mean,cifar10") -> StudyFolder:
     path.mkdir()
     (path / "runs.csv").write_text("\n".join(lines))
     (path / "map.yaml").write_text("columns:\n" + "".join(f"  {a}: {b}\n" for a, b in pairs))
-    import_csv(path / "runs.csv", path / "map.yaml", path / "study")
+    import_runs(path / "runs.csv", path / "map.yaml", path / "study")
     return StudyFolder(path / "study")
 
 
 def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> None:
     found, _ = lessons([imported(tmp_path / "a")], after_epoch=1)
-    assert (found.signals, len(found.kept), found.epochs) == (["cka_mean", KEPT], 48, [])
+    assert (found.signals, len(found.kept)) == (["cka_mean", KEPT], 48)
     told = forecast(found, after_epoch=1)
     (by_cell, *_) = told["validation"]
     assert by_cell.mae < by_cell.mae_mean
     assert found.signals == ["cka_mean", KEPT]
-    # How long the runs were is not known, so it stops none.
-    assert [row.steps_saved_pct for row in told["stopping"]] == [None] * len(told["stopping"])
     for columns, missing in (
         ("", "a reading after epoch 1 in 48"),
         ("cls_entropy_pct", None),
@@ -379,8 +346,8 @@ def test_a_table_with_one_early_epoch_can_be_learned_from(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_the_command_validates_and_prices_without_torch(folder: StudyFolder) -> None:
-    done = command("forecast", folder.path, "--stop-below", "60")
+def test_the_command_validates_without_torch(folder: StudyFolder) -> None:
+    done = command("forecast", folder.path)
     assert (done.returncode, done.stderr.strip()) == (0, "False")
     for text in ("48 runs in 16 cells", "next lower rate", "The forecast "):
         assert text in done.stdout

@@ -52,7 +52,14 @@ def test_version_and_help_are_told(call: Call) -> None:
     code, short, _ = call("-h")
     assert (code, call("--help")[1]) == (0, short)
     panels = re.findall(r"─ ([A-Z][^─]+) ─", short)
-    assert panels == ["Options", "Start a study", "Run it", "Read what came of it", "Models"]
+    assert panels == [
+        "Options",
+        "Start a study",
+        "Run it",
+        "Read what came of it",
+        "Join and share studies",
+        "Models",
+    ]
     assert all(f" {name} " in short for name in COMMANDS)
     code, said, _ = call()
     assert (code, "Start a study" in said) == (2, True)
@@ -62,7 +69,7 @@ OTHERWISE_NAMED = {
     "run": "run_study",
     "status": "study_status",
     "report": "write_report",
-    "import": "import_csv",
+    "import": "import_runs",
     "export-model": "export_model",
 }
 FOR_THE_TERMINAL = {"init", "datasets", "cache", "watch"}

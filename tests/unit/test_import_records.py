@@ -17,7 +17,7 @@ from clipdrift.analysis.files import write_analysis
 from clipdrift.analysis.frame import runs_frame
 from clipdrift.errors import ClipdriftError, RecordError, StudyFolderError
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.records.imported import ImportSummary, import_csv
+from clipdrift.records.imported import ImportSummary, import_runs
 from clipdrift.study.measure import run_study
 
 FIELDS = {
@@ -72,7 +72,7 @@ class Import:
         lines = lines[:-1] if not self.units else lines
         (self.folder / "runs.csv").write_text(self.table() if table is None else table)
         (self.folder / "map.yaml").write_text(mapping or "\n".join([*lines, self.more]))
-        return import_csv(self.folder / "runs.csv", self.folder / "map.yaml", self.out.path)
+        return import_runs(self.folder / "runs.csv", self.folder / "map.yaml", self.out.path)
 
     def records(self) -> list[RunRecord]:
         records, faults = self.out.records()
@@ -497,20 +497,20 @@ def test_tables_without_runs(given: Import, table: str, got: str) -> None:
 def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text("columns: {a: target, b: method, c: lr, d: seed}")
     with pytest.raises(RecordError, match=r"no\.csv: expected a CSV table, got No such file"):
-        import_csv(tmp_path / "no.csv", tmp_path / "map.yaml", tmp_path / "out")
+        import_runs(tmp_path / "no.csv", tmp_path / "map.yaml", tmp_path / "out")
     with pytest.raises(RecordError, match=r"no\.yaml: expected a readable map, got No such file"):
-        import_csv(tmp_path / "map.yaml", tmp_path / "no.yaml", tmp_path / "out")
+        import_runs(tmp_path / "map.yaml", tmp_path / "no.yaml", tmp_path / "out")
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(
         RecordError, match=r"pipe\.csv: expected a CSV table, got no plain file but"
     ):
-        import_csv(tmp_path / "pipe.csv", tmp_path / "map.yaml", tmp_path / "out")
+        import_runs(tmp_path / "pipe.csv", tmp_path / "map.yaml", tmp_path / "out")
     (tmp_path / "long.csv").write_text(f"a,b\n{'x' * 20_000},1\n")
     with pytest.raises(RecordError, match="expected cells of at most 10,000 characters"):
-        import_csv(tmp_path / "long.csv", tmp_path / "map.yaml", tmp_path / "out")
+        import_runs(tmp_path / "long.csv", tmp_path / "map.yaml", tmp_path / "out")
     (tmp_path / "latin.csv").write_bytes("a,b\nü,1\n".encode("latin-1"))
     with pytest.raises(RecordError, match=r"latin\.csv: expected a CSV table"):
-        import_csv(tmp_path / "latin.csv", tmp_path / "map.yaml", tmp_path / "out")
+        import_runs(tmp_path / "latin.csv", tmp_path / "map.yaml", tmp_path / "out")
 
 
 def test_byte_order_mark_spaces_and_blank_lines_do_no_harm(given: Import) -> None:

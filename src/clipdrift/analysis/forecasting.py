@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from clipdrift.analysis.questions.early_stopping import LIMITS, stopping
 from clipdrift.analysis.questions.forecast_trial import LEVEL, validation
 from clipdrift.analysis.questions.held_out import SPLITS, hold_out
 from clipdrift.analysis.questions.lessons import Lessons
 from clipdrift.errors import Fault, SpecError
 
 
-def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None:
-    """Refuse an epoch, a coverage or limits (both in percent) that make no sense.
+def check_asked(after_epoch: int, level: float) -> None:
+    """Refuse an epoch or a coverage (in percent) that makes no sense.
 
     Raises:
         SpecError: all faults at once.
@@ -27,23 +25,16 @@ def check_asked(after_epoch: int, level: float, limits: Sequence[float]) -> None
     if not 50 < level < 100:
         step = f"Write {100 * level:g}" if 0.5 < level < 1 else "Give one such as 80"
         faults.append(Fault("--level", "percent between 50 and 100", f"{level:g}", step))
-    faults += [
-        Fault("--stop-below", "a retention in percent above 0", f"{limit:g}", "Give one such as 90")
-        for limit in limits
-        if not 0 < limit <= 1000
-    ]
     if faults:
         raise SpecError(faults)
 
 
-def forecast(
-    data: Lessons, *, after_epoch: int, level: float = LEVEL, limits: Sequence[float] = LIMITS
-) -> dict[str, Any]:
-    """Validate a forecast on runs that it has not seen, and price the stopping.
+def forecast(data: Lessons, *, after_epoch: int, level: float = LEVEL) -> dict[str, Any]:
+    """Validate a forecast on runs that it has not seen.
 
     Returns:
         `n_runs`, `n_cells`, `n_left_out`, `after_epoch`, `level`, `transfers`, and the rows of
-        `validation` and `stopping`.
+        `validation`.
     """
     held = [hold_out(data, split, level) for split in SPLITS]
     n_cells = len(set(data.cells))
@@ -55,5 +46,4 @@ def forecast(
         "level": level,
         "transfers": data.transfers,
         "validation": [validation(data, one) for one in held],
-        "stopping": [stopping(data, one, limit) for one in held if one.bounded for limit in limits],
     }

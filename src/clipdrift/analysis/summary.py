@@ -19,7 +19,6 @@ from clipdrift.analysis.questions import (
     choice,
     dose,
     dose_axes,
-    early_stopping,
     early_warning,
     equivalence,
     forecast_trial,
@@ -91,7 +90,6 @@ LISTS: tuple[type[Row], ...] = (
     choice.Candidacy,
     after_training.AfterTraining,
     forecast_trial.EarlyWarning,
-    early_stopping.EarlyStopping,
     grid_adequacy.GridAdequacy,
     probe_sensitivity.ProbeSensitivity,
     power.Power,
@@ -184,7 +182,6 @@ def analyze(
         agreeing = without_conflicts(runs, varied)
         compared = compared_with(set(matched_runs(runs)["method"]), asked)
         sensitivity = probe_sensitivity.rows(probe_tables or {})
-        foretold, stopped = early_warning.rows(records)
         flows, examples = lost_images.rows(records, transfer_tables or {})
         effects, places = located.rows(records, edits or {})
         ranked = ranking.rows(agreeing, underfit_fraction=underfit, images=images)
@@ -233,8 +230,7 @@ def analyze(
                 underfit_fraction=underfit,
             ),
             after_training.rows(runs, made),
-            foretold,
-            stopped,
+            early_warning.rows(records),
             grid_adequacy.rows(runs, underfit_fraction=underfit),
             sensitivity,
             power.rows(runs, varied=varied, compare_with=compared, images=images),

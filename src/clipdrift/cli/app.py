@@ -20,6 +20,7 @@ from clipdrift.cli import (
     predicting,
     reading,
     replaying,
+    sharing,
     tuning,
     watching,
 )
@@ -78,6 +79,7 @@ def _panel(panel: str) -> Callable[..., None]:
 
 _start, _run = _panel("Start a study"), _panel("Run it")
 _read, _models = _panel("Read what came of it"), _panel("Models")
+_share = _panel("Join and share studies")
 
 _start(measuring.init, "init photos/ --out study.yaml")
 _start(measuring.datasets, "datasets imagenet")
@@ -100,12 +102,22 @@ _read(reading.audit, "audit results/")
 _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
 _read(
     choosing.forecast,
-    "forecast results/ --after-epoch 1 --stop-below 90",
+    "forecast results/ --after-epoch 1",
     "forecast results/ others/ --before study.yaml",
 )
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
-_read(reading.import_, "import runs.csv --map columns.yaml --out results/", name="import")
+_share(
+    reading.import_,
+    "import runs.csv --map columns.yaml --out results/",
+    "import method_comparison/MetaMathQA/results --out peft/",
+    "import pets.tar.xz --out results/",
+    name="import",
+)
+_share(
+    sharing.bundle,
+    "bundle results/ --out pets.tar.xz --licence CC-BY-4.0 --title 'Pets, three methods'",
+)
 _models(
     checkpoints.evaluate,
     "evaluate results/runs/pets-lora-lr0.0001-seed7-1a2b3c4d",

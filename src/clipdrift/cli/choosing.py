@@ -85,15 +85,11 @@ def forecast(
     after_epoch: Annotated[int, typer.Option(help="the epoch that is read")] = 1,
     level: Annotated[float, typer.Option(help="coverage of the interval, percent")] = 80,
     transfer: Transfers = None,
-    stop_below: Annotated[
-        list[float] | None,
-        typer.Option(help="retention in percent below which to end runs; repeatable"),
-    ] = None,
     cache: Cache = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """Say whether the first epoch foretells final retention, and what stopping would save.
+    """Say whether the first epoch foretells final retention.
 
     Learns from finished runs, their drift and their retention after that epoch; validated on
     left-out cells, targets, methods and backbones, beside retention as it was read then, the mean
@@ -114,7 +110,6 @@ def forecast(
         after_epoch=after_epoch,
         level=level,
         transfers=transfer or [],
-        stop_below=stop_below,
     )
     tell_left_out(found.faults)
     if json_:

@@ -1,4 +1,4 @@
-"""What `forecast` prints: how good it is, beside what costs nothing, and what it would save."""
+"""What `forecast` prints: how good it is, beside what costs nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ VALIDATION = (
 )
 EPOCH_RETENTION = ("split", "n", "mae", "mae_epoch_retention", "against_epoch_retention")
 LOWER_RATE = ("split", "n_lower_rate", "mae_there", "mae_lower_rate", "against_lower_rate")
-STOPPING = (
-    *("split", "limit_pct", "n", "n_below", "n_stopped", "n_right", "n_wrong"),
-    *("seconds_saved", "seconds_saved_pct"),
-)
-STOPPING_TITLE = "Had runs ended whose upper bound is below a limit; saved: training time"
 
 
 def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
@@ -41,7 +36,6 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
         title = f"Beside retention as it was read after epoch {told['after_epoch']}"
         yield rows_table(title, EPOCH_RETENTION, judged)
     yield rows_table("Beside the same method at the next lower rate", LOWER_RATE, judged)
-    yield rows_table(STOPPING_TITLE, STOPPING, told["stopping"])
     for row in told["validation"]:
         if row.reason:
             yield line(f"Left out by {row.split}: {row.reason}.", "yellow")

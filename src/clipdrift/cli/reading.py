@@ -81,22 +81,32 @@ def audit(
 
 
 def import_(
-    table: Annotated[Path, typer.Argument(help="CSV with one row per run", show_default=False)],
-    map_: Annotated[
-        Path, typer.Option("--map", help="YAML: columns, units, constants", show_default=False)
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with one row per run, JSON files of runs, or a bundle", show_default=False
+        ),
     ],
     out: Annotated[Path, typer.Option(help="new study folder", show_default=False)],
+    map_: Annotated[
+        Path | None,
+        typer.Option(
+            "--map",
+            help="YAML: columns, units, constants; not for results of peft's method_comparison",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Make records from a table of runs that were measured elsewhere.
+    """Make records of runs that were measured elsewhere, or open a bundle.
 
     The map says which column is which field: columns: {acc: test_accuracy, ...}.
     What holds for all rows stands under constants. The numbers of images
     (test_n_images, transfer.<name>.n_images) and of classes
     (transfer.<name>.n_classes) give accuracies their error from images, and take
     away retention where the baseline is not distinguishable from chance.
-    docs/importing.md lists the fields.
+    docs/importing.md lists the fields, and says how results of peft and CLIP_benchmark are read.
     """
-    summary = clipdrift.import_csv(table, map_, out)
+    summary = clipdrift.import_runs(source, map_, out)
     for warning in summary.warnings:
         say(f"warning: {warning}")
     say(f"{summary.n_records} records from {summary.n_rows} rows in {summary.folder}")

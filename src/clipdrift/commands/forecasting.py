@@ -66,7 +66,7 @@ def forecast_before(
         RecordError: if there are not enough studies to learn from; it says how many would do.
         ClipdriftError: if the study's backbone or data cannot be used.
     """
-    check_asked(after_epoch, level, [])
+    check_asked(after_epoch, level)
     spec, share = as_spec(study), level / 100
     if unknown := [name for name in transfers if name not in {t.name for t in spec.transfers}]:
         sets = ", ".join(one.name for one in spec.transfers) or "none"

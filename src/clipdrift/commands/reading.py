@@ -91,16 +91,14 @@ def forecast(
     after_epoch: int = 1,
     level: float = 80,
     transfers: Sequence[str] = (),
-    stop_below: Sequence[float] | None = None,
 ) -> Forecast:
-    """Whether an early epoch foretells final retention, and what stopping runs then would save.
+    """Whether an early epoch foretells final retention.
 
     Args:
         folders: studies to learn from.
         after_epoch: the epoch that is read, from 1.
         level: coverage of the interval, percent.
         transfers: those on which retention counts, default all that the folders share.
-        stop_below: retentions in percent below which runs would be stopped.
 
     Raises:
         SpecError: if an argument makes no sense.
@@ -108,17 +106,15 @@ def forecast(
     """
     from clipdrift.analysis.forecasting import check_asked
     from clipdrift.analysis.forecasting import forecast as learn
-    from clipdrift.analysis.questions.early_stopping import LIMITS
     from clipdrift.analysis.questions.lessons import lessons
 
-    limits = list(stop_below or LIMITS)
-    check_asked(after_epoch, level, limits)
+    check_asked(after_epoch, level)
     data, faults = lessons(
         [StudyFolder.at(folder) for folder in folders],
         after_epoch=after_epoch,
         transfers=list(transfers),
     )
-    rows = learn(data, after_epoch=after_epoch, level=level / 100, limits=limits)
+    rows = learn(data, after_epoch=after_epoch, level=level / 100)
     return Forecast(rows, faults)
 
 

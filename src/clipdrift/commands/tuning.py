@@ -39,8 +39,8 @@ FRESH_SEEDS = [101, 103, 107]
 """None of the race's; what is told of the model comes from them."""
 OTHER_DRAW, MORE_IMAGES = 1, 2
 """Added to the seed that draws a transfer set's images; and how many times as many are read."""
-FINALISTS = 3
-SOUPS, SCALES = (1.0, 0.75, 0.5), (1.25,)
+FINALISTS = 2
+SOUPS, SCALES = (1.0, 0.75, 0.5, 0.25), (1.25,)
 LARGEST_KEPT = 1000
 SEARCH_SHARE = 0.7
 """Of a time limit; the rest is left for what is made of finalists, and for confirmation."""

@@ -257,9 +257,7 @@ class StudyFolder:
             StudyFolderError: if the folder does not exist.
         """
         if not self.path.is_dir():
-            raise StudyFolderError(
-                Fault(str(self.path), "a study folder", "nothing there", "Check the path")
-            )
+            raise StudyFolderError(self.not_there())
         planned = self.planned()
         if planned is None:
             names = sorted(p.parent.name for p in self.runs_path.glob("*/record.json"))
@@ -285,6 +283,13 @@ class StudyFolder:
         # Without a plan, a second folder with a run is a copy, as programs for backups make them.
         faults += [self._misplaced(*it) for it in elsewhere if it[1].run_id not in records]
         return list(records.values()), faults
+
+    def not_there(self) -> Fault:
+        """What stands in the place of the folder, and what to do: a bundle has to be opened."""
+        if self.path.is_file():
+            step = f"Open a bundle first: clipdrift import {self.path} --out results/"
+            return Fault(str(self.path), "a study folder", "a file", step)
+        return Fault(str(self.path), "a study folder", "nothing there", "Check the path")
 
     def _misplaced(self, name: str, record: RunRecord) -> Fault:
         got = "that run on other data" if record.run_id == name else f"that of {record.run_id}"

@@ -15,9 +15,9 @@ from clipdrift.records.import_map import FRACTION, KEYS, PERCENT, STATE, ImportM
 from clipdrift.records.ranges import LARGEST, LONGEST_TEXT, RATE, SEED, range_of, too_long
 
 STATES: dict[str, Literal["finished", "diverged", "failed"]] = {
-    **dict.fromkeys(("finished", "completed", "done", "ok"), "finished"),
+    **dict.fromkeys(("finished", "completed", "done", "ok", "success"), "finished"),
     "diverged": "diverged",
-    **dict.fromkeys(("failed", "crashed", "error"), "failed"),
+    **dict.fromkeys(("failed", "crashed", "error", "canceled", "cancelled"), "failed"),
 }
 FLAGS = {
     **dict.fromkeys(("true", "yes", "1", "1.0"), True),
@@ -39,9 +39,9 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A run as the table gives it: its number in the file, its keys as text, its numbers."""
+    """A run as the table gives it: where it stands, its keys as text, its numbers."""
 
-    number: int
+    place: str
     keys: dict[str, str]
     cells: dict[str, Cell]
 
@@ -78,14 +78,17 @@ class Table:
     """The table under its map; collects the faults of all cells before it gives up."""
 
     def __init__(
-        self, path: Path, header: list[str], lines: list[list[str]], mapping: ImportMap
+        self,
+        path: Path,
+        header: list[str],
+        lines: list[tuple[str, list[str]]],
+        mapping: ImportMap,
     ) -> None:
         self.path, self.header, self.mapping = path, header, mapping
         self.columns = dict(mapping.columns)
-        # Row numbers as a spreadsheet shows them: the header is row 1. Blank lines are skipped.
-        self.lines = [(i, line) for i, line in enumerate(lines, start=2) if any(line)]
+        self.lines = lines
         self.faults: list[Fault] = []
-        self.bad: dict[tuple[str, str, str], list[tuple[int, str]]] = defaultdict(list)
+        self.bad: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
 
     def rows(self) -> tuple[list[Row], list[str]]:
         """All rows, and the columns kept as extra signals: numbers that differ between rows.
@@ -113,11 +116,11 @@ class Table:
         self._raise_faults()
         rows = [
             Row(
-                number,
+                place,
                 {field: values[i] for field, values in keys.items()},
                 {field: values[i] for field, values in numbers.items()},
             )
-            for i, (number, _) in enumerate(self.lines)
+            for i, (place, _) in enumerate(self.lines)
         ]
         return rows, extras
 
@@ -131,10 +134,10 @@ class Table:
             step = "Rename one of the columns"
             self.faults.append(Fault(str(self.path), "distinct columns", f"{name!r} twice", step))
         width = len(self.header)
-        for number, line in self.lines:
+        for place, line in self.lines:
             if len(line) != width:
                 step = "Mend the row; a comma inside a cell needs quotes"
-                where = f"{self.path} row {number}"
+                where = f"{self.path} {place}"
                 self.faults.append(Fault(where, f"{width} cells", str(len(line)), step))
 
     def _add_implied(self) -> None:
@@ -165,10 +168,10 @@ class Table:
             "status": ", ".join(STATES),
             "diverged": "true or false",
         }
-        for (number, _), text in zip(self.lines, texts, strict=True):
+        for (place, _), text in zip(self.lines, texts, strict=True):
             if not _valid_key(field, text):
                 expected = rule.get(field, "a name")
-                self.bad[field, expected, "Correct the cells"].append((number, text))
+                self.bad[field, expected, "Correct the cells"].append((place, text))
         return texts
 
     def _numbers(self, field: str, texts: list[str]) -> list[Cell]:
@@ -181,10 +184,10 @@ class Table:
         elif retention:
             factor = 100.0 if unit == FRACTION else 1.0
         cells = []
-        for (number, _), text in zip(self.lines, texts, strict=True):
+        for (place, _), text in zip(self.lines, texts, strict=True):
             cell = _parse(text)
             if cell is None:
-                self.bad[field, "a number", "Correct the cells"].append((number, text))
+                self.bad[field, "a number", "Correct the cells"].append((place, text))
                 cell = Cell(None)
             elif cell.value is not None:
                 value = cell.value * factor if factor != 0.01 else cell.value / 100
@@ -196,7 +199,7 @@ class Table:
                         top = 1 if unit != PERCENT else 100
                         expected = f"accuracies as {unit or FRACTION}, 0 to {top}"
                         step = f"Write '{field}: {other}' under units, or correct the cells"
-                    self.bad[field, expected, step].append((number, text))
+                    self.bad[field, expected, step].append((place, text))
             cells.append(cell)
         self._check_unit(field, unit, [cell.value for cell in cells if cell.value is not None])
         return cells
@@ -216,9 +219,9 @@ class Table:
 
     def _raise_faults(self) -> None:
         for (field, expected, step), cells in self.bad.items():
-            shown = [f"{text!r} in row {number}" for number, text in cells[:LONGEST_LIST]]
+            shown = [f"{text!r} in {place}" for place, text in cells[:LONGEST_LIST]]
             if len(cells) > LONGEST_LIST:
-                shown.append(f"and {len(cells) - LONGEST_LIST} more, to row {cells[-1][0]}")
+                shown.append(f"and {len(cells) - LONGEST_LIST} more, to {cells[-1][0]}")
             where = f"{self.path} {self._column_of(field)}"
             self.faults.append(Fault(where, expected, ", ".join(shown), step))
         if self.faults:

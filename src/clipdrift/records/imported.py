@@ -1,4 +1,4 @@
-"""Records from a table made elsewhere: one row per run, read through a map of its columns."""
+"""Records of runs that were measured elsewhere, read through a map of their columns."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from clipdrift.errors import Fault, RecordError, StudyFolderError
-from clipdrift.paths import file_hash
+from clipdrift.records.bundle import is_bundle, open_bundle
 from clipdrift.records.folder import StudyFolder, safe_name
-from clipdrift.records.import_map import EPOCH1, TEST_IMAGES, ImportMap, is_count, read_map
-from clipdrift.records.import_table import FLAGS, STATES, Row, Table, read_table
+from clipdrift.records.import_map import COSTS, EPOCH1, TEST_IMAGES, ImportMap, is_count
+from clipdrift.records.import_source import Source, read_source
+from clipdrift.records.import_table import FLAGS, STATES, Row, Table
 from clipdrift.records.ranges import ABOVE
 from clipdrift.records.readings import EpochReading, Result
 from clipdrift.records.schema import RunRecord, read_record
@@ -24,6 +25,7 @@ from clipdrift.records.writing import atomic_write
 from clipdrift.spec import content_hash
 
 UNSTATED = "unstated"
+TIMING = "timing."
 WRITERS = 16
 
 
@@ -40,8 +42,8 @@ class ImportSummary:
     warnings: tuple[str, ...]
 
 
-def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> ImportSummary:
-    """Write one record per row of a CSV file to `out`/runs.
+def import_runs(source: str | Path, map_path: str | Path | None, out: str | Path) -> ImportSummary:
+    """Write one record per run of a table, or of a folder of JSON files, to `out`/runs.
 
     The map names the field of each column (`columns`), the unit of accuracies where it is not the
     fraction (`units`), values that hold for all rows (`constants`) and `reference_methods`. Counts
@@ -52,25 +54,32 @@ def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> Impo
     the state of the run: what diverged or failed is listed and in no mean. Empty, NaN and infinite
     cells are null with the reason in the record. Importing the same files again changes nothing.
 
+    A bundle (`clipdrift.bundle`) is opened: the study as it was, every file held by its hash.
+    Of JSON files, each a run, a column is the dotted path of a value, and what the map does not
+    name is left out. Results of peft's method_comparison need no map. A map with `clip_benchmark`
+    names the runs among the models of a CSV or of JSON files of CLIP_benchmark.
+
     Args:
-        table: comma-separated UTF-8 text with a header; row 1 is the header.
-        map_path: YAML.
+        source: comma-separated UTF-8 text, with a header in row 1; a JSON file or a folder of
+            them; a bundle.
+        map_path: YAML; None where clipdrift knows what wrote the files.
         out: new or empty folder, or the result of the same import.
 
     Raises:
-        RecordError: with every fault of map or table, before anything is written.
+        RecordError: with every fault of map, table or bundle, before anything is written.
         StudyFolderError: if `out` holds other runs or cannot be written.
     """
-    csv_path, out = Path(table), Path(out)
-    mapping = read_map(Path(map_path))
-    header, lines = read_table(csv_path)
-    cells = Table(csv_path, header, lines, mapping)
+    path, out = Path(source), Path(out)
+    if is_bundle(path):
+        return _opened(path, map_path, out)
+    read = read_source(path, None if map_path is None else Path(map_path))
+    cells, mapping = Table(path, read.header, read.lines, read.mapping), read.mapping
     rows, extras = cells.rows()
-    records, warnings = _records(rows, csv_path, mapping)
+    records, warnings = _records(rows, read)
     _write(records, StudyFolder(out))
     if "backbone" not in (*mapping.columns.values(), *mapping.constants):
         warnings.append(f"no column for backbone: all runs are taken as of one, {UNSTATED!r}")
-    left = [name for name in header if name not in (*cells.columns, *extras)]
+    left = [name for name in read.header if name not in (*cells.columns, *extras)]
     constant = tuple(filter(cells.numeric, left))
     return ImportSummary(
         folder=out,
@@ -79,28 +88,36 @@ def import_csv(table: str | Path, map_path: str | Path, out: str | Path) -> Impo
         extra_signals=tuple(extras),
         ignored_columns=tuple(name for name in left if name not in constant),
         constant_columns=constant,
-        warnings=tuple(warnings),
+        warnings=(*read.warnings, *warnings),
     )
 
 
-def _records(rows: list[Row], path: Path, mapping: ImportMap) -> tuple[list[RunRecord], list[str]]:
+def _opened(path: Path, map_path: str | Path | None, out: Path) -> ImportSummary:
+    if map_path is not None:
+        step = "Leave it out: a bundle holds records"
+        raise RecordError(Fault("--map", "no map for a bundle", str(map_path), step))
+    open_bundle(path, out)
+    n = len(StudyFolder(out).records()[0])
+    return ImportSummary(out, n, n, (), (), (), ())
+
+
+def _records(rows: list[Row], read: Source) -> tuple[list[RunRecord], list[str]]:
     """One record per distinct row; rows that repeat another one whole are said, not counted."""
-    source = {"file": path.name, "sha256": file_hash(path)}
     records: dict[str, RunRecord] = {}
-    first_row: dict[str, int] = {}
+    first: dict[str, str] = {}
     warnings = []
-    for row in rows:
-        record = _record(row, source, mapping)
+    for row, origin in zip(rows, read.origins, strict=True):
+        record = _record(row, origin, read.study, read.mapping)
         if record.run_id in records:
-            text = f"row {row.number} repeats row {first_row[record.run_id]}: counted once"
+            text = f"{row.place} repeats {first[record.run_id]}: counted once"
             warnings.append(text)
             records[record.run_id].warnings.append(text)
             continue
-        records[record.run_id], first_row[record.run_id] = record, row.number
+        records[record.run_id], first[record.run_id] = record, row.place
     return list(records.values()), warnings
 
 
-def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecord:
+def _record(row: Row, origin: dict[str, Any], study: str, mapping: ImportMap) -> RunRecord:
     keys = row.keys
     method = keys["method"]
     role = keys.get("role", "reference" if method in mapping.reference_methods else "matched")
@@ -112,7 +129,7 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
     told = [] if state == "finished" else [state]
     identity = content_hash([backbone, keys["target"], method, role, rate, seed, values, *told])
     name = "-".join([safe_name(keys["target"]), safe_name(method), f"lr{rate!r}", f"seed{seed}"])
-    final = {field: value for field, value in values.items() if not field.startswith(EPOCH1)}
+    final = {f: v for f, v in values.items() if not f.startswith((EPOCH1, TIMING))}
     early = {
         field.removeprefix(EPOCH1): value
         for field, value in values.items()
@@ -124,7 +141,7 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
         identity=identity,
         status=state,
         reason=f"{state}, says the imported table" if told else None,
-        study=safe_name(Path(str(source["file"])).stem),
+        study=study,
         backbone=backbone,
         target=keys["target"],
         method=method,
@@ -133,8 +150,12 @@ def _record(row: Row, source: Mapping[str, Any], mapping: ImportMap) -> RunRecor
         seed=seed,
         history=history,
         result=Result(**_reading(final)),
-        undefined={field: cell.reason for field, cell in row.cells.items() if cell.reason},
-        provenance={"imported": {**source, "row": row.number}},
+        undefined={
+            **mapping.reasons,
+            **{field: cell.reason for field, cell in row.cells.items() if cell.reason},
+        },
+        timing={f.removeprefix(TIMING): v for f, v in values.items() if f.startswith(TIMING)},
+        provenance={"imported": origin},
     )
 
 
@@ -150,7 +171,7 @@ def _reading(values: Mapping[str, float | None]) -> dict[str, Any]:
             out["transfer"].setdefault(name, {})[part] = value
         elif group in ("drift", "levels", "extra") and rest:
             out[group][rest] = value
-        elif field in ("val_accuracy", "test_accuracy", TEST_IMAGES):
+        elif field in ("val_accuracy", "test_accuracy", TEST_IMAGES, *COSTS):
             out[field] = value
         else:
             out["drift"][field] = value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from clipdrift.analysis.frame import SUITE
-from clipdrift.analysis.questions.early_stopping import EarlyStopping
 from clipdrift.analysis.questions.lost_classes import LostClass
 from clipdrift.analysis.questions.lost_images import LostFlow, LostImage
 from clipdrift.analysis.questions.matchedness import SharedFactor
@@ -203,20 +202,14 @@ def predictors(study: Study) -> Sequence[Block]:
 
 
 def early_warning(study: Study) -> Sequence[Block]:
-    caption = "Had runs ended whose upper bound is below a limit"
     lead = by_seeds(
         "Do drift and retention after the first epoch foretell what a run keeps in the end, better "
         "than that retention does by itself? ",
         "Of a method or a backbone that it has not learned from the forecast gives no interval. ",
         "Every run is judged by a forecast that has not seen its cell, target, method or backbone. "
-        "What it would have saved is told for runs that all ran to their end, so wrong stops can "
-        "be counted. The form of the forecast was chosen on records of this kind.",
+        "The form of the forecast was chosen on records of this kind.",
     )
-    trial: list[Block] = [
-        Words(forewarning(study)),
-        validation_table(study),
-        listing(study, EarlyStopping, caption),
-    ]
+    trial: list[Block] = [Words(forewarning(study)), validation_table(study)]
     return [Group("", trial, lead(study))]
 
 

@@ -1,4 +1,4 @@
-"""Early warning on the records of a study: is the forecast any good, and what had it saved?"""
+"""Early warning on the records of a study: is the forecast any good?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from operator import attrgetter
 
 import numpy as np
 
-from clipdrift.analysis.questions.early_stopping import LIMITS, EarlyStopping, stopping
 from clipdrift.analysis.questions.forecast_trial import LEVEL, Against, EarlyWarning, validation
 from clipdrift.analysis.questions.held_out import SPLITS, Held, hold_out
 from clipdrift.analysis.questions.lessons import Lessons, lessons_of
@@ -20,15 +19,14 @@ AFTER_EPOCH = 1
 *WITHIN, OTHERS = SPLITS
 
 
-def rows(records: Sequence[RunRecord]) -> tuple[list[EarlyWarning], list[EarlyStopping]]:
-    """How good forecasts of left-out runs are, and what ending runs by them would have done.
+def rows(records: Sequence[RunRecord]) -> list[EarlyWarning]:
+    """How good forecasts of left-out runs are.
 
     The forecast of `forecast.fitted`, made anew for every group that is left out: a cell, target or
     method at a time, each backbone for itself; and a whole backbone, forecast from all others.
 
     Returns:
-        One row per backbone and split; one per backbone, limit and split that could be judged.
-        Nothing of backbones with too few runs to learn from.
+        One row per backbone and split; none of backbones with too few runs to learn from.
     """
     usable = usable_records(records)
     across = _across_backbones(usable)
@@ -42,13 +40,11 @@ def rows(records: Sequence[RunRecord]) -> tuple[list[EarlyWarning], list[EarlySt
             held.append((backbone, data, hold_out(data, OTHERS, LEVEL)))
         else:
             held.append((backbone, across[0], _of_backbone(*across, backbone)))
-    judged, priced = [], []
+    judged = []
     for backbone, data, one in held:
         ids = [run_id for run_id, there in zip(data.run_ids, one.there, strict=True) if there]
         judged.append(replace(validation(data, one), backbone=backbone, run_ids=ids))
-        for limit in LIMITS if one.bounded else ():
-            priced.append(replace(stopping(data, one, limit), backbone=backbone, run_ids=ids))
-    return judged, priced
+    return judged
 
 
 def _lessons(records: Iterable[RunRecord]) -> Lessons | None:

@@ -41,7 +41,7 @@ class Held(NamedTuple):
 
     @property
     def bounded(self) -> bool:
-        """Whether the forecasts have an interval, so that a run may be stopped by one."""
+        """Whether the forecasts have an interval, so that coverage can be told."""
         return self.split not in NO_INTERVAL_OF and bool(self.there.any())
 
 

@@ -15,7 +15,6 @@ from clipdrift.analysis.statistics.forecast_model import KEPT, SIGNALS, early_va
 from clipdrift.analysis.usable import usable_records
 from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.spec import content_hash
 
 MIN_CELLS = 8
 
@@ -42,9 +41,7 @@ class Lessons(NamedTuple):
     percent at the end.
 
     `signals` name the columns of `values`: those of `SIGNALS` that at least half of the runs have.
-    `early_steps` and `steps` (n,) are those until the early epoch and in all, `early_seconds` and
-    `seconds` (n,) the time of training that they took. `epochs` are the lengths of the runs, as far
-    as they are known. `n_left_out` runs lack a number, or had no epoch left to forecast.
+    `n_left_out` runs lack a number, or had no epoch left to forecast.
     """
 
     cells: list[Cell]
@@ -52,14 +49,8 @@ class Lessons(NamedTuple):
     signals: list[str]
     values: Floats
     kept: Floats
-    early_steps: Floats
-    steps: Floats
-    early_seconds: Floats
-    seconds: Floats
-    epochs: list[int]
     transfers: list[str]
     n_left_out: int
-    records_hash: str
 
     @property
     def moved(self) -> Floats:
@@ -139,21 +130,14 @@ def lessons_of(
         imported = any(map(_is_imported, (record for _, record in runs)))
         raise RecordError(_too_few(where, got, after_epoch, imported=imported))
     order = sorted(found, key=lambda one: (one.cell, one.record.seed, one.record.run_id))
-    records = [one.record for one in order]
     return Lessons(
         [one.cell for one in order],
-        [record.run_id for record in records],
+        [one.record.run_id for one in order],
         signals,
         np.array([[one.values[name] for name in signals] for one in order]),
         np.array([one.kept for one in order]),
-        np.array([_step(record, after_epoch) for record in records]),
-        np.array([float(record.history[-1].step) for record in records]),
-        np.array([_seconds(record, after_epoch) for record in records]),
-        np.array([_seconds(record, record.history[-1].epoch) for record in records]),
-        sorted({_last_epoch(record) for record in records if not _is_imported(record)}),
         names,
         len(runs) - len(found),
-        content_hash(sorted(record.checksum or record.run_id for _, record in runs)),
     )
 
 
@@ -214,15 +198,6 @@ def _lacks(
         counts[f"{shown} after epoch {epoch}"] = sum(name not in one.values for one in whole)
     missing = [f"{what} in {n}" for what, n in counts.items() if n]
     return f"; missing: {', '.join(missing)}" if missing else ""
-
-
-def _step(record: RunRecord, epoch: int) -> float:
-    return float(next(entry.step for entry in record.history if entry.epoch == epoch))
-
-
-def _seconds(record: RunRecord, epoch: int) -> float:
-    """Of training until the end of an epoch."""
-    return float(sum(entry.train_seconds for entry in record.history if entry.epoch <= epoch))
 
 
 def _too_few(where: str, got: str, epoch: int, *, imported: bool) -> Fault:
