@@ -93,7 +93,12 @@ def made_up(
         for method in METHODS:
             for rate in RATES:
                 cell = Cell("study", "mini", f"target {t}", method, rate)
-                signals = {**own, "log_dose": math.log10(rate), "zero_shot": 0.4}
+                signals = {
+                    **own,
+                    "log_dose": math.log10(rate),
+                    "most_lost": 0.4,
+                    "most_gained": 0.6,
+                }
                 known.append(Known(cell, None, signals, level + 0.3 * rng.normal()))
     return known
 

@@ -39,7 +39,7 @@ from clipdrift.probes.zero_shot import cosines
 from clipdrift.reading.baseline import PROBE_BATCH, embedded
 from clipdrift.records import StudyFolder, atomic_write
 from clipdrift.records.beforehand import VERSION, Beforehand, BeforeRow, before_path, read_before
-from clipdrift.records.transfer import Number
+from clipdrift.records.transfer import Number, wilson_low
 from clipdrift.spec import PROTOCOL_VERSION, RunConfig, StudySpec, content_hash, expand
 from clipdrift.step.engine import Engine
 from clipdrift.study.trial import built
@@ -175,15 +175,17 @@ class _Seen:
         return self.zero_shot - float(np.bincount(labels).max() / len(labels))
 
     def alone(self) -> Signals:
-        """Of a target."""
-        labels = self.images.labels
+        """Of a target; most_lost, most_gained: fractions that its zero-shot accuracy leaves room
+        for, by Wilson's 95 % interval."""
+        labels, right, n = self.images.labels, self.zero_shot, len(self.images)
         margin = margins(self.x @ self.t.T, labels).mean() if len(self.t) > 1 else None
         return {
             "iimm": probes.iimm(self.x, self.t, labels),
             "silhouette": probes.silhouette(self.x, labels),
             "margin": None if margin is None else float(margin),
             "above_chance": self.above_chance,
-            "zero_shot": self.zero_shot,
+            "most_lost": 1 - wilson_low(1 - right, n),
+            "most_gained": 1 - wilson_low(right, n),
         }
 
     def beside(self, transfer: _Seen) -> Signals:

@@ -30,8 +30,8 @@ SIGNALS: dict[OutcomeName, tuple[str, ...]] = {
     "retention_pct": (*OF_TARGET, *OF_CELL, *OF_TRANSFER),
 }
 """What each outcome is learned from. log_dose: log10 of learning rate times steps."""
-ZERO_SHOT = "zero_shot"
-"""Accuracy of the untouched model on the target: what there is to lose, and to gain."""
+ROOM = ("most_lost", "most_gained")
+"""What the untouched model's accuracy on the target leaves to lose and to gain, as fractions."""
 
 
 class Known(NamedTuple):
@@ -152,10 +152,9 @@ class Taught(NamedTuple):
         model = fit(both_ways(self.values[seen]), rest[seen], self.targets[seen])
         found = np.array(model.forecast(both_ways(values(self.name, asked)), level))
         usual = self.usual([one.cell for one in asked], seen)
-        untouched = np.array([100 * one.signals[ZERO_SHOT] for one in asked])
-        gain = self.name == "gain_pp"
-        low, high = (-untouched, 100 - untouched) if gain else (0.0, np.inf)
-        return Forecast(*np.clip(usual + found, low, high))
+        lost, gained = (np.array([100 * one.signals[end] for one in asked]) for end in ROOM)
+        ends = (-lost, gained) if self.name == "gain_pp" else (0.0, np.inf)
+        return Forecast(*np.clip(usual + found, *ends))
 
 
 def taught(name: OutcomeName, known: Iterable[Known]) -> Taught:
@@ -171,7 +170,7 @@ def of_outcome(name: OutcomeName, one: Known) -> bool:
 
 def whole(name: OutcomeName, one: Known) -> bool:
     """Whether a cell is of an outcome and has all of its signals."""
-    return of_outcome(name, one) and {*SIGNALS[name], ZERO_SHOT} <= set(one.signals)
+    return of_outcome(name, one) and {*SIGNALS[name], *ROOM} <= set(one.signals)
 
 
 def values(name: OutcomeName, known: Sequence[Known]) -> Floats:
