@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipdrift.analysis.folder import read_frames
+    from clipdrift.commands.forecasting import forecast_before
     from clipdrift.commands.locating import locate
     from clipdrift.commands.measuring import check, plan
     from clipdrift.commands.models import (
@@ -74,6 +75,7 @@ _HOMES = {
     "evaluate": "clipdrift.commands.models",
     "export_model": "clipdrift.commands.models",
     "forecast": "clipdrift.commands.reading",
+    "forecast_before": "clipdrift.commands.forecasting",
     "import_runs": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
     "locate": "clipdrift.commands.locating",
@@ -119,6 +121,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "forecast",
+    "forecast_before",
     "import_runs",
     "load",
     "load_spec",

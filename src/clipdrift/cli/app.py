@@ -100,7 +100,11 @@ _read(reading.analyze, "analyze results/")
 _read(reading.report, "report results/")
 _read(reading.audit, "audit results/")
 _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
-_read(choosing.forecast, "forecast results/ --after-epoch 1")
+_read(
+    choosing.forecast,
+    "forecast results/ --after-epoch 1",
+    "forecast results/ others/ --before study.yaml",
+)
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
 _share(

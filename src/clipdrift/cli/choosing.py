@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import clipdrift
-from clipdrift.cli.options import Json, StudyDir
+from clipdrift.cli.options import Cache, Device, Json, StudyDir
 from clipdrift.cli.terminal import Terminal, note, say, say_json
 
 if TYPE_CHECKING:
@@ -74,9 +74,19 @@ def forecast(
     folders: Annotated[
         list[Path], typer.Argument(help="study folders to learn from", show_default=False)
     ],
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STUDY",
+            help="a study file: say what its cells will gain and keep, before any is trained",
+            show_default=False,
+        ),
+    ] = None,
     after_epoch: Annotated[int, typer.Option(help="the epoch that is read")] = 1,
     level: Annotated[float, typer.Option(help="coverage of the interval, percent")] = 80,
     transfer: Transfers = None,
+    cache: Cache = None,
+    device: Device = "auto",
     json_: Json = False,
 ) -> None:
     """Say whether the first epoch foretells final retention.
@@ -85,7 +95,14 @@ def forecast(
     left-out cells, targets, methods and backbones, beside retention as it was read then, the mean
     and the same method at its next lower rate. Of other methods and backbones than those it has
     learned from it gives no interval.
+
+    With --before: what every cell of a study that was not run will gain in accuracy and keep on its
+    transfer sets, from forward passes and one batch of the untouched model; learned from the
+    folders, which need their images, and validated on left-out targets, methods and backbones.
     """
+    if before is not None:
+        _forecast_before(before, folders, level, transfer, after_epoch, cache, device, json_=json_)
+        return
     from clipdrift.cli.forecast_tables import forecast_text
 
     found = clipdrift.forecast(
@@ -100,6 +117,41 @@ def forecast(
         return
     console = Terminal()
     for part in forecast_text(found.rows):
+        console.print(part)
+
+
+def _forecast_before(
+    study: Path,
+    folders: Sequence[Path],
+    level: float,
+    transfers: list[str] | None,
+    after_epoch: int,
+    cache: Path | None,
+    device: str,
+    *,
+    json_: bool,
+) -> None:
+    from clipdrift.cli.before_tables import before_text
+    from clipdrift.machine.devices import limit_threads
+
+    limit_threads()
+    found = clipdrift.forecast_before(
+        study,
+        *folders,
+        level=level,
+        transfers=transfers or [],
+        after_epoch=after_epoch,
+        cache_dir=cache,
+        device=device,
+        say=note,
+    )
+    tell_left_out(found.faults)
+    if json_:
+        told = found._asdict()
+        say_json({name: told[name] for name in told if name != "faults"})
+        return
+    console = Terminal()
+    for part in before_text(found, level / 100):
         console.print(part)
 
 

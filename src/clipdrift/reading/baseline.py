@@ -80,13 +80,14 @@ def score_in_full(
     encoder: ImageEncoder, images: Images, text_features: Tensor, scale: float, batch_size: int
 ) -> tuple[Correct, InFull]:
     """A set of classes with all that its embeddings tell, by one pass in float32."""
-    features = _embedded(encoder, images, batch_size)
+    features = embedded(encoder, images, batch_size)
     found = read_in_full(features, text_features.to(features.device), images.labels, scale)
     return Correct.of(found.classes.numpy() == images.labels), found
 
 
-def _embedded(encoder: ImageEncoder, images: Images, batch_size: int) -> Tensor:
-    """[N, E] in float32."""
+@torch.inference_mode()
+def embedded(encoder: ImageEncoder, images: Images, batch_size: int) -> Tensor:
+    """[N, E] un-normalised, in float32."""
     batches = in_batches(images, batch_size)
     return torch.cat([encoder(b.to(encoder.mean.device)).float() for b in batches])
 
@@ -114,7 +115,7 @@ def _retrieved(
     encoder: ImageEncoder, images: Images, captions: Captions, text: Tensor, batch_size: int
 ) -> Retrieval:
     """In float32 throughout: a rank can hang on the last digits."""
-    return _retrieval(_embedded(encoder, images, batch_size), captions, text)
+    return _retrieval(embedded(encoder, images, batch_size), captions, text)
 
 
 def _retrieval(features: Tensor, captions: Captions, text: Tensor) -> Retrieval:

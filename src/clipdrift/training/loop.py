@@ -188,7 +188,7 @@ def train(
             started -= resume.seconds
             loss_sum = resume.tensors["loss_sum"].to(device, copy=True).reshape(-1)
             seen = resume.images
-        targets = _targets(model, images, seed, epoch)
+        targets = epoch_targets(model, images, seed, epoch)
         with engine.running():
             for batch, target in _batches(
                 images, targets, schedule, seed, epoch, engine, skip=seen
@@ -239,7 +239,7 @@ def _stream_seed(seed: int, epoch: int) -> int:
     return int(np.random.default_rng([seed, epoch, NOISE]).integers(2**31))
 
 
-def _targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[Any]:
+def epoch_targets(model: AdaptedModel, images: Images, seed: int, epoch: int) -> NDArray[Any]:
     """What each image is held against in one epoch: its labels, or the number of a text."""
     if model.texts is None:
         return images.labels if images.truth is None else images.truth

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
 import numpy as np
 
-from clipdrift.analysis.questions.forecast_trial import LEVEL, EarlyWarning, validation
+from clipdrift.analysis.questions.forecast_trial import LEVEL, Against, EarlyWarning, validation
 from clipdrift.analysis.questions.held_out import SPLITS, Held, hold_out
 from clipdrift.analysis.questions.lessons import Lessons, lessons_of
 from clipdrift.analysis.usable import usable_records
@@ -83,15 +83,9 @@ FOUND = {
 def verdict(validation: Iterable[EarlyWarning], level: float = LEVEL) -> str:
     """Whether the forecast is worth its trouble, from the rows that can say so."""
     judged = [row for row in validation if row.n]
-    words = []
-    for found, name in RIVALS:
-        parts = []
-        for against, verb in FOUND.items():
-            splits = [row.split for row in judged if found(row) == against]
-            if splits:
-                parts.append(f"{verb} {name} on a left-out {_or(splits)}")
-        if parts:
-            words.append(" and ".join(parts))
+    words = list(
+        compared((name, row.split, found(row)) for found, name in RIVALS for row in judged)
+    )
     held = [
         f"{row.coverage:.0%} of runs on a left-out {row.split}"
         for row in judged
@@ -103,6 +97,20 @@ def verdict(validation: Iterable[EarlyWarning], level: float = LEVEL) -> str:
     if without:
         words.append(f"it gives no interval on a left-out {_or(without)}")
     return f"The forecast {'; '.join(words)}."
+
+
+def compared(judged: Iterable[tuple[str, str, Against | None]]) -> Iterator[str]:
+    """What was found beside each rival: (its name, what was left out, the finding)."""
+    by_rival: dict[str, list[tuple[str, Against | None]]] = {}
+    for name, split, against in judged:
+        by_rival.setdefault(name, []).append((split, against))
+    for name, found in by_rival.items():
+        parts = []
+        for finding, verb in FOUND.items():
+            if splits := [split for split, one in found if one == finding]:
+                parts.append(f"{verb} {name} on a left-out {_or(splits)}")
+        if parts:
+            yield " and ".join(parts)
 
 
 def _or(names: Sequence[str]) -> str:

@@ -131,7 +131,7 @@ class _Rival(NamedTuple):
 def _rival(data: Lessons, used: NDArray[np.bool_], error: Floats, told: Floats) -> _Rival:
     theirs = np.abs(told - data.kept)
     mae = float(theirs[used].mean()) if used.any() else None
-    return _Rival(mae, _against(data, used, theirs - error))
+    return _Rival(mae, against(data.labels(*Cell._fields), used, theirs - error))
 
 
 def _bounded(row: EarlyWarning, data: Lessons, held: Held, unread: str | None) -> EarlyWarning:
@@ -163,10 +163,9 @@ def next_lower_rate(data: Lessons) -> Floats:
     return np.array([before.get(cell, np.nan) for cell in data.cells])
 
 
-def _against(data: Lessons, used: NDArray[np.bool_], gain: Floats) -> Against | None:
-    """Whether a gain, averaged over the runs of each cell, differs from zero over cells."""
-    cells = data.labels(*Cell._fields)
-    means = [float(gain[used & (cells == name)].mean()) for name in np.unique(cells[used])]
+def against(clusters: NDArray[np.intp], used: NDArray[np.bool_], gain: Floats) -> Against | None:
+    """Whether a gain, averaged within each cluster, differs from zero over clusters."""
+    means = [float(gain[used & (clusters == name)].mean()) for name in np.unique(clusters[used])]
     interval = t_ci(means)
     if interval.low is None or interval.high is None:
         # Gains that do not vary, as of a forecast that is the mean itself, show nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ SPLITS: tuple[Split, ...] = ("cell", "target", "method", "backbone")
 MAX_CELL_FOLDS = 20
 OfBackbone = Annotated[str | None, key("Backbone", words="null: all of them together")]
 LeftOut = Annotated[Split, key("Left out", words="what forecasts were told nothing about")]
+Numbers = NDArray[np.intp]
 Why = Annotated[str | None, Said(words="why something is null, or runs are missing")]
 
 
@@ -47,24 +49,48 @@ def hold_out(data: Lessons, split: Split, level: float) -> Held:
     """Forecast every run from the others, leaving out one group at a time."""
     cells = data.labels(*Cell._fields)
     groups = cells % MAX_CELL_FOLDS if split == "cell" else data.labels(split)
-    n = len(data.kept)
-    empty = np.full((4, n), np.nan)
+    least = min(MIN_CELLS, len(np.unique(cells)) - 1)
+
+    def others(out: NDArray[np.bool_]) -> Forecast:
+        model = fit(data.moved[~out], data.kept[~out], cells[~out])
+        found = model.forecast(data.moved[out], level)
+        return found._replace(low=np.maximum(found.low, 0.0))
+
+    return left_out(split, groups, cells, data.kept, others, least=least)
+
+
+def left_out(
+    split: Split,
+    groups: Numbers,
+    clusters: Numbers,
+    outcome: Floats,
+    others: Callable[[NDArray[np.bool_]], Forecast],
+    *,
+    least: int,
+) -> Held:
+    """Forecast every group from the others.
+
+    Args:
+        groups: (n,) what is left out at a time. clusters: (n,) what is counted.
+        others: mask (n,) of those left out -> their forecast by all the rest.
+        least: clusters without which nothing is learned.
+    """
+    empty = np.full((4, len(outcome)), np.nan)
     names = np.unique(groups)
-    there = np.zeros(n, dtype=bool)
+    there = np.zeros(len(outcome), dtype=bool)
     for name in names if len(names) > 1 else []:
         out = groups == name
-        if len(np.unique(cells[~out])) < min(MIN_CELLS, len(np.unique(cells)) - 1):
+        if len(np.unique(clusters[~out])) < least:
             continue
-        model = fit(data.moved[~out], data.kept[~out], cells[~out])
-        empty[:3, out] = model.forecast(data.moved[out], level)
-        empty[3, out] = data.kept[~out].mean()
+        empty[:3, out] = others(out)
+        empty[3, out] = outcome[~out].mean()
         there |= out
     reasons = []
     if len(names) < 2:
         reasons.append(f"one {split} in these records")
     elif not there.all():
         reasons.append(
-            f"{int((~there).sum())} runs not forecast: too few cells without their {split}"
+            f"{int((~there).sum())} not forecast: too little to learn from without their {split}"
         )
     if split in NO_INTERVAL_OF:
         empty[1:3] = np.nan

@@ -29,6 +29,13 @@ class Cell(NamedTuple):
     learning_rate: float
 
 
+def labels_of(cells: Sequence[Cell], *fields: str) -> NDArray[np.intp]:
+    """Number of each cell's group by some of its fields, groups in sorted order."""
+    names = [tuple(getattr(cell, field) for field in fields) for cell in cells]
+    numbers = {name: i for i, name in enumerate(sorted(set(names)))}
+    return np.array([numbers[name] for name in names], dtype=np.intp)
+
+
 class Lessons(NamedTuple):
     """Runs to learn from. n runs; `values` (n, n_signals) after the early epoch; `kept` (n,) in
     percent at the end.
@@ -57,9 +64,7 @@ class Lessons(NamedTuple):
 
     def labels(self, *fields: str) -> NDArray[np.intp]:
         """Number of each run's group by some fields of its cell, groups in sorted order."""
-        names = [tuple(getattr(cell, field) for field in fields) for cell in self.cells]
-        numbers = {name: i for i, name in enumerate(sorted(set(names)))}
-        return np.array([numbers[name] for name in names], dtype=np.intp)
+        return labels_of(self.cells, *fields)
 
 
 def lessons(

@@ -71,7 +71,7 @@ class Line(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """Retention in percent: forecast and the ends of its interval, shape (n,)."""
+    """Retention in percent, or what else is forecast, and the ends of its interval: shape (n,)."""
 
     kept: Floats
     low: Floats
@@ -118,7 +118,7 @@ class Model:
             at = every[:, part][self.folds]
             high[part] = weighted_quantile(at + spread, weights, level)
             low[part] = -weighted_quantile(spread - at, weights, level)
-        return Forecast(self.line.at(moved), np.maximum(low, 0.0), high)
+        return Forecast(self.line.at(moved), low, high)
 
 
 def weighted_quantile(values: Floats, weights: Floats, level: float) -> Floats:
