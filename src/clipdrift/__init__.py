@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         predict,
     )
+    from clipdrift.commands.pooling import pool
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
     from clipdrift.commands.sharing import bundle
@@ -51,6 +52,7 @@ _HOMES = {
     "Classifier": "clipdrift.finished.classifier",
     "Prediction": "clipdrift.finished.predict",
     "load": "clipdrift.commands.models",
+    "pool": "clipdrift.commands.pooling",
     "predict": "clipdrift.commands.models",
     "ClipdriftError": "clipdrift.errors",
     "DriftCallback": "clipdrift.own_loop.callback",
@@ -126,6 +128,7 @@ __all__ = [
     "lost",
     "parse_spec",
     "plan",
+    "pool",
     "predict",
     "preview",
     "race",

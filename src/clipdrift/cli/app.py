@@ -104,6 +104,11 @@ _read(choosing.forecast, "forecast results/ --after-epoch 1")
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
 _share(
+    sharing.pool,
+    "pool ours/ theirs.tar.xz --out pooled/",
+    "pool a/ b/ c/ --out pooled/ --method lora --method full_ft",
+)
+_share(
     reading.import_,
     "import runs.csv --map columns.yaml --out results/",
     "import method_comparison/MetaMathQA/results --out peft/",
