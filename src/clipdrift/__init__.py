@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clipdrift.commands.pooling import pool
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
-    from clipdrift.commands.sharing import bundle
+    from clipdrift.commands.sharing import bundle, gallery
     from clipdrift.commands.tuned import Tuned
     from clipdrift.commands.tuning import preview, tune
     from clipdrift.errors import ClipdriftError
@@ -76,6 +76,7 @@ _HOMES = {
     "evaluate": "clipdrift.commands.models",
     "export_model": "clipdrift.commands.models",
     "forecast": "clipdrift.commands.reading",
+    "gallery": "clipdrift.commands.sharing",
     "import_runs": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
     "locate": "clipdrift.commands.locating",
@@ -121,6 +122,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "forecast",
+    "gallery",
     "import_runs",
     "load",
     "load_spec",

@@ -103,6 +103,7 @@ _read(choosing.choose, "choose results/ --min-accuracy 90 --min-retention 95")
 _read(choosing.forecast, "forecast results/ --after-epoch 1")
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
+_share(sharing.gallery, "gallery results/ others/*.tar.xz --out site/")
 _share(
     sharing.pool,
     "pool ours/ theirs.tar.xz --out pooled/",

@@ -98,3 +98,20 @@ def pool(
     for folder in found.folders:
         say(f"Joined study, for every command: {folder}")
     say(f"Forest plots and tables: {out}")
+
+
+def gallery(
+    studies: Annotated[
+        list[Path], typer.Argument(help="study folders or bundles", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the site", show_default=False)],
+) -> None:
+    """Write a static site of studies, filtered by backbone, target and method.
+
+    Each study has its report to open, and its records to download where a licence is stated.
+    Folders are left as they are. The site needs no network and no server.
+    """
+    cards = clipdrift.gallery(*studies, out=out)
+    for card in cards:
+        say(f"{card.title}: {card.runs} runs, {card.licence or 'no licence stated'}")
+    say(f"{len(cards)} studies: {(out / 'index.html').resolve()}")
