@@ -99,7 +99,7 @@ def test_help_breaks_no_sentence(call: Call, name: str) -> None:
         if line.strip() and first:
             assert len(line.rstrip()) + len(first) >= 98, line
     assert "--jobs" not in said
-    assert said.count("--workers") == (1 if name in ("run", "locate") else 0)
+    assert said.count("--workers") == (1 if name in ("run", "locate", "tune") else 0)
 
 
 def test_a_wrong_option_is_two_lines_and_exit_code_2(call: Call) -> None:

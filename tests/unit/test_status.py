@@ -130,10 +130,13 @@ def test_who_only_looks_writes_nothing(folder: StudyFolder) -> None:
     assert not in_use(path)
 
 
-def test_a_signal_is_answered_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_is_answered_at_once(
+    name: str, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(Interrupted) as heard, interruptions():
-        signal.raise_signal(signal.SIGTERM)
-    assert heard.value.exit_code == 143
+        signal.raise_signal(signal.Signals[name])
+    assert heard.value.exit_code == code
     assert capfd.readouterr().err == (
-        "\nSIGTERM: stopping after the current step; press again to end at once\n"
+        f"\n{name}: stopping after the current step; press again to end at once\n"
     )

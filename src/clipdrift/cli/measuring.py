@@ -98,6 +98,8 @@ def plan(
     """
     from clipdrift.cli.progress import duration
     from clipdrift.cli.tables import audit_table, run_table
+    from clipdrift.machine.devices import available_cores
+    from clipdrift.machine.energy import estimated
     from clipdrift.spec import expand
 
     spec = clipdrift.load_spec(spec_file, settings or [])
@@ -130,6 +132,7 @@ def plan(
             f"About {duration(cost.seconds)} on {cost.machine} and "
             f"{cost.disk_bytes / 1e6:,.0f} MB of disk"
         )
+        say(estimated(cost.seconds * available_cores(), on_gpu="GPU" in cost.machine).words)
 
 
 def run(
@@ -176,8 +179,12 @@ def run(
     """
     from clipdrift.cli.progress import StudyProgress
     from clipdrift.cli.reading import close_study
+    from clipdrift.machine.devices import choose_device
+    from clipdrift.machine.energy import Meter
     from clipdrift.records import StudyFolder
     from clipdrift.records.plan_claim import same_plan
+
+    meter = Meter()
 
     given = {
         "--workers": workers,
@@ -235,7 +242,14 @@ def run(
             if study.has_finished():
                 close_study(study)
     if log is not None:
-        tell(log, study)
+        on_gpu = executor is Kind.local and choose_device(chosen.device) != "cpu"
+
+        def energy(core_seconds: float) -> str:
+            if executor is not Kind.local:
+                return "energy unknown: other machines spent it"
+            return meter.so_far(core_seconds, on_gpu=on_gpu).words
+
+        tell(log, study, energy)
     for run_id, reason in outcome.failed.items():
         say(f"failed: {run_id}: {reason}")
     if outcome.failed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,14 +51,18 @@ def require_race(floors: Mapping[str, float | None]) -> None:
         raise SpecError(Fault(given[0], "--race beside it", "none", step))
 
 
-def tell(log: RaceLog, folder: StudyFolder) -> None:
-    """The answer for each target, what it cost, and what was left out."""
+def tell(log: RaceLog, folder: StudyFolder, energy: Callable[[float], str]) -> None:
+    """The answer for each target, what it cost, and what was left out.
+
+    energy: in words, of so many core seconds.
+    """
     from clipdrift.records.race_log import left_out
 
     say(f"Race: {log.budget}.")
     for target in log.answers:
         say(f"{log.words(target)}.")
-    share = 100 * log.spent / log.n_runs
-    say(f"Spent: the training of {log.spent:.1f} runs of {log.n_runs} ({share:.0f} %).")
-    words = left_out(folder.planned() or {}, folder.records()[0])
+    share, records = 100 * log.spent / log.n_runs, folder.records()[0]
+    words = energy(sum(record.core_seconds for record in records))
+    say(f"Spent: the training of {log.spent:.1f} runs of {log.n_runs} ({share:.0f} %), {words}.")
+    words = left_out(folder.planned() or {}, records)
     say(f"{words[0].upper()}{words[1:]}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from clipdrift.data.images import Images as Pixels
 from clipdrift.errors import Fault, RecordError
 from clipdrift.finished.classifier import MODEL, Classifier, load
 from clipdrift.finished.runs import materials_of
+from clipdrift.machine.energy import Energy
 from clipdrift.probes.calibration import calibration_error
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading
@@ -74,6 +75,7 @@ class Tuned:
     runs: int
     runs_spared: float
     hours: float
+    energy: str
     search_report: str
 
     def write(self) -> None:
@@ -101,8 +103,8 @@ class Tuned:
             yield f"  kept on {name}: {_percent(one)}"
         yield f"  search: {self.race}"
         yield (
-            f"Begun: {self.runs} runs, {self.hours:.2f} hours of all workers together; the search "
-            f"spared the training of {self.runs_spared:.0f}"
+            f"Begun: {self.runs} runs, {self.hours:.2f} hours of all workers together, "
+            f"{self.energy}; the search spared the training of {self.runs_spared:.0f}"
         )
         yield f"Model: {Path(self.folder) / MODEL}   Report: {self.search_report}"
 
@@ -124,6 +126,7 @@ class Tuned:
             fell=fell,
             runs=self.runs,
             hours=self.hours,
+            energy=self.energy,
         )
 
 
@@ -148,7 +151,8 @@ images. Least accurate classes of its own: {worst}.
 
 Classes of other sets that fell (runs as trained, all fresh seeds, p < 0.05 after Holm): {fell}.
 
-{runs} runs were begun to choose and confirm it, {hours:.2f} hours of all workers together.
+{runs} runs were begun to choose and confirm it, {hours:.2f} hours of all workers together,
+{energy}.
 
 The weights derive from those of the backbone: its licence holds for them too. What the training
 images allow is for you to say.
@@ -169,12 +173,14 @@ def told_of(
     min_accuracy: float | None,
     cache_dir: Path | None,
     device: str,
+    energy: Callable[[float], Energy],
 ) -> Tuned:
     """The figures of the model that lies in `place`, held to what it gives when it is loaded.
 
     Args:
         shipped: what was read of its weights, or of the run that it is made of, where its names
             begin with `prefix`.
+        energy: of so many core seconds.
 
     Raises:
         RecordError: if the written model is not as accurate as the measured one.
@@ -227,6 +233,7 @@ def told_of(
         runs=len(everything),
         runs_spared=log.n_runs - log.spent,
         hours=seconds / 3600,
+        energy=energy(sum(r.core_seconds for r in everything)).words,
         search_report=str(search.report_path),
     )
 

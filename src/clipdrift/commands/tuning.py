@@ -25,6 +25,7 @@ from clipdrift.errors import Fault, RecordError, SpecError
 from clipdrift.executors import Executor
 from clipdrift.finished.classifier import MODEL
 from clipdrift.machine.devices import choose_device
+from clipdrift.machine.energy import Meter
 from clipdrift.racing.limit import Limit, limit
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading, readings
@@ -36,10 +37,10 @@ from clipdrift.study.missing_runs import OnEvent
 SEARCH, CONFIRMATION, STUDY = "search", "confirmation", "study.yaml"
 FRESH_SEEDS = [101, 103, 107]
 """None of the race's; what is told of the model comes from them."""
-OTHER_DRAW = 1
-"""Added to the seed that draws the images of a transfer set."""
-FINALISTS = 3
-SOUPS, SCALES = (1.0, 0.75, 0.5), (1.25,)
+OTHER_DRAW, MORE_IMAGES = 1, 2
+"""Added to the seed that draws a transfer set's images; and how many times as many are read."""
+FINALISTS = 2
+SOUPS, SCALES = (1.0, 0.75, 0.5, 0.25), (1.25,)
 LARGEST_KEPT = 1000
 SEARCH_SHARE = 0.7
 """Of a time limit; the rest is left for what is made of finalists, and for confirmation."""
@@ -123,7 +124,7 @@ def tune(
     asked = Asked(keep, min_accuracy, budget)
     floors_of(min_accuracy=min_accuracy)
     limit_words, device = asked.race_limit(), choose_device(device)
-    place = Path(out)
+    place, meter = Path(out), Meter()
     study = _study(Path(images), place, backbone, transfers, cache_dir, device, say)
     rest: dict[str, Any] = {
         "executor": executor,
@@ -171,6 +172,7 @@ def tune(
         min_accuracy=min_accuracy,
         cache_dir=cache_dir,
         device=device,
+        energy=lambda seconds: meter.so_far(seconds, on_gpu=device != "cpu"),
     )
     tuned.write()
     say("writing the report of the search")
@@ -280,7 +282,7 @@ def confirmation(study: StudySpec, made: Made) -> StudySpec:
         "methods": [method],
         "learning_rates": [made.learning_rate],
         "seeds": FRESH_SEEDS,
-        "transfers": [{**t, "seed": t.get("seed", 0) + OTHER_DRAW} for t in body["transfers"]],
+        "transfers": [_drawn_anew(one) for one in body["transfers"]],
     }
     body["evaluation"] |= {
         "in_full": True,
@@ -288,6 +290,13 @@ def confirmation(study: StudySpec, made: Made) -> StudySpec:
         "interpolation": [made.alpha] if made.kind == "interpolated" else [],
     }
     return StudySpec.model_validate(body)
+
+
+def _drawn_anew(transfer: dict[str, Any]) -> dict[str, Any]:
+    drawn = {"seed": transfer.get("seed", 0) + OTHER_DRAW}
+    if n := transfer.get("n_images"):
+        drawn |= {"n_images": MORE_IMAGES * n, "too_few": "all"}
+    return {**transfer, **drawn}
 
 
 def shipped(folder: StudyFolder, made: Made) -> tuple[list[RunRecord], AfterReading | None]:

@@ -68,6 +68,12 @@ class RunRecord(Sealed):
         self.undefined = {**self.undefined, **self.result.at_chance()}
         return self
 
+    @property
+    def core_seconds(self) -> float:
+        """Seconds that the run took, times the cores it had; 0 where that was not written down."""
+        threads = int(self.provenance.get("threads", 1))
+        return (self.timing.get("wall_seconds") or 0.0) * threads
+
     @classmethod
     def of_run(
         cls, config: RunConfig, identity: str, *, study: str, backbone: str, status: Status
