@@ -36,7 +36,7 @@ ALPHAS = [0.5]
 """In the search, where each costs as much as the reading of a run; finalists are read at more."""
 VAL_FRACTION = 0.25
 """More than a study takes: among so many candidates few images choose badly."""
-TRANSFER_IMAGES, EARLY_IMAGES, PROBE_IMAGES = 1000, 150, 16
+TRANSFER_IMAGES, EARLY_IMAGES, PROBE_IMAGES = 500, 150, 16
 """Of transfer sets, at the end and after each epoch; and those of drift, which do not train."""
 IMAGES_SEEN, MOST_EPOCHS, LEAST_EPOCHS = 4000, 12, 4
 """A run sees about so many images: small data are gone through more often."""

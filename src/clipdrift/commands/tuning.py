@@ -37,7 +37,7 @@ from clipdrift.study.missing_runs import OnEvent
 SEARCH, CONFIRMATION, STUDY = "search", "confirmation", "study.yaml"
 FRESH_SEEDS = [101, 103, 107]
 """None of the race's; what is told of the model comes from them."""
-OTHER_DRAW, MORE_IMAGES = 1, 2
+OTHER_DRAW, MORE_IMAGES = 1, 4
 """Added to the seed that draws a transfer set's images; and how many times as many are read."""
 FINALISTS = 2
 SOUPS, SCALES = (1.0, 0.75, 0.5, 0.25), (1.25,)
