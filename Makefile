@@ -3,6 +3,7 @@
 # make quick        tests of single parts, less the dear ones
 # make check        format, lint, types, tests
 # make docs         build the site into build/site, with the report of every results page
+# make studies      check the bundles in gallery/: hashes, licence, every number of the report
 # make bench        measure speed, about half an hour; prints tables, asserts nothing
 # make fuzz         feed damaged files to every reader; INPUTS=20000 for a long run
 # make locked       install all packages but torch by their hashes
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 INPUTS ?= 2000
 
-.PHONY: quickstart test quick check lint docs bench fuzz locked audit
+.PHONY: quickstart test quick check lint docs studies bench fuzz locked audit
 
 quickstart: .venv/installed
 	$(BIN)/clipdrift run studies/quickstart.yaml --out runs/quickstart
@@ -39,14 +40,21 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 # Notebooks run and reports are made only where they changed. Warnings and dead links are errors.
-REPORTS := $(patsubst docs/results/%/records.tar.xz,build/site-extra/results/%/report.html,$(wildcard docs/results/*/records.tar.xz))
+STUDIES := $(wildcard docs/results/*/records.tar.xz gallery/*.tar.xz)
 
-docs: .venv/installed-docs $(REPORTS)
+docs: .venv/installed-docs build/site-extra/gallery/index.html
 	$(BIN)/python tools/write_reference.py site
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs build/site
 
-build/site-extra/results/%/report.html: docs/results/%/records.tar.xz $(wildcard src/clipdrift/report/*) | .venv/installed-docs
-	$(BIN)/python tools/results_page.py report docs/results/$* $(@D)
+build/site-extra/gallery/index.html: $(STUDIES) $(wildcard src/clipdrift/report/*) | .venv/installed-docs
+	$(BIN)/clipdrift gallery $(STUDIES) --out $(@D)
+
+studies: .venv/installed
+	for file in $(wildcard gallery/*.tar.xz); do \
+		rm -rf build/studied && $(BIN)/clipdrift import $$file --out build/studied && \
+		! grep '"licence": null' build/studied/bundle.json && \
+		$(BIN)/clipdrift report build/studied && $(BIN)/clipdrift audit build/studied || exit 1; \
+	done
 
 # What presets cost takes as long again: benchmarks/preset_cost.py.
 BENCHMARKS := $(filter-out %/preset_cost.py,$(sort $(wildcard benchmarks/*.py)))

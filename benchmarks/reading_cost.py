@@ -34,10 +34,11 @@ from clipdrift.machine.devices import available_cores, supports_bfloat16
 from clipdrift.machine.memory import peak_memory_bytes
 from clipdrift.probes.gradient import gradient_energy
 from clipdrift.probes.panel import activation_signals, text_span
+from clipdrift.probes.spectra import Spectrum
 from clipdrift.probes.traces import GRADIENT_IMAGES, read_traces
 from clipdrift.probes.weight_updates import weight_updates
 from clipdrift.reading.baseline import PROBE_BATCH, probe, score, score_in_full
-from clipdrift.reading.panel import elsewhere
+from clipdrift.reading.panel import ELSEWHERE, elsewhere
 from clipdrift.reading.pictures import save_pictures
 from clipdrift.reading.screening import Predictor
 from clipdrift.records.lost_images import MOST
@@ -275,13 +276,15 @@ def panel() -> None:
     other = replace(found, cls_activations=states + 0.01 * torch.randn_like(states))
     span = text_span({"classes": torch.randn(CLASSES, 512)})
     few = encoder.normalise(torch.from_numpy(images.take(slice(0, GRADIENT_IMAGES))))
+    known: dict[str, Spectrum] = {}
     parts: dict[str, tuple[float, Callable[[], object]]] = {
         "all probes (for comparison)": (200 / n, lambda: probe(encoder, images)),
         "activations, embeddings": (1, lambda: activation_signals(other, found, span)),
-        "weight updates, every matrix moved": (1, lambda: weight_updates(moved, before)),
+        "weight updates, every matrix moved, first": (1, lambda: weight_updates(moved, before)),
+        "weight updates, again": (1, lambda: weight_updates(moved, before, known)),
         "gradients": (1, lambda: gradient_energy(encoder.encode, few, 32)),
         "flow and gradients": (1, lambda: read_traces(encoder.encode, encoder.tower, few)),
-        "100 transfer images": (100 / n, lambda: elsewhere(encoder, [images])),
+        f"{ELSEWHERE} transfer images": (ELSEWHERE / n, lambda: elsewhere(encoder, [images])),
     }
     print("\n## The panel, ViT-B/32, 200 probe images\n")
     print("| part | seconds of the CPU |\n|---|---|", flush=True)

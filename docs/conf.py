@@ -45,7 +45,7 @@ html_theme = "furo"
 html_title = "clipdrift"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_extra_path = ["../build/site-extra"]  # the reports of the results pages
+html_extra_path = ["../build/site-extra"]  # the gallery, with the report of each study
 html_show_sourcelink = False
 copybutton_exclude = ".linenos, .gp, .go"
 llms_txt_description = "Matched fine-tuning studies of CLIP-style models."
@@ -64,7 +64,8 @@ def read_source(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = OUTSIDE.sub(lambda m: f"]({depth}project/{m[1].lower()}.md", source[0])
     study = page.removeprefix(RESULTS)
     if page.startswith(RESULTS) and (Path(app.srcdir) / page / "records.tar.xz").exists():
-        link = f'<p><a class="open-report" href="{study}/report.html">Open the report</a></p>'
+        place = f"../gallery/studies/{study}/report.html"
+        link = f'<p><a class="open-report" href="{place}">Open the report</a></p>'
         source[0] = re.sub(r"\A(# .+\n)", rf"\1\n{link}\n", source[0])
 
 

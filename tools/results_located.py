@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from statistics import median
 
 from results_tables import Row, number, pick, spread, table
 
 
+def between(row: Row, low: str, high: str, form: str = "{:+.1f}") -> str:
+    """An interval; a dash where it is undefined."""
+    return "–" if row[low] is None else f"{form} to {form}".format(row[low], row[high])
+
+
 def change(row: Row) -> list[str]:
     """What an edit changes, with its interval where seeds differ."""
-    low, high = (number(row[end], "{:+.1f}") for end in ("ci_low", "ci_high"))
-    return [f"{row['change_pp']:+.1f}", "–" if low == "–" else f"{low} to {high}"]
+    return [f"{row['change_pp']:+.1f}", between(row, "ci_low", "ci_high")]
 
 
 def places(analysis: Row, target: str) -> str:
@@ -86,11 +90,11 @@ def patterns(analysis: Row, target: str, transfer: str) -> str:
             line = [row["method"], f"{row['learning_rate']:g}", number(row["lost_pp"])]
             for side in ("adapted", "untouched"):
                 line += change(found[side])
-            back, alone = (found[side]["change_pp"] for side in ("adapted", "untouched"))
-            share = (back - alone) / 2 / row["lost_pp"] if row["lost_pp"] >= 5 else None
-            lines.append([*line, number(share, "{:.2f}")])
+            share = number(row["attention_share"], "{:.2f}")
+            lines.append([*line, share, between(row, "attention_low", "attention_high", "{:.2f}")])
     head = ["method", "LR", "lost, pp", "adapted with the untouched pattern, pp", "95 % interval"]
-    return table([*head, "untouched with the adapted pattern, pp", "95 % interval", "share"], lines)
+    head += ["untouched with the adapted pattern, pp", "95 % interval", "share", "95 % interval"]
+    return table(head, lines)
 
 
 def patched(analysis: Row, target: str, method: str, rate: str, transfer: str, *edits: str) -> str:
@@ -132,9 +136,6 @@ def cumulative(analysis: Row, target: str, method: str, rate: str, transfer: str
 def rescaled(analysis: Row, target: str, transfer: str, *asked: str) -> str:
     """What rescalings of a run reach and keep, and how far from plain interpolation that is.
 
-    Plain: the tower's movement times a factor, straight lines between the factors that were read;
-    means over seeds.
-
     Args:
         asked: cells as full_ft@1e-3.
     """
@@ -151,28 +152,42 @@ def rescaled(analysis: Row, target: str, transfer: str, *asked: str) -> str:
         first = next(iter(made.values()))
         trained = 100 * first[accuracy]["cell_mean"], first[kept]["cell_mean"]
         means = {key: (100 * own[accuracy]["mean"], own[kept]["mean"]) for key, own in made.items()}
-        path = [means[key] for key in sorted(means) if key[0] == "scaled"] + [trained]
-        lines.append([method, f"{rate:g}", "as trained", *_plane(trained), "–"])
+        lines.append([method, f"{rate:g}", "as trained", *_plane(trained), "–", "–"])
         for key, point in means.items():
-            gap = None if key[0] == "scaled" else _above(path, point)
-            words = made[key][accuracy]["weights"]
-            lines.append([method, f"{rate:g}", words, *_plane(point), number(gap, "{:+.1f}")])
+            own = made[key][kept]
+            gap = number(own["above_plain"], "{:+.1f}")
+            interval = between(own, "above_plain_low", "above_plain_high")
+            lines.append([method, f"{rate:g}", own["weights"], *_plane(point), gap, interval])
     head = ["method", "LR", "weights", "test accuracy, %", "kept, %"]
-    return table([*head, "kept, less plain interpolation at equal accuracy, pp"], lines)
+    head += ["kept, less plain interpolation at equal accuracy, pp", "95 % interval"]
+    return table(head, lines)
+
+
+def beaten(analysis: Row) -> str:
+    """How often each rescaling keeps more than plain interpolation, over cells and sets."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in analysis["after_training"]:
+        if row["metric"].endswith(".retention_pct") and row["kind"] not in ("soup", "scaled"):
+            found.setdefault((row["target"], row["weights"]), []).append(row)
+    lines = []
+    for (target, weights), own in sorted(found.items()):
+        gaps = [row for row in own if row["above_plain"] is not None]
+        known = [row for row in gaps if row["above_plain_low"] is not None]
+        values = [row["above_plain"] for row in gaps]
+        line = [target, weights, f"{len(gaps)} of {len(own)}"]
+        line += [number(f(values) if values else None, "{:+.1f}") for f in (min, median, max)]
+        line += [
+            str(len(known)),
+            str(sum(row["above_plain_low"] > 0 for row in known)),
+            str(sum(row["above_plain_high"] < 0 for row in known)),
+        ]
+        lines.append(line)
+    head = ["target", "weights", "met", "least, pp", "median, pp", "most, pp", "with an interval"]
+    return table([*head, "of these above 0", "below 0"], lines)
 
 
 def _plane(point: tuple[float, float]) -> list[str]:
     return [f"{value:.1f}" for value in point]
-
-
-def _above(path: list[tuple[float, float]], point: tuple[float, float]) -> float | None:
-    """How much more is kept than on the best straight piece of a path; None beyond its ends."""
-    best = None
-    for (a0, k0), (a1, k1) in pairwise(path):
-        if min(a0, a1) <= point[0] <= max(a0, a1) and a0 != a1:
-            there = k0 + (point[0] - a0) / (a1 - a0) * (k1 - k0)
-            best = there if best is None else max(best, there)
-    return None if best is None else point[1] - best
 
 
 TABLES: dict[str, Callable[..., str]] = {
@@ -182,5 +197,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "patched": patched,
     "cumulative": cumulative,
     "rescaled": rescaled,
+    "beaten": beaten,
 }
 """What a page asks for by name, beside those of `results_tables`."""

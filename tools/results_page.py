@@ -3,20 +3,17 @@
     python tools/results_page.py pack runs/real-small docs/results/real-small
     python tools/results_page.py make docs/results/real-small
     python tools/results_page.py check docs/results/real-small
-    python tools/results_page.py report docs/results/real-small build/site-extra/results/real-small
 
 `pack` makes the bundle `records.tar.xz` (`clipdrift bundle`). `make`
 analyses them and writes anew what the page shows of them: every block of `real-small.md` between
 `<!-- made: NAME ARGUMENTS -->` and `<!-- end -->`, every CSV file and every figure that lies in
-`real-small/`. `check` says whether the page is what its records give. `report` writes their
-`report.html` into a folder, for the site. People write the words.
+`real-small/`. `check` says whether the page is what its records give. People write the words.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -42,21 +39,12 @@ BLOCK = re.compile(r"(<!-- made: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def pack(study: Path, place: Path) -> None:
-    clipdrift.bundle(study, place / ARCHIVE, licence="Apache-2.0")
+    clipdrift.bundle(study, place / ARCHIVE, title=place.name, licence="Apache-2.0")
 
 
 def unpack(place: Path, folder: Path) -> StudyFolder:
     clipdrift.import_runs(place / ARCHIVE, None, folder)
     return StudyFolder(folder)
-
-
-def report(place: Path, folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        study = unpack(place, Path(scratch))
-        write_analysis(study)
-        written = write_report(study)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(written, folder)
 
 
 def made(place: Path) -> Iterator[tuple[Path, bytes]]:
@@ -113,8 +101,8 @@ def same(theirs: bytes, ours: bytes) -> bool:
 
 
 def main(task: str, *places: str) -> int:
-    if task in ("pack", "report"):
-        {"pack": pack, "report": report}[task](*map(Path, places))
+    if task == "pack":
+        pack(*map(Path, places))
         return 0
     wrong = 0
     for path, data in (item for place in places for item in made(Path(place))):

@@ -223,13 +223,15 @@ def doses(analysis: Row, least: str = "0.2") -> str:
     for axis, rows in found.items():
         mean = math.exp(sum(math.log(row["collapse"]) for row in rows) / len(rows))
         covered = sum(row["covered"] for row in rows) / len(rows)
+        several = len({row["outcome"] for row in rows}) > 1
         each = "; ".join(
-            f"{row['target']} {number(row['collapse'], '{:.2f}')} "
+            f"{row['outcome'].split('.')[1] if several else row['target']} "
+            f"{number(row['collapse'], '{:.2f}')} "
             f"({number(row['ci_low'], '{:.2f}')} to {number(row['ci_high'], '{:.2f}')})"
             for row in rows
         )
         lines.append((mean, [f"`{axis}`", f"{mean:.2f}", f"{covered:.0%}", each]))
-    head = ["held equal", "collapse", "cells that meet", "by target (95 % CI)"]
+    head = ["held equal", "collapse", "cells that meet", "by target, or set (95 % CI)"]
     return table(head, [line for _, line in sorted(lines, key=lambda pair: pair[0])])
 
 

@@ -15,6 +15,7 @@ from clipdrift.analysis.questions.held_out import hold_out
 from clipdrift.analysis.questions.lessons import Cell, Lessons
 from clipdrift.analysis.statistics.crossed import SEEDS
 from clipdrift.analysis.statistics.forecast_fit import fit
+from clipdrift.analysis.statistics.meta import random_effects
 from clipdrift.analysis.statistics.tolerance import Theirs, tolerance
 from clipdrift.records.transfer import wilson_low
 from simulated import CKA, ENTROPY, KEPT, readings
@@ -114,10 +115,8 @@ def _cells(rng: np.random.Generator, n: int, seeds: int, slope: float) -> tuple[
 def _lessons(moved: Any, kept: Any, cells: Any) -> Lessons:
     n = len(kept)
     places = [Cell("study", "made up", "one", "lora", float(i)) for i in cells]
-    nothing = np.ones(n)
     names = [str(i) for i in range(n)]
-    times = (nothing, 2 * nothing, nothing, 2 * nothing)
-    return Lessons(places, names, ["weight_drift_rel"], moved, kept, *times, [2], ["photos"], 0, "")
+    return Lessons(places, names, ["weight_drift_rel"], moved, kept, ["photos"], 0)
 
 
 def count_replays(table: Table, rng: np.random.Generator, studies: int, seeds: int) -> None:
@@ -139,7 +138,25 @@ def count_guesses(table: Table, rng: np.random.Generator, studies: int, images: 
     table.add(Line("a model that guesses: called better than chance", "images", images), 0, found)
 
 
+def count_pools(table: Table, rng: np.random.Generator, studies: int, seeds: int) -> None:
+    """Effects of studies of other errors, each read off its seeds, about true effects that vary."""
+    for k in (2, 3, 5, 10):
+        for tau in (0.0, 1.0, 3.0):
+            means, new = [], []
+            for i in range(studies):
+                error = rng.uniform(0.5, 2.0, k)
+                runs = rng.normal(size=(seeds, k)) * error * seeds**0.5 + tau * rng.normal(size=k)
+                errors = runs.std(axis=0, ddof=1) / seeds**0.5
+                found = random_effects(runs.mean(axis=0).tolist(), errors.tolist(), [seeds] * k)
+                means.append((str(i), inside(*found.ci, 0.0)))
+                new.append((str(i), inside(*found.prediction, tau * float(rng.normal()))))
+            of = f"of {k} studies, tau {tau:g}"
+            table.add(Line(f"pooled mean {of}: holds", "studies", None), seeds, means)
+            table.add(Line(f"a new study, {of}: holds", "studies", None), seeds, new)
+
+
 COUNTS = {
+    "pools": count_pools,
     "dose": count_dose,
     "predictors": count_predictors,
     "mediation": count_mediation,

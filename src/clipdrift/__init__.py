@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         load,
         predict,
     )
+    from clipdrift.commands.pooling import pool
     from clipdrift.commands.racing import race
     from clipdrift.commands.reading import analyze, audit, choose, forecast, lost, replay
-    from clipdrift.commands.sharing import bundle
+    from clipdrift.commands.sharing import bundle, gallery
     from clipdrift.commands.tuned import Tuned
     from clipdrift.commands.tuning import preview, tune
     from clipdrift.errors import ClipdriftError
@@ -52,6 +53,7 @@ _HOMES = {
     "Classifier": "clipdrift.finished.classifier",
     "Prediction": "clipdrift.finished.predict",
     "load": "clipdrift.commands.models",
+    "pool": "clipdrift.commands.pooling",
     "predict": "clipdrift.commands.models",
     "ClipdriftError": "clipdrift.errors",
     "DriftCallback": "clipdrift.own_loop.callback",
@@ -76,6 +78,7 @@ _HOMES = {
     "export_model": "clipdrift.commands.models",
     "forecast": "clipdrift.commands.reading",
     "forecast_before": "clipdrift.commands.forecasting",
+    "gallery": "clipdrift.commands.sharing",
     "import_runs": "clipdrift.records.imported",
     "load_spec": "clipdrift.spec",
     "locate": "clipdrift.commands.locating",
@@ -122,6 +125,7 @@ __all__ = [
     "export_model",
     "forecast",
     "forecast_before",
+    "gallery",
     "import_runs",
     "load",
     "load_spec",
@@ -129,6 +133,7 @@ __all__ = [
     "lost",
     "parse_spec",
     "plan",
+    "pool",
     "predict",
     "preview",
     "race",

@@ -129,15 +129,15 @@ def test_the_report_shows_the_choice_and_the_audit_holds_it(folder: StudyFolder)
     assert audit_report(folder) == []
     text = folder.report_path.read_text(encoding="utf-8")
     page = read_page(text)
-    said = [i.text for i in page.items.values() if i.label.startswith("choice, li")]
-    assert any(re.match(r"digits, #: \w+ at learning rate #", line) for line in said), said
+    said = [i.text for i in page.items.values() if i.label.startswith("choice, p")]
+    assert any(re.match(r"\w+ at learning rate #", line) for line in said), said
     between = [
         item for item in page.items.values()
         if item.given.get("data-metric") == "extra.interpolation.0.5.test_accuracy"
         and item.label.startswith("table choice")
     ]  # fmt: skip
     assert between
-    old = re.search(r'data-table="choice".*?data-stat="mean_sd"[^>]*>([^<]+)<', text, re.DOTALL)
+    old = re.search(r'data-table="choice-0".*?data-stat="mean_sd"[^>]*>([^<]+)<', text, re.DOTALL)
     assert old is not None
     at = old.start(1)
     folder.report_path.write_text(text[:at] + "99.9 ± 0.1" + text[old.end(1) :], encoding="utf-8")

@@ -26,8 +26,11 @@ NAME = "encoder.layers.{}.mlp.fc1.weight"
 
 def updated(before: np.ndarray, after: np.ndarray) -> WeightUpdate:
     """By the public path, from float32 weights."""
-    states = ({NAME.format(0): torch.from_numpy(w).float()} for w in (after, before))
+    states = [{NAME.format(0): torch.from_numpy(w).float()} for w in (after, before)]
     (found,) = weight_updates(*states)
+    known: dict[str, spectra.Spectrum] = {}
+    for _ in range(2):  # the second time by what the first has found of the untouched weight
+        assert weight_updates(*states, known) == [found]
     return found
 
 
@@ -219,5 +222,7 @@ def test_spectrum_is_numpys() -> None:
         w = RNG.normal(size=shape)
         found = spectra.spectrum(w)
         np.testing.assert_allclose(found.values, np.linalg.svd(w)[1], rtol=1e-9)
-        np.testing.assert_allclose(found.left * found.values @ found.right.T, w, atol=1e-9)
-    assert spectra.spectrum(w, 2).left.shape == (5, 2)
+        np.testing.assert_allclose(found.left() * found.values @ found.right().T, w, atol=1e-9)
+        np.testing.assert_allclose(found.cosines(w), found.left().T @ w, atol=1e-12)
+        np.testing.assert_array_equal(found.right(slice(-2, None)), found.right()[:, -2:])
+    assert spectra.spectrum(w, 2).left().shape == (5, 2)

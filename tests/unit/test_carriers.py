@@ -93,9 +93,15 @@ def test_rows_of_the_analysis_are_paired_over_seeds(make_records) -> None:  # ty
     records = make_records(targets=("digits",), methods=("lora",), rates=(1e-5,))
     assert len(records) == 3
     draw = np.random.default_rng(1)
-    runs, changes = {}, {}
+    runs, changes, patterns = {}, {}, []
     for record in records:
-        found = [row("graft", "untouched", None, "all", -20 + draw.standard_normal())]
+        lost, back, cost = (v + draw.standard_normal() for v in (20, 9, -3))
+        found = [
+            row("graft", "untouched", None, "all", -lost),
+            row("attention_other_model", "adapted", None, "attention", back),
+            row("attention_other_model", "untouched", None, "attention", cost),
+        ]
+        patterns.append(((back - cost) / 2, lost))
         for block in (1, 2, 3):
             for edit, of, sign in (("revert", "adapted", 1), ("graft", "untouched", -1)):
                 change = sign * (18.0 if block == 2 else 0.0) + 0.1 * draw.standard_normal()
@@ -122,10 +128,15 @@ def test_rows_of_the_analysis_are_paired_over_seeds(make_records) -> None:  # ty
         assert one.control_pp == -1.0
     (place,) = places
     assert (place.carried_by, place.block, place.n) == ("block 2", 2, 3)
+    carried_by_them, lost = np.array(patterns).T
+    assert place.attention_share == pytest.approx(carried_by_them.mean() / lost.mean())
+    for share in (place.attention_low, place.attention_high):
+        assert stats.ttest_1samp(carried_by_them - share * lost, 0).pvalue == pytest.approx(0.05)
     # One seed alone has no interval, and says so; runs read otherwise are not mixed.
     first = records[0].run_id
     (alone,) = rows(records, {first: runs[first]})[1]
     assert (alone.carried_by, alone.reason) == ("cannot tell", "one seed: cannot tell")
+    assert alone.attention_share is None
     other = runs[first].model_copy(update={"draws": 5})
     assert rows(records, {**runs, first: other})[1][0].n == 1
     assert rows(records, {})[0] == []

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from clipdrift.analysis.rows import list_schema, object_schema, row_schema, said
+from clipdrift.analysis.rows import Row, list_schema, object_schema, row_schema, said
 from clipdrift.analysis.summary import (
     LISTS,
     SCHEMA_VERSION,
@@ -75,7 +75,12 @@ def to_csv(key: str, rows: Sequence[Mapping[str, Any]]) -> str:
     >>> print(to_csv("probe_sensitivity", [{"run_id": "=1+1", "cv": -0.5}]).splitlines()[1])
     '=1+1,,,,,,-0.5,,
     """
-    columns = list(said(next(row for row in LISTS if row.table == key)))
+    return csv_of(next(row for row in LISTS if row.table == key), rows)
+
+
+def csv_of(kind: type[Row], rows: Sequence[Mapping[str, Any]]) -> str:
+    """As `to_csv`, of rows of any kind."""
+    columns = list(said(kind))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)

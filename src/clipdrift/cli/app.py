@@ -107,6 +107,12 @@ _read(
 )
 _read(losing.lost, "lost results/ --top 10")
 _read(replaying.replay, "replay paper-80 runs/paper-80")
+_share(sharing.gallery, "gallery results/ others/*.tar.xz --out site/")
+_share(
+    sharing.pool,
+    "pool ours/ theirs.tar.xz --out pooled/",
+    "pool a/ b/ c/ --out pooled/ --method lora --method full_ft",
+)
 _share(
     reading.import_,
     "import runs.csv --map columns.yaml --out results/",

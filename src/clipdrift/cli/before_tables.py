@@ -10,7 +10,7 @@ from rich.text import Text
 from clipdrift.analysis.questions.before_trial import verdict
 from clipdrift.analysis.questions.beforehand import Expected
 from clipdrift.analysis.rows import UNDEFINED, rate_text
-from clipdrift.cli.forecast_tables import rows_table
+from clipdrift.cli.forecast_tables import fields_table
 from clipdrift.cli.terminal import Sheet, line
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def before_text(found: ForecastBefore, level: float) -> Iterator[Sheet | Text]:
     """Everything to print, in order."""
     yield line(f"Learned from {len(found.targets)} targets: {', '.join(found.targets)}")
     yield _expected(found.expected, level)
-    yield rows_table("Such forecasts of cells that they did not see", TRIAL, found.trials)
+    yield fields_table("Such forecasts of cells that they did not see", TRIAL, found.trials)
     held = [row for row in found.trials if row.coverage is not None and row.rival == "the mean"]
-    yield rows_table(f"Their {level:.0%} interval", COVERED, held)
+    yield fields_table(f"Their {level:.0%} interval", COVERED, held)
     for why in dict.fromkeys(
         f"Left out by {r.split}: {r.reason}." for r in found.trials if r.reason
     ):

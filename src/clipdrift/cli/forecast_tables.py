@@ -31,18 +31,18 @@ def forecast_text(told: Mapping[str, Any]) -> Iterator[Sheet | Text]:
     )
     judged = [row for row in told["validation"] if row.n]
     level = f"{told['level']:.0%} interval"
-    yield rows_table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
+    yield fields_table(f"The forecast on runs it did not see; {level}", VALIDATION, judged)
     if any(row.mae_epoch_retention is not None for row in judged):
         title = f"Beside retention as it was read after epoch {told['after_epoch']}"
-        yield rows_table(title, EPOCH_RETENTION, judged)
-    yield rows_table("Beside the same method at the next lower rate", LOWER_RATE, judged)
+        yield fields_table(title, EPOCH_RETENTION, judged)
+    yield fields_table("Beside the same method at the next lower rate", LOWER_RATE, judged)
     for row in told["validation"]:
         if row.reason:
             yield line(f"Left out by {row.split}: {row.reason}.", "yellow")
     yield line(verdict(told["validation"], told["level"]), "bold")
 
 
-def rows_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Sheet:
+def fields_table(title: str, names: Sequence[str], rows: Sequence[Row]) -> Sheet:
     """Some fields of rows under their own headings; a count that has none is of runs."""
     table = Sheet(title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     about = said(type(rows[0])) if rows else {}

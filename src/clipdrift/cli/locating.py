@@ -24,6 +24,7 @@ COLUMNS = (
     "carried by",
     "share",
     "p (Holm)",
+    "attention",
     "why not",
 )
 
@@ -106,6 +107,13 @@ def _table(name: str, rows: list[LossPlace]) -> Sheet:
             row.carried_by,
             "–" if row.share is None else f"{row.share:.0%}",
             "–" if row.p_holm is None else f"{row.p_holm:.3f}",
+            _attention(row),
             row.reason or "",
         )
     return table
+
+
+def _attention(row: LossPlace) -> str:
+    if row.attention_share is None or row.attention_low is None or row.attention_high is None:
+        return "–"
+    return f"{row.attention_share:.0%} ({row.attention_low:.0%} to {row.attention_high:.0%})"

@@ -1,14 +1,18 @@
-"""What makes studies go from one person to another: bundles."""
+"""What makes studies go from one person to another: bundles, and a gallery of them."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.records import AnyFolder, StudyFolder
 
 if TYPE_CHECKING:
     from clipdrift.records.bundle import Manifest
+    from clipdrift.report.gallery import Card
 
 
 def bundle(
@@ -50,3 +54,42 @@ def bundle(
         weights=weights,
         images=images,
     )
+
+
+def gallery(*studies: AnyFolder, out: str | Path) -> list[Card]:
+    """Write a static site of studies: a page that filters them, each with its report to open.
+
+    Folders are left as they are: what is shown of a study is made anew from a bundle of it. Records
+    are there to download where a licence is stated.
+
+    Args:
+        studies: folders or bundles.
+        out: new or empty folder, or an earlier gallery.
+
+    Raises:
+        RecordError: if a study has no finished run, or a bundle cannot be opened.
+        StudyFolderError: if a study is not there, or `out` holds something else.
+    """
+    from clipdrift.report.gallery import write_gallery
+
+    site = Path(out)
+    taken = site.exists() and (not site.is_dir() or any(site.iterdir()))
+    if taken and not ((site / "studies").is_dir() and (site / "index.html").is_file()):
+        step = "Choose another --out"
+        raise StudyFolderError(Fault(str(site), "a new or empty folder", "another", step))
+    site.mkdir(parents=True, exist_ok=True)
+    return write_gallery(_bundled(studies), site)
+
+
+def _bundled(studies: tuple[AnyFolder, ...]) -> Iterator[tuple[StudyFolder, Manifest]]:
+    """Each study opened from a bundle, in a folder that is there until the next is asked for."""
+    from clipdrift.records.bundle import is_bundle, open_bundle, write_bundle
+
+    for study in studies:
+        with tempfile.TemporaryDirectory(prefix="clipdrift-") as scratch:
+            place, folder = StudyFolder.at(study), StudyFolder(Path(scratch) / "study")
+            path = place.path
+            if not (path.is_file() and is_bundle(path)):
+                path = Path(scratch) / "study.tar.xz"
+                write_bundle(place, path)
+            yield folder, open_bundle(path, folder.path)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipdrift.backbone import Backbone
 from clipdrift.errors import Fault, MethodError
+from clipdrift.machine.devices import for_float64
 from clipdrift.methods.adapted import NOT_PLAIN
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.reading.model import Readable
@@ -126,7 +127,7 @@ def norm(values: Iterable[Tensor]) -> float:
 
 
 def _square(value: Tensor) -> float:
-    return float(value.double().square().sum())
+    return float(for_float64(value).double().square().sum())
 
 
 def ends(model: Readable, backbone: Backbone, where: str = "model") -> Ends:

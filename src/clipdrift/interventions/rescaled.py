@@ -19,6 +19,7 @@ from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, MethodError
 from clipdrift.interventions.walk import Stages, Walk
+from clipdrift.machine.devices import for_float64
 from clipdrift.methods.merged import Merged, Tensors, between, rescaled
 from clipdrift.methods.tower_weights import in_encoder
 from clipdrift.probes.spectra import are_intruders, spectrum
@@ -76,10 +77,10 @@ def damped(part: Merged, backbone: Backbone, factor: float) -> Merged:
 def _damped(untouched: Tensor, adapted: Tensor, factor: float) -> Tensor:
     if torch.equal(untouched.to(adapted.device), adapted):
         return adapted
-    before, now = (w.double().cpu().numpy() for w in (untouched, adapted))
+    before, now = (w.cpu().double().numpy() for w in (untouched, adapted))
     own = spectrum(now, LEADING)
-    out = are_intruders(own.left, spectrum(before).left)
-    removed = (own.left[:, out] * own.values[out]) @ own.right[:, out].T
+    out = are_intruders(own.left(), spectrum(before))
+    removed = (own.left()[:, out] * own.values[out]) @ own.right()[:, out].T
     return torch.from_numpy(now - (1 - factor) * removed).to(adapted)
 
 
@@ -129,8 +130,8 @@ def _staged(walk: Walk, tower: Tensors, part: Merged) -> Stages:
 
 def _from_cls(walk: Walk, number: int, weights: Stages, states: list[Tensor]) -> Tensor:
     """Log attention of CLS, [N, H, T] float64."""
-    rows = [walk.pattern(number, weights, hidden)[:, :, 0].double() for hidden in states]
-    return torch.cat(rows).clamp_min(torch.finfo(torch.float32).tiny).log()
+    rows = [for_float64(walk.pattern(number, weights, hidden)[:, :, 0]) for hidden in states]
+    return torch.cat(rows).double().clamp_min(torch.finfo(torch.float32).tiny).log()
 
 
 def _entropy(log_attention: Tensor, factor: Tensor | None) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-DRAWS = 4
-"""Random directions of the embedding whose gradients are taken."""
+DRAWS = 1
+"""Random directions of each image's embedding whose gradients are taken."""
 
 
 def gradient_energy(
@@ -18,8 +18,8 @@ def gradient_energy(
     """Share of the squared gradient of the embedding with respect to the pixels, patch by patch.
 
     g_p = sum over pixels of patch p of sum_k (d e_k / d x)^2, the latter as the mean of
-    (d <v, e> / d x)^2 over random signs v, which has that expectation. The signs are the same for
-    every model and image, so two models are compared on the same draws.
+    (d <v, e> / d x)^2 over random signs v, which has that expectation. Each image has signs of its
+    own, the same for every model, so two models are compared on the same draws.
 
     Args:
         encode: [B, 3, S, S] -> embeddings [B, E], a tower in eval mode.
@@ -38,9 +38,9 @@ def gradient_energy(
         embeddings = encode(inputs)
         total = torch.zeros_like(inputs)
         for draw in range(draws):
-            signs = torch.randint(0, 2, embeddings.shape[1:], generator=generator) * 2 - 1
-            score = (embeddings @ signs.to(embeddings)).sum()
+            signs = torch.randint(0, 2, embeddings.shape, generator=generator) * 2 - 1
+            score = (embeddings * signs.to(embeddings)).sum()
             (gradient,) = torch.autograd.grad(score, inputs, retain_graph=draw + 1 < draws)
             total += gradient.square()
-    energy = avg_pool2d(total.sum(dim=1), patch_size).flatten(1).double().cpu()
+    energy = avg_pool2d(total.sum(dim=1), patch_size).flatten(1).cpu().double()
     return energy / energy.sum(dim=1, keepdim=True)

@@ -19,14 +19,46 @@ SMALLEST = 1e-7
 
 
 class Spectrum(NamedTuple):
-    """Leading singular values [k], largest first, with left [m, k] and right [n, k] vectors."""
+    """Singular values [k] of a weight [m, n], largest first, and vectors of its shorter side.
 
-    left: Floats
+    near: [min(m, n), k], left singular vectors where m <= n, else right ones. Those of the longer
+        side follow from the weight, so that a spectrum takes no more memory than it has to.
+    """
+
+    weight: NDArray[np.floating]
     values: Floats
-    right: Floats
+    near: Floats
+
+    def left(self, some: slice = slice(None)) -> Floats:
+        """Some left singular vectors, [m, .]."""
+        return self.near[:, some] if self._wide else self._far(self.weight, some)
+
+    def right(self, some: slice = slice(None)) -> Floats:
+        """Some right singular vectors, [n, .]."""
+        return self._far(self.weight.T, some) if self._wide else self.near[:, some]
+
+    def cosines(self, others: Floats) -> Floats:
+        """Of all left singular vectors with vectors [m, j] of length 1: [k, j]."""
+        if self._wide:
+            return self.near.T @ others
+        return self.near.T @ (self.weight.T @ others) / self._divisors[:, None]
+
+    @property
+    def _wide(self) -> bool:
+        m, n = self.weight.shape
+        return bool(m <= n)
+
+    def _far(self, weight: NDArray[np.floating], some: slice) -> Floats:
+        out: Floats = weight @ self.near[:, some] / self._divisors[some]
+        return out
+
+    @property
+    def _divisors(self) -> Floats:
+        """Vectors of the longer side are 0 where the singular value is."""
+        return np.where(self.values > SMALLEST * self.values[0], self.values, np.inf)
 
 
-def spectrum(weight: Floats, leading: int | None = None) -> Spectrum:
+def spectrum(weight: NDArray[np.floating], leading: int | None = None) -> Spectrum:
     """The singular value decomposition of a weight [m, n], whole or its leading part.
 
     Args:
@@ -37,16 +69,17 @@ def spectrum(weight: Floats, leading: int | None = None) -> Spectrum:
     """
     from scipy.linalg import eigh
 
-    wide = weight.shape[0] <= weight.shape[1]
-    short = weight if wide else weight.T
-    n = len(short)
+    gram = _gram(weight)
+    n = len(gram)
     part = {"subset_by_index": (max(0, n - leading), n - 1)} if leading else {"driver": "evd"}
-    squares, vectors = eigh(short @ short.T, **part)
-    values = np.sqrt(np.maximum(squares[::-1], 0.0))
-    near = vectors[:, ::-1]
-    there = values > SMALLEST * values[0]
-    far = short.T @ near / np.where(there, values, np.inf)
-    return Spectrum(near, values, far) if wide else Spectrum(far, values, near)
+    squares, vectors = eigh(gram, **part)
+    return Spectrum(weight, np.sqrt(np.maximum(squares[::-1], 0.0)), vectors[:, ::-1])
+
+
+def _gram(weight: NDArray[np.floating]) -> Floats:
+    """Of the shorter side."""
+    w = np.asarray(weight, dtype=np.float64)
+    return w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
 
 
 def update_values(adapted: Floats, baseline: Floats) -> Floats:
@@ -59,9 +92,8 @@ def update_values(adapted: Floats, baseline: Floats) -> Floats:
     Reference for that norm: Vershynin 2012, "Introduction to the non-asymptotic analysis of random
     matrices", theorem 5.32.
     """
-    update = adapted - baseline
-    short = update if update.shape[0] <= update.shape[1] else update.T
-    values = np.sqrt(np.maximum(np.linalg.eigvalsh(short @ short.T)[::-1], 0.0))
+    squares = np.linalg.eigvalsh(_gram(adapted - baseline))[::-1]
+    values = np.sqrt(np.maximum(squares, 0.0))
     rounding = 2.0**-24 * np.sqrt(np.square(adapted).mean()) * np.sqrt(adapted.shape).sum()
     out: Floats = np.where(values > max(rounding, SMALLEST * values[0]), values, 0.0)
     return out
@@ -108,20 +140,20 @@ def energy_within(update: Floats, left: Floats, right: Floats) -> float | None:
     return float(np.square(left.T @ update @ right).sum()) / whole if whole > 0 else None
 
 
-def are_intruders(adapted: Floats, baseline: Floats) -> NDArray[np.bool_]:
+def are_intruders(adapted: Floats, baseline: Spectrum) -> NDArray[np.bool_]:
     """Which leading directions of the adapted weight are like none of the untouched one, [k].
 
     Those whose largest |cosine| with any untouched singular vector is below `INTRUDER`.
 
     Args:
         adapted: [m, k] its leading left singular vectors.
-        baseline: [m, r] all left singular vectors of the untouched weight.
+        baseline: all singular vectors of the untouched weight.
 
     Reference: Shuttleworth et al. 2024, arXiv 2410.21228, section 4, which varies k and threshold.
 
-    >>> eye = np.eye(4)
-    >>> are_intruders(eye[:, :1], eye), are_intruders(np.full((4, 1), 0.5), eye[:, :2] * 0.9)
-    (array([False]), array([ True]))
+    >>> untouched = spectrum(np.diag([5.0, 4.0, 3.0, 2.0, 1.0]))
+    >>> are_intruders(np.array([[1.0, 5**-0.5]] + [[0.0, 5**-0.5]] * 4), untouched)
+    array([False,  True])
     """
-    found: NDArray[np.bool_] = np.abs(baseline.T @ adapted).max(axis=0) < INTRUDER
+    found: NDArray[np.bool_] = np.abs(baseline.cosines(adapted)).max(axis=0) < INTRUDER
     return found

@@ -20,13 +20,13 @@ from clipdrift.probes.capture import eval_mode
 from clipdrift.probes.flow import MOST_TOKENS, attention_flow
 from clipdrift.probes.gradient import gradient_energy
 
-FLOW_IMAGES, GRADIENT_IMAGES = 8, 16
+FLOW_IMAGES, GRADIENT_IMAGES = 4, 16
 """Spread evenly over the probe set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traces:
-    """Image by image, float32 on the CPU; flows of n = 8 images, gradients of 16.
+    """Image by image, float32 on the CPU; flows of 4 images, gradients of 16.
 
     Flows are None of a tower without a CLS token, or of more than 200 tokens.
     """
@@ -34,9 +34,9 @@ class Traces:
     gradient_erf95: Tensor
     """[16] smallest share of patches that holds 0.95 of the squared gradient of the embedding."""
     flow_erf95: Tensor | None = None
-    """[8] the same of attention flow, its patches as shares of their sum."""
+    """[4] the same of attention flow, its patches as shares of their sum."""
     flow_entropy_bits: Tensor | None = None
-    """[8]"""
+    """[4]"""
 
 
 def spread(n_images: int, few: int) -> list[int]:
@@ -53,7 +53,7 @@ def read_traces(encode: Callable[[Tensor], Tensor], vision_model: Any, pixels: T
 
     Args:
         encode: [B, 3, S, S] -> embeddings [B, E], through `vision_model`.
-        pixels: [16, 3, S, S], normalised; flows are read on half of them.
+        pixels: [16, 3, S, S], normalised; flows are read on a quarter of them.
     """
     with eval_mode(vision_model):
         energy = gradient_energy(encode, pixels, vision_model.config.patch_size)
@@ -73,7 +73,7 @@ def _maps(encode: Callable[[Tensor], Tensor], vision_model: Any, pixels: Tensor)
     maps: list[Tensor] = []
 
     def keep(block: int, attention: BlockAttention) -> None:
-        maps.append(attention.mean.double().cpu())
+        maps.append(attention.mean.cpu().double())
 
     with attention_sink(vision_model, keep), torch.no_grad():
         encode(pixels)

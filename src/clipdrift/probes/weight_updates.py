@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from clipdrift.probes.drift import Value
 from clipdrift.probes.spectra import (
     Floats,
+    Spectrum,
     are_intruders,
     energy_within,
     entropy_rank,
@@ -58,7 +59,9 @@ class WeightUpdate:
 
 
 def weight_updates(
-    adapted: Mapping[str, Tensor], baseline: Mapping[str, Tensor]
+    adapted: Mapping[str, Tensor],
+    baseline: Mapping[str, Tensor],
+    known: MutableMapping[str, Spectrum] | None = None,
 ) -> list[WeightUpdate]:
     """The update of every weight matrix in the blocks of a tower, block by block.
 
@@ -66,6 +69,8 @@ def weight_updates(
 
     Args:
         adapted, baseline: a tower's plain weights by name, adapters merged.
+        known: what was found before of this baseline's weights, which is taken from it and added
+            to it: as much memory as these weights take in float32.
 
     Returns:
         One for each matrix; of one that did not move ranks and energies are None, intruders and
@@ -74,42 +79,50 @@ def weight_updates(
     from threadpoolctl import threadpool_limits
 
     names = [name for name, w in baseline.items() if IN_BLOCK.fullmatch(name) and w.ndim == 2]
+    spectra: MutableMapping[str, Spectrum] = {} if known is None else known
+
+    def read(name: str) -> WeightUpdate:
+        return _update(name, adapted[name], baseline[name], spectra)
+
     # One thread a matrix: they are many and small.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(pool.map(lambda name: _update(name, adapted[name], baseline[name]), names))
-    return sorted(found, key=lambda one: one.block)
+        return sorted(pool.map(read, names), key=lambda one: one.block)
 
 
-def _update(name: str, adapted: Tensor, baseline: Tensor) -> WeightUpdate:
+def _update(
+    name: str, adapted: Tensor, baseline: Tensor, known: MutableMapping[str, Spectrum]
+) -> WeightUpdate:
     found = IN_BLOCK.fullmatch(name)
     assert found is not None
     block = int(found[1]) + 1
-    now, before = (w.detach().cpu().double().numpy() for w in (adapted, baseline))
+    now, before = (w.detach().cpu().float().numpy() for w in (adapted, baseline))
     few = min(LEADING, *now.shape)
     if np.array_equal(now, before):
         angles = (0.0,) * few
         return WeightUpdate(weight=name, block=block, intruder_dimensions=0, angles_deg=angles)
     if not np.isfinite(now).all():
         return WeightUpdate(weight=name, block=block)
-    return _moved(name, block, now, before, few)
+    if name not in known:
+        known[name] = spectrum(before)
+    return _moved(name, block, now.astype(np.float64), known[name], few)
 
 
-def _moved(name: str, block: int, now: Floats, before: Floats, few: int) -> WeightUpdate:
+def _moved(name: str, block: int, now: Floats, untouched: Spectrum, few: int) -> WeightUpdate:
     from scipy.linalg import subspace_angles
 
-    update, values = now - before, update_values(now, before)
-    untouched, leading = spectrum(before), spectrum(now, few).left
+    before = untouched.weight.astype(np.float64)
+    update, values, leading = now - before, update_values(now, before), spectrum(now, few).left()
     tenth = max(1, min(now.shape) // A_TENTH)
     top, bottom = slice(0, tenth), slice(-tenth, None)
-    angles = np.rad2deg(np.sort(subspace_angles(leading, untouched.left[:, :few])))
+    angles = np.rad2deg(np.sort(subspace_angles(leading, untouched.left(slice(few)))))
     return WeightUpdate(
         weight=name,
         block=block,
         stable_rank=stable_rank(values),
         effective_rank=entropy_rank(values),
-        top_energy=energy_within(update, untouched.left[:, top], untouched.right[:, top]),
-        bottom_energy=energy_within(update, untouched.left[:, bottom], untouched.right[:, bottom]),
-        intruder_dimensions=int(are_intruders(leading, untouched.left).sum()),
+        top_energy=energy_within(update, untouched.left(top), untouched.right(top)),
+        bottom_energy=energy_within(update, untouched.left(bottom), untouched.right(bottom)),
+        intruder_dimensions=int(are_intruders(leading, untouched).sum()),
         angles_deg=tuple(angles.tolist()),
     )
 

@@ -12,6 +12,8 @@ from clipdrift.backbone import Backbone
 from clipdrift.data.images import Images
 from clipdrift.errors import Fault, RecordError
 from clipdrift.materials import Materials, TransferMaterial
+from clipdrift.probes.gradient import DRAWS
+from clipdrift.probes.traces import FLOW_IMAGES, GRADIENT_IMAGES
 from clipdrift.reading.baseline import (
     Baselines,
     load_reading,
@@ -157,7 +159,9 @@ class BaselineFiles:
         return self._path(name, images.sha256())
 
     def _traces_path(self, name: str, images: Images) -> Path:
-        return self._path(f"{name}-traces", images.sha256())
+        return self._path(
+            f"{name}-traces", images.sha256(), f"{DRAWS} of {GRADIENT_IMAGES}, {FLOW_IMAGES}"
+        )
 
     def _zero_shot_path(self, material: TransferMaterial) -> Path:
         return self._path(material.name, material.sha256, *(["in_full"] if self.in_full else []))

@@ -49,7 +49,7 @@ from clipdrift.reading.model import (
     undefined_reasons,
 )
 from clipdrift.reading.model_reading import ModelReading
-from clipdrift.reading.panel import CloseUp, close_up, elsewhere, extended
+from clipdrift.reading.panel import CloseUp, close_up, elsewhere, extended, untouched_elsewhere
 from clipdrift.reading.screening import Predictor
 from clipdrift.reading.sets import Probe, Transfers, open_probe, open_transfers
 from clipdrift.records import StudyFolder
@@ -275,8 +275,10 @@ class Gauge:
             return None
         found = close_up(model, self.backbone, self.probe, before)
         if self._text_span is not None:
-            now = elsewhere(model.encoder, self._transfer_images)
-            moved = elsewhere_signals(now, self._untouched_elsewhere, self._text_span)
+            sets = list(self.transfers.values())
+            now = elsewhere(model.encoder, [one.images for one in sets])
+            before_there = untouched_elsewhere(self.backbone, sets)
+            moved = elsewhere_signals(now, before_there, self._text_span)
             found.signals.drift.update(moved)
         return found
 
@@ -295,14 +297,6 @@ class Gauge:
         """Of what all transfer sets are held against; None where there is none."""
         texts = {k: one.text_features for k, one in self.baselines.transfers.items()}
         return text_span(texts) if texts else None
-
-    @property
-    def _transfer_images(self) -> list[Images]:
-        return [one.images for one in self.transfers.values()]
-
-    @cached_property
-    def _untouched_elsewhere(self) -> Tensor:
-        return elsewhere(self.backbone.live_encoder(), self._transfer_images)
 
     def zero_shot(self, model: Readable, *, whole: bool) -> ZeroShot:
         """Accuracy and retention on every transfer set, or on its part for epochs.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from clipdrift.report.answer import Answer
 from clipdrift.report.attention import AttentionImage
+from clipdrift.report.chosen import ChoiceCard
 from clipdrift.report.figures.chart import Chart
 from clipdrift.report.notices import Notice
 from clipdrift.report.printed import Sentence
@@ -36,6 +37,12 @@ class Words:
 class Answers:
     kind: ClassVar = "answers"
     found: Sequence[Answer]
+
+
+@dataclass(frozen=True)
+class Choices:
+    kind: ClassVar = "choices"
+    found: Sequence[ChoiceCard]
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ class Pre:
     found: str
 
 
-Block = Charts | Words | Answers | Notices | Pictures | Group | Aid | Pre | Table | None
+Block = Charts | Words | Answers | Choices | Notices | Pictures | Group | Aid | Pre | Table | None
 
 
 class Section(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from clipdrift.analysis.questions.candidates import AS_TRAINED, INTERPOLATED
 from clipdrift.analysis.questions.choice import Candidacy
@@ -22,27 +23,54 @@ SPLIT = {
 """Field -> heading and what it is, where sets were read in full."""
 
 
-def choices(study: Study) -> list[Sentence]:
-    """A sentence per target and budget, one more where something would change the answer."""
-    return list(_sentences(study))
+class Pick(NamedTuple):
+    """What best meets one budget, what to know of it, and who else could be chosen."""
+
+    budget: Printed
+    answer: Sentence
+    notes: Sequence[Sentence]
+    table: Table | None
 
 
-def _sentences(study: Study) -> Iterator[Sentence]:
-    for row in study.rows(Candidacy):
-        if row.standing not in ("chosen", "nearest_miss", "none"):
-            continue
-        place = study.title(Place(row.backbone, row.target))
-        runs = study.runs_of(row) or study.runs_where(row.backbone, row.target)
-        head: Sentence = [f"{place}, ", Printed(row.budget, "", DERIVED, runs), ": "]
-        if row.standing == "none":
-            yield [*head, f"nothing can be judged, {row.reason}."]
-            continue
-        yield [*head, *_answer(study, row), "."]
-        if row.would_change:
-            changes = Printed(row.would_change, "", DERIVED, runs)
-            yield [f"What would change the answer for {place}: ", changes, "."]
-        if row.leak:
-            yield [f"The test part had a say in the answer for {place}: its accuracy is flattered."]
+class ChoiceCard(NamedTuple):
+    """The choice for one target, a pick for each budget."""
+
+    title: str
+    picks: Sequence[Pick]
+
+
+def choices(study: Study) -> list[ChoiceCard]:
+    """A card for each target that anything can be said of."""
+    rows = study.rows(Candidacy)
+    cards = []
+    number = 0
+    for place in dict.fromkeys(Place(row.backbone, row.target) for row in rows):
+        own = [row for row in rows if (row.backbone, row.target) == place]
+        picks = []
+        for budget in dict.fromkeys(row.budget for row in own):
+            candidates = [row for row in own if row.budget == budget]
+            picks += _picked(study, candidates, number)
+            number += 1
+        cards.append(ChoiceCard(study.title(place), picks))
+    return cards
+
+
+def _picked(study: Study, candidates: list[Candidacy], number: int) -> list[Pick]:
+    row = next((r for r in candidates if r.standing in ("chosen", "nearest_miss", "none")), None)
+    if row is None:
+        return []
+    runs = study.runs_of(row) or study.runs_where(row.backbone, row.target)
+    budget = Printed(row.budget, "", DERIVED, runs)
+    if row.standing == "none":
+        return [Pick(budget, [f"Nothing can be judged: {row.reason}."], [], None)]
+    notes: list[Sentence] = []
+    if row.would_change:
+        changes = Printed(row.would_change, "", DERIVED, runs)
+        notes.append(["What would change the answer: ", changes, "."])
+    if row.leak:
+        notes.append(["The test part had a say in this: its accuracy is flattered."])
+    answer = [*_answer(study, row), "."]
+    return [Pick(budget, answer, notes, _table(study, candidates, number))]
 
 
 def _answer(study: Study, row: Candidacy) -> Sentence:
@@ -120,15 +148,12 @@ def _at_alpha(row: Candidacy, name: str) -> str:
     return f"extra.interpolation.{row.alpha:g}.{name}"
 
 
-def choice_table(study: Study) -> Table | None:
-    """The first candidates of every target and budget."""
-    found = [row for row in study.rows(Candidacy) if row.method is not None]
-    if not found:
-        return None
+def _table(study: Study, candidates: list[Candidacy], number: int) -> Table:
+    """The first candidates for one budget."""
+    found = [row for row in candidates if row.method is not None]
     split = SPLIT if any(row.gone_pp is not None for row in found) else {}
-    texts = ("Target", "Budget", "Standing", "Method")
     columns = [
-        *text_columns(*texts),
+        *text_columns("Standing", "Method"),
         Column("LR"),
         Column("α", "1: the weights as adapted; below: mixed with the untouched ones"),
         Column("Weights", "as adapted, interpolated, or made after training", numeric=False),
@@ -144,14 +169,14 @@ def choice_table(study: Study) -> Table | None:
     ]
     rows = [_line(study, row, split) for row in found[:MAX_ROWS]]
     marks = [mark_of(row.fit) for row in found[:MAX_ROWS]]
-    note: Sentence = ["At most five candidates for each budget, the best first."]
+    note: Sentence = ["At most five candidates, the best first."]
     file = f"tables/{Candidacy.table}.csv"
     return Table(
-        Candidacy.table,
-        "Candidates for the choice",
+        f"{Candidacy.table}-{number}",
+        "Candidates",
         columns,
         rows,
-        4,
+        2,
         marks,
         note,
         len(found),
@@ -171,8 +196,6 @@ def _line(study: Study, row: Candidacy, split: Iterable[str]) -> list[Printed]:
     accuracy = _at_alpha(row, row.selected_on)
     read = metric(accuracy).number(row.accuracy)
     return [
-        word(study.title(Place(row.backbone, row.target))),
-        word(row.budget),
         word(row.standing.replace("_", " ")),
         word(row.method or ""),
         number("learning_rate"),

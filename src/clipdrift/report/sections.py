@@ -8,12 +8,12 @@ from clipdrift.report import contents
 from clipdrift.report.attention import attention_images
 from clipdrift.report.blocks import (
     Charts,
+    Choices,
     Group,
     Pictures,
     Section,
-    Words,
 )
-from clipdrift.report.chosen import choice_table, choices
+from clipdrift.report.chosen import choices
 from clipdrift.report.contents import LEGEND, by_seeds, said
 from clipdrift.report.figures.interpolation import interpolation_chart
 from clipdrift.report.figures.plane import plane_chart
@@ -26,7 +26,7 @@ SECTIONS = (
         "choice",
         "Choice",
         "The choice",
-        lambda study: [Words(choices(study)), choice_table(study)],
+        lambda study: [Choices(choices(study))],
         said(
             "Which method, learning rate and α (the share of the adapted weights, mixed with the "
             "untouched ones) best meets a budget: chosen by means over seeds of validation "

@@ -57,13 +57,18 @@ Draw = Callable[[Any], None]
 
 
 def static_figures(study: Study) -> Iterator[tuple[str, bytes]]:
-    """File name and content of every figure, each as PNG and PDF."""
+    """File name and content of every figure of a study, each as PNG and PDF."""
+    return drawn(_figures(study))
+
+
+def drawn(figures: Iterable[tuple[str, tuple[float, float], Draw]]) -> Iterator[tuple[str, bytes]]:
+    """File name and content of figures of a name, a size in inches and what draws them."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    for name, size, draw in _figures(study):
+    for name, size, draw in figures:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=size, layout="constrained")
             FigureCanvasAgg(figure)

@@ -12,7 +12,7 @@ from clipdrift.analysis.questions.carriers import Carrier, Place, carrier
 from clipdrift.analysis.questions.families import holm
 from clipdrift.analysis.rows import OfCell, OfTransfer, Reason, RunIds, Said, sure
 from clipdrift.analysis.statistics.cell_means import CellKey
-from clipdrift.analysis.statistics.intervals import Floats, t_test
+from clipdrift.analysis.statistics.intervals import UNDEFINED, Floats, ratio_ci, t_test
 from clipdrift.analysis.usable import usable_records
 from clipdrift.records import RunRecord
 from clipdrift.records.located import EditRow, LocatedRun
@@ -89,6 +89,10 @@ class LossPlace(OfTransfer):
     kind: of that part; null where it cannot be told
     share: of the loss that the part carries; parts need not add up to 1
     p_holm: the largest of its tests against the other parts, corrected by Holm's method
+    attention_share: of the loss that attention patterns carry: half of what the untouched ones in
+        all blocks bring back plus half of what the adapted ones cost; null where they were not
+        exchanged, or the loss is not told from 0
+    attention_low: by Fieller's method, t over seeds
     reason: why not more is told
     """
 
@@ -101,6 +105,9 @@ class LossPlace(OfTransfer):
     kind: str | None
     share: Annotated[float | None, Said("share", "Share")]
     p_holm: Annotated[float | None, sure("p (Holm)", "p")]
+    attention_share: Annotated[float | None, Said("two", "Attention")] = None
+    attention_low: Annotated[float | None, sure("95 % CI", "two", upto="attention_high")] = None
+    attention_high: float | None = None
     run_ids: RunIds
     reason: Annotated[str | None, Said("remark", "Why not more")]
 
@@ -248,6 +255,15 @@ def _place(
         control = _mean([row.control_pp for row in back])
         above[at] = None if control is None else float(changes.mean()) - control
     found: Carrier = carrier(lost, parts, above, floor=step)
+    share, (low, high) = None, UNDEFINED
+    patterns = [
+        EditOn("attention_other_model", of, None, "attention", name)
+        for of in ("adapted", "untouched")
+    ]
+    if all(on in own[0] for on in patterns):
+        restored, cost = (np.array([one[on].change_pp for one in own]) for on in patterns)
+        low, high = ratio_ci((restored - cost) / 2, lost)
+        share = None if low is None else float((restored - cost).mean() / 2 / lost.mean())
     return LossPlace(
         **cell._asdict(),
         transfer=name,
@@ -258,6 +274,9 @@ def _place(
         kind=found.kind,
         share=found.share,
         p_holm=found.p,
+        attention_share=share,
+        attention_low=low,
+        attention_high=high,
         run_ids=ids,
         reason=found.reason,
     )

@@ -79,6 +79,33 @@ def t_test(values: ArrayLike) -> TTest:
     return TTest(mean, se, df)
 
 
+def ratio_ci(parts: ArrayLike, wholes: ArrayLike) -> Interval:
+    """Fieller's interval of mean(parts) / mean(wholes), paired: all r at which the mean of
+    parts - r wholes is not told from 0 by Student's t.
+
+    Undefined where the mean of the wholes is not told from 0: then no r is far enough to be ruled
+    out.
+
+    Args:
+        parts, wholes: shape (n,), of the same n seeds.
+
+    Reference: Fieller (1954), J. R. Statist. Soc. B 16(2), section 2.
+
+    >>> low, high = ratio_ci([1.0, 2.0, 3.0], [9.9, 10.0, 10.1])
+    >>> round(low, 3), round(high, 3), ratio_ci([1.0, 2.0], [-1.0, 2.0]) == UNDEFINED
+    (-0.05, 0.438, True)
+    """
+    pair = np.array([parts, wholes], dtype=np.float64)
+    whole, n = t_test(pair[1]), pair.shape[1]
+    if whole.se is None or (whole.p or 0.0) >= 1 - LEVEL:
+        return UNDEFINED
+    means = pair.mean(axis=1)
+    spread = np.cov(pair) / n * float(stdtrit(n - 1, (1 + LEVEL) / 2)) ** 2
+    (c, b), (_, a) = np.outer(means, means) - spread  # a r^2 - 2 b r + c is at most 0
+    half = float(np.sqrt(max(0.0, b * b - a * c)))
+    return Interval(float(b - half) / float(a), float(b + half) / float(a))
+
+
 def of_share(ends: Interval, mean: float) -> Interval:
     """The interval mean -+ h of a share, taken on its log odds: within 0 and 1, longer to 1/2.
 
