@@ -23,6 +23,9 @@ from clipdrift.analysis.questions.beforehand import (
 )
 from clipdrift.analysis.questions.lessons import Cell
 from clipdrift.analysis.statistics.forecast_fit import fit
+from clipdrift.cli.before_tables import before_text
+from clipdrift.cli.terminal import Terminal
+from clipdrift.commands.forecasting import ForecastBefore
 from clipdrift.errors import RecordError
 from clipdrift.probes.beforehand import cosine, iimm, leading_share, silhouette
 from clipdrift.probes.geometry import unit
@@ -191,6 +194,21 @@ def test_what_was_not_learned_from_has_no_interval() -> None:
     assert rows[0].reason == "no interval of a method that the forecast has not learned from"
     assert rows[1].expected is None
     assert "silhouette" in str(rows[1].reason)
+
+
+def test_every_part_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    known = made_up(np.random.default_rng(8), 6, planted=4)
+    data = taught("gain_pp", known)
+    told = expected(data, known[:2], 0.8)
+    found = ForecastBefore(told, list(trials(data, [], 0.8, 1)), ["a", "b"], {"c": "why"}, [])
+    for part in before_text(found, 0.8):
+        Terminal().print(part)
+    text = capsys.readouterr().out
+    assert told[0].low is not None
+    assert told[0].high is not None
+    assert f"{told[0].expected:.1f} ({told[0].low:.0f} to {told[0].high:.0f})" in text
+    for words in ("the nearest target", "left out: c: why", "Covered", "The forecast of gain"):
+        assert words in text
 
 
 def test_too_few_targets_are_refused_with_how_many_would_do() -> None:
