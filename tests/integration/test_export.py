@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_sample_image
@@ -28,7 +29,7 @@ from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES
 from clipdrift.errors import AdapterInactiveError, MethodError, RecordError, StudyFolderError
 from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
-from clipdrift.records import StudyFolder
+from clipdrift.records import StudyFolder, read_record
 from clipdrift.run.files import clear_unfinished
 
 MEASURED = ["full_ft", "lora", "last_blocks", "linear_probe"]
@@ -96,6 +97,26 @@ def test_an_adapter_loads_in_peft(finished_study: Path, tmp_path: Path) -> None:
     origin = json.loads((out / "clipdrift.json").read_text())
     assert origin["run_id"] == run.name
     assert origin["backbone_sha256"] == mini_clip().sha256
+
+
+def test_the_hub_reads_what_it_reached_in_the_head_of_its_card(
+    finished_study: Path, tmp_path: Path
+) -> None:
+    run, out = run_of(finished_study, "lora"), tmp_path / "model"
+    export_merged(run, out)
+    data = ModelCard.load(out / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.base_model) == (
+        "transformers", "image-classification", None,
+    )  # fmt: skip
+    result = read_record(run / "record.json").result
+    told = {(one.dataset_name, one.metric_type): one.metric_value for one in data.eval_results}
+    assert told["land-cover", "accuracy"] == pytest.approx(result.test_accuracy, abs=1e-4)
+    for name, reading in result.transfer.items():
+        assert told[name, "accuracy"] == pytest.approx(reading.accuracy, abs=1e-4)
+        assert told.get((name, "retention")) == pytest.approx(reading.retention_pct, abs=1e-4)
+    assert "weight_drift_rel" in {metric for _, metric in told}
+    export_merged(run, tmp_path / "half", alpha=0.5)
+    assert ModelCard.load(tmp_path / "half" / "README.md").data.eval_results is None
 
 
 def snippet(folder: Path) -> str:

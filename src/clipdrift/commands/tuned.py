@@ -14,9 +14,11 @@ from clipdrift.analysis.questions.choice import Candidacy
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.statistics.intervals import Interval, of_share
 from clipdrift.analysis.usable import numbers
+from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.commands.reading import lost
 from clipdrift.data.images import Images as Pixels
 from clipdrift.errors import Fault, RecordError
+from clipdrift.finished.card_head import RETENTION, TARGET, ZERO_SHOT, Told, with_head
 from clipdrift.finished.classifier import MODEL, Classifier, load
 from clipdrift.finished.runs import materials_of
 from clipdrift.machine.energy import Energy
@@ -88,7 +90,20 @@ class Tuned:
         atomic_write(place / ANSWER, json.dumps(asdict(self), indent=1, ensure_ascii=False))
         card = place / MODEL / "README.md"
         own, _, _ = card.read_text(encoding="utf-8").partition(HEADING)
-        atomic_write(card, own.rstrip() + "\n\n" + self.card())
+        origin = read_json(place / MODEL / ORIGIN_FILE)
+        headed = with_head(
+            own.rstrip() + "\n\n" + self.card(),
+            self._figures(str(origin["target"])),
+            name=self.name,
+            backbone=str(origin["backbone"]["id"]),
+        )
+        atomic_write(card, headed)
+
+    def _figures(self, target: str) -> Iterator[Told]:
+        yield Told(TARGET, target, "accuracy", self.accuracy.value, "accuracy, test part")
+        yield Told(TARGET, target, "ece", self.ece, "expected calibration error, test part")
+        for name, one in self.kept.items():
+            yield Told(ZERO_SHOT, name, "retention", one.value, RETENTION)
 
     def lines(self) -> Iterator[str]:
         """The answer, for one screen."""

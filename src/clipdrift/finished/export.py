@@ -23,6 +23,7 @@ from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPL
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.errors import AdapterInactiveError, Fault, MethodError
+from clipdrift.finished.card_head import TARGET, ZERO_SHOT, told_of_run, with_head
 from clipdrift.finished.convert import as_open_clip
 from clipdrift.finished.evaluate import finished_run
 from clipdrift.finished.folders import new_folder
@@ -181,7 +182,16 @@ def _write_origin(saved: Saved, folder: Path, *, base: str | None) -> None:
         resample=resample,
         base=base,
     )
-    atomic_write(folder / "README.md", text)
+    target = saved.config.target
+    headed = with_head(
+        text,
+        () if saved.made else told_of_run(saved.record.result, target.name),
+        name=saved.record.run_id,
+        backbone=saved.config.backbone.id,
+        library="peft" if base else "transformers",
+        task=ZERO_SHOT if target.paired else TARGET,
+    )
+    atomic_write(folder / "README.md", headed)
 
 
 def origin_of(saved: Saved) -> dict[str, Any]:
