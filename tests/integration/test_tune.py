@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import clipdrift
 from clipdrift.cli.app import app
+from clipdrift.commands.confirming import Made, confirmation, export_made, shipped
 from clipdrift.commands.proposing import proposed
-from clipdrift.commands.tuning import Made, _export, confirmation, shipped
 from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES, render_land_cover
 from clipdrift.errors import ClipdriftError, DataError, RecordError, SpecError
 from clipdrift.records import StudyFolder
@@ -145,7 +145,7 @@ def test_every_kind_of_weights_is_written_as_it_was_read(
         clipdrift.after(confirmed, cache_dir=cache_dir, device="cpu", **of)
     runs, reading = shipped(confirmed, made)
     out = confirmed.path.parent / "model"
-    _export(runs, made, out, lambda text: None)
+    export_made(confirmed, runs, made, out, lambda text: None)
     told = runs[0].result.extra.get(f"interpolation.{made.alpha:g}.test_accuracy")
     if reading is not None:
         told = reading.result.test_accuracy
@@ -153,7 +153,7 @@ def test_every_kind_of_weights_is_written_as_it_was_read(
     assert told == pytest.approx(accuracy_of(out.parent, photos))
     other = made._replace(alpha=0.25) if made.kind != "scaled" else made._replace(scale=2.0)
     with pytest.raises(RecordError, match=r"expected a model of .*\. Move .* away"):
-        _export(runs, other, out, lambda text: None)
+        export_made(confirmed, runs, other, out, lambda text: None)
     shutil.rmtree(out)
 
 

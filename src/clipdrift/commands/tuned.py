@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from clipdrift.analysis.statistics.intervals import Interval, of_share
 from clipdrift.analysis.usable import numbers
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.commands.reading import lost
+from clipdrift.commands.tuned_words import HEADING, Figure, card_of, lines_of
 from clipdrift.data.images import Images as Pixels
 from clipdrift.errors import Fault, RecordError
 from clipdrift.finished.card_head import RETENTION, TARGET, ZERO_SHOT, Told, with_head
@@ -36,22 +37,6 @@ AGREES = 0.01
 FELL = 0.05
 """p after Holm's correction, below which a class fell."""
 NAMED = 5
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number of the shipped model with its 95 % interval over images, and what lies beside it.
-
-    before: of the untouched model. seeds: of each fresh seed alike made, where there are several.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    n_images: int | None
-    before: float | None = None
-    chance: float | None = None
-    seeds: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -92,86 +77,22 @@ class Tuned:
         own, _, _ = card.read_text(encoding="utf-8").partition(HEADING)
         origin = read_json(place / MODEL / ORIGIN_FILE)
         headed = with_head(
-            own.rstrip() + "\n\n" + self.card(),
+            own.rstrip() + "\n\n" + card_of(self),
             self._figures(str(origin["target"])),
             name=self.name,
             backbone=str(origin["backbone"]["id"]),
         )
         atomic_write(card, headed)
 
+    def lines(self) -> Iterator[str]:
+        """The answer, for one screen."""
+        return lines_of(self)
+
     def _figures(self, target: str) -> Iterator[Told]:
         yield Told(TARGET, target, "accuracy", self.accuracy.value, "accuracy, test part")
         yield Told(TARGET, target, "ece", self.ece, "expected calibration error, test part")
         for name, one in self.kept.items():
             yield Told(ZERO_SHOT, name, "retention", one.value, RETENTION)
-
-    def lines(self) -> Iterator[str]:
-        """The answer, for one screen."""
-        yield f"Chosen: {self.name}, of {self.n_candidates} candidates"
-        yield f"  asked for: {self.budget}; " + (
-            "the confirmed figures reach it"
-            if self.met
-            else "the confirmed figures do NOT reach it"
-        )
-        yield f"  accuracy: {_share(self.accuracy)}; calibration error {100 * self.ece:.1f} points"
-        for name, one in self.kept.items():
-            yield f"  kept on {name}: {_percent(one)}"
-        yield f"  search: {self.race}"
-        yield (
-            f"Begun: {self.runs} runs, {self.hours:.2f} hours of all workers together, "
-            f"{self.energy}; the search spared the training of {self.runs_spared:.0f}"
-        )
-        yield f"Model: {Path(self.folder) / MODEL}   Report: {self.search_report}"
-
-    def card(self) -> str:
-        """The section of the model's card, Markdown."""
-        kept = "\n".join(f"| kept on {name} | {_percent(one)} |" for name, one in self.kept.items())
-        worst = ", ".join(f"{name} {value:.0%}" for name, value in self.worst_classes.items())
-        fell = "; ".join(self.fell) or "none that stands out from its own spread"
-        return CARD.format(
-            heading=HEADING,
-            name=self.name,
-            budget=self.budget,
-            n=self.n_candidates,
-            race=self.race,
-            accuracy=_share(self.accuracy),
-            ece=f"{100 * self.ece:.1f} points",
-            kept=kept,
-            worst=worst,
-            fell=fell,
-            runs=self.runs,
-            hours=self.hours,
-            energy=self.energy,
-        )
-
-
-HEADING = "## What was measured"
-CARD = """\
-{heading}
-
-`{name}` was chosen of {n} candidates by validation images and the seeds of a search: {budget}.
-{race}.
-
-The figures below are of this model: it was trained from seeds that had no part in the choice, and
-read on test images that had none. Intervals are 95 %, over images.
-
-| figure | value |
-| --- | --- |
-| accuracy on the test images | {accuracy} |
-| expected calibration error there | {ece} |
-{kept}
-
-Retention is zero-shot accuracy after training, percent of that of the untouched model on the same
-images. Least accurate classes of its own: {worst}.
-
-Classes of other sets that fell (runs as trained, all fresh seeds, p < 0.05 after Holm): {fell}.
-
-{runs} runs were begun to choose and confirm it, {hours:.2f} hours of all workers together,
-{energy}.
-
-The weights derive from those of the backbone: its licence holds for them too. What the training
-images allow is for you to say.
-"""
 
 
 def told_of(
@@ -312,23 +233,3 @@ def _fell(folder: StudyFolder) -> list[str]:
         f"{row.class_name} of {row.transfer} ({row.change_pp:+.0f} points)"
         for row in fallen[:NAMED]
     ]
-
-
-def _share(one: Figure) -> str:
-    beside = [] if one.before is None else [f"untouched, by class texts, {100 * one.before:.1f} %"]
-    beside += [] if one.chance is None else [f"chance {100 * one.chance:.1f} %"]
-    ends = [None if end is None else 100 * end for end in (one.low, one.high)]
-    each = [100 * value for value in one.seeds]
-    scale = replace(one, value=100 * one.value, low=ends[0], high=ends[1], seeds=each)
-    return "; ".join([_percent(scale), *beside])
-
-
-def _percent(one: Figure) -> str:
-    parts = []
-    if one.low is not None and one.high is not None:
-        parts.append(f"{one.low:.1f} to {one.high:.1f}")
-    if one.n_images:
-        parts.append(f"{one.n_images:,} images")
-    if len(one.seeds) > 1:
-        parts.append("fresh seeds: " + ", ".join(f"{value:.1f}" for value in one.seeds))
-    return f"{one.value:.1f} %" + (f" ({'; '.join(parts)})" if parts else "")
