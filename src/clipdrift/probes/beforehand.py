@@ -27,8 +27,8 @@ def iimm(images: Floats, texts: Floats, labels: Labels) -> float | None:
     arXiv 2407.15731, section 3.
 
     >>> eye = np.eye(2)
-    >>> iimm(np.array([[1.0, 0.0], [0.6, 0.8]]), eye, np.array([0, 1])) == (0.3 + 0.6) / 2
-    True
+    >>> round(iimm(np.array([[1.0, 0.0], [0.6, 0.8]]), eye, np.array([0, 1])), 12)
+    0.45
     """
     n, n_classes = len(images), len(texts)
     if n < 2 or n_classes < 2:
