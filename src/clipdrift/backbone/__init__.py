@@ -10,7 +10,7 @@ from clipdrift.backbone.class_texts import partly_read, same_texts
 from clipdrift.backbone.content import folder_hash
 from clipdrift.backbone.described import precision_on_disk
 from clipdrift.backbone.encoder import ImageEncoder, n_tokens, weights_of
-from clipdrift.backbone.finding import EMBEDDED, backbone_folder, backbone_source
+from clipdrift.backbone.finding import EMBEDDED, at_hand, backbone_folder, backbone_source
 from clipdrift.backbone.loading import load_backbone, load_model, load_tokenizer
 from clipdrift.backbone.model import Backbone
 from clipdrift.backbone.preprocessing import Preprocessing, preprocessing
@@ -23,6 +23,7 @@ __all__ = [
     "ImageEncoder",
     "Preprocessing",
     "TextEncoder",
+    "at_hand",
     "backbone_folder",
     "backbone_source",
     "folder_hash",

@@ -97,9 +97,14 @@ def _onto(path: Path, source: Source | None, spec: BackboneSpec) -> Source:
     return Source(weights, path if path.is_dir() else path.parent, whole=whole)
 
 
+def at_hand(model: str) -> bool:
+    """Whether a name is that of a model in the package or on this machine; else a hub has it."""
+    return model in EMBEDDED or os.path.exists(model)
+
+
 def _names_weights(model: str) -> bool:
     """Whether a name is that of weights, as an id of a backbone is, and not of an architecture."""
-    return "/" in model or model in EMBEDDED or os.path.exists(model)
+    return "/" in model or at_hand(model)
 
 
 def _of_hub(spec: BackboneSpec) -> Path:

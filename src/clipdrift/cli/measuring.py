@@ -98,7 +98,7 @@ def plan(
     """
     from clipdrift.cli.progress import duration
     from clipdrift.cli.tables import audit_table, run_table
-    from clipdrift.machine.devices import available_cores
+    from clipdrift.machine.devices import available_cores, choose_device
     from clipdrift.machine.energy import estimated
     from clipdrift.spec import expand
 
@@ -132,7 +132,9 @@ def plan(
             f"About {duration(cost.seconds)} on {cost.machine} and "
             f"{cost.disk_bytes / 1e6:,.0f} MB of disk"
         )
-        say(estimated(cost.seconds * available_cores(), on_gpu="GPU" in cost.machine).words)
+        say(
+            estimated(cost.seconds * available_cores(), on_gpu=choose_device(device) != "cpu").words
+        )
 
 
 def run(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipdrift.errors import Fault, RecordError, SpecError, StudyFolderError, did_you_mean
+from clipdrift.errors import Fault, RecordError, SpecError, did_you_mean
 from clipdrift.records import AnyFolder, StudyFolder, atomic_write
-from clipdrift.records.bundle import RECORDS, SUFFIX, is_bundle, open_bundle
+from clipdrift.records.bundle import RECORDS, SUFFIX, opened
+from clipdrift.records.writing import require_free
 
 if TYPE_CHECKING:
     from clipdrift.analysis.pooled import Joined, Pooled, StudyEffect
@@ -31,21 +31,14 @@ class Pool(NamedTuple):
 
 
 @contextmanager
-def opened(places: Sequence[AnyFolder]) -> Iterator[dict[str, StudyFolder]]:
-    """Study folders by a name for people; bundles are opened for as long as this is.
-
-    Raises:
-        RecordError: if a bundle cannot be opened.
-        StudyFolderError: if a folder is not there.
-    """
-    with tempfile.TemporaryDirectory(prefix="clipdrift-") as scratch:
+def _named(places: Sequence[AnyFolder]) -> Iterator[dict[str, StudyFolder]]:
+    """Study folders by a name for people; bundles are open for as long as this is."""
+    with ExitStack() as until_done:
         found: dict[str, StudyFolder] = {}
         for i, place in enumerate(places):
-            folder = StudyFolder.at(place)
-            name = folder.path.absolute().name.removesuffix(SUFFIX)
-            if is_bundle(folder.path) and folder.path.is_file():
-                name = open_bundle(folder.path, Path(scratch) / str(i)).title
-                folder = StudyFolder(Path(scratch) / str(i))
+            name = StudyFolder.at(place).path.absolute().name.removesuffix(SUFFIX)
+            folder, manifest = until_done.enter_context(opened(place))
+            name = name if manifest is None else manifest.title
             found[name if name not in found else f"{name} ({i + 1})"] = folder
         yield found
 
@@ -75,8 +68,9 @@ def pool(*studies: AnyFolder, out: str | Path, methods: Sequence[str] = ()) -> P
     place = Path(out)
     if len(studies) < 2:
         raise SpecError(Fault("studies", "two or more", str(len(studies)), "Name another"))
-    _require_free(place)
-    with opened(studies) as folders:
+    step = "Choose another --out; a pool is no study folder"
+    require_free(place, ours=(place / POOLED).is_file(), step=step)
+    with _named(studies) as folders:
         read, faults = [], []
         for name, folder in folders.items():
             records, own = folder.records()
@@ -92,13 +86,6 @@ def pool(*studies: AnyFolder, out: str | Path, methods: Sequence[str] = ()) -> P
         made = _write_joined(joined, folders, place)
     _write(joined, effects, pooled, place)
     return Pool(joined, effects, pooled, made, faults)
-
-
-def _require_free(place: Path) -> None:
-    taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
-    if taken and not (place / POOLED).is_file():
-        step = "Choose another --out; a pool is no study folder"
-        raise StudyFolderError(Fault(str(place), "a new or empty folder", "another", step))
 
 
 def _check_methods(asked: Sequence[str], known: set[str]) -> None:

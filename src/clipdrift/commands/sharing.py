@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from clipdrift.errors import Fault, StudyFolderError
 from clipdrift.records import AnyFolder, StudyFolder
+from clipdrift.records.writing import require_free
 
 if TYPE_CHECKING:
     from clipdrift.records.bundle import Manifest
@@ -73,23 +73,20 @@ def gallery(*studies: AnyFolder, out: str | Path) -> list[Card]:
     from clipdrift.report.gallery import write_gallery
 
     site = Path(out)
-    taken = site.exists() and (not site.is_dir() or any(site.iterdir()))
-    if taken and not ((site / "studies").is_dir() and (site / "index.html").is_file()):
-        step = "Choose another --out"
-        raise StudyFolderError(Fault(str(site), "a new or empty folder", "another", step))
+    ours = (site / "studies").is_dir() and (site / "index.html").is_file()
+    require_free(site, ours=ours, step="Choose another --out")
     site.mkdir(parents=True, exist_ok=True)
     return write_gallery(_bundled(studies), site)
 
 
 def _bundled(studies: tuple[AnyFolder, ...]) -> Iterator[tuple[StudyFolder, Manifest]]:
     """Each study opened from a bundle, in a folder that is there until the next is asked for."""
-    from clipdrift.records.bundle import is_bundle, open_bundle, write_bundle
+    from clipdrift.records.bundle import SUFFIX, open_bundle, opened, write_bundle
 
     for study in studies:
-        with tempfile.TemporaryDirectory(prefix="clipdrift-") as scratch:
-            place, folder = StudyFolder.at(study), StudyFolder(Path(scratch) / "study")
-            path = place.path
-            if not (path.is_file() and is_bundle(path)):
-                path = Path(scratch) / "study.tar.xz"
-                write_bundle(place, path)
-            yield folder, open_bundle(path, folder.path)
+        with opened(study) as (folder, manifest), TemporaryDirectory(prefix="clipdrift-") as name:
+            if manifest is None:
+                path, copy = Path(name) / f"study{SUFFIX}", StudyFolder(Path(name) / "study")
+                write_bundle(folder, path)
+                folder, manifest = copy, open_bundle(path, copy.path)
+            yield folder, manifest

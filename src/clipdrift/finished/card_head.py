@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from clipdrift.backbone import EMBEDDED
+from clipdrift.backbone import at_hand
+from clipdrift.formats.known import is_tagged
 from clipdrift.records.readings import Result
 
 TARGET, ZERO_SHOT = "image-classification", "zero-shot-image-classification"
@@ -72,7 +72,7 @@ def with_head(
     ]
     data = ModelCardData(
         model_name=name,
-        base_model=None if backbone in EMBEDDED or os.path.exists(backbone) else backbone,
+        base_model=None if at_hand(backbone) or is_tagged(backbone) else backbone,
         library_name=library,
         pipeline_tag=task,
         tags=["clip", "clipdrift"],

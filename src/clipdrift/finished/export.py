@@ -7,7 +7,6 @@ peft reads them onto the untouched vision tower, with head and projection in a f
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipdrift.backbone import EMBEDDED, Backbone, backbone_folder, backbone_source, load_backbone
+from clipdrift.backbone import Backbone, at_hand, backbone_folder, backbone_source, load_backbone
 from clipdrift.backbone.preprocessing import IMAGE_PROCESSOR, PROCESSOR, RESAMPLE
 from clipdrift.backbone.text import TRIAL
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
@@ -115,9 +114,9 @@ def export_adapter(run_dir: Path, out: Path) -> None:
             shutil.copyfile(run_dir / ADAPTER_FOLDER / name, folder / name)
         shutil.copyfile(run_dir / HEAD_FILE, folder / HEAD_FILE)
         spec = saved.config.backbone
-        found, here = backbone_source(spec), spec.id in EMBEDDED or os.path.exists(spec.id)
+        found = backbone_source(spec)
         # What peft and transformers find by this name themselves goes by it.
-        named = not here and isinstance(found, Path)
+        named = not at_hand(spec.id) and isinstance(found, Path)
         base = spec.id if named else str(backbone_folder(spec))
         _write_origin(saved, folder, base=base)
         read_back = saved.backbone.encoder()

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clipdrift.errors import Fault, RecordError, StudyFolderError
 from clipdrift.paths import leads_out, read_file
 from clipdrift.records.bundle_card import card
-from clipdrift.records.folder import StudyFolder
+from clipdrift.records.folder import AnyFolder, StudyFolder
 from clipdrift.records.writing import OURS, atomic_write, writing_to
 
 SUFFIX = ".tar.xz"
@@ -182,6 +182,22 @@ def open_bundle(path: Path, out: Path) -> Manifest:
             return manifest
         shutil.move(new.path, out)
     return manifest
+
+
+@contextmanager
+def opened(place: AnyFolder) -> Iterator[tuple[StudyFolder, Manifest | None]]:
+    """A study folder as it is, without a manifest; or a bundle, opened for as long as this is.
+
+    Raises:
+        RecordError: if it is a bundle that cannot be opened.
+    """
+    folder = StudyFolder.at(place)
+    if not (folder.path.is_file() and is_bundle(folder.path)):
+        yield folder, None
+        return
+    with tempfile.TemporaryDirectory(prefix="clipdrift-") as scratch:
+        copy = StudyFolder(Path(scratch) / "study")
+        yield copy, open_bundle(folder.path, copy.path)
 
 
 def _unpack(path: Path, folder: StudyFolder) -> Manifest:

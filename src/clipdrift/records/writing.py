@@ -27,6 +27,20 @@ def ours(folder: Path, pattern: str) -> list[Path]:
     )
 
 
+def require_free(place: Path, *, ours: bool, step: str) -> None:
+    """Refuse to write where something else lies.
+
+    Args:
+        ours: what is there was written by the same command. step: what to do where it was not.
+
+    Raises:
+        StudyFolderError: if `place` is a file or has something in it, and it is not ours.
+    """
+    taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if taken and not ours:
+        raise StudyFolderError(Fault(str(place), "a new or empty folder", "another", step))
+
+
 def _umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0o022)

@@ -7,7 +7,6 @@ another machine do. A file that is damaged, or cannot be written, costs a new tr
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from clipdrift.backbone import EMBEDDED, backbone_source
+from clipdrift.backbone import at_hand, backbone_source
 from clipdrift.data.parts import DatasetParts, file_stamp
 from clipdrift.data.sources import open_dataset
 from clipdrift.errors import ClipdriftError, StudyFolderError
@@ -79,7 +78,7 @@ def key_of(spec: StudySpec, runs: Sequence[RunConfig], device: str, threads: int
     for part in (asked["schedule"], *asked["targets"], *asked["methods"]):
         for name in ("epochs", "learning_rates"):
             part.pop(name, None)
-    if spec.backbone.id not in EMBEDDED and not os.path.exists(spec.backbone.id):
+    if not at_hand(spec.backbone.id):
         return None
     try:
         weights = backbone_source(spec.backbone)
