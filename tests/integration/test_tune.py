@@ -13,9 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import clipdrift
+from clipdrift.analysis.questions.choice import Candidacy
 from clipdrift.cli.app import app
 from clipdrift.commands.confirming import Made, confirmation, export_made, shipped
 from clipdrift.commands.proposing import proposed
+from clipdrift.commands.tuned import _met
+from clipdrift.commands.tuned_words import Figure
 from clipdrift.data.drawn.landcover import LAND_COVER_CLASSES, render_land_cover
 from clipdrift.errors import ClipdriftError, DataError, RecordError, SpecError
 from clipdrift.records import StudyFolder
@@ -91,6 +94,23 @@ def test_what_is_told_is_what_the_written_model_does(
     assert card.count("## What was measured") == 1
     assert (out / "search" / "report.html").is_file()
     assert told.met is all(one.value >= 50 for one in told.kept.values())
+
+
+def test_floors_are_held_against_what_was_confirmed_and_no_floor_against_nothing() -> None:
+    reached, kept = Figure(0.9, None, None, 10), [Figure(98.0, None, None, 10)]
+    said = {
+        floors: _met(candidacy(*floors), reached, kept)
+        for floors in ((None, None), (0.9, 98.0), (0.91, None), (None, 98.1))
+    }
+    assert list(said.values()) == [None, True, False, False]
+
+
+def candidacy(min_accuracy: float | None, min_retention_pct: float | None) -> Candidacy:
+    return Candidacy(
+        backbone="b", target="t", budget="", min_accuracy=min_accuracy, within_pp=None,
+        min_retention_pct=min_retention_pct, transfers=[], selected_on="val_accuracy", leak=False,
+        n_candidates=1,
+    )  # fmt: skip
 
 
 def test_what_chose_has_no_part_in_what_is_told(tuned: tuple[Path, clipdrift.Tuned]) -> None:

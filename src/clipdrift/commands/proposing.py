@@ -14,7 +14,6 @@ from clipdrift.commands.scaffold import study_text
 from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.fingerprints import equal_pictures
 from clipdrift.errors import DataError, Fault, SpecError, brief
-from clipdrift.machine.devices import choose_device
 from clipdrift.materials import Materials, TargetMaterial, load_materials
 from clipdrift.spec import StudySpec, expand
 from clipdrift.spec.load import dump_spec, parse_spec
@@ -110,9 +109,13 @@ def proposed(
 def with_rates(
     found: Proposal, device: str, say: Callable[[str], None] = lambda text: None
 ) -> StudySpec:
-    """The study with the rates that a ramp of each method finds."""
+    """The study with the rates that a ramp of each method finds.
+
+    Args:
+        device: chosen, not "auto".
+    """
     runs = expand(found.spec, precision="float32")
-    rates = rates_of(ramps(runs, found.materials, choose_device(device), say))
+    rates = rates_of(ramps(runs, found.materials, device, say))
     return found.spec.model_copy(update={"learning_rates": rates})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,22 @@ from clipdrift.analysis.usable import numbers
 from clipdrift.checkpoint.find import ORIGIN_FILE, read_json
 from clipdrift.commands.reading import lost
 from clipdrift.commands.tuned_words import HEADING, Figure, card_of, lines_of
+from clipdrift.data.cache import default_cache_dir
 from clipdrift.data.images import Images as Pixels
 from clipdrift.errors import Fault, RecordError
 from clipdrift.finished.card_head import RETENTION, TARGET, ZERO_SHOT, Told, with_head
 from clipdrift.finished.classifier import MODEL, Classifier, load
-from clipdrift.finished.runs import materials_of
+from clipdrift.finished.runs import study_with_runs
 from clipdrift.machine.energy import Energy
+from clipdrift.materials import load_materials
 from clipdrift.probes.calibration import calibration_error
 from clipdrift.records import RunRecord, StudyFolder, atomic_write
 from clipdrift.records.after import AfterReading
 from clipdrift.records.race_log import RaceLog
-from clipdrift.spec import StudySpec
+from clipdrift.records.transfer import Z
+from clipdrift.training.loop import in_batches
 
 ANSWER = "answer.json"
-Z = 1.959963984540054
 READ_AT_ONCE = 256
 AGREES = 0.01
 """Share of test images by which the written model may differ from what was measured."""
@@ -45,13 +47,14 @@ class Tuned:
 
     accuracy: a fraction, on test images. kept: transfer set -> retention in percent. ece: expected
     calibration error on test images, a fraction. fell: what classes of transfer sets lost, in
-    words. met: whether the figures, as they were confirmed, reach the floors.
+    words. met: whether the figures, as they were confirmed, reach the floors; None without a floor
+    that one model can be held against.
     """
 
     folder: str
     name: str
     budget: str
-    met: bool
+    met: bool | None
     accuracy: Figure
     kept: dict[str, Figure]
     ece: float
@@ -104,9 +107,6 @@ def told_of(
     confirmed: StudyFolder,
     shipped: RunRecord | AfterReading,
     prefix: str,
-    n_candidates: int,
-    keep: float | None,
-    min_accuracy: float | None,
     cache_dir: Path | None,
     device: str,
     energy: Callable[[float], Energy],
@@ -157,15 +157,14 @@ def told_of(
         folder=str(place),
         name=best.name,
         budget=best.budget,
-        met=(keep is None or all(one.value >= keep for one in kept.values()))
-        and (min_accuracy is None or 100 * accuracy.value >= min_accuracy),
+        met=_met(best, accuracy, kept.values()),
         accuracy=accuracy,
         kept=kept,
         ece=calibration_error(np.log(np.maximum(scores, 1e-12)), labels),
         worst_classes=_worst(model, scores, labels),
         fell=_fell(confirmed),
         race=log.words(best.target),
-        n_candidates=n_candidates,
+        n_candidates=best.n_candidates,
         runs=len(everything),
         runs_spared=log.n_runs - log.spent,
         hours=seconds / 3600,
@@ -196,24 +195,27 @@ def _figure(
     return Figure(value, *ends, images.count([key], name), before, chance, each)
 
 
+def _met(asked: Candidacy, accuracy: Figure, kept: Iterable[Figure]) -> bool | None:
+    """Whether floors are reached; "within a point of the best" is none for one model alone."""
+    least, most_lost = asked.min_accuracy, asked.min_retention_pct
+    if least is None and most_lost is None:
+        return None
+    return (least is None or accuracy.value >= least) and (
+        most_lost is None or all(one.value >= most_lost for one in kept)
+    )
+
+
 def _test_part(folder: StudyFolder, cache_dir: Path | None, device: str) -> Pixels:
-    spec = folder.read_spec()
-    assert isinstance(spec, StudySpec)  # it was run just now
-    found = materials_of(
-        spec, folder, cache_dir=cache_dir, device=device, say=lambda text: None
-    ).targets
+    spec, cache = study_with_runs(folder), cache_dir or default_cache_dir()
+    found = load_materials(spec, cache_dir=cache, device=device).targets
     return found[spec.targets[0].name].test
 
 
 def _scores(model: Classifier, images: Pixels) -> np.ndarray:
     import torch
 
-    parts = [
-        model(torch.from_numpy(images.take(slice(start, start + READ_AT_ONCE))))
-        for start in range(0, len(images), READ_AT_ONCE)
-    ]
-    found: np.ndarray = torch.cat(parts).double().numpy()
-    return found
+    found: np.ndarray = torch.cat([model(b) for b in in_batches(images, READ_AT_ONCE)]).numpy()
+    return found.astype(np.float64)
 
 
 def _worst(model: Classifier, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

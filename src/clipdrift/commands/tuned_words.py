@@ -12,6 +12,11 @@ from clipdrift.finished.classifier import MODEL
 if TYPE_CHECKING:
     from clipdrift.commands.tuned import Tuned
 
+REACHED = {
+    True: "; the confirmed figures reach it",
+    False: "; the confirmed figures do NOT reach it",
+    None: "",
+}
 HEADING = "## What was measured"
 CARD = """\
 {heading}
@@ -60,9 +65,7 @@ class Figure:
 def lines_of(tuned: Tuned) -> Iterator[str]:
     """The answer, for one screen."""
     yield f"Chosen: {tuned.name}, of {tuned.n_candidates} candidates"
-    yield f"  asked for: {tuned.budget}; " + (
-        "the confirmed figures reach it" if tuned.met else "the confirmed figures do NOT reach it"
-    )
+    yield f"  asked for: {tuned.budget}{REACHED[tuned.met]}"
     yield f"  accuracy: {_share(tuned.accuracy)}; calibration error {100 * tuned.ece:.1f} points"
     for name, one in tuned.kept.items():
         yield f"  kept on {name}: {_percent(one)}"

@@ -7,12 +7,11 @@ What chose the model, seeds and validation images, has no part in the figures th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipdrift.analysis.choose import Choice
-from clipdrift.analysis.questions.budget import budget as floors_of
+from clipdrift.analysis.questions.budget import budget as budget_of
 from clipdrift.commands.confirming import chosen, confirmation, export_made, shipped
 from clipdrift.commands.models import after
 from clipdrift.commands.proposing import proposed, text_of, with_rates
@@ -26,6 +25,7 @@ from clipdrift.machine.devices import choose_device
 from clipdrift.machine.energy import Meter
 from clipdrift.racing.limit import Limit, limit
 from clipdrift.records import StudyFolder, atomic_write
+from clipdrift.records.writing import writing_to
 from clipdrift.report import write_report
 from clipdrift.spec import StudySpec, load_spec
 from clipdrift.study.measure import run_study
@@ -34,31 +34,10 @@ from clipdrift.study.missing_runs import OnEvent
 SEARCH, CONFIRMATION, STUDY = "search", "confirmation", "study.yaml"
 FINALISTS = 2
 SOUPS, SCALES = (1.0, 0.75, 0.5, 0.25), (1.25,)
-LARGEST_KEPT = 1000
 SEARCH_SHARE = 0.7
 """Of a time limit; the rest is left for what is made of finalists, and for confirmation."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user asks of a model, as floors in percent, and what it may cost."""
-
-    keep: float | None = None
-    min_accuracy: float | None = None
-    budget: str = "40%"
-
-    @property
-    def floors(self) -> dict[str, Any]:
-        return {"min_retention": self.keep, "min_accuracy": self.min_accuracy}
-
-    def race_limit(self) -> str:
-        """What the race may spend of the budget."""
-        found = limit(self.budget, "--budget")
-        if found.unit != "h":
-            return found.words
-        return Limit(SEARCH_SHARE * found.value, "h").words
 
 
 def tune(
@@ -96,13 +75,9 @@ def tune(
     Raises:
         ClipdriftError: if images, backbone or folder cannot be used, or the budget is too small.
     """
-    if keep is not None and not 1 < keep <= LARGEST_KEPT:
-        step = f"Write {100 * keep:g}" if 0 < keep <= 1 else "Give percent such as 98"
-        rule = "percent of the untouched accuracy, above 1"
-        raise SpecError(Fault("--keep", rule, f"{keep:g}", step))
-    asked = Asked(keep, min_accuracy, budget)
-    floors_of(min_accuracy=min_accuracy)
-    limit_words, device = asked.race_limit(), choose_device(device)
+    floors: dict[str, Any] = {"min_retention": keep, "min_accuracy": min_accuracy}
+    budget_of(**floors, retention_option="--keep")  # refused before anything is looked at
+    most, device = _race_limit(budget), choose_device(device)
     place, meter = Path(out), Meter()
     study = _study(Path(images), place, backbone, transfers, cache_dir, device, say)
     rest: dict[str, Any] = {
@@ -112,9 +87,9 @@ def tune(
         "on_event": on_event,
     }
     search = StudyFolder(place / SEARCH)
-    _, log = race(study, search.path, limit_words, **asked.floors, **rest)
+    _, log = race(study, search.path, most, **floors, **rest)
     say("reading soups and rescalings of the finalists")
-    found = choose(search, top=None, **asked.floors)
+    found = choose(search, top=None, **floors)
     after(
         search,
         alphas=SOUPS,
@@ -124,7 +99,7 @@ def tune(
         device=device,
         say=say,
     )
-    found = choose(search, top=None, **asked.floors)
+    found = choose(search, top=None, **floors)
     best = found.rows[0]
     made = chosen(best, search)
     say(f"confirming {best.name} with seeds and images that had no part in the choice")
@@ -145,10 +120,7 @@ def tune(
         confirmed=confirmed,
         shipped=reading or runs[0],
         prefix=made.prefix,
-        n_candidates=len(found.rows),
         search=search,
-        keep=keep,
-        min_accuracy=min_accuracy,
         cache_dir=cache_dir,
         device=device,
         energy=lambda seconds: meter.so_far(seconds, on_gpu=device != "cpu"),
@@ -181,6 +153,12 @@ def preview(
     return found.spec
 
 
+def _race_limit(budget: str) -> str:
+    """What the race may spend of the budget."""
+    found = limit(budget, "--budget")
+    return Limit(SEARCH_SHARE * found.value, "h").words if found.unit == "h" else found.words
+
+
 def _study(
     images: Path,
     place: Path,
@@ -205,7 +183,8 @@ def _study(
         say(line)
     spec = with_rates(found, device, say)
     say(f"learning rates to try: {', '.join(f'{rate:g}' for rate in spec.learning_rates)}")
-    StudyFolder(place).path.mkdir(parents=True, exist_ok=True)
+    with writing_to(place):
+        place.mkdir(parents=True, exist_ok=True)
     atomic_write(path, text_of(spec))
     return spec
 

@@ -58,6 +58,7 @@ def budget(
     within_pp: float | None = None,
     min_retention: float | None = None,
     max_retention_loss: float | None = None,
+    retention_option: str = "--min-retention",
 ) -> Budget:
     """A budget as a user states it; `DEFAULT` where nothing is.
 
@@ -65,6 +66,7 @@ def budget(
         min_accuracy: percent, above 1 and at most 100.
         within_pp: percentage points, from 0 to below 100.
         min_retention: percent, above 0; more than 100 asks for more than the untouched model has.
+        retention_option: what the command calls `min_retention`.
         max_retention_loss: percentage points of retention: 2 asks for a retention of 98 %.
 
     Raises:
@@ -74,7 +76,7 @@ def budget(
     Budget(min_accuracy=None, within_pp=None, min_retention_pct=98.0)
     """
     given = (min_accuracy, within_pp, min_retention, max_retention_loss)
-    faults = list(_faults(*given))
+    faults = list(_faults(*given, retention_option))
     if faults:
         raise SpecError(faults)
     kept = [min_retention] if min_retention is not None else []
@@ -86,7 +88,11 @@ def budget(
 
 
 def _faults(
-    accuracy: float | None, within: float | None, retention: float | None, loss: float | None
+    accuracy: float | None,
+    within: float | None,
+    retention: float | None,
+    loss: float | None,
+    retention_option: str,
 ) -> Iterator[Fault]:
     if accuracy is not None and not 1 < accuracy <= 100:
         step = f"Write {100 * accuracy:g}" if 0 < accuracy <= 1 else "Give percent such as 95"
@@ -96,10 +102,10 @@ def _faults(
         yield Fault("--within", rule, f"{within:g}", "Give points such as 1")
     if retention is not None and not (0 < retention <= 1000):
         rule = "percent of the untouched accuracy, above 0"
-        yield Fault("--min-retention", rule, f"{retention:g}", "Give percent such as 95")
+        yield Fault(retention_option, rule, f"{retention:g}", "Give percent such as 95")
     elif retention is not None and retention <= 1:
         rule = "percent of the untouched accuracy, above 1"
-        yield Fault("--min-retention", rule, f"{retention:g}", f"Write {100 * retention:g}")
+        yield Fault(retention_option, rule, f"{retention:g}", f"Write {100 * retention:g}")
     if loss is not None and not 0 <= loss < 100:
         rule = "percentage points of retention from 0 to below 100"
         yield Fault("--max-retention-loss", rule, f"{loss:g}", "Give points such as 2")
