@@ -10,10 +10,11 @@ from clipdrift.analysis.questions.budget import Budget
 from clipdrift.analysis.questions.draws import Means
 from clipdrift.errors import RecordError, SpecError
 from clipdrift.racing import imputed as drawing
+from clipdrift.racing import standing as standings
 from clipdrift.racing.contest import Contest, Entry, spent
 from clipdrift.racing.imputed import Numbers, imputed
 from clipdrift.racing.limit import limit
-from clipdrift.racing.standing import Question, judged, standing
+from clipdrift.racing.standing import N_DRAWS, Question, judged, standing
 from clipdrift.records import RunRecord
 from clipdrift.records.readings import Result
 
@@ -98,7 +99,21 @@ def test_the_surer_leader_leads_and_the_sure_losers_are_worth_nothing() -> None:
     found = standing(numbers(grid(rng), rng, n_done=2), KEEP, rng)
     assert found.leader == (1, 0)  # 99, 89.25, ...: only the first two are near the floor of 90
     assert found.worth[2:].tolist() == [0, 0, 0]
-    assert found.worth.sum() == pytest.approx((1 - found.probability) * 1.5, abs=0.01)
+    assert found.worth.sum() == pytest.approx(1 - found.probability, abs=0.001)
+
+
+def test_what_is_open_is_divided_by_what_is_left_to_learn_of_two_cells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Accuracies with SDs of 3 and 1 points, and a third one that is known: 9 : 1 and nothing."""
+    rng = np.random.default_rng(3)
+    known = numbers(grid(rng, n_cells=3), rng, n_done=1)
+    drawn = np.full((3, 1, 2, N_DRAWS), 99.0)
+    drawn[:, 0, 0] = rng.normal([[0.81], [0.80], [0.70]], [[0.03], [0.01], [0.0]], (3, N_DRAWS))
+    monkeypatch.setattr(standings, "imputed", lambda *_: drawn.copy())
+    found = standing(known, KEEP, rng)
+    assert found.worth.sum() == pytest.approx(1 - found.probability)
+    assert found.worth / found.worth.sum() == pytest.approx([0.9, 0.1, 0], abs=0.02)
 
 
 def test_where_none_meets_the_floors_the_nearest_miss_is_right() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from clipdrift.analysis.frame import at_chance, runs_frame
 from clipdrift.analysis.questions import choice
 from clipdrift.analysis.questions.budget import Budget
-from clipdrift.analysis.raced import CELL, contenders
+from clipdrift.analysis.raced import CELL, ENOUGH, contenders
 from clipdrift.analysis.statistics.fit import UNDERFIT_FRACTION
 from clipdrift.analysis.statistics.influence import Images
 from clipdrift.analysis.usable import usable_records
@@ -102,7 +102,8 @@ def choose(
 def _left_out(whole: pd.DataFrame, runs: pd.DataFrame) -> str:
     n, of = (len(frame[CELL].drop_duplicates()) for frame in (runs, whole))
     return (
-        f"a race was run: chosen from the {n} of {of} cells that have as many seeds as its answer"
+        f"a race was run: chosen from the {n} of {of} cells that have {ENOUGH} seeds or more, or as "
+        "many as its answer"
     )
 
 

@@ -1,7 +1,7 @@
-"""What can be chosen from in a study that was raced: cells with as many seeds as its answer.
+"""What can be chosen from in a study that was raced: cells that were measured more than once.
 
-A race leaves cells with few seeds behind because they are not worth more. Among so many the best by
-its few seeds is flattered, and could pass for better than the answer.
+A race leaves many cells behind after one seed. Among so many the best by its one seed is flattered,
+and could pass for better than the answer.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import pandas as pd
 from clipdrift.records.race_log import RaceLog
 
 CELL = ["target", "method", "learning_rate"]
+ENOUGH = 2
+"""Finished runs that make a cell one to choose from; fewer where the race's answer has fewer."""
 
 
 def contenders(runs: pd.DataFrame, race: RaceLog | None) -> pd.DataFrame:
-    """The runs of cells that have as many finished runs as the race's answer on their target.
+    """The runs of cells that have `ENOUGH` finished runs, or as many as the answer on their target.
 
     Args:
         runs: one row per finished run.
@@ -31,4 +33,4 @@ def contenders(runs: pd.DataFrame, race: RaceLog | None) -> pd.DataFrame:
         ].max()
         for target, one in race.answers.items()
     }
-    return runs[n >= runs["target"].map(answers).fillna(0)]
+    return runs[n >= runs["target"].map(answers).fillna(0).clip(upper=ENOUGH)]

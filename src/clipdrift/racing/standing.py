@@ -15,6 +15,7 @@ from clipdrift.racing.imputed import Floats, Numbers, imputed
 
 N_DRAWS = 400
 EDGE = 1e-9
+TINY = 1e-300
 UNABLE = -1.0
 """Accuracy and retention below any there can be, of what is no candidate."""
 
@@ -37,8 +38,8 @@ class Standing(NamedTuple):
 
     leader: cell and alpha (indices) that is most surely right; of cells with a finished run if
     there is one. probability: that it is right of the whole grid. worth: (C,) the share of draws in
-    which the cell holds the answer and the leader is wrong; of the leader's cell half of those in
-    which it is wrong.
+    which the leader is wrong that a cell stands for: each is divided between the cell that holds
+    the answer and the leader's, by how much of their difference is open because of either.
     """
 
     leader: tuple[int, int]
@@ -56,10 +57,12 @@ def standing(known: Numbers, question: Question, rng: np.random.Generator) -> St
     share = right.mean(axis=1)
     begun = np.isfinite(known.final[..., 0]).any(axis=1).ravel()
     leader = int(np.where(begun, share, share - 1).argmax())
-    wrong = ~right[leader]
-    worth = np.bincount(answer[wrong] // n_alphas, minlength=n_cells) / N_DRAWS
+    wrong = answer[~right[leader]]
     cell, alpha = divmod(leader, n_alphas)
-    worth[cell] += wrong.mean() / 2
+    opened = (100 * flat[:, 0]).var(axis=-1) + flat[:, 1:].min(axis=1).var(axis=-1)
+    own = opened[leader] / np.maximum(opened[leader] + opened[wrong], TINY)
+    worth = np.bincount(wrong // n_alphas, 1 - own, minlength=n_cells) / N_DRAWS
+    worth[cell] += own.sum() / N_DRAWS
     return Standing((cell, alpha), float(share[leader]), worth)
 
 
