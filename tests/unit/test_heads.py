@@ -17,7 +17,7 @@ from clipdrift.methods.guard import assert_adapted
 from clipdrift.run.head_first import probe_head
 from clipdrift.spec import expand
 from clipdrift.spec.audit import audit
-from clipdrift.spec.method_base import MethodBase
+from clipdrift.spec.method_base import MethodBase, asked_of_method
 from clipdrift.spec.methods import FullFtSpec, LoraSpec, LpFtSpec
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import Stopped, train
@@ -148,14 +148,20 @@ def test_a_trained_head_leaves_identities_as_they_were() -> None:
 # --- LP-FT ---
 
 LP_FT = LpFtSpec(kind="lp_ft", name="lp_ft", probe_epochs=3, probe_lr=1e-2)
+LP_LORA = LoraSpec(kind="lora", name="lp_lora", rank=2, probe_epochs=3, probe_lr=1e-2)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_first_stage_is_a_linear_probe_to_the_last_bit(precision: str) -> None:
+@pytest.mark.parametrize(("method", "then", "precision"), [
+    (LP_FT, "full_ft", "float32"), (LP_FT, "full_ft", "bfloat16"),
+    (LP_LORA, LP_LORA, "float32"),
+])  # fmt: skip
+def test_the_first_stage_is_a_linear_probe_to_the_last_bit(
+    method: MethodBase, then: MethodBase | str, precision: str
+) -> None:
     schedule = ScheduleSpec(epochs=9, batch_size=4)
-    model, before = adapted(LP_FT), bits(adapted(LP_FT))
+    model, before = adapted(method), bits(adapted(method))
     trains = model.trained().keys()
-    done = probe_head(model, land_cover(22), LP_FT, schedule=schedule, seed=7, precision=precision)
+    done = probe_head(model, land_cover(22), method, schedule=schedule, seed=7, precision=precision)
     assert [(d.epoch, d.step, d.images) for d in done] == [(1, 6, 22), (2, 12, 22), (3, 18, 22)]
     probe = adapted("linear_probe")
     list(
@@ -170,7 +176,7 @@ def test_the_first_stage_is_a_linear_probe_to_the_last_bit(precision: str) -> No
     encoder = {n: p for n, p in bits(model).items() if n.startswith("encoder.")}
     assert all(torch.equal(p, before[n]) for n, p in encoder.items())
     assert model.trained().keys() == trains
-    assert trains == adapted("full_ft").trained().keys()
+    assert trains == adapted(then).trained().keys()
 
 
 def test_after_the_probe_it_is_full_fine_tuning_from_that_head() -> None:
@@ -195,11 +201,22 @@ def test_a_probe_that_is_stopped_leaves_the_encoder_trainable() -> None:
 
 
 def test_the_audit_tells_of_the_probe_as_part_of_the_method() -> None:
-    spec = study(methods=["full_ft", {"kind": "lp_ft", "probe_epochs": 4, "probe_lr": 3e-3}])
+    probed = {"probe_epochs": 4, "probe_lr": 3e-3}
+    spec = study(methods=["full_ft", {"kind": "lp_ft", **probed}, {"kind": "lora", **probed}])
     rows = {row.factor: (row.value, row.status) for row in audit(spec)}
-    assert rows["probe first"] == ("lp_ft: 4 epochs at 0.003, before the schedule", "crossed")
+    told = "4 epochs at 0.003, before the schedule"
+    assert rows["probe first"] == (f"lp_ft: {told}; lora: {told}", "crossed")
     assert rows["head"] == ("trained", "shared")
     assert "probe first" not in {row.factor for row in audit(study())}
+
+
+def test_only_a_head_that_trains_is_probed_and_not_asking_changes_no_identity() -> None:
+    for method in ({"kind": "linear_probe"}, {"kind": "full_ft", "loss": "contrastive"}):
+        with pytest.raises(SpecError, match="probe_epochs"):
+            study(methods=[{**method, "probe_epochs": 2}])
+    asked = {"probe_epochs", "probe_lr"}
+    assert not asked & asked_of_method(FULL.model_dump()).keys()
+    assert asked < asked_of_method(LP_FT.model_dump()).keys()
 
 
 def test_bias_tuning_trains_every_bias_and_no_other_weight() -> None:

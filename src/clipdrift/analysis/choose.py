@@ -102,8 +102,8 @@ def choose(
 def _left_out(whole: pd.DataFrame, runs: pd.DataFrame) -> str:
     n, of = (len(frame[CELL].drop_duplicates()) for frame in (runs, whole))
     return (
-        f"a race was run: chosen from the {n} of {of} cells that have {ENOUGH} seeds or more, or as "
-        "many as its answer"
+        f"a race was run: chosen from the {n} of {of} cells that have {ENOUGH} seeds or more, or "
+        "as many as its answer"
     )
 
 

@@ -9,11 +9,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipdrift.errors import ExecutorError, Fault
-from clipdrift.executors import ATTEMPTS, Event, Program
+from clipdrift.executors import ATTEMPTS, Event, Executor, Program
 from clipdrift.executors.process import STOP_SECONDS, how_it_ended, no_progress, start
 from clipdrift.machine.devices import cpu_shares, every_device
 
@@ -56,15 +57,25 @@ class LocalExecutor:
         Raises:
             ExecutorError: if workers cannot even start.
         """
+        with self.kept(program) as workers:
+            yield from workers.run(program, keys)
+
+    @contextmanager
+    def kept(self, program: Program) -> Iterator[Executor]:
+        """This executor for one program, with workers that wait for the next call of `run`."""
         devices = every_device(self.device)
         asked = self.workers or (None if devices == ("cpu",) else len(devices))
         n_workers, threads = cpu_shares(asked, self.cpus)
-        return _LocalWorkers(program, n_workers, devices, threads, self.run_timeout).run(keys)
+        workers = _LocalWorkers(program, n_workers, devices, threads, self.run_timeout)
+        try:
+            yield _Kept(self.device, workers)
+        finally:
+            workers.stop()
 
 
 @dataclass
 class _LocalWorkers:
-    """The workers of one call; worker number n has device n."""
+    """The workers of one program; worker number n has device n."""
 
     program: Program
     n_workers: int
@@ -76,10 +87,14 @@ class _LocalWorkers:
     _inbox: queue.Queue[tuple[_Worker, str | None]] = field(default_factory=queue.Queue)
 
     def run(self, keys: Sequence[str]) -> Iterator[Event]:
+        """The events of all of the keys; closed early, it tells busy workers to stop and save."""
         pending, attempts = deque(keys), dict.fromkeys(keys, 0)
         try:
-            for number in range(min(self.n_workers, len(keys))):
-                self._hand_out(self._start(number), pending, attempts)
+            for worker in self._workers:  # of an earlier call
+                self._hand_out(worker, pending, attempts)
+            for number in sorted(set(range(self.n_workers)) - {w.number for w in self._workers}):
+                if pending:
+                    self._hand_out(self._start(number), pending, attempts)
             while any(worker.key is not None for worker in self._workers):
                 self._kill_hung()
                 try:
@@ -99,7 +114,8 @@ class _LocalWorkers:
                     self._hand_out(worker, pending, attempts)
                 yield event
         finally:
-            self._stop()
+            if any(worker.key is not None for worker in self._workers):
+                self.stop()
 
     def _start(self, number: int) -> _Worker:
         log = self.program.log_folder / f"worker-{number}.log"
@@ -168,7 +184,7 @@ class _LocalWorkers:
                 worker.hung = True
                 worker.process.kill()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """End the workers: the idle ones by end of file, the busy ones after their step."""
         for worker in self._workers:
             if worker.key is not None:
@@ -186,3 +202,16 @@ class _LocalWorkers:
                 worker.process.kill()
                 worker.process.wait()
             self._workers.clear()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An executor whose workers stay; see `LocalExecutor.kept`."""
+
+    device: str
+    workers: _LocalWorkers
+
+    def run(self, program: Program, keys: Sequence[str]) -> Iterator[Event]:
+        """See `Executor.run`."""
+        assert program == self.workers.program
+        return self.workers.run(keys)

@@ -1,7 +1,7 @@
 """LP-FT (Kumar et al. 2022): full fine-tuning from the head of a linear probe.
 
 What the tower is and how it is kept is full fine-tuning; that the head is probed before the first
-step is `head_first`'s.
+step is `run.head_first`'s.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from clipdrift.records.readings import OF_SETS
 from clipdrift.run.head_first import probe_head
 from clipdrift.run.state import RunState, Selected, StateFile
 from clipdrift.spec import RunConfig
-from clipdrift.spec.methods import LpFtSpec
 from clipdrift.training.loop import EpochDone, Stopped, train
 from clipdrift.training.state import TrainState
 
@@ -75,8 +74,8 @@ class Epochs:
         state = self.file.load()
         if state is not None:
             self._take_up(state)
-        elif isinstance(self.config.method, LpFtSpec):
-            self._probe_head(model, self.config.method)
+        elif self.config.method.probe_epochs:
+            self._probe_head(model)
         if not self.history:
             self._read(model.eval(), None)
         self._pause()
@@ -140,12 +139,12 @@ class Epochs:
         }
         self.file.save(RunState(at, self.history, self.selected, spent))
 
-    def _probe_head(self, model: AdaptedModel, spec: LpFtSpec) -> None:
+    def _probe_head(self, model: AdaptedModel) -> None:
         config = self.config
         for done in probe_head(
             model,
             self.gauge.target.train,
-            spec,
+            config.method,
             schedule=config.schedule,
             seed=config.seed,
             precision=config.precision,

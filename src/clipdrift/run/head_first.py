@@ -1,4 +1,8 @@
-"""The first stage of LP-FT: the head alone, on the untouched encoder, before the first step."""
+"""The head alone, on the untouched encoder, before the first step: the first stage of LP-FT.
+
+Reference: Kumar et al. (2022), "Fine-Tuning can Distort Pretrained Features and Underperform
+Out-of-Distribution", ICLR.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from contextlib import contextmanager
 
 from clipdrift.data.images import Images
 from clipdrift.methods.adapted import AdaptedModel
-from clipdrift.spec.methods import LpFtSpec
+from clipdrift.spec.method_base import MethodBase
 from clipdrift.spec.parts import ScheduleSpec
 from clipdrift.training.loop import EpochDone, train
 
@@ -15,7 +19,7 @@ from clipdrift.training.loop import EpochDone, train
 def probe_head(
     model: AdaptedModel,
     images: Images,
-    spec: LpFtSpec,
+    spec: MethodBase,
     *,
     schedule: ScheduleSpec,
     seed: int,

@@ -105,7 +105,7 @@ def _penalties(method: MethodBase) -> str | None:
 
 
 def _probe_first(method: MethodBase) -> str | None:
-    epochs, rate = getattr(method, "probe_epochs", 0), getattr(method, "probe_lr", 0.0)
+    epochs, rate = method.probe_epochs, method.probe_lr
     return f"{epochs} epochs at {rate:g}, before the schedule" if epochs else None
 
 

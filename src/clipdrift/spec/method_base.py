@@ -57,6 +57,10 @@ class MethodBase(Part):
         description="frozen: zero-shot classification by the class texts, with head_init: text",
     )
     head_lr: Literal["matched"] | LearningRate = "matched"
+    probe_epochs: int = Field(
+        0, ge=0, description="epochs of the head alone, before the schedule, as in LP-FT"
+    )
+    probe_lr: LearningRate = Field(1e-3, description="peak rate of the head in those epochs")
     batch_size: int | None = Field(
         None,
         ge=1,
@@ -118,6 +122,13 @@ class MethodBase(Part):
         return self
 
     @model_validator(mode="after")
+    def _a_head_that_trains_where_it_is_probed(self) -> Self:
+        if self.probe_epochs and self.head == "frozen":
+            step = "Leave probe_epochs out"
+            raise broken_rule("a head that trains with probe_epochs", "head: frozen", step)
+        return self
+
+    @model_validator(mode="after")
     def _a_frozen_head_is_at_the_texts(self) -> Self:
         if self.head == "frozen" and self.head_init != "text":
             raise broken_rule(
@@ -164,6 +175,7 @@ class LayersSpec(Part):
 
 ADDED: dict[str, Any] = {
     "head": "trained",
+    "probe_epochs": 0,
     "penalties": [],
     "layers": None,
     "tower": "vision",
@@ -179,5 +191,6 @@ part of a run's identity, so that those records are still those of their runs.""
 
 def asked_of_method(resolved: dict[str, Any]) -> dict[str, Any]:
     """A resolved method without its role, which changes no number, and what is not asked for."""
-    kept = {key: value for key, value in resolved.items() if key != "role"}
+    aside = ("role",) if resolved.get("probe_epochs") else ("role", "probe_lr")
+    kept = {key: value for key, value in resolved.items() if key not in aside}
     return {k: v for k, v in kept.items() if k not in ADDED or v != ADDED[k]}

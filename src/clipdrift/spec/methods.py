@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from clipdrift.spec.method_base import LayersSpec, LearningRate, MethodBase
+from clipdrift.spec.method_base import LayersSpec, MethodBase
 from clipdrift.spec.part import Name, PluginOption, broken_rule
 
 
@@ -94,6 +94,7 @@ class LinearProbeSpec(MethodBase):
 
     kind: Literal["linear_probe"]
     head: Literal["trained"] = "trained"
+    probe_epochs: Literal[0] = 0
     projection: Literal["frozen"] = "frozen"
 
 
@@ -113,7 +114,7 @@ class BitFitSpec(MethodBase):
 
 
 class LpFtSpec(MethodBase):
-    """A linear probe first, then full fine-tuning from its head.
+    """A linear probe first, then full fine-tuning from its head: full_ft with `probe_epochs`.
 
     The probe trains the head alone for `probe_epochs` at the peak rate `probe_lr`, otherwise under
     the study's schedule and on the same images in the same order as a `linear_probe` would. It
@@ -126,7 +127,6 @@ class LpFtSpec(MethodBase):
     kind: Literal["lp_ft"]
     head: Literal["trained"] = "trained"
     probe_epochs: int = Field(6, ge=1)
-    probe_lr: LearningRate = Field(1e-3, description="peak rate of the head in the probe")
 
 
 class AdapterSpec(MethodBase):

@@ -11,7 +11,6 @@ from clipdrift.machine.devices import choose_device, cpu_shares, crowded, suppor
 from clipdrift.materials import load_materials
 from clipdrift.reading.post_hoc import ENDS
 from clipdrift.spec import RunConfig, StudySpec, expand
-from clipdrift.spec.methods import LpFtSpec
 from clipdrift.spec.parts import interpolation_paths
 from clipdrift.study.plan import require_fit
 from clipdrift.study.remembered import Sizes, Speed, Trials, key_of, remember, remembered
@@ -76,8 +75,8 @@ def _run_seconds(run: RunConfig, speed: Speed, sizes: Sizes) -> float:
     scored = epochs * (own["val"] + sizes.transfer_epoch) + own["test"]
     if run.checkpoint == "paper_test_selected":
         scored += epochs * own["test"]
-    if isinstance(run.method, LpFtSpec):  # each image once, or twice with its mirror
-        scored += own["train"] * min(run.method.probe_epochs, 2)
+    # of a head that is probed first each image once, or twice with its mirror
+    scored += own["train"] * min(run.method.probe_epochs, 2)
     scored += sizes.transfer + _between(run, own["val"] + own["test"], sizes.transfer)
     scored += own["corrupted"]
     scored += len(asked.corruptions) * len(asked.corruption_severities) * own["test"]

@@ -111,6 +111,8 @@ def run_study(
             )
         folder.clear_half_written()
         program = worker_program(folder, cache)
+        if isinstance(executor, LocalExecutor):
+            executor = until_done.enter_context(executor.kept(program))
         missing = MissingRuns(folder, spec, executor, program, tracking)
         until_done.callback(tracking.close)
         kept = 0
