@@ -63,18 +63,8 @@ def test_processes_and_threads_share_the_cores(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     assert cpu_shares(*given) == expected
-    seen: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        "clipdrift.executors.local._LocalWorkers",
-        lambda _, workers, __, threads, ___: seen.append((workers, threads)) or _Nothing(),
-    )
-    LocalExecutor(given[0], "cpu", cpus=given[1]).run(None, [])  # type: ignore[arg-type]
-    assert seen == [expected]
-
-
-class _Nothing:
-    def run(self, _: object) -> None:
-        return None
+    with LocalExecutor(given[0], "cpu", cpus=given[1]).kept(None) as kept:  # type: ignore[arg-type]
+        assert (kept.workers.n_workers, kept.workers.threads) == expected  # type: ignore[attr-defined]
 
 
 QUOTAS = {

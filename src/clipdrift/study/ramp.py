@@ -1,8 +1,9 @@
 """A short ramp of learning rates: from where a method learns at all to where it breaks.
 
 Reference: Smith (2017), "Cyclical Learning Rates for Training Neural Networks", section 3.3, the
-range test. Here the rate rises in steps, and the head stands still: what falls is what the encoder
-has learned. Optimal rates of ten methods differ by orders of magnitude, so each is asked.
+range test. Here the rate rises in steps, and the head stands still, probed first where the run
+probes it: what falls is what the encoder has learned. Optimal rates of ten methods differ by orders
+of magnitude, so each is asked.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from clipdrift.materials import Materials
-from clipdrift.penalties.held import held_near
+from clipdrift.run.head_first import probe_head
 from clipdrift.spec import RunConfig
 from clipdrift.study.trial import built
 from clipdrift.training.loop import Diverged, train
@@ -35,8 +36,11 @@ def ramp(run: RunConfig, materials: Materials, device: str) -> Ramp:
     """Train one model with rising rates until it breaks; the run's own rate has no part."""
     images = materials.targets[run.target.name].train
     model, _ = built(run, materials, device)
-    held = held_near(run.method, model, materials.backbone)
     steps = {"epochs": LONG, "max_steps": STEPS, "warmup_fraction": 0.0}
+    if run.method.probe_epochs:
+        probe_head(
+            model, images, run.method, schedule=run.schedule, seed=run.seed, precision=run.precision
+        )
     schedule = run.schedule.model_copy(update=steps)
     found: Ramp = []
     for seed, rate in enumerate(LADDER):  # other images at each rate
@@ -44,7 +48,7 @@ def ramp(run: RunConfig, materials: Materials, device: str) -> Ramp:
         with suppress(Diverged):
             for done in train(
                 model, images, schedule=schedule, learning_rate=rate, head_rate=0.0, seed=seed,
-                precision=run.precision, held=held,
+                precision=run.precision,
             ):  # fmt: skip
                 loss = done.train_loss
         if loss > BROKEN * min((other for _, other in found), default=math.inf):
@@ -59,13 +63,21 @@ def ramps(
     device: str,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Ramp]:
-    """The ramp of every method that shares its rates with others, on the first target of each."""
+    """The ramp of every method that shares its rates with others, on the first target of each.
+
+    Methods that differ in their penalties alone have one ramp, without them.
+    """
     found: dict[str, Ramp] = {}
+    known: dict[str, Ramp] = {}
     for run in runs:
-        method = run.method
-        if method.role == "matched" and method.name not in found:
-            say(f"finding the range of learning rates: {method.name}")
-            found[method.name] = ramp(run, materials, device)
+        if run.method.role != "matched" or run.method.name in found:
+            continue
+        bare = run.method.model_copy(update={"penalties": []})
+        kind = bare.model_dump_json(exclude={"name"})
+        if kind not in known:
+            say(f"finding the range of learning rates: {run.method.name}")
+            known[kind] = ramp(run.model_copy(update={"method": bare}), materials, device)
+        found[run.method.name] = known[kind]
     return found
 
 
