@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from in_process import InProcess
 from PIL import Image
+from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 import clipdrift
@@ -45,7 +47,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(spec: StudySpec) -> StudySpec:
     """The proposal, cut down to seconds."""
     body = spec.model_dump(mode="json", exclude_none=True)
-    body["methods"] = [m for m in body["methods"] if m["name"] in ("full_ft", "linear_probe")]
+    body["methods"] = [m for m in body["methods"] if m["name"] in ("lp_ft", "linear_probe")]
     body["methods"][1]["learning_rates"] = [0.01]
     body["transfers"][0]["n_images"] = 100
     body |= {"learning_rates": [1e-3, 3e-3], "seeds": [7, 11]}
@@ -141,8 +143,8 @@ def test_the_same_call_goes_on_and_redoes_nothing(
 def confirmed(
     tuned: tuple[Path, clipdrift.Tuned], cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> StudyFolder:
-    """Three fresh seeds of full fine-tuning, read at alpha 0.5 too."""
-    study, made = load_spec(tuned[0] / "study.yaml"), Made("full_ft", 3e-3, "interpolated", 0.5)
+    """Three fresh seeds of a fine-tuned model, read at alpha 0.5 too."""
+    study, made = load_spec(tuned[0] / "study.yaml"), Made("lp_ft", 3e-3, "interpolated", 0.5)
     place = StudyFolder(tmp_path_factory.mktemp("made") / "confirmation")
     run_study(confirmation(study, made), place.path, executor=InProcess(), cache_dir=cache_dir)
     return place
@@ -151,9 +153,9 @@ def confirmed(
 @pytest.mark.parametrize(
     "made",
     [
-        Made("full_ft", 3e-3, "interpolated", alpha=0.5),
-        Made("full_ft", 3e-3, "soup", alpha=0.5),
-        Made("full_ft", 3e-3, "scaled", scale=1.25),
+        Made("lp_ft", 3e-3, "interpolated", alpha=0.5),
+        Made("lp_ft", 3e-3, "soup", alpha=0.5),
+        Made("lp_ft", 3e-3, "scaled", scale=1.25),
     ],
     ids=lambda made: str(made.kind),
 )
@@ -214,10 +216,33 @@ def name_of(spec: StudySpec) -> str:
     return spec.targets[0].name
 
 
+def test_heads_start_at_the_texts_only_where_these_say_more_than_chance(
+    photos: Path, cache_dir: Path, tmp_path: Path
+) -> None:
+    """Images in the folders of two classes as the model sees them, and in those the other way."""
+    found = proposed(photos, backbone="mini-clip", transfers=[], cache_dir=cache_dir)
+    target, backbone = found.materials.targets["photos"], found.materials.backbone
+    pixels = np.concatenate([target.train.take(slice(None)), target.test.take(slice(None))])
+    seen = normalize(backbone.encoder()(torch.from_numpy(pixels)))
+    called = (seen @ normalize(backbone.text_features(target.prompts)).T).argmax(1).numpy()
+    two = np.bincount(called).argsort()[-2:]
+    for head, names in (("text", two), ("random", two[::-1])):
+        for label, name in zip(two, names, strict=True):
+            place = tmp_path / head / target.class_names[name]
+            place.mkdir(parents=True)
+            for i in np.flatnonzero(called == label)[:30]:
+                Image.fromarray(pixels[i]).save(place / f"{i}.png")
+        asked = proposed(tmp_path / head, backbone="mini-clip", transfers=[], cache_dir=cache_dir)
+        assert {method.head_init for method in asked.spec.methods} == {head}
+        assert (
+            f"chance 50.0%: heads start at {'the class texts' * (head == 'text')}" in asked.seen[-1]
+        )
+
+
 def test_a_ramp_falls_before_it_breaks(photos: Path, cache_dir: Path) -> None:
     """Nearly still at a millionth, lower where the encoder learns, ended where it is ruined."""
     found = proposed(photos, backbone="mini-clip", transfers=[], cache_dir=cache_dir)
-    run = next(r for r in expand(found.spec, precision="float32") if r.method.name == "full_ft")
+    run = next(r for r in expand(found.spec, precision="float32") if r.method.name == "lp_ft")
     rates, losses = zip(*ramp(run, found.materials, "cpu"), strict=True)
     assert rates == LADDER[: len(rates)]
     assert min(losses) < 0.9 * losses[0]
@@ -232,7 +257,7 @@ def test_the_command_says_what_it_would_do_and_names_faults(
     given = ["tune", str(photos), *OPTIONS, "--cache", str(cache_dir)]
     plain = run(app, [*given, "--dry-run", "--out", str(tmp_path / "new")])
     assert plain.exit_code == 0, plain.output
-    assert "Would race full_ft, lora, held, linear_probe: 42 runs" in plain.stdout
+    assert "Would race lp_ft, lora, held, linear_probe: 42 runs" in plain.stdout
     assert not (tmp_path / "new").exists()
     for option, value, fault in (
         ("--keep", "0.98", "--keep: expected percent of the untouched accuracy"),

@@ -1,9 +1,10 @@
 """A short ramp of learning rates: from where a method learns at all to where it breaks.
 
 Reference: Smith (2017), "Cyclical Learning Rates for Training Neural Networks", section 3.3, the
-range test. Here the rate rises in steps, and the head stands still, probed first where the run
-probes it: what falls is what the encoder has learned. Optimal rates of ten methods differ by orders
-of magnitude, so each is asked.
+range test. Here the rate rises in steps, and the head stands still: what falls is what the encoder
+has learned. A head that is probed first in the run is not probed here: with it the loss has hardly
+far to fall, and the lowest is one of chance. Optimal rates of ten methods differ by orders of
+magnitude, so each is asked.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from clipdrift.materials import Materials
-from clipdrift.run.head_first import probe_head
 from clipdrift.spec import RunConfig
 from clipdrift.study.trial import built
 from clipdrift.training.loop import Diverged, train
@@ -37,10 +37,6 @@ def ramp(run: RunConfig, materials: Materials, device: str) -> Ramp:
     images = materials.targets[run.target.name].train
     model, _ = built(run, materials, device)
     steps = {"epochs": LONG, "max_steps": STEPS, "warmup_fraction": 0.0}
-    if run.method.probe_epochs:
-        probe_head(
-            model, images, run.method, schedule=run.schedule, seed=run.seed, precision=run.precision
-        )
     schedule = run.schedule.model_copy(update=steps)
     found: Ramp = []
     for seed, rate in enumerate(LADDER):  # other images at each rate
