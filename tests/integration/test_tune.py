@@ -257,7 +257,7 @@ def test_the_command_says_what_it_would_do_and_names_faults(
     given = ["tune", str(photos), *OPTIONS, "--cache", str(cache_dir)]
     plain = run(app, [*given, "--dry-run", "--out", str(tmp_path / "new")])
     assert plain.exit_code == 0, plain.output
-    assert "Would race lp_ft, lora, held, linear_probe: 42 runs" in plain.stdout
+    assert "Would race lp_ft, held, lora, linear_probe: 42 runs" in plain.stdout
     assert not (tmp_path / "new").exists()
     for option, value, fault in (
         ("--keep", "0.98", "--keep: expected percent of the untouched accuracy"),

@@ -21,21 +21,30 @@ from clipdrift.reading.screening import Predictor
 from clipdrift.records.correct import Correct
 from clipdrift.spec import StudySpec, expand
 from clipdrift.spec.load import dump_spec, parse_spec
-from clipdrift.study.ramp import ramps, rates_of
+from clipdrift.study.ramp import OWN_BELOW, ramps, rates_of
 
 PROBED = {"probe_epochs": 8, "probe_lr": 1e-2}
 """The head is trained alone first: what a head that knows nothing asks of the encoder costs
 retention (Kumar et al. 2022), and the head alone costs little."""
 METHODS = (
     {"name": "lp_ft", "kind": "lp_ft", **PROBED},
-    {"name": "lora", "kind": "lora", "rank": 8, "alpha": 16, "dropout": 0.05, **PROBED},
     {
         "name": "held",
         "kind": "lp_ft",
         "penalties": [{"kind": "feature_distillation", "weight": 1.0}],
         **PROBED,
     },
+    {
+        "name": "lora",
+        "kind": "lora",
+        "role": "reference",
+        "rank": 8,
+        "alpha": 16,
+        "dropout": 0.05,
+        **PROBED,
+    },
 )
+"""LoRA learns at rates at which full fine-tuning breaks, and has its own."""
 PROBE = {"name": "linear_probe", "kind": "linear_probe", "role": "reference"}
 PROBE_RATES = [1e-3, 1e-2]
 """The encoder stays as it is: what can be had without losing anything."""
@@ -125,9 +134,18 @@ def with_rates(
     Args:
         device: chosen, not "auto".
     """
-    runs = expand(found.spec, precision="float32")
-    rates = rates_of(ramps(runs, found.materials, device, say))
-    return found.spec.model_copy(update={"learning_rates": rates})
+    spec = found.spec
+    asked = {method.name for method in spec.methods if method.learning_rates is None}
+    runs = [run for run in expand(spec, precision="float32") if run.method.name in asked]
+    known = ramps(runs, found.materials, device, say)
+    shared = [known[method.name] for method in spec.methods if method.role == "matched"]
+    methods = [
+        method.model_copy(update={"learning_rates": rates_of([known[method.name]], OWN_BELOW)})
+        if method.name in asked and method.role == "reference"
+        else method
+        for method in spec.methods
+    ]
+    return spec.model_copy(update={"learning_rates": rates_of(shared), "methods": methods})
 
 
 def text_of(spec: StudySpec) -> str:

@@ -182,7 +182,9 @@ def _study(
     for line in found.seen:
         say(line)
     spec = with_rates(found, device, say)
-    say(f"learning rates to try: {', '.join(f'{rate:g}' for rate in spec.learning_rates)}")
+    for method in spec.methods:
+        rates = method.learning_rates or spec.learning_rates
+        say(f"{method.name}: learning rates {', '.join(f'{rate:g}' for rate in rates)}")
     with writing_to(place):
         place.mkdir(parents=True, exist_ok=True)
     atomic_write(path, text_of(spec))

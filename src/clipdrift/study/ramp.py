@@ -10,7 +10,7 @@ magnitude, so each is asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from clipdrift.materials import Materials
@@ -24,7 +24,9 @@ STEPS = 5
 BROKEN = 1.5
 """A loss this many times the lowest one ends a ramp."""
 BELOW = 2
-"""Rates of the ladder to try below the one at which the loss was lowest."""
+"""Rates of the ladder to try below the one at which the loss was lowest; a race adds more."""
+OWN_BELOW = 3
+"""The same for a method with rates of its own, to which no race adds."""
 LONG = 1000
 """Epochs of a schedule whose rate stays nearly as it is over a few steps."""
 
@@ -59,14 +61,14 @@ def ramps(
     device: str,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Ramp]:
-    """The ramp of every method that shares its rates with others, on the first target of each.
+    """The ramp of every method, on the first target of each.
 
     Methods that differ in their penalties alone have one ramp, without them.
     """
     found: dict[str, Ramp] = {}
     known: dict[str, Ramp] = {}
     for run in runs:
-        if run.method.role != "matched" or run.method.name in found:
+        if run.method.name in found:
             continue
         bare = run.method.model_copy(update={"penalties": []})
         kind = bare.model_dump_json(exclude={"name"})
@@ -77,16 +79,19 @@ def ramps(
     return found
 
 
-def rates_of(found: Mapping[str, Ramp]) -> list[float]:
-    """Rates that reach from a tenth of each method's best rung to the rung itself, rising.
+def rates_of(found: Sequence[Ramp], below: int = BELOW) -> list[float]:
+    """Rates that reach from some rungs below each ramp's best one to that rung itself, rising.
 
     The best rung is that of the lowest loss. What lies between the ranges of two methods is in:
     one grid for all.
 
-    >>> rates_of({"a": [(1e-4, 2.0), (3e-4, 1.0), (1e-3, 1.4)], "b": [(3e-4, 2.0), (1e-3, 1.0)]})
+    Args:
+        below: rungs to try below the best.
+
+    >>> rates_of([[(1e-4, 2.0), (3e-4, 1.0), (1e-3, 1.4)], [(3e-4, 2.0), (1e-3, 1.0)]])
     [3e-05, 0.0001, 0.0003, 0.001]
     """
-    best = [LADDER.index(min(one, key=lambda rung: rung[1])[0]) for one in found.values() if one]
+    best = [LADDER.index(min(one, key=lambda rung: rung[1])[0]) for one in found if one]
     if not best:
         return [LADDER[4], LADDER[6]]
-    return list(LADDER[max(0, min(best) - BELOW) : max(best) + 1])
+    return list(LADDER[max(0, min(best) - below) : max(best) + 1])
