@@ -223,6 +223,46 @@ def test_a_phone_needs_no_sideways_scrolling(opened: Callable[..., Page]) -> Non
     assert max(edges) <= 390
 
 
+LABELS = """() => [...document.querySelectorAll(".plot")].map((plot) => {
+    const shown = (e) => getComputedStyle(e).visibility !== "hidden";
+    const boxes = (what) => [...plot.querySelectorAll(what)].filter(shown).map((e) => {
+        const box = e.getBoundingClientRect();
+        return [box.left, box.top, box.right, box.bottom];
+    });
+    return [boxes(".textpoint"), boxes(".scatterlayer .point")];
+})"""
+
+
+def test_no_label_covers_another_or_a_marker(
+    view: Page, opened: Callable[..., Page], study: StudyFolder
+) -> None:
+    """As drawn, on a phone, and zoomed in to a part of a figure."""
+    assert labels_that_are_clear(view.page) > 10
+    assert labels_that_are_clear(opened(viewport={"width": 390, "height": 844}).page) > 10
+    page = opened(viewport={"width": 1000, "height": 900}).page
+    zoomed = """() => { for (const plot of document.querySelectorAll(".plot")) {
+        if (!plot.querySelector(".textpoint")) continue;
+        const [low, high] = plot.layout.xaxis.range;
+        Plotly.relayout(plot, {"xaxis.range": [low, (low + high) / 2]});
+    } }"""
+    page.evaluate(zoomed)
+    page.wait_for_timeout(500)
+    assert labels_that_are_clear(page) > 5
+
+
+def labels_that_are_clear(page: Any) -> int:
+    """How many labels are shown, none of which meets another or a marker by half a pixel."""
+    count = 0
+    for labels, markers in page.evaluate(LABELS):
+        count += len(labels)
+        for i, one in enumerate(labels):
+            for other in [*labels[:i], *markers]:
+                across = min(one[2], other[2]) - max(one[0], other[0])
+                down = min(one[3], other[3]) - max(one[1], other[1])
+                assert min(across, down) < 0.5, (one, other)
+    return count
+
+
 def test_dark_mode_and_print_repaint_page_and_figures(
     view: Page, opened: Callable[..., Page], tmp_path: Path
 ) -> None:
