@@ -1,10 +1,15 @@
-"""The command in a process of its own, which says at the end whether torch was imported."""
+"""The command, in a process that says at the end whether torch was imported, or in this one."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest.mock import patch
+
+from clipdrift.cli import main
 
 CODE = (
     "import sys, clipdrift.cli\n"
@@ -25,4 +30,23 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-__all__ = ["command"]
+def command_here(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As `command`, in this process: where nothing is asked of what was imported."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    argv = ["clipdrift", *map(str, words)]
+    code: object = 0
+    with (
+        patch.dict(os.environ, environment),
+        patch.object(sys, "argv", argv),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+    said, told = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(argv, int(str(code or 0)), said, told)
+
+
+__all__ = ["command", "command_here"]

@@ -125,6 +125,7 @@ def _call(
     words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(words, 1)
     os.dup2(words, 2)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, if they are started in the background
     function(*arguments)
 
 

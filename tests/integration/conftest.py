@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,16 @@ def cache_dir(session_folder: Path) -> Path:
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands measure in their own process; see `in_process`."""
-    monkeypatch.setattr(LocalExecutor, "run", lambda _, *work: InProcess().run(*work))
+    monkeypatch.setattr(LocalExecutor, "kept", lambda *_: nullcontext(InProcess()))
+    monkeypatch.setattr(
+        "clipdrift.executors.local.start", lambda *_: pytest.fail("a worker was started")
+    )
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures for papers: these take seconds, and `test_report_files` has them."""
+    monkeypatch.setattr("clipdrift.report.write.static_figures", lambda _: [])
 
 
 @pytest.fixture(scope="session")

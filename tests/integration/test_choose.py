@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_process import command
+from command_process import command, command_here
 from report_study import study_folder, write_page
 from synthetic_records import synthetic_records
 
@@ -92,13 +92,13 @@ def test_the_command_answers_in_words_and_as_json(folder: StudyFolder) -> None:
     assert "-> lora 0.0001 at alpha 0.5, chosen in " in done.stdout
     assert "What would change it: " in done.stdout
     assert "of others they know nothing." in re.sub(r"\s+", " ", done.stdout)
-    told = json.loads(command("choose", folder.path, "--min-retention", 80, "--json").stdout)
+    told = json.loads(command_here("choose", folder.path, "--min-retention", 80, "--json").stdout)
     assert len(told) == 8
     assert set(told[0]) == set(schema()["properties"]["choice"]["items"]["properties"])
 
 
 def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
-    done = command("choose", folder.path, "--min-accuracy", 99.9, "--target", "digits")
+    done = command_here("choose", folder.path, "--min-accuracy", 99.9, "--target", "digits")
     assert done.returncode == 0
     said = re.sub(r"\s+", " ", done.stdout)
     assert (
@@ -108,7 +108,7 @@ def test_that_none_meets_is_an_answer(folder: StudyFolder) -> None:
 
 
 def test_a_wrong_budget_is_a_line_and_exit_code_2(folder: StudyFolder) -> None:
-    done = command("choose", folder.path, "--min-accuracy", 0.95)
+    done = command_here("choose", folder.path, "--min-accuracy", 0.95)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("--min-accuracy: expected percent")
 

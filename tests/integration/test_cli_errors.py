@@ -29,6 +29,7 @@ def call(
     capsys: pytest.CaptureFixture[str],
     cache_dir: Path,
     no_processes: None,
+    no_figures: None,
 ) -> Call:
     """Run the command line in this process; gives exit code, output and error lines."""
     monkeypatch.setenv("CLIPDRIFT_CACHE", str(cache_dir))

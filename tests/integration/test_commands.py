@@ -1,10 +1,12 @@
-"""Whole commands on one study folder: two at once, one that was killed, one after another."""
+"""Whole commands on a study folder: two at once, one after another, and what befalls one."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import time
 from collections import Counter
@@ -19,7 +21,7 @@ from forked import command, start, workers_of
 from tiny_study import measure, measured, tiny
 
 from clipdrift.records import RunRecord, StudyFolder
-from clipdrift.run.progress import STATE_FILE
+from clipdrift.run.progress import PROGRESS_FILE, STATE_FILE
 from clipdrift.spec import StudySpec, dump_spec
 
 MEASURED = re.compile(r"^\d+/\d+ (\S+): finished in ", re.MULTILINE)
@@ -135,6 +137,59 @@ def test_another_study_is_refused_while_one_runs_in_the_folder(desk: Desk) -> No
     assert StudyFolder(desk.out).plan_path.read_bytes() == plan
     (record,) = records(desk.out).values()
     assert (record.seed, record.status) == (7, "finished")
+
+
+LONG = {"schedule": {"epochs": 100000, "batch_size": 20}}
+
+
+def in_training(desk: Desk, spec: StudySpec) -> tuple[Any, Path]:
+    """A command whose worker has read its first epoch; and what it says."""
+    process, log = desk.run(spec)
+    wait_until(lambda: list(desk.out.glob(f"runs/*/{PROGRESS_FILE}")), process)
+    return process, log
+
+
+def test_a_signal_ends_the_study_with_its_state_saved(desk: Desk) -> None:
+    """That the others are heard alike: tests/unit/test_status.py."""
+    process, log = in_training(desk, tiny(**LONG))
+    os.kill(process.pid, signal.SIGHUP)
+    process.join(60)
+    assert process.exitcode == 129
+    assert log.read_text().splitlines()[-1] == (
+        "Interrupted; finished runs are safe, and those in hand go on where they stopped. "
+        f"Resume: clipdrift run {desk.folder / 'study.yaml'} --out {desk.out}"
+    )
+    (state,) = desk.out.glob(f"runs/*/{STATE_FILE}")
+    assert not list(state.parent.glob("record.json"))
+
+
+@pytest.mark.parametrize("how", ["deleted", "renamed"])
+def test_a_folder_that_goes_under_way_ends_the_study_at_once(how: str, desk: Desk) -> None:
+    """The run in hand would last for minutes; nothing of the folder is made anew."""
+    process, log = in_training(desk, tiny(**LONG))
+    elsewhere = desk.out.rename(desk.folder / "elsewhere")
+    if how == "deleted":
+        shutil.rmtree(elsewhere)
+    process.join(40)
+    assert process.exitcode == 2
+    assert "deleted, renamed or emptied since" in log.read_text()
+    assert not desk.out.exists()
+
+
+def test_a_run_out_of_memory_is_tried_again(desk: Desk) -> None:
+    """The worker's real limit is put just above what it holds, when its run is under way."""
+    spec = tiny(methods=["full_ft"], schedule={"epochs": 20, "batch_size": 60})
+    process, log = in_training(desk, spec)
+    (worker,) = workers_of(desk.out)
+    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + 100_000
+    resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    (retried,) = [line for line in log.read_text().splitlines() if "out of memory" in line]
+    assert "trying once more" in retried
+    (record,) = records(desk.out).values()
+    assert record.status == "finished"
 
 
 def test_an_amended_study_measures_what_is_missing(desk: Desk) -> None:

@@ -107,6 +107,7 @@ def test_a_first_study_and_a_paper_from_it(place: Path, capsys: pytest.CaptureFi
     assert list((place / "results").glob("figures/*.pdf"))
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_photographs_to_a_model_and_the_model_to_a_number(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_loop_of_ones_own(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert kept[-1] < 50  # as the page says of training on noise
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_study_notebook(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_notebook("study")
     said = capsys.readouterr().out

@@ -254,14 +254,16 @@ def test_models_that_the_hub_refuses_are_told_apart(
         "old/clip": Repository({"config.json": b"{}", "pytorch_model.bin": b"of torch"}),
         "empty/clip": Repository({"config.json": b"{}"}),
     }
-    assert "expected a known hub id, got an unknown" in fetch(hub, tmp_path, "no/clip")["refused"]
-    assert "got a gated repository" in fetch(hub, tmp_path, "gated/clip")["refused"]
-    assert (
-        "expected an existing revision, got 'v9'" in fetch(hub, tmp_path, revision="v9")["refused"]
-    )
-    text = fetch(hub, tmp_path, "empty/clip")["refused"]
-    assert "expected weights as safetensors, or pytorch_model.bin, got none" in text
-    assert (Path(fetch(hub, tmp_path, "old/clip")["folder"]) / "pytorch_model.bin").is_file()
+    told: list[tuple[tuple[str, str | None], str]] = [
+        (("no/clip", None), "expected a known hub id, got an unknown"),
+        (("gated/clip", None), "got a gated repository"),
+        (("some/clip", "v9"), "expected an existing revision, got 'v9'"),
+        (("empty/clip", None), "expected weights as safetensors, or pytorch_model.bin, got none"),
+    ]
+    *refused, old = fetch_all(hub, tmp_path, [*(one for one, _ in told), ("old/clip", None)])
+    for (_, words), found in zip(told, refused, strict=True):
+        assert words in found["refused"]
+    assert (Path(old["folder"]) / "pytorch_model.bin").is_file()
     assert hub.downloads("pytorch_model.bin") == [0]
 
 

@@ -163,6 +163,7 @@ def test_the_page_says_what_is_hidden_and_what_is_gone(study: StudyFolder) -> No
     assert audit_report(study) == []
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_pictures_are_those_of_the_listed_images_where_they_may_be_shown(
     study: StudyFolder, tmp_path: Path
 ) -> None:

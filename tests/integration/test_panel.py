@@ -120,6 +120,7 @@ def test_saved_runs_read_the_same_panel_again(study: StudyFolder, cache_dir: Pat
         assert [row for row in rows.values() if not row.agrees] == []
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_panel_is_analysed_and_reported_as_other_signals(study: StudyFolder) -> None:
     metrics = {row["metric"] for row in write_analysis(study)["cells"]}
     assert {"drift.rsa_mean", "drift.intruder_dimensions", "levels.flow_erf95"} <= metrics

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_process import command
+from command_process import command, command_here
 
 from clipdrift.analysis.questions import probe_sensitivity
 from clipdrift.analysis.questions.reproduction import published
@@ -190,7 +190,7 @@ def test_supporting_figures_are_held_against_what_a_study_read(tmp_path: Path) -
 
 
 def test_the_command_names_the_rate_of_our_nearest_cell(tmp_path: Path) -> None:
-    done = command("replay", "paper-80", measured(tmp_path).path, COLUMNS="160")
+    done = command_here("replay", "paper-80", measured(tmp_path).path, COLUMNS="160")
     lines = [re.sub(r"[│\s]+", " ", line).strip() for line in done.stdout.splitlines()]
     assert "Rollout entropy (bits), LR not published: our nearest cell" in " ".join(lines)
     # t of one degree of freedom, SD 0.00014, one configuration of theirs against two runs.
@@ -251,12 +251,12 @@ def test_the_command_prints_ours_theirs_difference_and_verdict(tmp_path: Path) -
 
 def test_the_command_gives_json_and_code_0_where_nothing_is_outside(tmp_path: Path) -> None:
     folder = imported(tmp_path)
-    done = command("replay", "paper-80", folder.path, "--json", COLUMNS="160")
+    done = command_here("replay", "paper-80", folder.path, "--json", COLUMNS="160")
     assert done.returncode == 0
     assert json.loads(done.stdout) == [vars(row) for row in replay(folder, "paper-80").rows]
 
 
 def test_the_command_says_what_can_be_mended_in_one_line(tmp_path: Path) -> None:
-    done = command("replay", "paper-81", tmp_path, COLUMNS="160")
+    done = command_here("replay", "paper-81", tmp_path, COLUMNS="160")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[0].startswith("preset: expected one with published figures")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from report_study import study_folder
+from report_study import study_folder, write_packed_page
 
 from clipdrift.records import RunRecord, StudyFolder
 from clipdrift.report import write_report
@@ -83,7 +83,7 @@ def test_the_same_study_gives_the_same_page(tmp_path: Path, make_records: MakeRe
     pages = []
     for order in (records, records[::-1]):
         folder = study_folder(tmp_path / "study", order)
-        pages.append(write_report(folder).read_bytes())
+        pages.append(write_packed_page(folder).read_bytes())
         shutil.rmtree(folder.path)
     assert pages[0] == pages[1]
 

@@ -44,8 +44,9 @@ def place(records: list[RunRecord], tmp_path: Path) -> Path:
 
 
 def test_tables_of_a_page_are_those_of_its_records(
-    place: Path, records: list[RunRecord], tmp_path: Path
+    place: Path, records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """And their archive is the same bytes each time."""
     assert main("check", str(place)) == 1
     assert main("make", str(place)) == 0
     assert main("check", str(place)) == 0
@@ -62,16 +63,10 @@ def test_tables_of_a_page_are_those_of_its_records(
     made = (tmp_path / "study" / "tables" / "cells.csv").read_bytes()
     assert (place / "cells.csv").read_bytes() == made
 
-
-def test_an_edited_table_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main("make", str(place))
-    page = place.with_suffix(".md")
-    page.write_text(page.read_text().replace("| lora |", "| better |", 1))
+    place.with_suffix(".md").write_text(text.replace("| lora |", "| better |", 1))
+    capsys.readouterr()
     assert main("check", str(place)) == 1
     assert "page.md" in capsys.readouterr().out
-
-
-def test_records_are_packed_to_the_same_bytes(place: Path, tmp_path: Path) -> None:
     main("pack", str(tmp_path / "study"), str(tmp_path / "again" / place.name))
     archives = [folder / "records.tar.xz" for folder in (place, tmp_path / "again" / place.name)]
     same = archives[0].read_bytes() == archives[1].read_bytes()

@@ -20,6 +20,8 @@ from clipdrift.records.imported import import_runs
 
 RUNNER = CliRunner()
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:

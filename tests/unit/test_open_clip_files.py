@@ -175,35 +175,36 @@ def laughs(levels: int) -> bytes:
 
 HUGE = "\x8a\x06\x00\x00\x00\x00\x00\x01\x85"
 """A size or stride of 2 to the 40th."""
-HOSTILE: dict[str, bytes] = {
-    "a plain pickle": pickle.dumps({"a": 1}),
-    "another file": b"GIF89a",
-    "empty": b"",
-    "a compressed part": archive(pickle.dumps({}, 2), compress=True),
-    "a bomb of zeros": archive(b"\x80\x02" + b"0" * 200_000_000, compress=True),
-    "no end": archive(b"\x80\x02}"),
-    "a torn instruction": archive(b"\x80\x02X\xff\xff\xff\x7fabc"),
-    "an empty stack": archive(b"\x80\x02."),
-    "no mark": archive(b"\x80\x02}u."),
-    "a number of a billion digits": archive(b"\x80\x02L" + b"9" * 1_000_000 + b"L\n."),
-    "three million instructions": archive(b"\x80\x02" + b"]" * 3_000_000 + b"."),
-    "a pickle above the limit": archive(b"\x80\x02" + b"N" * 33_000_000 + b"."),
-    "a call": archive(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."),
-    "a call by another instruction": archive(b"\x80\x02(X\x02\x00\x00\x00idios\nsystem\n."),
-    "a persistent object": archive(b"\x80\x02K\x01Q."),
-    "an extension": archive(b"\x80\x02\x82\x01."),
-    "a key of tuples": archive(b"\x80\x02})" + b"\x85" * 500_000 + b"Ns."),
-    "no such bytes": archive(tensor()),
-    "fewer bytes than numbers": archive(tensor(), **{"0": bytes(12)}),
-    "more numbers than bytes, by a stride of 0": archive(
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "a plain pickle": lambda: pickle.dumps({"a": 1}),
+    "another file": lambda: b"GIF89a",
+    "empty": lambda: b"",
+    "a compressed part": lambda: archive(pickle.dumps({}, 2), compress=True),
+    "a bomb of zeros": lambda: archive(b"\x80\x02" + b"0" * 200_000_000, compress=True),
+    "no end": lambda: archive(b"\x80\x02}"),
+    "a torn instruction": lambda: archive(b"\x80\x02X\xff\xff\xff\x7fabc"),
+    "an empty stack": lambda: archive(b"\x80\x02."),
+    "no mark": lambda: archive(b"\x80\x02}u."),
+    "a number of a billion digits": lambda: archive(b"\x80\x02L" + b"9" * 1_000_000 + b"L\n."),
+    "three million instructions": lambda: archive(b"\x80\x02" + b"]" * 3_000_000 + b"."),
+    "a pickle above the limit": lambda: archive(b"\x80\x02" + b"N" * 33_000_000 + b"."),
+    "a call": lambda: archive(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R."),
+    "a call by another instruction": lambda: archive(b"\x80\x02(X\x02\x00\x00\x00idios\nsystem\n."),
+    "a persistent object": lambda: archive(b"\x80\x02K\x01Q."),
+    "an extension": lambda: archive(b"\x80\x02\x82\x01."),
+    "a key of tuples": lambda: archive(b"\x80\x02})" + b"\x85" * 500_000 + b"Ns."),
+    "no such bytes": lambda: archive(tensor()),
+    "fewer bytes than numbers": lambda: archive(tensor(), **{"0": bytes(12)}),
+    "more numbers than bytes, by a stride of 0": lambda: archive(
         tensor(size=HUGE, stride="K\x00\x85"), **{"0": bytes(16)}
     ),
-    "a stride that leaves the bytes": archive(tensor(stride=HUGE), **{"0": bytes(16)}),
-    "a size below 0": archive(tensor(size="J\xff\xff\xff\xff\x85"), **{"0": bytes(16)}),
-    "axes without strides": archive(tensor(stride=")"), **{"0": bytes(16)}),
-    "numpy's scalar": archive(pickle.dumps({"lr": np.float64(1)}, 2)),
-    "options of a program": archive(pickle.dumps({"args": argparse.Namespace(lr=1)}, 2)),
+    "a stride that leaves the bytes": lambda: archive(tensor(stride=HUGE), **{"0": bytes(16)}),
+    "a size below 0": lambda: archive(tensor(size="J\xff\xff\xff\xff\x85"), **{"0": bytes(16)}),
+    "axes without strides": lambda: archive(tensor(stride=")"), **{"0": bytes(16)}),
+    "numpy's scalar": lambda: archive(pickle.dumps({"lr": np.float64(1)}, 2)),
+    "options of a program": lambda: archive(pickle.dumps({"args": argparse.Namespace(lr=1)}, 2)),
 }
+"""Made when they are asked for: some are large, and every test process imports this file."""
 
 
 REASONS = {
@@ -239,7 +240,7 @@ REASONS = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_archives_are_refused_in_little_time(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.pt"
-    path.write_bytes(HOSTILE[name])
+    path.write_bytes(HOSTILE[name]())
     since = time.process_time()
     with pytest.raises(
         BackboneError, match=r"torch.load\(weights_only=False\) and save"
