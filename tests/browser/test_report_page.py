@@ -111,6 +111,44 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(
     assert view.requests == [study.report_path.as_uri()]
 
 
+MEETING = """() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+    const box = (element) => element.getBoundingClientRect();
+    const meet = (a, b) => a.left < b.right - 0.5 && b.left < a.right - 0.5
+        && a.top < b.bottom - 0.5 && b.top < a.bottom - 0.5;
+    const labels = [...plot.querySelectorAll(".textpoint")]
+        .filter((label) => label.style.visibility !== "hidden");
+    const points = [...plot.querySelectorAll(".scatterlayer .point")].map(box);
+    return labels.flatMap((label, i) => [...labels.slice(i + 1).map(box), ...points]
+        .filter((other) => meet(box(label), other))
+        .map(() => `${plot.id}: ${label.textContent}`));
+})"""
+SHOWN = """() => [...document.querySelectorAll(".textpoint")]
+    .filter((label) => label.style.visibility !== "hidden").length"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_label_of_a_point_meets_another_or_a_marker(
+    opened: Callable[..., Page], width: int
+) -> None:
+    page = opened(viewport={"width": width, "height": 800}).page
+    assert page.evaluate(SHOWN) > 5
+    assert page.evaluate(MEETING) == []
+    page.evaluate(
+        """async () => {
+            const plot = document.querySelector("#trade-off .plot");
+            const [low, high] = plot.layout.xaxis.range || plot._fullLayout.xaxis.range;
+            await Plotly.relayout(plot, { "xaxis.range": [low, (low + high) / 2] });
+        }"""
+    )
+    assert page.evaluate(MEETING) == []
+    page.emulate_media(color_scheme="dark")
+    page.locator("[data-method]").first.click()
+    assert page.evaluate(MEETING) == []
+    page.set_viewport_size({"width": width - 60, "height": 800})
+    page.wait_for_timeout(1500)
+    assert page.evaluate(MEETING) == []
+
+
 def test_every_part_of_the_page_is_there(page: Any) -> None:
     linked = [a.get_attribute("href") for a in page.query_selector_all("nav a")]
     shown = [f"#{s.get_attribute('id')}" for s in page.query_selector_all("main section")]

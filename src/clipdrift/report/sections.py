@@ -58,7 +58,8 @@ SECTIONS = (
             ),
         ],
         by_seeds(
-            "Each marker is a cell, labelled with its learning rate where few enough are shown",
+            "Each marker is one method at one learning rate, which stands beside it where there is "
+            "room; of many methods, only beside those that none beats",
             "; bars are SDs over seeds",
             ". Large outlined markers on the grey edge are not beaten by any cell in both. Cells "
             "that underfit or are damaged are hollow: those that underfit keep what they keep "

@@ -14,7 +14,8 @@ from clipdrift.analysis.statistics.cell_means import by_rate
 from clipdrift.errors import printable
 from clipdrift.report.figures.dose import resting
 from clipdrift.report.figures.layers import Panel, layer_signals, panels, scales
-from clipdrift.report.figures.plane import plane_points
+from clipdrift.report.figures.plane import frontier, label_of, plane_points
+from clipdrift.report.labels import spread
 from clipdrift.report.metrics import metric
 from clipdrift.report.palette import LIGHT
 from clipdrift.report.source import Place, Study, as_shown
@@ -49,8 +50,6 @@ STYLE = {
 }
 # Panels side by side, so that a figure of many methods still fits a page.
 MAX_ACROSS = 6
-# Rates beside the points of more methods than this are one blot.
-MAX_RATED = 8
 # Inches: of a legend's key and of a letter, at most; of a line.
 KEY, LETTER, LEGEND_LINE = 0.45, 0.065, 0.18
 Draw = Callable[[Any], None]
@@ -78,6 +77,7 @@ def drawn(figures: Iterable[tuple[str, tuple[float, float], Draw]]) -> Iterator[
             # Laid out once for both formats: this is most of the time a figure takes.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
+            spread(figure)
             for ending in FORMATS:
                 out = io.BytesIO()
                 # No date inside: the same study gives the same file.
@@ -198,6 +198,7 @@ def _plane(study: Study, place: Place) -> Draw:
     def draw(figure: Any) -> None:
         axes = figure.subplots(1, len(study.outcomes), squeeze=False)[0]
         for ax, outcome in zip(axes, study.outcomes, strict=True):
+            ax.margins(x=0.08, y=0.1)
             for method in study.looks:
                 _plane_line(study, ax, place, outcome, method)
             _untouched(ax, outcome)
@@ -211,14 +212,10 @@ def _plane(study: Study, place: Place) -> Draw:
 def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) -> None:
     look = study.looks[method]
     colour = LIGHT[look.colour[1:]]
-    rows = [
-        (cell.learning_rate, x, y)
-        for cell, x, y in plane_points(study, place, outcome)
-        if cell.method == method
-    ]
+    rows = [row for row in plane_points(study, place, outcome) if row[0].method == method]
     if not rows:
         return
-    rows.sort(key=lambda row: row[0])
+    rows.sort(key=lambda row: row[0].learning_rate)
     scales_xy = metric(study.accuracy).scale, metric(outcome).scale
     xs, ys = [as_shown(x) for _, x, _ in rows], [as_shown(y) for _, _, y in rows]
     sx, sy = (
@@ -226,24 +223,20 @@ def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) 
         [(y.sd or 0.0) * scales_xy[1] for _, _, y in rows],
     )
     ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
-    _markers(study, ax, place, method, [row[0] for row in rows], ys, x=xs)
-    if len(study.looks) <= MAX_RATED:
-        _rates_beside(ax, xs, ys, [rate for rate, _, _ in rows])
+    _markers(study, ax, place, method, [cell.learning_rate for cell, _, _ in rows], ys, x=xs)
+    front = frontier(study, place, outcome)
+    _labels(ax, xs, ys, [label_of(study, cell, front) for cell, _, _ in rows])
     ax.plot([], [], color=colour, marker=MARKERS[look.symbol], label=method)
 
 
-def _rates_beside(
-    ax: Any, xs: Sequence[float], ys: Sequence[float], rates: Iterable[float]
-) -> None:
-    for x, y, rate in zip(xs, ys, rates, strict=True):
-        ax.annotate(
-            rate_text(rate),
-            (x, y),
-            (4, 4),
-            textcoords="offset points",
-            fontsize=6.5,
-            color="#5b6470",
-        )
+def _labels(ax: Any, xs: Sequence[float], ys: Sequence[float], texts: Iterable[str]) -> None:
+    """Beside the points for now: `spread` moves them apart when all is laid out."""
+    line = {"arrowstyle": "-", "color": "#9aa3ad", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
+    small: dict[str, Any] = {"fontsize": 6.5, "color": "#5b6470", "arrowprops": line}
+    for x, y, text in zip(xs, ys, texts, strict=True):
+        if text:
+            own = ax.annotate(text, (x, y), (4, 4), textcoords="offset points", **small)
+            own.set_in_layout(False)
 
 
 def _lines_and_across(n: int) -> tuple[int, int]:

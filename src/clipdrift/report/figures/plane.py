@@ -20,14 +20,11 @@ from clipdrift.report.figures.chart import (
     text,
 )
 from clipdrift.report.metrics import metric
-from clipdrift.report.palette import Look
+from clipdrift.report.palette import N_METHOD_COLOURS, Look
 from clipdrift.report.printed import mean_sd_text
 from clipdrift.report.source import CellId, Place, Study, as_shown
 
-MAX_LABELS = 24
 Point = tuple[CellId, CellMetric, CellMetric]
-LABEL_SIDES = ("top right", "bottom left", "top left", "bottom right")
-"""Where the labels of each method stand, so that those of two methods do not meet."""
 ISO_ACCURACY_PP = (0, 2, 5, 10)
 """Lines of equal accuracy, below the best cell: what is kept at this much less accuracy."""
 HEIGHT = 400
@@ -40,11 +37,10 @@ def plane_chart(study: Study, place: Place, outcome: str, chart_id: str) -> Char
         return None
     front = frontier(study, place, outcome)
     traces = [front_line(points, front)] if front else []
-    for i, (method, look) in enumerate(study.looks.items()):
+    for method, look in study.looks.items():
         own = [point for point in points if point[0].method == method]
-        side = LABEL_SIDES[i % len(LABEL_SIDES)] if len(points) <= MAX_LABELS else ""
         if own:
-            traces.append(_method(study, own, look, front, side))
+            traces.append(_method(study, own, look, front))
     shape = _layout(study, outcome, [as_shown(x) for _, x, _ in points])
     title = f"{study.title(place)}: {metric(outcome).label}"
     words = (
@@ -85,6 +81,18 @@ def frontier(study: Study, place: Place, outcome: str) -> set[tuple[str, float]]
     return {(row.method, row.learning_rate) for row in study.rows(Unbeaten, **where)}
 
 
+def label_of(study: Study, cell: CellId, front: set[tuple[str, float]]) -> str:
+    """What stands beside the point of a cell: its rate.
+
+    Where colours come again, for there are more methods than colours, only cells of the frontier
+    have a label, with the name of the method.
+    """
+    rate = rate_text(cell.learning_rate)
+    if len(study.looks) <= N_METHOD_COLOURS:
+        return rate
+    return f"{cell.method} {rate}" if (cell.method, cell.learning_rate) in front else ""
+
+
 def front_line(points: Sequence[Point], front: set[tuple[str, float]]) -> Trace:
     """The edge of what was reached: a staircase through the non-dominated cells."""
     kept = sorted(
@@ -109,21 +117,20 @@ def _method(
     own: Sequence[Point],
     look: Look,
     front: set[tuple[str, float]],
-    side: str,
 ) -> Trace:
     ordered = sorted(own, key=lambda point: point[0].learning_rate)
     x_shown, y_shown = metric(ordered[0][1].metric), metric(ordered[0][2].metric)
     on_front = [(cell.method, cell.learning_rate) in front for cell, _, _ in ordered]
     return {
         "type": "scatter",
-        "mode": "lines+markers+text" if side else "lines+markers",
+        "mode": "lines+markers+text",
         "name": text(look.method),
         "x": [as_shown(x) for _, x, _ in ordered],
         "y": [as_shown(y) for _, _, y in ordered],
         "error_x": _bars([x.sd for _, x, _ in ordered], x_shown.scale, look),
         "error_y": _bars([y.sd for _, _, y in ordered], y_shown.scale, look),
-        "text": [rate_text(cell.learning_rate) for cell, _, _ in ordered],
-        "textposition": side or "top right",
+        "text": [text(label_of(study, cell, front)) for cell, _, _ in ordered],
+        "textposition": "top right",
         "textfont": {"size": 10, "color": "@muted"},
         "cliponaxis": False,
         "line": {"color": f"{look.colour}/0.45", "width": 1.5},

@@ -56,8 +56,53 @@
     if (!plot.dataset.bound) {
       plot.dataset.bound = "yes";
       plot.on("plotly_click", (event) => clicked(event.points[0]));
+      // After every drawing from now on, a zoom's too; the first is over.
+      plot.on("plotly_afterplot", () => spread(plot));
+      spread(plot);
     }
     if (plot.dataset.group) labelScale(plot.dataset.group);
+  };
+
+  // Labels beside points: each takes the first free place around its point, or is not shown, as
+  // report/labels.py does it on paper. What is written on lines gives way to the points.
+  const ANGLES = [45, 135, 225, 315, 0, 180, 90, 270].map((angle) => (angle * Math.PI) / 180);
+  const DISTANCES = [11, 24, 40];
+  const apart = (a) => (b) =>
+    a.right <= b.left || b.right <= a.left || a.bottom <= b.top || b.bottom <= a.top;
+  const box = (element) => element.getBoundingClientRect();
+  const spread = (plot) => {
+    const labels = [...plot.querySelectorAll(".textpoint")];
+    if (!labels.length) return;
+    plot.querySelectorAll(".leader").forEach((line) => line.remove());
+    const taken = [...plot.querySelectorAll(".scatterlayer .point")].map(box);
+    for (const note of plot.querySelectorAll(".annotation")) {
+      const free = taken.every(apart(box(note)));
+      note.style.visibility = free ? "" : "hidden";
+      if (free) taken.push(box(note));
+    }
+    const area = box(plot.querySelector(".nsewdrag"));
+    for (const label of labels) {
+      label.style.translate = "";
+      const own = box(label);
+      const [x, y] = ["x", "y"].map((name) => Number(label.firstChild.getAttribute(name)));
+      const found = DISTANCES.flatMap((distance) => ANGLES.map((angle) => {
+        const [across, down] = [distance * Math.cos(angle), -distance * Math.sin(angle)];
+        const side = (way, size) => (size / 2) * (Math.sign(Math.round(way)) - 1);
+        const left = area.left + x + across + side(across, own.width);
+        const top = area.top + y + down + side(down, own.height);
+        return { left, top, right: left + own.width, bottom: top + own.height, distance, across, down };
+      })).find((at) => at.left >= area.left && at.right <= area.right && at.top >= area.top
+        && at.bottom <= area.bottom && taken.every(apart(at)));
+      label.style.visibility = found ? "" : "hidden";
+      if (!found) continue;
+      taken.push(found);
+      label.style.translate = `${found.left - own.left}px ${found.top - own.top}px`;
+      if (found.distance === DISTANCES[0]) continue;
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+      line.setAttribute("class", "leader");
+      line.setAttribute("d", `M${x},${y}l${found.across},${found.down}`);
+      label.parentNode.append(line);
+    }
   };
   const labelScale = (group) => {
     const box = document.querySelector(`[data-scale="${group}"]`);
