@@ -51,18 +51,21 @@ def spread(figure: Any) -> None:
             found = next(_free(axes, label, taken, inside, unit), None)
             label.set_visible(found is not None)
             if found is not None:
-                offset, box = found
+                distance, offset, box = found
                 label.set_position(offset)
-                label.arrow_patch.set_visible(math.hypot(*offset) > DISTANCES[1])
+                label.arrow_patch.set_visible(distance > DISTANCES[0])
                 taken.append(box)
 
 
 def _free(
     axes: Any, label: Any, taken: Iterable[Box], inside: Box, unit: float
-) -> Iterator[tuple[tuple[float, float], Box]]:
-    """Offsets in points from the label's point to its lower left corner, and where it then lies."""
+) -> Iterator[tuple[float, tuple[float, float], Box]]:
+    """Distance and offset in points of the label's lower left corner, and where it then lies."""
+    from matplotlib.text import Text
+
     x, y = axes.transData.transform(label.xy)
-    extent = label.get_window_extent()
+    # The words alone: an annotation's own extent holds its line too, and would grow with it.
+    extent = Text.get_window_extent(label)
     wide, high = extent.width / unit, extent.height / unit
     for distance in DISTANCES:
         for angle in ANGLES:
@@ -73,7 +76,7 @@ def _free(
             left, low = x + dx * unit, y + dy * unit
             box = Box(left, low, left + extent.width, low + extent.height)
             if inside.holds(box) and all(map(box.apart, taken)):
-                yield (dx, dy), box
+                yield distance, (dx, dy), box
 
 
 def _markers(axes: Any, unit: float) -> Iterator[Box]:

@@ -56,7 +56,8 @@
     if (!plot.dataset.bound) {
       plot.dataset.bound = "yes";
       plot.on("plotly_click", (event) => clicked(event.points[0]));
-      plot.on("plotly_afterplot", () => spread(plot)); // drawn anew, zoomed, made smaller
+      // After every drawing from now on, a zoom's too; the first is over.
+      plot.on("plotly_afterplot", () => spread(plot));
       spread(plot);
     }
     if (plot.dataset.group) labelScale(plot.dataset.group);
