@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import serious_faults
 
 import clipdrift
 from clipdrift.errors import StudyFolderError
@@ -41,6 +42,7 @@ def test_studies_are_filtered_opened_and_escaped(
     shown = "[...document.querySelectorAll('.cards > li')].map((card) => card.hidden)"
     assert page.evaluate(shown) == [False, False]
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert serious_faults(page) == []
     page.select_option("select[name=target]", "land-cover")
     assert page.evaluate(shown) == [True, False]
     assert page.text_content(".count") == "1 of 2 studies"

@@ -11,10 +11,13 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+from accessibility import serious_faults
 from PIL import Image
 from report_study import study_folder, write_packed_page
 from synthetic_records import synthetic_records
+from typer.testing import CliRunner
 
+from clipdrift.cli.app import app
 from clipdrift.records import StudyFolder
 
 pytestmark = pytest.mark.browser
@@ -109,6 +112,21 @@ def test_every_figure_is_drawn_without_a_complaint_or_a_request(
     assert [name for name, drawn in counts if drawn == 0] == []
     assert view.complaints == []
     assert view.requests == [study.report_path.as_uri()]
+
+
+def test_axe_finds_nothing_serious(
+    view: Page, opened: Callable[..., Page], study: StudyFolder, tmp_path: Path
+) -> None:
+    """In the report, on a phone in the dark as well, and in the page that follows a study."""
+    assert serious_faults(view.page) == []
+    dark = opened(color_scheme="dark", viewport={"width": 390, "height": 844}).page
+    assert serious_faults(dark) == []
+    study.write_run_ids({record.run_id: record.identity for record in study.records()[0]})
+    progress = tmp_path / "progress.html"
+    done = CliRunner().invoke(app, ["watch", str(study.path), "--page", str(progress)])
+    assert done.exit_code == 0, done.output
+    dark.goto(progress.as_uri())
+    assert serious_faults(dark) == []
 
 
 def test_every_part_of_the_page_is_there(page: Any) -> None:

@@ -1,0 +1,16 @@
+"""What axe-core finds on a page: the rules of WCAG that a program can check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+
+
+def serious_faults(page: Any) -> list[str]:
+    """Rules broken with serious or critical impact, each with the elements that break it."""
+    return [
+        f"{rule['id']}: {[node['html'][:160] for node in rule['nodes'][:5]]}"
+        for rule in Axe().run(page).response["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]
