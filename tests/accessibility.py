@@ -6,7 +6,8 @@ from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 
-# Rows of one table are alike, and looking at thousands takes a minute.
+# Looking at thousands of rows and drawn points takes a minute: rows of one table are alike, and of
+# what is drawn axe judges no contrast.
 ALIKE = {"exclude": [["tbody tr:nth-child(n+8)"], [".plot svg"]]}
 
 

@@ -9,6 +9,8 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from unittest.mock import patch
 
+import pytest
+
 from clipdrift.cli import main
 
 CODE = (
@@ -30,23 +32,21 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+def exit_code_here(*words: object) -> int:
+    """Exit code of the command in this process; what it says goes where this process says it."""
+    argv = ["clipdrift", *map(str, words)]
+    with patch.object(sys, "argv", argv), pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
 def command_here(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """As `command`, in this process: where nothing is asked of what was imported."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    argv = ["clipdrift", *map(str, words)]
-    code: object = 0
-    with (
-        patch.dict(os.environ, environment),
-        patch.object(sys, "argv", argv),
-        redirect_stdout(out),
-        redirect_stderr(err),
-    ):
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code
+    with patch.dict(os.environ, environment), redirect_stdout(out), redirect_stderr(err):
+        code = exit_code_here(*words)
     said, told = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
-    return subprocess.CompletedProcess(argv, int(str(code or 0)), said, told)
+    return subprocess.CompletedProcess(words, code, said, told)
 
 
-__all__ = ["command", "command_here"]
+__all__ = ["command", "command_here", "exit_code_here"]

@@ -251,9 +251,7 @@ LABELS = """() => [...document.querySelectorAll(".plot")].map((plot) => {
 })"""
 
 
-def test_no_label_covers_another_or_a_marker(
-    view: Page, opened: Callable[..., Page], study: StudyFolder
-) -> None:
+def test_no_label_covers_another_or_a_marker(view: Page, opened: Callable[..., Page]) -> None:
     """As drawn, on a phone, and zoomed in to a part of a figure."""
     assert labels_that_are_clear(view.page) > 10
     assert labels_that_are_clear(opened(viewport={"width": 390, "height": 844}).page) > 10

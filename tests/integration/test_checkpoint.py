@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from command_process import exit_code_here
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import (
@@ -34,7 +34,6 @@ from clipdrift.checkpoint.adapter import load_adapter
 from clipdrift.checkpoint.checks import adapter_findings
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
 from clipdrift.checkpoint.measure import evaluate_checkpoint
-from clipdrift.cli import main
 from clipdrift.errors import ClipdriftError, RecordError
 from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.guard import relative
@@ -779,7 +778,6 @@ def test_an_exported_run_measures_as_its_record(
 def test_images_alone_are_enough_to_evaluate_on(
     cache_dir: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Zero-shot with the names of the folders, as transformers alone counts it."""
@@ -790,7 +788,7 @@ def test_images_alone_are_enough_to_evaluate_on(
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(place)
     words = ("evaluate", folder, "--images", tmp_path / "photos", "--baseline", EMBEDDED)
-    assert call(monkeypatch, *words, "--cache", cache_dir, "--json") == 0
+    assert exit_code_here(*words, "--cache", cache_dir, "--json") == 0
     body = json.loads(capsys.readouterr().out)
     own = json.loads((EMBEDDED / "preprocessor_config.json").read_text())
     mean, std = (torch.tensor(own[k]).view(1, 3, 1, 1) for k in ("image_mean", "image_std"))
@@ -817,37 +815,29 @@ def test_weights_trained_from_another_base_are_wrong(finished_study: Path, tmp_p
     assert statuses(loaded(out))["base"] == "wrong"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 def test_the_command_says_first_what_it_found(
     finished_study: Path,
     cache_dir: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, _ = made_by_peft(tmp_path / "adapter", target_modules=VISION, size=0.0)
     spec = finished_study / "study.yaml"
     words = ("evaluate", folder, "--spec", spec, "--baseline", "mini-clip", "--cache", cache_dir)
-    assert call(monkeypatch, *words) == 1  # the adapter does nothing
+    assert exit_code_here(*words) == 1  # the adapter does nothing
     out = capsys.readouterr().out
     assert out.index("adapters active") < out.index("Zero-shot transfer") < out.index("cka_mean")
-    assert call(monkeypatch, *words, "--json") == 1
+    assert exit_code_here(*words, "--json") == 1
     body = json.loads(capsys.readouterr().out)
     assert body["sound"] is False
     assert body["transfers"]["world"]["retention_pct"] == 100
     assert body["drift"]["land-cover"]["drift"]["weight_drift_rel"] == 0
-    assert call(monkeypatch, "evaluate", folder) == 2
+    assert exit_code_here("evaluate", folder) == 2
     said = capsys.readouterr().err
     assert "--images: expected a study file (--spec), or images and the untouched model" in said
     assert "--baseline: expected the untouched model that the folder was made from" in said
-    assert call(monkeypatch, *words, "--images", "world") == 2
+    assert exit_code_here(*words, "--images", "world") == 2
     assert "got --spec too. Leave one of them away." in capsys.readouterr().err
     run, _ = run_of(finished_study, "lora")
-    assert call(monkeypatch, "evaluate", run, "--spec", spec) == 2
+    assert exit_code_here("evaluate", run, "--spec", spec) == 2
     assert "expected a run alone: it knows its study, got --spec" in capsys.readouterr().err

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from command_process import exit_code_here
 from PIL import Image
 from planted_modules import NAMES, plant
 
-from clipdrift.cli import main
 from clipdrift.commands.scaffold import study_text
 
 LINE = re.compile(r"^.+: expected .+, got .+\. .+[.?]$", re.DOTALL)
@@ -36,11 +36,9 @@ def call(
     monkeypatch.setattr("clipdrift.machine.devices.crowded", lambda: None)
 
     def run(*words: object) -> tuple[int, str, list[str]]:
-        monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = exit_code_here(*words)
         said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err.splitlines()
+        return code, said.out, said.err.splitlines()
 
     return run
 

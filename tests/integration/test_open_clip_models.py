@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command_process import exit_code_here
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from small_models import EMBEDDED, assert_same_features, land_cover, write_random_clip
@@ -21,7 +21,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionModel, CLIPVisionModel
 import clipdrift
 from clipdrift.backbone import Backbone, load_backbone
 from clipdrift.checkpoint.load import Checkpoint, load_checkpoint
-from clipdrift.cli import main
 from clipdrift.errors import BackboneError, ClipdriftError
 from clipdrift.finished.convert import convert
 from clipdrift.spec.parts import BackboneSpec
@@ -413,17 +412,9 @@ def test_a_live_model_of_open_clip_reads_as_its_twin(
 # Commands
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 def test_a_file_is_evaluated_in_one_line_without_a_study(
     open_clip_models: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = land_cover(12)
@@ -435,11 +426,11 @@ def test_a_file_is_evaluated_in_one_line_without_a_study(
     weights = moved(base)
     torch.save({"epoch": 5, "state_dict": weights}, path)
     words = ("evaluate", path, "--baseline", base, "--transfers", tmp_path / "photos")
-    assert call(monkeypatch, *words) == 0
+    assert exit_code_here(*words) == 0
     out = capsys.readouterr().out
     for text in ("a CLIP of open_clip's or OpenAI's", "Zero-shot transfer", "Drift per block"):
         assert text in out
-    assert call(monkeypatch, *words, "--json") == 0
+    assert exit_code_here(*words, "--json") == 0
     body = json.loads(capsys.readouterr().out)
     assert body["transfers"]["photos"]["n_images"] == 12
     assert len(body["drift"]["photos"]["drift_per_block"]["cka"]) == 2
@@ -449,7 +440,7 @@ def test_a_file_is_evaluated_in_one_line_without_a_study(
     size = sum(float(plain[k].double().square().sum()) for k in image)
     found = body["drift"]["photos"]["drift"]["weight_drift_rel"]
     assert found == pytest.approx((far / size) ** 0.5, rel=1e-4)
-    assert call(monkeypatch, "evaluate", path, "--transfers", tmp_path / "photos") == 2
+    assert exit_code_here("evaluate", path, "--transfers", tmp_path / "photos") == 2
     assert "--baseline: expected the untouched model" in capsys.readouterr().err
 
 
@@ -457,21 +448,20 @@ def test_models_are_converted_by_command_and_runs_exported_for_open_clip(
     open_clip_models: Path,
     finished_study: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "b32"
-    assert call(monkeypatch, "convert", open_clip_models / "b32", out, "--to", "transformers") == 0
+    assert exit_code_here("convert", open_clip_models / "b32", out, "--to", "transformers") == 0
     said = capsys.readouterr().out
     assert f"Wrote {out}; read back, its weights are the same." in said
     assert f"AutoModel.from_pretrained('{out}')" in said
     assert CLIPModel.from_pretrained(out).config.vision_config.patch_size == 32
-    assert call(monkeypatch, "convert", out, out, "--to", "open_clip") == 2
+    assert exit_code_here("convert", out, out, "--to", "open_clip") == 2
     assert "expected a new folder, got one with files in it" in capsys.readouterr().err
     records = clipdrift.StudyFolder(finished_study).records()[0]
     run = next(one for one in records if one.method == "lora")
     place, out = clipdrift.StudyFolder(finished_study).run_path(run.run_id), tmp_path / "exported"
-    assert call(monkeypatch, "export-model", place, "--out", out, "--to", "open_clip") == 0
+    assert exit_code_here("export-model", place, "--out", out, "--to", "open_clip") == 0
     assert f"local-dir:{out}" in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} >= {
         *("open_clip_config.json", "open_clip_model.safetensors", "head.safetensors"),
@@ -484,6 +474,6 @@ def test_models_are_converted_by_command_and_runs_exported_for_open_clip(
         assert torch.equal(one, other)
     found = load_checkpoint(out, backbone(EMBEDDED))
     assert statuses(found)["base"] == "ok"
-    assert call(monkeypatch, "export-model", place, "--out", tmp_path / "no", "--adapter",
+    assert exit_code_here("export-model", place, "--out", tmp_path / "no", "--adapter",
                 "--to", "open_clip") == 2  # fmt: skip
     assert "--to open_clip: expected a whole model" in capsys.readouterr().err

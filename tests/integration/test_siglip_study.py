@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from command_process import exit_code_here
 from in_process import measured_study
 from report_study import write_page
 from small_models import pixels
@@ -20,7 +20,6 @@ from clipdrift.analysis.files import write_analysis
 from clipdrift.backbone import load_backbone
 from clipdrift.checkpoint.load import load_checkpoint
 from clipdrift.checkpoint.measure import evaluate_checkpoint
-from clipdrift.cli import main
 from clipdrift.finished.evaluate import evaluate_run
 from clipdrift.finished.export import export_adapter, export_merged
 from clipdrift.methods.adapted import reload
@@ -125,28 +124,20 @@ def test_analysis_and_report_survive_what_is_null(study: Path) -> None:
     assert audit_report(folder) == []
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["clipdrift", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
-
-
 def test_check_says_what_is_not_read(
     study: Path,
     cache_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ("check", study / "study.yaml", "--cache", cache_dir)
-    assert call(monkeypatch, *words) == 0
+    assert exit_code_here(*words) == 0
     out = capsys.readouterr().out
     assert (
         "not read (the vision tower has no CLS token: there are no CLS activations to compare): "
         "drift.cka_mean, drift.cka_last" in out
     )
     assert "not read (the model has no visual projection): drift.projection_drift_rel" in out
-    assert call(monkeypatch, *words, "--json") == 0
+    assert exit_code_here(*words, "--json") == 0
     assert "attention_pictures" in json.loads(capsys.readouterr().out)["not_read"]
 
 
@@ -156,14 +147,13 @@ def test_what_needs_a_cls_token_is_refused_before_anything_is_trained(
     spec: StudySpec,
     cache_dir: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     floor = {"kind": "entropy_floor", "weight": 1.0}
     methods = [{"kind": "lora", "penalties": [floor]}, "vpt", "full_ft"]
     path = tmp_path / "study.yaml"
     path.write_text(json.dumps({**spec.model_dump(mode="json"), "methods": methods}))
-    assert call(monkeypatch, command, path, "--cache", cache_dir) == 2
+    assert exit_code_here(command, path, "--cache", cache_dir) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "method lora penalties entropy_floor: expected a backbone with a CLS token" in told
     assert "method vpt: expected a backbone with a CLS token, which reads the prompts" in told

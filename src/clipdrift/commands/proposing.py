@@ -17,6 +17,7 @@ from clipdrift.data.fingerprints import equal_pictures
 from clipdrift.errors import DataError, Fault, SpecError, brief
 from clipdrift.materials import Materials, TargetMaterial, load_materials
 from clipdrift.reading.baseline import score
+from clipdrift.reading.model import chance
 from clipdrift.reading.screening import Predictor
 from clipdrift.records.correct import Correct
 from clipdrift.spec import StudySpec, expand
@@ -58,7 +59,6 @@ IMAGES_SEEN, MOST_EPOCHS, LEAST_EPOCHS = 2500, 12, 4
 """A run sees about so many images: small data are gone through more often."""
 KNOWN = 0.05
 """P-value of the zero-shot accuracy against chance, below which heads start at the class texts."""
-BATCH = 256
 MOST_UNREADABLE = 0.05
 """A share of unreadable images above which something else is wrong than a few files."""
 HEADER = """\
@@ -116,7 +116,7 @@ def proposed(
         rule = f"images of which at most {MOST_UNREADABLE:.0%} cannot be read"
         raise DataError(Fault(str(images), rule, got, "Repair or remove them"))
     say("asking the untouched model about the images to choose by")
-    head, said = _head(materials, target)
+    head, said = _head(materials, target, spec.evaluation.batch_size)
     update = {
         "targets": [spec.targets[0].model_copy(update={"max_bad_images": len(bad)})],
         "methods": [m.model_copy(update={"head_init": head}) for m in spec.methods],
@@ -153,17 +153,17 @@ def text_of(spec: StudySpec) -> str:
     return HEADER + dump_spec(spec)
 
 
-def _head(materials: Materials, target: TargetMaterial) -> tuple[str, str]:
+def _head(materials: Materials, target: TargetMaterial, batch_size: int) -> tuple[str, str]:
     """Where heads start, and why: at class texts only if these say more than chance."""
     if same_texts(materials.backbone, target.prompts, target.name):
         return "random", "some classes have one text for this model: heads start at random"
     text = materials.backbone.text_features(target.prompts)
-    found = score(materials.backbone.encoder(), target.val, text, Predictor(BATCH))
+    found = score(materials.backbone.encoder(), target.val, text, Predictor(batch_size))
     if not isinstance(found, Correct):  # several classes an image
         return "text", "heads start at the class texts"
-    right, chance = found.hits.mean(), 1 / len(target.prompts)
-    known = binomtest(found.hits.sum(), found.n, chance, alternative="greater").pvalue < KNOWN
-    told = f"{right:.1%} right without training, chance {chance:.1%}: heads start at "
+    guess = chance(target.val.labels)
+    known = binomtest(found.hits.sum(), found.n, guess, alternative="greater").pvalue < KNOWN
+    told = f"{found.hits.mean():.1%} right without training, chance {guess:.1%}: heads start at "
     return ("text", told + "the class texts") if known else ("random", told + "random")
 
 

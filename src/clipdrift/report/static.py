@@ -199,8 +199,9 @@ def _plane(study: Study, place: Place) -> Draw:
         axes = figure.subplots(1, len(study.outcomes), squeeze=False)[0]
         for ax, outcome in zip(axes, study.outcomes, strict=True):
             ax.margins(x=0.08, y=0.1)
+            front = frontier(study, place, outcome)
             for method in study.looks:
-                _plane_line(study, ax, place, outcome, method)
+                _plane_line(study, ax, place, outcome, method, front)
             _untouched(ax, outcome)
             ax.set_xlabel(metric(study.accuracy).axis)
             ax.set_ylabel(metric(outcome).axis)
@@ -209,7 +210,9 @@ def _plane(study: Study, place: Place) -> Draw:
     return draw
 
 
-def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) -> None:
+def _plane_line(
+    study: Study, ax: Any, place: Place, outcome: str, method: str, front: set[tuple[str, float]]
+) -> None:
     look = study.looks[method]
     colour = LIGHT[look.colour[1:]]
     rows = [row for row in plane_points(study, place, outcome) if row[0].method == method]
@@ -224,7 +227,6 @@ def _plane_line(study: Study, ax: Any, place: Place, outcome: str, method: str) 
     )
     ax.errorbar(xs, ys, sy, sx, color=colour, alpha=0.5, linewidth=1, elinewidth=0.8)
     _markers(study, ax, place, method, [cell.learning_rate for cell, _, _ in rows], ys, x=xs)
-    front = frontier(study, place, outcome)
     _labels(ax, xs, ys, [label_of(study, cell, front) for cell, _, _ in rows])
     ax.plot([], [], color=colour, marker=MARKERS[look.symbol], label=method)
 
